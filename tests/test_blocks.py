@@ -1,0 +1,188 @@
+"""Warping and the shared blocks against definitions written out in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import correlate2d
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidsr.nets.blocks import BicubicPhases, ConvLSTMCell, ResidualBlock, conv3x3, leaky_relu, run, start_near_zero
+from vidsr.nets.resize import resize
+from vidsr.nets.warp import enlarge_flow, warp
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Mode = Literal["bilinear", "bicubic"]
+
+
+def keys(distance: float, a: float) -> float:
+    """Keys' cubic convolution kernel, as his paper prints it."""
+    d = abs(distance)
+    if d <= 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+
+
+def tent(distance: float) -> float:
+    return max(0.0, 1 - abs(distance))
+
+
+def sample(plane: Array, y: float, x: float, kernel: Callable[[float], float]) -> float:
+    """One value between the pixels; taps beyond the border read the nearest border pixel."""
+    height, width = plane.shape
+    total = 0.0
+    for row in range(math.floor(y) - 2, math.floor(y) + 4):
+        for column in range(math.floor(x) - 2, math.floor(x) + 4):
+            value = plane[min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
+            total += kernel(y - row) * kernel(x - column) * value
+    return total
+
+
+def every_pixel(image: Array, flow: Array, kernel: Callable[[float], float]) -> Array:
+    result = np.empty_like(image)
+    for b, c, y, x in np.ndindex(*image.shape):
+        result[b, c, y, x] = sample(image[b, c], y + flow[b, 1, y, x], x + flow[b, 0, y, x], kernel)
+    return result
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("height, width", [(7, 9), (1, 5), (4, 1), (1, 1)])
+def test_warp_agrees_with_its_definition(mode: Mode, height: int, width: int) -> None:
+    generator = np.random.default_rng([height, width])
+    image = generator.random((2, 3, height, width))
+    flow = generator.normal(0, 3, (2, 2, height, width))  # often far outside
+    kernel = tent if mode == "bilinear" else lambda d: keys(d, -0.75)
+    result = warp(torch.from_numpy(image).float(), torch.from_numpy(flow).float(), mode)
+    np.testing.assert_allclose(result.numpy(), every_pixel(image, flow, kernel), atol=3e-6)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_whole_displacement_takes_the_pixel_itself(mode: Mode) -> None:
+    image = torch.rand(1, 2, 12, 15, generator=torch.Generator().manual_seed(0))
+    flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 12, 15)  # 3 to the right, 2 up
+    torch.testing.assert_close(warp(image, flow, mode)[..., 2:, :-3], image[..., :-2, 3:], atol=1e-5, rtol=0)
+
+
+def test_warp_computes_in_float32_whatever_comes_in() -> None:
+    image, flow = torch.rand(1, 1, 5, 300), torch.full((1, 2, 5, 300), 0.25)
+    low = warp(image.bfloat16(), flow.bfloat16())
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, warp(image.bfloat16().float(), flow), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_an_enlarged_field_points_to_the_same_place_of_the_larger_picture(factor: int) -> None:
+    flow = np.random.default_rng(1).normal(0, 2, (1, 2, 4, 5))
+    expected = np.empty((1, 2, 4 * factor, 5 * factor))
+    for b, c, y, x in np.ndindex(*expected.shape):
+        expected[b, c, y, x] = factor * sample(flow[b, c], (y + 0.5) / factor - 0.5, (x + 0.5) / factor - 0.5, tent)
+    np.testing.assert_allclose(enlarge_flow(torch.from_numpy(flow), factor).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_phases_are_keys_kernel_on_centred_grids(scale: int) -> None:
+    image = np.random.default_rng(scale).random((1, 3, 6, 5))
+    expected = np.empty((1, 3, 6 * scale, 5 * scale))
+    for b, c, y, x in np.ndindex(*expected.shape):
+        place = (y + 0.5) / scale - 0.5, (x + 0.5) / scale - 0.5
+        expected[b, c, y, x] = sample(image[b, c], *place, lambda d: keys(d, -0.5))
+    result = F.pixel_shuffle(BicubicPhases(scale)(torch.from_numpy(image)), scale)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
+
+
+def test_bicubic_phases_are_the_bicubic_engine_inside_the_border() -> None:
+    """At the border the two differ on purpose: repeated pixel here, mirrored there."""
+    image = torch.rand(2, 3, 11, 14, generator=torch.Generator().manual_seed(2))
+    phases = F.pixel_shuffle(BicubicPhases(4)(image), 4)
+    reference = resize(image, (44, 56))
+    torch.testing.assert_close(phases[..., 8:-8, 8:-8], reference[..., 8:-8, 8:-8], atol=1e-6, rtol=0)
+
+
+def test_bicubic_phases_hold_no_weights_and_keep_float32_under_autocast() -> None:
+    phases = BicubicPhases(4)
+    assert not phases.state_dict() and not list(phases.parameters())
+    image = torch.rand(1, 3, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(phases(image), BicubicPhases(4)(image), atol=0, rtol=0)
+    constant = phases(torch.full((1, 3, 4, 4), 0.7))
+    torch.testing.assert_close(constant, torch.full_like(constant, 0.7), atol=1e-6, rtol=0)
+
+
+def convolve(maps: Array, weight: Array) -> Array:
+    """Zero-padded 3 x 3 convolution of C x H x W, as networks call it."""
+    return np.stack([sum(correlate2d(maps[c], kernel[c], mode="same") for c in range(len(maps))) for kernel in weight])
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def test_the_convlstm_takes_the_six_steps_of_the_paper() -> None:
+    torch.manual_seed(5)
+    inputs, hidden_channels, height, width = 3, 4, 5, 6
+    cell_net = ConvLSTMCell(inputs, hidden_channels)
+    weight, bias = (p.detach().double().numpy() for p in (cell_net.gates.weight, cell_net.gates.bias))
+    generator = np.random.default_rng(6)
+    e, h, c = (generator.normal(0, 1, (n, height, width)) for n in (inputs, hidden_channels, hidden_channels))
+    w_e = {gate: weight[k * 4 : k * 4 + 4, :inputs] for k, gate in enumerate("ifgo")}
+    w_h = {gate: weight[k * 4 : k * 4 + 4, inputs:] for k, gate in enumerate("ifgo")}
+    b = {gate: bias[k * 4 : k * 4 + 4, None, None] for k, gate in enumerate("ifgo")}
+
+    a_i = sigmoid(convolve(e, w_e["i"]) + convolve(h, w_h["i"]) + b["i"])
+    a_f = sigmoid(convolve(e, w_e["f"]) + convolve(h, w_h["f"]) + b["f"])
+    a_g = np.tanh(convolve(e, w_e["g"]) + convolve(h, w_h["g"]) + b["g"])
+    c_new = a_f * c + a_i * a_g
+    a_o = sigmoid(convolve(e, w_e["o"]) + convolve(h, w_h["o"]) + b["o"])
+    h_new = a_o * np.tanh(c_new)
+
+    hidden, cell = cell_net(*(torch.from_numpy(v).float()[None] for v in (e, h, c)))
+    np.testing.assert_allclose(hidden[0].detach().numpy(), h_new, atol=2e-6)
+    np.testing.assert_allclose(cell[0].detach().numpy(), c_new, atol=2e-6)
+
+
+def test_the_convlstm_cell_stays_float32_in_half_precision() -> None:
+    cell_net = ConvLSTMCell(2, 3).bfloat16()
+    state = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 100.0)
+    _, cell = cell_net(torch.rand(1, 2, 4, 4).bfloat16(), *state)
+    assert cell.dtype == torch.float32
+
+
+def test_the_residual_block_adds_two_convolutions_and_leaves_its_input_alone() -> None:
+    torch.manual_seed(7)
+    block = ResidualBlock(3)
+    x = torch.randn(1, 3, 6, 5)
+    kept = x.clone()
+    w1, b1, w2, b2 = (
+        p.detach().double().numpy()
+        for p in (block.conv1.weight, block.conv1.bias, block.conv2.weight, block.conv2.bias)
+    )
+    inside = np.maximum(convolve(x[0].double().numpy(), w1) + b1[:, None, None], 0)
+    expected = x[0].double().numpy() + convolve(inside, w2) + b2[:, None, None]
+    np.testing.assert_allclose(block(x)[0].detach().numpy(), expected, atol=2e-6)
+    assert torch.equal(x, kept)
+
+
+def test_small_pieces() -> None:
+    conv = conv3x3(2, 5)
+    assert run(conv.bfloat16(), torch.rand(1, 2, 3, 7)).shape == (1, 5, 3, 7)
+    assert leaky_relu(torch.tensor([-2.0, 3.0])).tolist() == pytest.approx([-0.2, 3.0])
+    start_near_zero(conv.float())
+    assert conv.bias is not None and not conv.bias.any()
+    assert 0 < conv.weight.abs().max() < 0.01
+
+
+def test_gradients_of_warp_point_to_the_better_motion() -> None:
+    """A ramp seen one pixel off: the gradient must drive the displacement to +1 in x and leave y alone."""
+    ramp = torch.linspace(0, 1, 16).expand(1, 1, 8, 16)
+    target = ramp.roll(-1, 3)
+    flow: Tensor = torch.zeros(1, 2, 8, 16, requires_grad=True)
+    (warp(ramp, flow) - target)[..., :-1].square().sum().backward()
+    assert flow.grad is not None
+    assert (flow.grad[:, 0, :, 1:-2] < 0).all() and flow.grad[:, 1].abs().max() < 1e-6

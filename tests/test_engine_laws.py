@@ -1,0 +1,256 @@
+"""The laws of every engine. A new engine is one line in ENGINES; each law is shown to catch broken engines."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+from toy_engine import ToyEngine, make_clip
+
+from vidsr.engines.base import Engine
+from vidsr.engines.bicubic import BicubicEngine
+from vidsr.engines.tiled import TiledEngine
+from vidsr.types import Frame
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to make an engine, and how far (at most, 0..1) its tiled results may be from the plain ones."""
+
+    build: Callable[[], Engine]
+    tiled_tolerance: float
+
+
+ENGINES = {
+    "bicubic": Case(BicubicEngine, 1e-6),
+    "bicubic x1": Case(lambda: BicubicEngine(scale=1), 1e-6),
+    "bicubic x3": Case(lambda: BicubicEngine(scale=3), 1e-6),
+    "tiled bicubic": Case(lambda: TiledEngine(BicubicEngine(), tile=16, overlap=8, smallest=16), 1e-6),
+    "toy": Case(ToyEngine, 1e-6),
+    "tiled toy": Case(lambda: TiledEngine(ToyEngine(), tile=16, overlap=8, smallest=16), 0.02),
+}
+
+
+def start(engine: Engine, frame: Frame) -> Any:
+    return engine.init_state(*frame.image.shape[1:])
+
+
+def run(engine: Engine, frames: Sequence[Frame]) -> list[Frame]:
+    state = start(engine, frames[0])
+    ready: list[Frame] = []
+    for frame in frames:
+        given, state = engine.step(frame, state)
+        ready += given
+    return ready + engine.flush(state)
+
+
+def same(left: Sequence[Frame], right: Sequence[Frame]) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(a.image, b.image) and a.pts == b.pts for a, b in zip(left, right, strict=True)
+    )
+
+
+def saved(state: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def side_data(frames: Sequence[Frame]) -> list[tuple[int, int, Fraction, bool]]:
+    return [(frame.pts, frame.duration, frame.time_base, frame.starts_scene) for frame in frames]
+
+
+def every_frame_comes_out_in_time(case: Case) -> None:
+    """As many frames out as in, same order and times, for any length and cuts, and none later than the look-ahead."""
+    engine = case.build()
+    assert engine.flush(engine.init_state(20, 24)) == []
+    for length in range(1, 13):
+        for cuts in [(0, length - 1), (length // 2, length // 2 + 1), tuple(range(length))]:
+            frames = make_clip(length, cuts=cuts, seed=length)
+            state = start(engine, frames[0])
+            ready: list[Frame] = []
+            for t, frame in enumerate(frames):
+                given, state = engine.step(frame, state)
+                ready += given
+                assert len(ready) >= t + 1 - engine.info.lookahead
+                assert len(ready) >= t or not frame.starts_scene
+            assert side_data(ready + engine.flush(state)) == side_data(frames)
+
+
+def cuts_separate(case: Case) -> None:
+    """The output on either side of a cut equals that part run alone."""
+    engine = case.build()
+    for cut in (1, 4, 8):
+        frames = make_clip(9, cuts=(0, cut))
+        assert same(run(engine, frames), run(engine, frames[:cut]) + run(engine, frames[cut:]))
+
+
+def videos_do_not_mix(case: Case) -> None:
+    """Two videos interleaved equal each run alone: all memory is in the state."""
+    engine = case.build()
+    videos = [make_clip(6, seed=1), make_clip(6, 17, 33, seed=2), make_clip(6, seed=3)]
+    alone = [run(engine, frames) for frames in videos]
+    states = [start(engine, frames[0]) for frames in videos]
+    ready: list[list[Frame]] = [[], [], []]
+    for t in range(6):
+        for i, frames in enumerate(videos):
+            given, states[i] = engine.step(frames[t], states[i])
+            ready[i] += given
+    for i, state in enumerate(states):
+        assert same(ready[i] + engine.flush(state), alone[i])
+
+
+def state_does_not_grow(case: Case) -> None:
+    """The saved state is as large after 50 frames as after 20."""
+    engine = case.build()
+    frames = make_clip(50)
+    state, sizes = start(engine, frames[0]), []
+    for frame in frames:
+        _, state = engine.step(frame, state)
+        sizes.append(len(saved(state)))
+    assert sizes[49] <= sizes[19] + 16  # a few bytes for longer numbers in the times
+
+
+def future_stays_away(case: Case) -> None:
+    """A change at frame t reaches its own output, and none before t minus the look-ahead."""
+    engine = case.build()
+    frames = make_clip(8)
+    plain = run(engine, frames)
+    for t, frame in enumerate(frames):
+        changed = run(engine, [*frames[:t], frame.with_image(1.0 - frame.image), *frames[t + 1 :]])
+        first = max(0, t - engine.info.lookahead)
+        assert same(changed[:first], plain[:first])
+        assert not torch.equal(changed[t].image, plain[t].image)
+
+
+def sizes_and_values_are_right(case: Case) -> None:
+    """Right size, float32, finite and in range, also for odd and tiny frames, black, white and finest patterns."""
+    engine = case.build()
+    for height, width in [(16, 16), (17, 33), (5, 7), (7, 5), (16, 70), (1, 1)]:
+        checks = (torch.arange(height)[:, None] + torch.arange(width)).remainder(2).float().expand(3, -1, -1)
+        black = torch.zeros(3, height, width)
+        pictures = [1 - black, 1 - black, 1 - black, black, black, checks, 1 - checks, checks]
+        frames = make_clip(9, height, width)
+        frames[:8] = [frame.with_image(image) for frame, image in zip(frames[:8], pictures, strict=True)]
+        for frame in run(engine, frames):
+            assert frame.image.shape == (3, height * engine.info.scale, width * engine.info.scale)
+            assert frame.image.dtype == torch.float32
+            assert frame.image.isfinite().all()
+            assert frame.image.min() >= 0
+            assert frame.image.max() <= 1
+
+
+def tiles_agree(case: Case) -> None:
+    """The engine run in tiles is as near to the plain engine as is written for it."""
+    light = torch.linspace(0.2, 1.0, 96)  # tiles of different brightness
+    frames = [frame.with_image(frame.image * light) for frame in make_clip(4, 80, 96)]
+    tiled = run(TiledEngine(case.build(), tile=64, overlap=32), frames)
+    for plain, other in zip(run(case.build(), frames), tiled, strict=True):
+        difference = (plain.image - other.image).abs().max().item()
+        assert difference <= case.tiled_tolerance, f"tiles differ by {difference:.2g}"
+
+
+def nothing_drifts(case: Case) -> None:
+    """After 5,000 identical frames the output is as near to the truth as after 50, within 0.1 dB."""
+    engine = case.build()
+    scale = engine.info.scale
+    position = torch.linspace(0.0, 9.0, 16 * scale)
+    waves = 0.5 + 0.2 * torch.sin(position)[:, None] + 0.2 * torch.cos(1.3 * position)
+    truth = torch.stack([waves, waves.flip(0), waves.T])
+    frame = replace(make_clip(1)[0], image=avg_pool2d(truth, scale))
+
+    def psnr(given: Tensor) -> float:
+        return -10 * float(((given - truth) ** 2).mean().clamp(min=1e-12).log10())
+
+    state, quality = start(engine, frame), []
+    for t in range(5001):
+        given, state = engine.step(replace(frame, pts=t, starts_scene=t == 0), state)
+        if t in (50, 5000):
+            quality.append(psnr(given[-1].image))
+    assert quality[1] >= quality[0] - 0.1
+
+
+def state_can_be_saved(case: Case) -> None:
+    """A run that goes on from its saved state, wherever it was stopped, gives the same frames bit for bit."""
+    engine = case.build()
+    frames = make_clip(6, cuts=(0, 3))
+    whole = run(engine, frames)
+    for stop in range(7):
+        state = start(engine, frames[0])
+        ready: list[Frame] = []
+        for t, frame in enumerate(frames):
+            if t == stop:
+                state = torch.load(io.BytesIO(saved(state)), weights_only=False)
+                run(engine, make_clip(3, seed=9))  # another video in between must not matter
+            given, state = engine.step(frame, state)
+            ready += given
+        if stop == 6:
+            state = torch.load(io.BytesIO(saved(state)), weights_only=False)
+        assert same(ready + engine.flush(state), whole)
+
+
+def runs_repeat(case: Case) -> None:
+    """Two runs give the same bits, on one engine and on two."""
+    engine = case.build()
+    first = run(engine, make_clip(5))
+    assert same(run(engine, make_clip(5)), first)
+    assert same(run(case.build(), make_clip(5)), first)
+
+
+def pictures_are_left_alone(case: Case) -> None:
+    """The engine changes neither its input nor a result that is already out."""
+    engine = case.build()
+    frames = make_clip(6)
+    state, ready, copies = start(engine, frames[0]), [], []
+    for frame in frames:
+        given, state = engine.step(frame, state)
+        ready += given
+        copies += [replace(result, image=result.image.clone()) for result in given]
+    engine.flush(state)
+    assert same(ready, copies)
+    assert same(frames, make_clip(6))
+
+
+LAWS = {
+    every_frame_comes_out_in_time: (
+        "drops the last frame",
+        "gives late",
+        "looks one frame too far",
+        "gives the next frame's time",
+        "forgets the cuts",
+    ),
+    cuts_separate: ("remembers the last scene", "sees the next scene"),
+    videos_do_not_mix: ("keeps its memory in the engine",),
+    state_does_not_grow: ("keeps every frame",),
+    future_stays_away: ("looks one frame too far",),
+    sizes_and_values_are_right: ("overshoots", "gives even sizes only", "gives double precision"),
+    tiles_agree: ("measures the whole frame",),
+    nothing_drifts: ("drifts",),
+    state_can_be_saved: ("keeps its memory in the engine",),
+    runs_repeat: ("is random",),
+    pictures_are_left_alone: ("writes into its last result", "writes into its input"),
+}
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("case", ENGINES.values(), ids=ENGINES.keys())
+@torch.inference_mode()
+def test_law(case: Case, law: Callable[[Case], None]) -> None:
+    law(case)
+
+
+BROKEN = [(law, fault) for law, faults in LAWS.items() for fault in faults]
+
+
+@pytest.mark.parametrize(("law", "fault"), BROKEN, ids=[f"{law.__name__}-{fault}" for law, fault in BROKEN])
+@torch.inference_mode()
+def test_law_catches_a_broken_engine(law: Callable[[Case], None], fault: str) -> None:
+    with pytest.raises(AssertionError):
+        law(Case(lambda: ToyEngine(fault), 0.02))

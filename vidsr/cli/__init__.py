@@ -1,0 +1,52 @@
+"""The command line: parses, calls, shows. Heavy modules are imported inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vidsr import __version__
+from vidsr.cli.evaluate import evaluate
+from vidsr.cli.info import info
+from vidsr.cli.models import models
+from vidsr.cli.train import train
+from vidsr.cli.upscale import upscale
+from vidsr.errors import EXIT_CODES
+
+_EPILOG = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+
+app = typer.Typer(
+    name="vidsr",
+    help="Makes videos larger and sharper.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=_EPILOG)(upscale)
+app.command()(info)
+app.command("eval")(evaluate)
+app.add_typer(models, name="models")
+app.command()(train)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vidsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Makes videos larger and sharper."""
+
+
+def main() -> None:
+    """The console script."""
+    app()

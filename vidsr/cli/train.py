@@ -1,0 +1,56 @@
+"""`vidsr train`: runs a recipe, resumes it, and makes a model's files of its result."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidsr.cli import options as o
+
+
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as models/recipes/secnet-fast.toml.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Clips and stills, with or without an index.json.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoints and log; a run that is there is resumed.")],
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Threads on the CPU; 0 lets torch choose.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Stop with a checkpoint after this long.")] = math.inf,
+    init_from: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights that a new run starts from.", show_default=False)
+    ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="At the end, write weights, example and card here.", show_default=False),
+    ] = None,
+) -> None:
+    """Trains a model by a recipe; run again with the same --output to resume."""
+    from vidsr.ui import Screen
+
+    screen = Screen()
+    with o.reporting(screen):
+        import torch
+
+        from vidsr.train.loop import TrainOptions
+        from vidsr.train.loop import train as run_training
+        from vidsr.train.publish import publish_model
+        from vidsr.train.recipe import load_recipe
+
+        if threads:
+            torch.set_num_threads(threads)
+        plan = load_recipe(recipe)
+        options = TrainOptions(data, output, device, workers, minutes, init_from)
+        checkpoint = run_training(plan, options, lambda entry: screen.say(_line(entry)))
+        if publish is not None:
+            card = publish_model(plan, recipe, checkpoint.with_name("best.pt"), publish)
+            screen.say(f"wrote {card}; its metrics are to be measured before it is shipped")
+        typer.echo(str(checkpoint))
+
+
+def _line(entry: dict[str, float]) -> str:
+    return "  ".join(f"{key} {value:.5g}" for key, value in entry.items())

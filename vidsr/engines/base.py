@@ -1,0 +1,49 @@
+"""What an engine is: the contract that every way to enlarge a stream of frames keeps. No engine lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from vidsr.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What a caller may rely on.
+
+    `scale` is the enlargement of each side. An output for frame t depends on no input after t + `lookahead` and leaves
+    `step` at the latest when that input has been given. `multiple_of`: the engine pads frames to this multiple itself.
+    """
+
+    name: str
+    scale: int
+    lookahead: int
+    multiple_of: int
+    precisions: tuple[str, ...]
+
+
+class Engine(Protocol):
+    """A way to turn frames into larger frames. All memory of the past lies in the state, which the caller holds.
+
+    `step` and `flush` take the state over: the state that was handed in must not be used again. A frame with
+    `starts_scene` starts afresh: nothing before it reaches it or what follows, and frames still waiting are given out
+    first. A state is plain data (tensors, numbers, frames in dataclasses), so that torch.save can keep it.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, scale and limits; constant for the life of the engine."""
+        ...
+
+    def init_state(self, height: int, width: int) -> Any:
+        """The state before the first frame of a video of this size (in input pixels)."""
+        ...
+
+    def step(self, frame: Frame, state: Any) -> tuple[list[Frame], Any]:
+        """Takes the next frame; gives those that are now ready, in order and with their times, and the new state."""
+        ...
+
+    def flush(self, state: Any) -> list[Frame]:
+        """Gives the frames still waiting at the end of the video."""
+        ...

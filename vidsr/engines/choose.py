@@ -1,0 +1,105 @@
+"""From options to a ready engine: which device, which precision, which model, which tile. No engine's arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vidsr.config import ComputeConfig
+from vidsr.engines.bicubic import BicubicEngine
+from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.tiled import SMALLEST_TILE, TiledEngine, auto_tile
+from vidsr.errors import DeviceError, UsageError
+from vidsr.weights import ModelCard, find_card, load_network
+
+DEFAULT_MODEL = "secnet-fast"
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
+# Peak memory for each input pixel, measured on whole frames and rounded up.
+BYTES_PER_PIXEL = {"bicubic": 1500.0, "secnet": 4000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenEngine:
+    """An engine, ready to run, and what the report says of it. `card` is None for bicubic."""
+
+    engine: TiledEngine
+    model: str
+    card: ModelCard | None
+    device: torch.device
+    precision: str
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `--device`; auto takes CUDA if there is one. Raises UsageError or DeviceError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise UsageError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no device '{name}' here: use --device cpu, or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("there is no device 'mps' here: use --device cpu, or auto")
+    return torch.device(name)
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """The precision of the convolutions; auto is the fastest that the device computes natively. Raises UsageError."""
+    if wanted == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto")
+    if wanted != "auto":
+        return wanted
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return "bf16" if any(capabilities.get(name, False) for name in NATIVE_BF16) else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    return "fp32"
+
+
+def choose_card(model: str) -> ModelCard | None:
+    """The card of `--model`; None for bicubic. Raises ModelError for an unknown name."""
+    if model == "bicubic":
+        return None
+    return find_card(DEFAULT_MODEL if model == "auto" else model)
+
+
+def choose_engine(compute: ComputeConfig, height: int, width: int) -> ChosenEngine:
+    """The engine for frames of this size in input pixels. Raises UsageError, ModelError or DeviceError."""
+    card = choose_card(compute.model)
+    device = choose_device(compute.device)
+    if card is None:
+        inner: BicubicEngine | RecurrentEngine = BicubicEngine(4, device)
+        name, family, precision = "bicubic", "bicubic", "fp32"
+    else:
+        precision = choose_precision(compute.precision, device)
+        inner = RecurrentEngine(load_network(card), card.name, device, precision)
+        name, family = card.name, card.architecture
+    tile = choose_tile(compute.tile, height, width, BYTES_PER_PIXEL[family], device)
+    return ChosenEngine(TiledEngine(inner, tile), name, card, device, precision)
+
+
+def choose_tile(wanted: int | str, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:
+    """The tile of `--tile`, in input pixels; None for the whole frame. Raises UsageError for one that is too small."""
+    if wanted == "off":
+        return None
+    if isinstance(wanted, int):
+        if wanted < SMALLEST_TILE:
+            raise UsageError(f"a tile of {wanted} pixels is too small: use {SMALLEST_TILE} or more")
+        return wanted
+    free = free_memory(device)
+    return None if free is None else auto_tile(height, width, bytes_per_pixel, free)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a program can still have on the device; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    table = Path("/proc/meminfo")
+    if device.type == "cpu" and table.is_file():
+        for line in table.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None

@@ -1,0 +1,53 @@
+"""Training state on disk: written beside and renamed, so that a stopped run can always be resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidsr.errors import InputError, OutputError, UsageError
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Writes `content` under `path` in one step: a reader sees the old file or the new one, never half of one.
+
+    Raises OutputError if it cannot be written; the old file is then untouched and nothing is left beside it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise OutputError(f"cannot write the checkpoint {path}: {_first_line(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads what `save_checkpoint` wrote (tensors and plain values only); raises InputError for anything else."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise InputError(f"cannot read the checkpoint {path}: {_first_line(error)}") from error
+    except Exception as error:  # pickle.UnpicklingError and its kin, which share no base class
+        raise InputError(f"{path} is not a checkpoint of vidsr") from error
+    if not isinstance(content, dict) or "recipe" not in content:
+        raise InputError(f"{path} is not a checkpoint of vidsr")
+    return content
+
+
+def check_same_recipe(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
+    """Raises UsageError if a checkpoint was made by another recipe; only the summary may differ."""
+    for key in sorted((saved.keys() | current.keys()) - {"summary"}):
+        if saved.get(key) != current.get(key):
+            raise UsageError(f"{path} was made by another recipe ('{key}' differs); choose another --output folder")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,193 @@
+"""Training batches: which footage, crop and motion. A batch is a pure function of recipe, footage and index."""
+
+from __future__ import annotations
+
+import string
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vidsr.errors import InputError
+from vidsr.train.degrade import H264Roundtrip, degrade_random
+from vidsr.train.footage import Item, Kind, cached_frames
+from vidsr.train.recipe import Recipe
+
+Frames = NDArray[np.uint8]
+
+
+class Batch(NamedTuple):
+    """`low` B x (burn_in + T) x 3 x h x w and `truth` (of the last T frames) B x T x 3 x H x W, float32 0..1."""
+
+    low: Tensor
+    truth: Tensor
+    burn_in: int
+
+
+class Batches(Dataset[Batch]):
+    """The endless row of batches of a recipe; batch i does not depend on any other, so a run can resume anywhere."""
+
+    def __init__(self, recipe: Recipe, items: list[Item], cache: Path, h264: H264Roundtrip | None) -> None:
+        """`items` without the validation clips; `h264` as `degrade_random` wants it.
+
+        Raises InputError if no item is of a kind that has a share.
+        """
+        self.recipe, self.cache, self.h264 = recipe, cache, h264
+        self.by_source: dict[Kind, list[list[Item]]] = {}
+        for kind in ("faces", "general", "still"):
+            groups: dict[str, list[Item]] = defaultdict(list)
+            for item in items:
+                if item.kind == kind:
+                    # every still is a source of its own: the index names the picture's file
+                    groups[item.source].append(item)
+            self.by_source[kind] = [groups[source] for source in sorted(groups)]
+        if not self._shares().any():
+            raise InputError(
+                f"nothing is left to train on: beside {recipe.data.holdout_clips} held-out clips there is no footage "
+                "that has a share in the recipe; add footage or lower 'holdout_clips'"
+            )
+
+    def __len__(self) -> int:
+        """As many as the recipe has steps."""
+        return self.recipe.optimisation.steps
+
+    def __getitem__(self, index: int) -> Batch:
+        """The batch of step `index`."""
+        data = self.recipe.data
+        generator = np.random.default_rng([self.recipe.seed, index])
+        burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
+        low, truth = [], []
+        for _ in range(data.batch):
+            clip = torch.from_numpy(self._clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
+            low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
+            truth.append(clip[burn_in:])
+        return Batch(torch.stack(low), torch.stack(truth), burn_in)
+
+    def _clip(self, generator: np.random.Generator, length: int) -> Frames:
+        data = self.recipe.data
+        shares = self._shares()
+        kind: Kind = ("faces", "general", "still")[generator.choice(3, p=shares / shares.sum())]
+        frames = self._pick(kind, generator)
+        if kind == "still" and generator.random() < data.text_share:
+            frames = _write_text(frames[0], generator)[None]
+        if kind == "still" and generator.random() < 0.5:
+            frames = _shrink(frames, data.crop, generator)
+        if generator.random() < data.frozen_share:
+            frames = np.repeat(frames[int(generator.integers(len(frames)))][None], length, axis=0)
+            clip = _best(frames, _still_path(length, 0.0, generator), data.crop, 3, generator)
+        elif kind == "still":
+            candidates = 3 if generator.random() < data.texture_choice_share else 1
+            clip = _best(frames, _still_path(length, data.max_still_speed, generator), data.crop, candidates, generator)
+        else:
+            longest = data.max_stride_faces if kind == "faces" else data.max_stride_general
+            order = _time_order(len(frames), length, longest, generator)
+            candidates = 3 if generator.random() < data.texture_choice_share else 1
+            clip = _best(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
+        return _flip(clip, generator)
+
+    def _shares(self) -> NDArray[np.float64]:
+        data = self.recipe.data
+        shares = np.array([data.share_faces, data.share_general, data.share_stills], np.float64)
+        available = np.array([bool(self.by_source[kind]) for kind in ("faces", "general", "still")])
+        return np.where(available, shares, 0)
+
+    def _pick(self, kind: Kind, generator: np.random.Generator) -> Frames:
+        groups = self.by_source[kind]
+        # Between "every film alike" and "every clip alike": a film's weight is the root of its number of clips.
+        weights = np.sqrt([len(group) for group in groups])
+        group = groups[generator.choice(len(groups), p=weights / weights.sum())]
+        return cached_frames(group[int(generator.integers(len(group)))], self.cache)
+
+
+def _time_order(count: int, length: int, longest_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of `length` frames at a random stride; a clip that is too short is run to and fro."""
+    stride = int(generator.integers(1, longest_stride + 1))
+    start = int(generator.integers(max(1, count - stride * (length - 1))))
+    order = start + stride * np.arange(length)
+    order = order % max(1, 2 * count - 2)
+    order = np.where(order < count, order, 2 * count - 2 - order)
+    return order[::-1] if generator.random() < 0.5 else order
+
+
+def _still_path(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Accelerated motion, length x 2 (y, x), from 0, in whole ground-truth pixels (quarters of low-resolution ones)."""
+    t = np.arange(length)[:, None]
+    velocity = generator.uniform(-1, 1, 2) * speed * generator.random()
+    acceleration = generator.normal(0, 0.08 * speed / max(1, length / 7), 2)
+    return np.rint(velocity * t + 0.5 * acceleration * t**2).astype(np.int64)
+
+
+def _best(
+    frames: Frames, path: NDArray[np.int64], crop: int, candidates: int, generator: np.random.Generator
+) -> Frames:
+    """The crop along `path` (one frame or one per point) whose first picture has most texture of the candidates."""
+    height, width = frames.shape[1:3]
+    if min(height, width) < crop:
+        pad = ((0, 0), (0, max(0, crop - height)), (0, max(0, crop - width)), (0, 0))
+        frames = np.pad(frames, pad, mode="reflect")
+        height, width = frames.shape[1:3]
+    room = np.array([height - crop, width - crop])
+    path = path - path.min(axis=0)
+    path = np.where(path.max(axis=0) > room, _bounce(path, room), path)
+    free = room - path.max(axis=0)
+    best: tuple[float, NDArray[np.int64]] | None = None
+    for _ in range(candidates):
+        corner = np.array([int(generator.integers(free[0] + 1)), int(generator.integers(free[1] + 1))])
+        y, x = corner + path[0]
+        grey = frames[0, y : y + crop : 2, x : x + crop : 2, 1].astype(np.int16)
+        texture = float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
+        if best is None or texture > best[0]:
+            best = (texture, corner)
+    assert best is not None
+    places = best[1] + path
+    return np.stack(
+        [frames[t if len(frames) > 1 else 0, y : y + crop, x : x + crop] for t, (y, x) in enumerate(places)]
+    )
+
+
+def _bounce(path: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A path that does not fit runs back from the edges of the picture."""
+    period = np.maximum(2 * room, 1)
+    folded = path % period
+    return np.minimum(np.where(folded <= room, folded, period - folded), room)
+
+
+def _shrink(frames: Frames, crop: int, generator: np.random.Generator) -> Frames:
+    """The still reduced by area to a random size that still holds the crop: finer texture, no interpolation blur."""
+    height, width = frames.shape[1:3]
+    factor = max(float(generator.uniform(0.5, 1.0)), (crop + 8) / min(height, width))
+    if factor >= 1:
+        return frames
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(cv2.resize(frames[0], size, interpolation=cv2.INTER_AREA))[None]
+
+
+def _write_text(picture: Frames, generator: np.random.Generator) -> Frames:
+    """The picture, or a plain ground, with lines of random text in several sizes and faces."""
+    height, width = picture.shape[:2]
+    canvas = picture.copy() if generator.random() < 0.4 else np.full_like(picture, generator.integers(0, 256, 3))
+    alphabet = list(string.ascii_letters + string.digits + "  .,:-+/")
+    for _ in range(int(generator.integers(4, 20))):
+        text = "".join(generator.choice(alphabet, int(generator.integers(3, 24))))
+        place = (int(generator.integers(-20, width)), int(generator.integers(0, height + 20)))
+        colour = tuple(int(v) for v in generator.integers(0, 256, 3))
+        face = int(generator.integers(0, 8)) | (cv2.FONT_ITALIC if generator.random() < 0.2 else 0)
+        size, thickness = float(generator.uniform(0.4, 2.5)), int(generator.integers(1, 5))
+        cv2.putText(canvas, text, place, face, size, colour, thickness, cv2.LINE_AA)
+    return canvas
+
+
+def _flip(clip: Frames, generator: np.random.Generator) -> Frames:
+    if generator.random() < 0.5:
+        clip = clip[:, :, ::-1]
+    if generator.random() < 0.5:
+        clip = clip[:, ::-1]
+    if generator.random() < 0.5:
+        clip = clip.transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(clip)

@@ -1,0 +1,123 @@
+"""Low-resolution frames from ground truth: pure functions of their arguments and a seeded generator.
+
+All reductions are by 4 and centred: a low-resolution pixel sits in the middle of its 4 x 4 block, so one set of weights
+serves every kind. Borders are mirrored with the edge pixel repeated, as MATLAB does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidsr.train.recipe import DegradationConfig
+
+SCALE = 4
+H264Roundtrip = Callable[[np.ndarray, int], np.ndarray]
+
+
+def bicubic_taps() -> Tensor:
+    """The 16 weights of MATLAB's antialiased bicubic reduction by 4 (Keys, a = -0.5, widened by 4)."""
+    distance = (torch.arange(16, dtype=torch.float64) - 7.5).abs() / SCALE
+    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    weights = torch.where(distance <= 1, near, far)
+    return (weights / weights.sum()).float()
+
+
+def gaussian_taps(sigma: float) -> Tensor:
+    """An even number of Gaussian weights around the middle of a block; `sigma` in ground-truth pixels (14 for 1.5)."""
+    half = max(2, math.ceil(sigma * 14 / 3 - 1e-9))
+    distance = torch.arange(2 * half, dtype=torch.float64) - (half - 0.5)
+    weights = torch.exp(-(distance**2) / (2 * sigma**2))
+    return (weights / weights.sum()).float()
+
+
+def area_taps() -> Tensor:
+    """The mean over a block of 4."""
+    return torch.full((SCALE,), 1 / SCALE)
+
+
+def reduce(clip: Tensor, taps: Tensor) -> Tensor:
+    """Filters and takes one pixel of every 4 x 4 block: N x C x H x W (H, W multiples of 4) to N x C x h x w."""
+    count, channels, height, width = clip.shape
+    pad = (len(taps) - SCALE) // 2
+    taps = taps.to(clip)
+    x = clip.reshape(count * channels, 1, height, width)
+    rows = _mirrored(height, pad, clip.device)
+    columns = _mirrored(width, pad, clip.device)
+    x = F.conv2d(x[:, :, rows], taps[None, None, :, None], stride=(SCALE, 1))
+    x = F.conv2d(x[..., columns], taps[None, None, None, :], stride=(1, SCALE))
+    return x.reshape(count, channels, height // SCALE, width // SCALE)
+
+
+def to_8_bits(clip: Tensor) -> Tensor:
+    """Clamps to 0..1 and rounds to the 256 levels that a file can hold."""
+    return (clip.clamp(0, 1) * 255).round() / 255
+
+
+def degrade_bi(clip: Tensor) -> Tensor:
+    """The literature's BI: antialiased bicubic reduction by 4, rounded to 8 bits."""
+    return to_8_bits(reduce(clip, bicubic_taps()))
+
+
+def degrade_bd(clip: Tensor, sigma: float = 1.5) -> Tensor:
+    """SECNet's degradation (section III-A): Gaussian blur, then every 4th pixel, centred; rounded to 8 bits."""
+    return to_8_bits(reduce(clip, gaussian_taps(sigma)))
+
+
+def degrade_random(
+    clip: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
+) -> Tensor:
+    """A random degradation of `clip` (N x 3 x H x W in 0..1) by the shares of `config`.
+
+    `h264` encodes and decodes N x h x w x 3 uint8 frames at a crf; it must be given if `config.h264_share` is not 0.
+    """
+    weights = np.array([config.weight_bicubic, config.weight_blur, config.weight_area])
+    kind = generator.choice(3, p=weights / weights.sum())
+    if kind == 0:
+        taps = bicubic_taps()
+    elif kind == 1:
+        paper = generator.random() < config.blur_paper_share
+        taps = gaussian_taps(1.5 if paper else float(generator.uniform(*config.blur_sigma)))
+    else:
+        taps = area_taps()
+    low = reduce(clip, taps)
+    if generator.random() < config.noise_share:
+        sigma = generator.uniform(*config.noise_sigma) / 255
+        low = low + torch.from_numpy(generator.standard_normal(low.shape, dtype=np.float32) * np.float32(sigma))
+    low = to_8_bits(low)
+    draw = generator.random()
+    if draw < config.jpeg_share:
+        quality = int(generator.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
+        return _from_bytes(np.stack([_jpeg(frame, quality) for frame in _to_bytes(low)]))
+    if draw < config.jpeg_share + config.h264_share:
+        assert h264 is not None, "h264_share needs an H.264 round trip"
+        crf = int(generator.integers(config.h264_crf[0], config.h264_crf[1] + 1))
+        return _from_bytes(h264(_to_bytes(low), crf))
+    return low
+
+
+def _mirrored(size: int, pad: int, device: torch.device) -> Tensor:
+    index = torch.arange(-pad, size + pad, device=device) % (2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)
+
+
+def _to_bytes(clip: Tensor) -> np.ndarray:
+    return np.ascontiguousarray((clip * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def _from_bytes(frames: np.ndarray) -> Tensor:
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+
+
+def _jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
+    _, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.asarray(decoded[..., ::-1])

@@ -1,0 +1,163 @@
+"""A training recipe: every number that decides what a model becomes, read from one TOML file, misspelt keys refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vidsr.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Where samples come from. The three shares (faces, general clips, moved stills) are relative weights.
+
+    `crop` is in ground-truth pixels; `burn_in_share` of the batches run `burn_in_frames` frames without gradient first.
+    """
+
+    crop: int = 160
+    frames: int = 7
+    batch: int = 12
+    share_faces: float = 0.3
+    share_general: float = 0.3
+    share_stills: float = 0.4
+    text_share: float = 0.1
+    texture_choice_share: float = 0.7
+    frozen_share: float = 0.04
+    max_stride_faces: int = 2
+    max_stride_general: int = 3
+    max_still_speed: float = 10.0
+    burn_in_share: float = 0.12
+    burn_in_frames: int = 24
+    licence_classes: tuple[str, ...] = ("A", "B")
+    holdout_clips: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class DegradationConfig:
+    """How low-resolution frames are made; the first three are relative weights, the shares are of all samples."""
+
+    weight_bicubic: float = 0.45
+    weight_blur: float = 0.45
+    weight_area: float = 0.1
+    blur_sigma: tuple[float, float] = (0.6, 2.0)
+    blur_paper_share: float = 0.6
+    noise_share: float = 0.1
+    noise_sigma: tuple[float, float] = (0.5, 4.0)
+    jpeg_share: float = 0.08
+    jpeg_quality: tuple[int, int] = (50, 95)
+    h264_share: float = 0.08
+    h264_crf: tuple[int, int] = (16, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimisationConfig:
+    """Loss weights are those of SECNet (10), with its names; `charbonnier_epsilon` 0 means mean squared error."""
+
+    steps: int = 3600
+    learning_rate: float = 1.5e-3
+    final_learning_rate: float = 1e-6
+    warmup_steps: int = 50
+    gradient_clip: float = 0.5
+    charbonnier_epsilon: float = 1e-3
+    weight_first: float = 0.5
+    gamma: float = 0.1
+    alpha: float = 0.01
+    ema_decay: float = 0.999
+    validate_every: int = 200
+    checkpoint_minutes: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One model's training from start to end. `network` holds the arguments of the architecture's configuration."""
+
+    name: str
+    summary: str
+    architecture: str
+    seed: int = 0
+    network: dict[str, int] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe; raises UsageError for an unreadable file, an unknown key, a wrong type or an impossible value."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
+    parts: dict[str, type[Any]] = {
+        "data": DataConfig,
+        "degradation": DegradationConfig,
+        "optimisation": OptimisationConfig,
+    }
+    for key, part in parts.items():
+        table[key] = _fill(part, table.get(key, {}), f"{path}: [{key}]")
+    recipe = _fill(Recipe, table, str(path))
+    _check(recipe, path)
+    return recipe
+
+
+def _fill(kind: type[T], table: dict[str, Any], where: str) -> T:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} must be a table")
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(table) - set(known)):
+        raise UsageError(f"{where} has the unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        value = tuple(value) if isinstance(value, list) else value
+        if not _fits(value, str(known[name].type)):
+            raise UsageError(f"{where}: '{name}' must be of type {known[name].type}, not {value!r}")
+        values[name] = value
+    needed = [f.name for f in known.values() if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise UsageError(f"{where} is incomplete: '{missing[0]}' is missing")
+    return kind(**values)
+
+
+def _fits(value: Any, declared: str) -> bool:
+    if declared == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if declared == "float":
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if declared == "str":
+        return isinstance(value, str)
+    if declared.startswith("dict[str, "):
+        return isinstance(value, dict) and all(_fits(v, declared[10:-1]) for v in value.values())
+    if declared.startswith("tuple["):
+        parts = declared[6:-1].split(", ")
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] == "..." else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    return type(value).__name__ == declared
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    data, degradation, optimisation = recipe.data, recipe.degradation, recipe.optimisation
+    kinds = (data.share_faces, data.share_general, data.share_stills)
+    reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
+    demands = {
+        "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
+        "data.frames must be at least 2 (motion needs a neighbour)": data.frames >= 2,
+        "data.batch must be at least 1": data.batch >= 1,
+        "optimisation.steps must be at least 1": optimisation.steps >= 1,
+        "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
+        "the shares of data must not be negative, nor all 0": min(kinds) >= 0 < sum(kinds),
+        "the weights of degradation must not be negative, nor all 0": min(reductions) >= 0 < sum(reductions),
+    }
+    for demand, met in demands.items():
+        if not met:
+            raise UsageError(f"{path}: {demand}")

@@ -1,0 +1,118 @@
+"""The values that travel through the program. Imports nothing of ours and loads no heavy package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How the samples of a picture map to light, in FFmpeg's names ("bt709", "smpte2084", "tv").
+
+    The four tags are what the file says ("unknown" where it says nothing); `matrix_used` and `range_used` are what the
+    conversion uses, which differ from the tags only where those are unknown.
+    """
+
+    matrix: str = "unknown"
+    range: str = "unknown"
+    primaries: str = "unknown"
+    transfer: str = "unknown"
+    chroma_location: str = "unknown"
+    matrix_used: str = "bt601"
+    range_used: str = "tv"
+
+    @property
+    def is_guessed(self) -> bool:
+        """True if the file left the matrix or the range open and the usual guess is used."""
+        return self.matrix == "unknown" or self.range == "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """One stream of a container, as its header describes it."""
+
+    index: int
+    kind: str
+    codec: str
+    language: str | None = None
+    title: str | None = None
+    is_default: bool = False
+    is_attached_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What the header of a file says; everything named `header_*` may be wrong, because headers lie."""
+
+    path: str
+    container: str
+    video_stream: int
+    codec: str
+    width: int
+    height: int
+    pixel_format: str
+    bit_depth: int
+    time_base: Fraction
+    colour: Colour
+    rotation_degrees: int = 0
+    pixel_aspect: Fraction = Fraction(1)
+    is_interlaced: bool = False
+    has_alpha: bool = False
+    header_frame_count: int | None = None
+    header_rate: Fraction | None = None
+    header_duration_seconds: float | None = None
+    streams: tuple[StreamInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the device that computes.
+
+    `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown.
+    """
+
+    image: Tensor
+    pts: int
+    time_base: Fraction
+    duration: int = 0
+    starts_scene: bool = False
+
+    def with_image(self, image: Tensor) -> Frame:
+        """The same moment with another picture."""
+        return replace(self, image=image)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Where data of the input was lost: the time of the last good frame before it, in seconds, and the cause."""
+
+    after_seconds: float | None
+    reason: str
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did, for people and for `--report`; filled while the run proceeds."""
+
+    input: str
+    output: str
+    model: str
+    model_sha256: str | None
+    device: str
+    precision: str
+    frames_in: int = 0
+    frames_out: int = 0
+    input_size: tuple[int, int] = (0, 0)
+    output_size: tuple[int, int] = (0, 0)
+    scenes: int = 0
+    tile: int | None = None
+    damages: list[Damage] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+    peak_memory_bytes: int = 0

@@ -1,0 +1,238 @@
+"""Samples of a frame to RGB and back, exact in both directions. The only place that knows matrices, ranges and tags.
+
+Everything is computed in float32 on the device from the integer samples, rounded to nearest once, without dithering.
+FFmpeg's own conversion is not used: its default is 1.1 to 1.7 levels too dark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import av
+import torch
+from torch import Tensor
+
+from vidsr.errors import InputError
+from vidsr.types import Colour
+from vidsr.video.chroma import enlarge_rows, reduce_rows, sitings
+from vidsr.video.planes import Layout, layout_of, read_planes, write_planes
+
+# FFmpeg's numbers (ISO/IEC 23091-2) and names.
+MATRIX_CODES = {"gbr": 0, "bt709": 1, "unknown": 2, "fcc": 4, "bt470bg": 5, "smpte170m": 6, "smpte240m": 7} | {
+    "ycgco": 8,
+    "bt2020nc": 9,
+    "bt2020c": 10,
+    "smpte2085": 11,
+    "chroma-derived-nc": 12,
+    "chroma-derived-c": 13,
+    "ictcp": 14,
+    "ipt-c2": 15,
+    "ycgco-re": 16,
+    "ycgco-ro": 17,
+}
+RANGE_CODES = {"unknown": 0, "tv": 1, "pc": 2}
+PRIMARIES_CODES = {"bt709": 1, "unknown": 2, "bt470m": 4, "bt470bg": 5, "smpte170m": 6, "smpte240m": 7, "film": 8} | {
+    "bt2020": 9,
+    "smpte428": 10,
+    "smpte431": 11,
+    "smpte432": 12,
+    "ebu3213": 22,
+}
+TRANSFER_CODES = {"bt709": 1, "unknown": 2, "bt470m": 4, "bt470bg": 5, "smpte170m": 6, "smpte240m": 7, "linear": 8} | {
+    "log100": 9,
+    "log316": 10,
+    "iec61966-2-4": 11,
+    "bt1361e": 12,
+    "iec61966-2-1": 13,
+    "bt2020-10": 14,
+    "bt2020-12": 15,
+    "smpte2084": 16,
+    "smpte428": 17,
+    "arib-std-b67": 18,
+}
+# The weights of red and blue in luma.
+_LUMA_WEIGHTS = {
+    "bt601": (0.299, 0.114),
+    "fcc": (0.30, 0.11),
+    "smpte240m": (0.212, 0.087),
+    "bt709": (0.2126, 0.0722),
+    "bt2020nc": (0.2627, 0.0593),
+}
+# Constant-luminance BT.2020 is converted like the common kind: both directions use the same matrix, so what is passed
+# through does not change, and the reader warns.
+_MATRIX_USED = {"bt470bg": "bt601", "smpte170m": "bt601", "bt2020c": "bt2020nc"} | {
+    name: name for name in _LUMA_WEIGHTS if name in MATRIX_CODES
+}
+
+
+def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_location: str = "unknown") -> Colour:
+    """The colour of a decoded frame: its own tags, else those of its stream, else the usual guess.
+
+    Guesses: the matrix of BT.2020 if the primaries are, BT.709 from 1280 x 720 on, else BT.601; full range for RGB,
+    gray and yuvj formats, else limited. Raises InputError for a matrix that is not of the Kr, Kb kind (YCgCo, ICtCp).
+    """
+    matrix = _name(MATRIX_CODES, frame.colorspace, context.colorspace)
+    primaries = _name(PRIMARIES_CODES, context.color_primaries)
+    layout = layout_of(frame.format.name)
+    range_ = _name(RANGE_CODES, frame.color_range, context.color_range)
+    if range_ == "unknown" and frame.format.name.startswith("yuvj"):
+        range_ = "pc"
+    range_used = range_ if range_ != "unknown" else "tv" if layout.family == "yuv" else "pc"
+    if layout.family == "rgb":
+        matrix = matrix_used = "gbr"
+    elif matrix in ("unknown", "gbr"):
+        matrix, matrix_used = "unknown", guessed_matrix(frame.width, frame.height, primaries)
+    elif matrix in _MATRIX_USED:
+        matrix_used = _MATRIX_USED[matrix]
+    else:
+        raise InputError(f"the colour matrix {matrix} is not supported; convert the film to bt709 first")
+    return Colour(
+        matrix=matrix,
+        range=range_,
+        primaries=primaries,
+        transfer=_name(TRANSFER_CODES, context.color_trc),
+        chroma_location=chroma_location,
+        matrix_used=matrix_used,
+        range_used=range_used,
+    )
+
+
+def colour_in(colour: Colour, pixel_format: str, width: int, height: int) -> Colour:
+    """The colour of the same picture stored in another format and size, tags included.
+
+    Where the source left the matrix or the range open and the usual guess for the result would be another one, the
+    result is tagged with what is used.
+    """
+    family = layout_of(pixel_format).family
+    if family == "rgb":
+        return replace(colour, matrix="gbr", matrix_used="gbr", range="pc", range_used="pc", chroma_location="unknown")
+    guess = guessed_matrix(width, height, colour.primaries)
+    if colour.matrix_used == "gbr":
+        colour = replace(colour, matrix=_TAGS.get(guess, guess), matrix_used=guess, range="tv", range_used="tv")
+    elif colour.matrix == "unknown" and guess != colour.matrix_used:
+        colour = replace(colour, matrix=_TAGS.get(colour.matrix_used, colour.matrix_used))
+    if pixel_format.startswith("yuvj"):
+        return replace(colour, range="pc", range_used="pc")
+    expected = "tv" if family == "yuv" else "pc"
+    if colour.range == "unknown" and colour.range_used != expected:
+        return replace(colour, range=colour.range_used)
+    return colour
+
+
+_TAGS = {"bt601": "smpte170m"}
+
+
+def guessed_matrix(width: int, height: int, primaries: str) -> str:
+    """The matrix that players assume where the file names none."""
+    if primaries == "bt2020":
+        return "bt2020nc"
+    return "bt709" if height >= 720 or width >= 1280 else "bt601"
+
+
+def _name(codes: dict[str, int], *values: int) -> str:
+    """The name of the first value that says something."""
+    names = {code: name for name, code in codes.items()}
+    known = (names[value] for value in values if names.get(value, "unknown") != "unknown")
+    return next(known, "unknown")
+
+
+def frame_to_rgb(frame: av.VideoFrame, colour: Colour, device: torch.device) -> Tensor:
+    """The picture as 3 x H x W float32 RGB, clamped to 0..1, on `device`. Alpha is flattened over black."""
+    layout, planes = read_planes(frame)
+    samples = [plane.to(device) for plane in planes]
+    if layout.family == "yuv":
+        image = _yuv_to_rgb(samples[:3], layout, colour)
+    else:
+        gain, offset = _luma_range(layout.bits, colour.range_used)
+        colours = samples[:3] if layout.family == "rgb" else samples[:1] * 3
+        image = torch.empty(3, *samples[0].shape, dtype=torch.float32, device=device)
+        for channel, sample in zip(image, colours, strict=True):
+            channel.copy_(sample)
+        image.sub_(offset).div_(gain).clamp_(0, 1)
+    if layout.has_alpha:
+        image.mul_(samples[-1].float().div_(2**layout.bits - 1))
+    return image
+
+
+def rgb_to_frame(image: Tensor, pixel_format: str, colour: Colour) -> av.VideoFrame:
+    """A frame of this format from 3 x H x W RGB; values outside 0..1 end at the limits of the samples.
+
+    `colour` is that of the result (see `colour_in`); its matrix, range and tags are set on the frame, its time is
+    not. Raises OutputError for a format that cannot hold the picture exactly.
+    """
+    layout = layout_of(pixel_format)
+    image = image.float()
+    if layout.family == "rgb":
+        planes = list(_to_integers(image, *_luma_range(layout.bits, colour.range_used), layout.bits))
+    else:
+        planes = _rgb_to_yuv(image, layout, colour)
+    frame = write_planes([plane.cpu() for plane in planes], pixel_format)
+    frame.colorspace = MATRIX_CODES.get(colour.matrix, MATRIX_CODES["unknown"])
+    frame.color_range = RANGE_CODES[colour.range_used]
+    return frame
+
+
+def _luma_range(bits: int, name: str) -> tuple[float, float]:
+    """(gain, offset): sample = value * gain + offset for a value of 0..1."""
+    if name == "pc":
+        return float(2**bits - 1), 0.0
+    return 219.0 * 2 ** (bits - 8), 16.0 * 2 ** (bits - 8)
+
+
+def _chroma_range(bits: int, name: str) -> tuple[float, float]:
+    """(gain, offset): sample = value * gain + offset for a value of -1/2..1/2."""
+    return (float(2**bits - 1) if name == "pc" else 224.0 * 2 ** (bits - 8)), 128.0 * 2 ** (bits - 8)
+
+
+def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor:
+    red, blue = _LUMA_WEIGHTS[colour.matrix_used]
+    green = 1 - red - blue
+    gain, offset = _luma_range(layout.bits, colour.range_used)
+    chroma_gain, chroma_offset = _chroma_range(layout.bits, colour.range_used)
+    luma = samples[0].float()
+    height, width = luma.shape
+    horizontal, vertical = sitings(colour.chroma_location, colour.matrix_used)
+    chroma = torch.stack((samples[1].float(), samples[2].float()))
+    for _ in range(layout.halved_rows):
+        taller = chroma.new_empty(2, 2 * chroma.shape[1], chroma.shape[2])
+        enlarge_rows(chroma, taller, vertical)
+        chroma = taller
+    u, v = chroma[:, :height]
+    # The matrix comes before the columns are enlarged: half the work, and the enlargement is linear.
+    to_u, to_v = 2 * (1 - blue) / chroma_gain, 2 * (1 - red) / chroma_gain
+    shift = -offset / gain
+    parts = chroma.new_empty(3, height, chroma.shape[2])
+    torch.mul(v, to_v, out=parts[0]).add_(shift - to_v * chroma_offset)
+    torch.mul(u, to_u, out=parts[2]).add_(shift - to_u * chroma_offset)
+    torch.mul(parts[0], -red / green, out=parts[1])
+    parts[1].add_(parts[2], alpha=-blue / green).add_(shift * (1 + (red + blue) / green))
+    for _ in range(layout.halved_columns):
+        wider = parts.new_empty(3, height, 2 * parts.shape[2])
+        enlarge_rows(parts.transpose(1, 2), wider.transpose(1, 2), horizontal)
+        parts = wider
+    parts = parts[..., :width]
+    return parts.add_(luma, alpha=1 / gain).clamp_(0, 1).contiguous()
+
+
+def _rgb_to_yuv(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
+    red, blue = _LUMA_WEIGHTS[colour.matrix_used]
+    luma = torch.mul(image[0], red).add_(image[1], alpha=1 - red - blue).add_(image[2], alpha=blue)
+    limits = _luma_range(layout.bits, colour.range_used)
+    if layout.family == "gray":
+        return [_to_integers(luma, *limits, layout.bits)]
+    chroma = torch.stack((image[2], image[0])).sub_(luma)
+    horizontal, vertical = sitings(colour.chroma_location, colour.matrix_used)
+    for _ in range(layout.halved_rows):
+        chroma = reduce_rows(chroma, vertical)
+    for _ in range(layout.halved_columns):
+        chroma = reduce_rows(chroma.transpose(1, 2), horizontal).transpose(1, 2)
+    gain, offset = _chroma_range(layout.bits, colour.range_used)
+    u = _to_integers(chroma[0], gain / (2 * (1 - blue)), offset, layout.bits)
+    v = _to_integers(chroma[1], gain / (2 * (1 - red)), offset, layout.bits)
+    return [_to_integers(luma, *limits, layout.bits), u, v]
+
+
+def _to_integers(values: Tensor, gain: float, offset: float, bits: int) -> Tensor:
+    """Rounded to nearest: half a level is added and the fraction cut off, one pass less than round()."""
+    levels = values.mul(gain).add_(offset + 0.5).clamp_(0, 2**bits - 1 + 0.5)
+    return levels.to(torch.uint8 if bits == 8 else torch.uint16)

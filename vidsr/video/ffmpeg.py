@@ -1,0 +1,141 @@
+"""FFmpeg's errors in our words, for input and for output, and its log, which is otherwise silent. Opens no files.
+
+PyAV drops FFmpeg's log; it is switched on only where its text is wanted, under a lock, because the switch is global
+and a decoder thread that logs while another thread waits for it has stopped programs before.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.codec.codec import UnknownCodecError
+
+from vidsr.errors import DeviceError, InputError, OutputError, VidsrError
+
+_LOG_SWITCH = threading.RLock()
+_FFMPEG_DEFAULT_LEVEL = av.logging.INFO
+
+_INPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (av.error.FileNotFoundError, "does not exist"),
+    (av.error.IsADirectoryError, "is a folder, not a video"),
+    (av.error.NotADirectoryError, "does not exist, because a part of its path is not a folder"),
+    (av.error.PermissionError, "cannot be read: permission denied"),
+    (av.error.InvalidDataError, "is not a video, or is too damaged to be opened"),
+    (av.error.EOFError, "ends before the first picture"),
+    (av.error.DecoderNotFoundError, "uses a codec that this FFmpeg cannot decode"),
+    (av.error.DemuxerNotFoundError, "has a format that this FFmpeg cannot read"),
+    (av.error.ProtocolNotFoundError, "is not a local file"),
+    (av.error.PatchWelcomeError, "uses a feature that FFmpeg does not support"),
+    (UnknownCodecError, "uses a codec that this FFmpeg does not know"),
+)
+
+_OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (av.error.FileNotFoundError, "its folder does not exist"),
+    (av.error.FileExistsError, "it exists already"),
+    (av.error.IsADirectoryError, "it is a folder"),
+    (av.error.NotADirectoryError, "a part of its path is not a folder"),
+    (av.error.PermissionError, "permission denied"),
+    (av.error.EncoderNotFoundError, "this FFmpeg lacks the encoder; choose another with --codec"),
+    (av.error.MuxerNotFoundError, "no container is known for its name; use .mkv or .mp4"),
+    (av.error.OptionNotFoundError, "the encoder does not know an option; see --encoder-option"),
+    (av.error.ExperimentalError, "the encoder is experimental; choose another with --codec"),
+    (av.error.BSFNotFoundError, "this FFmpeg lacks a filter that the container needs"),
+    (UnknownCodecError, "this FFmpeg does not know the encoder; choose another with --codec"),
+)
+
+_OUTPUT_NUMBERS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reports an error",
+    errno.EINVAL: "the encoder or the container refuses these settings",
+}
+
+
+_SYSTEM_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+def file_url(path: Path) -> str:
+    """The name under which FFmpeg takes any path for a file: colons, dashes and spaces mean nothing then."""
+    return f"file:{path}"
+
+
+def input_error(error: Exception, path: Path) -> VidsrError:
+    """What a failure while reading `path` means for the user: InputError, or DeviceError where memory ran out."""
+    if isinstance(error, MemoryError):
+        return DeviceError(f"{path}: no memory left to read it")
+    reason = _reason(error, _INPUT_REASONS) or f"cannot be read: {plain_text(error)}"
+    detail = _log_text(error)
+    return InputError(f"{path} {reason}" + (f" ({detail})" if detail else ""))
+
+
+def output_error(error: Exception, path: Path) -> VidsrError:
+    """What a failure while writing `path` means for the user: OutputError, or DeviceError where memory ran out."""
+    if isinstance(error, MemoryError):
+        return DeviceError(f"{path}: no memory left to encode it; lower --threads or choose another --preset")
+    number = getattr(error, "errno", None)
+    reason = _reason(error, _OUTPUT_REASONS) or _OUTPUT_NUMBERS.get(number or 0) or plain_text(error)
+    detail = _log_text(error)
+    return OutputError(f"{path} cannot be written: {reason}" + (f" ({detail})" if detail else ""))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises our error for everything that FFmpeg and the system raise inside."""
+    try:
+        yield
+    except (av.error.FFmpegError, UnknownCodecError, OSError, MemoryError) as error:
+        raise input_error(error, path) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises our error for everything that FFmpeg and the system raise inside."""
+    try:
+        yield
+    except (av.error.FFmpegError, UnknownCodecError, OSError, MemoryError) as error:
+        raise output_error(error, path) from error
+
+
+@contextmanager
+def log_switched_on(level: int = av.logging.ERROR) -> Iterator[None]:
+    """FFmpeg's log up to `level` reaches the text of errors (and `dumps_format`), never the terminal."""
+    logger = logging.getLogger("libav")
+    with _LOG_SWITCH:
+        before = logger.level
+        logger.setLevel(logging.CRITICAL + 1)
+        av.logging.set_libav_level(level)
+        av.logging.set_level(level)
+        try:
+            yield
+        finally:
+            av.logging.set_level(None)
+            av.logging.set_libav_level(_FFMPEG_DEFAULT_LEVEL)
+            logger.setLevel(before)
+
+
+def plain_text(error: Exception) -> str:
+    """FFmpeg's or the system's sentence for an error, without numbers and names of files."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().replace("\n", " ")
+
+
+def _reason(error: Exception, table: tuple[tuple[type[Exception], str], ...]) -> str | None:
+    """FFmpeg's classes derive from Python's, so the system's own errors are found by Python's classes too."""
+    for kind, reason in table:
+        system = next((base for base in kind.__mro__ if base in _SYSTEM_ERRORS), kind)
+        if isinstance(error, (kind, system)):
+            return reason
+    return None
+
+
+def _log_text(error: Exception) -> str:
+    log = getattr(error, "log", None)
+    return " ".join(str(log[2]).split()) if log else ""

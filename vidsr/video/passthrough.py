@@ -1,0 +1,216 @@
+"""Sound, subtitles, attachments, covers, data and chapters from the input to the output, packet for packet.
+
+The video itself is not here. What was copied is tallied for `verify.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+from av.container.input import InputContainer
+from av.container.output import OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Discard, Disposition, Stream
+
+from vidsr.config import InputConfig, OutputConfig
+from vidsr.types import VideoInfo
+from vidsr.video.captions import Captions, can_convert
+from vidsr.video.clock import to_ticks
+from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
+from vidsr.video.ffmpeg import file_url, plain_text, reading
+from vidsr.video.route import Route, codec_of, name_of
+from vidsr.video.tally import Tally
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+# Sparse streams may trail: after the end of a window the input is read this much further before the copy stops.
+TRAILING_SECONDS = Fraction(10)
+READ_ERRORS_ALLOWED = 100
+
+
+class Passthrough:
+    """Copies everything but the pictures. Adds its streams to `output` when made, before the header is written.
+
+    Owns the input it opens: call `close`. Times are shifted by `shift` seconds, which is set with the first frame.
+    """
+
+    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig) -> None:
+        self.warnings: list[str] = []
+        self.shift = Fraction(0)
+        self._routes: dict[int, Route] = {}
+        self._attached: list[Tally] = []
+        self._pending: Packet[Any] | None = None
+        self._output = output
+        self._film = source.video_stream
+        with reading(Path(source.path)):
+            self._input: InputContainer = av.open(file_url(Path(source.path)), metadata_errors="surrogateescape")
+        try:
+            self._plan(source, config)
+        except BaseException:
+            self._input.close()
+            raise
+        self._packets = self._read()
+
+    def close(self) -> None:
+        """Closes the input."""
+        self._input.close()
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the film as a whole."""
+        return copied_tags(dict(self._input.metadata))
+
+    def stream_tags(self, index: int) -> tuple[dict[str, str], Disposition]:
+        """Tags and dispositions of one stream of the input."""
+        stream = self._input.streams[index]
+        return copied_tags(dict(stream.metadata)), stream.disposition
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What has been copied so far, in the order of the output's streams."""
+        return [route.tally for route in self._routes.values()] + self._attached
+
+    def add_chapters(self, window: InputConfig) -> None:
+        """Gives the output the input's chapters within the window, by the header's start (within one frame)."""
+        film = self._input.streams[self._film]
+        first = (film.start_time or 0) * (film.time_base or Fraction(1))
+        shift = Fraction(0) if window.start is None else first + window.start
+        end = None if window.end is None else first + window.end
+        kept: list[Chapter] = []
+        for chapter in self._input.chapters():
+            base = chapter["time_base"] or Fraction(1, 1000)
+            begins, stops = max(chapter["start"] * base, shift), chapter["end"] * base
+            stops = stops if end is None else min(stops, end)
+            if begins < stops or (begins == stops and end is None):
+                start, stop = to_ticks(begins - shift, base), to_ticks(stops - shift, base)
+                kept.append({**chapter, "time_base": base, "start": start, "end": stop})
+        if kept:
+            self._output.set_chapters(kept)
+
+    def copy_until(self, time: Fraction) -> None:
+        """Copies what belongs before `time` (seconds of the output)."""
+        while (packet := self._peek()) is not None:
+            begins = _time(packet)
+            if begins is not None and begins - self.shift > time:
+                return
+            self._take(packet, None)
+
+    def finish(self, end: Fraction | None) -> None:
+        """Copies the rest: what begins before `end` (seconds of the output), or everything."""
+        while (packet := self._peek()) is not None:
+            begins = _time(packet)
+            if end is not None and begins is not None and begins - self.shift >= end:
+                self._routes[packet.stream_index].is_past_end = True
+                is_far = begins - self.shift >= end + TRAILING_SECONDS
+                if is_far or all(route.is_past_end for route in self._routes.values()):
+                    break
+            self._take(packet, end)
+        for route in self._routes.values():
+            self.warnings += route.warnings()
+
+    def _peek(self) -> Packet[Any] | None:
+        if self._pending is None:
+            self._pending = next(self._packets, None)
+        return self._pending
+
+    def _take(self, packet: Packet[Any], end: Fraction | None) -> None:
+        self._pending = None
+        self._routes[packet.stream_index].copy(packet, self.shift, end)
+
+    def _plan(self, source: VideoInfo, config: OutputConfig) -> None:
+        container = self._output.format.name
+        left_out = {"audio"} if config.audio == "none" else set()
+        left_out |= {"subtitle"} if config.subtitles == "none" else set()
+        apart: list[Stream] = []
+        for stream in self._input.streams:
+            is_cover = stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
+            if stream.index == source.video_stream or stream.discard == Discard.all or stream.type in left_out:
+                continue  # the discarded stream of an mp4 is the text of its chapters, which are copied as chapters
+            if stream.type == "attachment" or (is_cover and container in MATROSKA):
+                apart.append(stream)
+            elif stream.type == "video" and not is_cover:
+                self.warnings.append(f"{name_of(stream)} is not copied: only one picture track is enlarged")
+            elif is_cover and container == "mov":
+                self.warnings.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
+            elif (reason := mux_refusal(stream, container)) is None:
+                target = self._output.add_stream_from_template(stream, opaque=True)
+                self._routes[stream.index] = Route(stream, target, self._output, codec_of(stream), None)
+            else:
+                self._convert_or_drop(stream, container, reason)
+        for stream in apart:
+            self._attach(stream, container)
+        for stream in self._input.streams:
+            if stream.index not in self._routes:
+                stream.discard = Discard.all
+
+    def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
+        codec = can_convert(codec_of(stream), container) if stream.type == "subtitle" else None
+        if codec is None:
+            advice = "" if container == "matroska" else "; write .mkv to keep it"
+            self.warnings.append(f"{name_of(stream)} is left out: {container} cannot hold it ({reason}){advice}")
+            return
+        target: Any = self._output.add_stream(codec)
+        target.time_base = Fraction(1, 1000)
+        captions = Captions(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
+        self._routes[stream.index] = Route(stream, target, self._output, codec, captions)
+        self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
+
+    def _attach(self, stream: Stream, container: str) -> None:
+        """Files inside the film: fonts, and covers where the container keeps covers as files."""
+        if container != "matroska":
+            self.warnings.append(f"{name_of(stream)} is left out: {container} cannot hold files; write .mkv to keep it")
+            return
+        tags, _ = self.stream_tags(stream.index)
+        if isinstance(stream, AttachmentStream):
+            kind, data = "attachment", stream.data
+            name, mime = stream.name or "attachment", stream.mimetype or "application/octet-stream"
+        else:
+            kind, data = "cover", self._cover(stream.index)
+            codec = codec_of(stream)
+            ending = {"mjpeg": "jpg"}.get(codec, codec)
+            name = tags.get("filename", f"cover.{ending}")
+            mime = tags.get("mimetype", f"image/{'jpeg' if codec == 'mjpeg' else codec}")
+        target = self._output.add_attachment(name, mime, data)
+        target.metadata.update({**tags, "filename": name, "mimetype": mime})
+        tally = Tally(kind, name_of(stream), "", {}, Disposition(0))
+        tally.add(data)
+        self._attached.append(tally)
+
+    def _cover(self, index: int) -> bytes:
+        with av.open(self._input.name) as container:
+            for packet in container.demux(container.streams[index]):
+                if packet.size:
+                    return bytes(packet)
+        return b""
+
+    def _read(self) -> Iterator[Packet[Any]]:
+        """The packets of the copied streams in the file's order; read errors are passed over and counted."""
+        errors = 0
+        if not self._routes:
+            return
+        while True:
+            try:
+                for packet in self._input.demux([route.source for route in self._routes.values()]):
+                    if packet.size:
+                        yield packet
+                break
+            except av.EOFError:
+                break
+            except av.FFmpegError as error:
+                errors += 1
+                if errors > READ_ERRORS_ALLOWED:
+                    self.warnings.append(f"the input's sound and subtitles end early: {plain_text(error)}")
+                    return
+        if errors:
+            self.warnings.append(f"the input could not be read in {errors} places; sound or subtitles may lack there")
+
+
+def _time(packet: Packet[Any]) -> Fraction | None:
+    """When a packet is due for decoding, in seconds of the input."""
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    return None if ticks is None else ticks * packet.time_base

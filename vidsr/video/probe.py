@@ -1,0 +1,162 @@
+"""What is in a file: its streams, and what its first picture tells about the film. Converts no pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.video.stream import VideoStream
+
+from vidsr.errors import InputError
+from vidsr.types import StreamInfo, VideoInfo
+from vidsr.video.color import colour_of
+from vidsr.video.ffmpeg import file_url, log_switched_on, plain_text, reading
+from vidsr.video.planes import layout_of
+
+_CHROMA_LOCATIONS = frozenset({"left", "center", "topleft", "top", "bottomleft", "bottom"})
+_FIELD_ORDERS = {
+    "top first": "tff",
+    "bottom first": "bff",
+    "top coded first (swapped)": "bff",
+    "bottom coded first (swapped)": "tff",
+}
+
+
+def probe(path: Path) -> VideoInfo:
+    """Describes the film that would be read. Raises InputError if there is none or it cannot be opened."""
+    with open_input(path) as container, reading(path):
+        return describe(container, film_of(container, path), path)
+
+
+def open_input(path: Path) -> InputContainer:
+    """An open file; the caller closes it. Raises InputError."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a video")
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} cannot be read: permission denied")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{path} is empty")
+    with reading(path), log_switched_on():
+        return av.open(file_url(path), "r", metadata_errors="replace")
+
+
+def film_of(container: InputContainer, path: Path) -> VideoStream:
+    """The default video stream, else the first; cover art is none. Raises InputError if there is no film."""
+    videos = list(container.streams.video)
+    films = [video for video in videos if not _is_cover(video)]
+    if not films:
+        kinds = {stream.type for stream in container.streams}
+        if videos:
+            raise InputError(f"{path} has only cover art, no film")
+        raise InputError(f"{path} has no video stream" + (", only sound" if kinds == {"audio"} else ""))
+    film = next((video for video in films if video.disposition & av.stream.Disposition.default), films[0])
+    if film.codec_context is None:
+        raise InputError(f"{path} uses a video codec that this FFmpeg cannot decode")
+    return film
+
+
+def describe(container: InputContainer, film: VideoStream, path: Path) -> VideoInfo:
+    """Decodes the first picture; the container then stands anywhere. Raises InputError if none decodes."""
+    frame = _first_picture(container, film, path)
+    location, field_order = _header_words(container, film)
+    context = film.codec_context
+    layout = layout_of(frame.format.name)
+    aspect = film.sample_aspect_ratio
+    seconds = film.duration * film.time_base if film.duration and film.time_base else None
+    if seconds is None and container.duration:
+        seconds = Fraction(container.duration, av.time_base)
+    return VideoInfo(
+        path=str(path),
+        container=container.format.name,
+        video_stream=film.index,
+        codec=context.codec.canonical_name,
+        width=frame.width,
+        height=frame.height,
+        pixel_format=frame.format.name,
+        bit_depth=layout.bits,
+        time_base=Fraction(film.time_base or Fraction(1, av.time_base)),
+        colour=colour_of(frame, context, location),
+        rotation_degrees=rotation_of(frame),
+        pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
+        is_interlaced=frame.interlaced_frame or header_field_order(film, field_order) is not None,
+        has_alpha=layout.has_alpha,
+        header_frame_count=film.frames or None,
+        header_rate=Fraction(film.average_rate) if film.average_rate else None,
+        header_duration_seconds=None if seconds is None else float(seconds),
+        streams=tuple(_stream_info(stream) for stream in container.streams),
+    )
+
+
+def rotation_of(frame: av.VideoFrame) -> int:
+    """The angle of the display matrix, counterclockwise, -180..180, whole degrees; 0 if there is none."""
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return 0
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    across, down = math.hypot(a, c), math.hypot(b, d)
+    return round(-math.degrees(math.atan2(b / down, a / across))) if across and down else 0
+
+
+def header_field_order(film: VideoStream, words: str | None) -> str | None:
+    """Which field is first ("tff", "bff") in a film that only its header calls interlaced, else None.
+
+    Codecs that predict between pictures mark every picture themselves, and their headers call progressive films
+    interlaced often; so the header counts only for codecs that do not.
+    """
+    return words if film.codec_context.codec.intra_only else None
+
+
+def field_order_of(container: InputContainer, film: VideoStream) -> str | None:
+    """`header_field_order` of an open file."""
+    return header_field_order(film, _header_words(container, film)[1])
+
+
+def _is_cover(video: VideoStream) -> bool:
+    return bool(video.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails))
+
+
+def _first_picture(container: InputContainer, film: VideoStream, path: Path) -> av.VideoFrame:
+    reason = "it holds no packets"
+    try:
+        for packet in container.demux(film):
+            try:
+                for frame in packet.decode():
+                    return frame
+            except (av.error.FFmpegError, ValueError) as error:
+                reason = plain_text(error)
+    except av.error.FFmpegError as error:
+        reason = plain_text(error)
+    raise InputError(f"{path} holds no picture that can be decoded: {reason}")
+
+
+def _header_words(container: InputContainer, film: VideoStream) -> tuple[str, str | None]:
+    """Chroma location and field order, which PyAV gives only in FFmpeg's description of the stream."""
+    with log_switched_on(av.logging.VERBOSE):
+        text: str = container.dumps_format()  # type: ignore[attr-defined]
+    line = next((line for line in text.splitlines() if re.match(rf"\s*Stream #0:{film.index}\D", line)), "")
+    words = set(re.split(r"\((?!swapped)|(?<!swapped)\)|, ", line))
+    location = next(iter(words & _CHROMA_LOCATIONS), "unknown")
+    return location, next((order for name, order in _FIELD_ORDERS.items() if name in words), None)
+
+
+def _stream_info(stream: av.stream.Stream) -> StreamInfo:
+    context = stream.codec_context
+    language = stream.metadata.get("language")
+    return StreamInfo(
+        index=stream.index,
+        kind=stream.type,
+        codec=context.codec.canonical_name if context is not None else "unknown",
+        language=None if language in (None, "und") else language,
+        title=stream.metadata.get("title"),
+        is_default=bool(stream.disposition & av.stream.Disposition.default),
+        is_attached_picture=bool(stream.disposition & av.stream.Disposition.attached_pic),
+    )

@@ -1,0 +1,159 @@
+"""Reads a finished file back and compares it with what was meant to be in it.
+
+Every packet of the file is read (about the speed of the disk); of the pictures only the first, and those after the
+last key frame, are decoded. That costs a few seconds for an hour of film, and the encoder's work is not repeated.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av
+from av.container.input import InputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Discard, Disposition, Stream
+
+from vidsr.errors import CheckError
+from vidsr.video.ffmpeg import plain_text
+from vidsr.video.tally import Tally, payload_of
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the file must hold: frame times in ticks of `time_base`, ascending; what was copied; the film's tags."""
+
+    times: array[int]
+    time_base: Fraction
+    size: tuple[int, int]
+    tallies: list[Tally]
+    tags: dict[str, str]
+
+
+def verify(path: Path, name: str, expected: Expected) -> list[str]:
+    """Checks a file and gives warnings about tags that its container does not keep.
+
+    `name` is how messages call it. Raises CheckError if a frame, a time or a copied packet is not as it should be.
+    """
+    try:
+        with av.open(str(path), metadata_errors="surrogateescape") as container:
+            return _Check(container, name, expected).run()
+    except av.FFmpegError as error:
+        raise CheckError(f"{name} cannot be read back ({plain_text(error)}); nothing was kept") from error
+
+
+class _Check:
+    def __init__(self, container: InputContainer, name: str, expected: Expected) -> None:
+        self.container, self.name, self.expected = container, name, expected
+        covers = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
+        films = [s for s in container.streams.video if s not in covers]
+        if not films:
+            self._fail("it has no pictures")
+        self.film = films[0]
+        self.found: dict[int, Tally] = {}
+        self.pairs: list[tuple[Tally, Stream]] = []
+        ours = {
+            kind: [s for s in container.streams if s.type == kind and s.discard != Discard.all]
+            for kind in ("audio", "subtitle", "data", "attachment")
+        }
+        by_kind: dict[str, list[Stream]] = {**ours, "cover": list(covers)}
+        for tally in expected.tallies:
+            if not by_kind[tally.kind]:
+                if tally.packets:
+                    self._fail(f"the copy of {tally.name} is missing")
+                continue
+            stream = by_kind[tally.kind].pop(0)
+            self.found[stream.index] = Tally(
+                tally.kind, tally.name, tally.codec, dict(stream.metadata), stream.disposition
+            )
+            self.pairs.append((tally, stream))
+
+    def run(self) -> list[str]:
+        """All checks, cheapest first."""
+        width, height = self.film.codec_context.width, self.film.codec_context.height
+        if (width, height) != self.expected.size:
+            self._fail(f"its pictures are {width}x{height} instead of {self.expected.size[0]}x{self.expected.size[1]}")
+        times = array("q")
+        last_key: int | None = None
+        is_first_decoded = False
+        for packet in self._packets():
+            if packet.stream_index == self.film.index:
+                if packet.pts is None:
+                    self._fail("a frame has no time")
+                times.append(packet.pts)
+                last_key = packet.pts if packet.is_keyframe else last_key
+                is_first_decoded = is_first_decoded or bool(self._decode(packet))
+            else:
+                tally = self.found[packet.stream_index]
+                tally.add(payload_of(tally.codec, bytes(packet)))
+        self._check_times(times)
+        self._check_copies()
+        self._check_last_frame(last_key, max(times))
+        return self._lost_tags()
+
+    def _packets(self) -> Iterable[Packet[Any]]:
+        wanted = [self.film, *(s for _, s in self.pairs if not isinstance(s, AttachmentStream))]
+        for stream in self.container.streams:
+            if stream not in wanted:
+                stream.discard = Discard.all
+        return (packet for packet in self.container.demux(wanted) if packet.size)
+
+    def _decode(self, packet: Packet[Any]) -> list[Any]:
+        try:
+            return packet.decode()
+        except av.FFmpegError as error:
+            self._fail(f"the frame at tick {packet.pts} cannot be decoded ({plain_text(error)})")
+
+    def _check_times(self, times: array[int]) -> None:
+        expected, base = self.expected.times, self.expected.time_base
+        if len(times) != len(expected):
+            self._fail(f"it has {len(times)} frames instead of {len(expected)}")
+        factor = base / (self.film.time_base or base)
+        for number, (time, wanted) in enumerate(zip(sorted(times), expected, strict=True)):
+            if time != wanted * factor:
+                found, meant = float(time * (self.film.time_base or base)), float(wanted * base)
+                self._fail(f"frame {number} is at {found:.6f} s instead of {meant:.6f} s")
+
+    def _check_copies(self) -> None:
+        for tally, stream in self.pairs:
+            found = self.found[stream.index]
+            if isinstance(stream, AttachmentStream):
+                found.add(stream.data)
+            difference = tally.differs_from(found)
+            if difference is not None:
+                self._fail(f"the copy of {tally.name} has {difference}")
+
+    def _check_last_frame(self, last_key: int | None, last: int) -> None:
+        """Decodes from the last key frame to the end of the film."""
+        if last_key is None:
+            self._fail("it has no key frame")
+        self.container.seek(last_key, stream=self.film)
+        shown = [frame.pts for frame in self.container.decode(self.film)]
+        if not shown or max(pts for pts in shown if pts is not None) != last:
+            self._fail("its last frame cannot be decoded")
+
+    def _lost_tags(self) -> list[str]:
+        lost = _missing(self.expected.tags, dict(self.container.metadata))
+        warnings = [f"{self.name} does not keep these tags of the film: {', '.join(lost)}"] if lost else []
+        for tally, stream in self.pairs:
+            tags = {key: value for key, value in tally.tags.items() if key != "creation_time"}  # the film's is kept
+            lost = _missing(tags, dict(stream.metadata))
+            flags = tally.disposition & ~stream.disposition
+            lost += [flag.name or "" for flag in Disposition if flag & flags]
+            if lost:
+                warnings.append(f"{self.name} does not keep this of {tally.name}: {', '.join(lost)}")
+        return warnings
+
+    def _fail(self, what: str) -> NoReturn:
+        raise CheckError(f"The finished {self.name} failed its check: {what}; nothing was kept")
+
+
+def _missing(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
+    """Keys whose value is not there; case of the key does not count, nor an undefined language."""
+    there = {key.lower(): value for key, value in found.items()}
+    ignored = {"handler_name", "filename", "mimetype"} | ({"language"} if wanted.get("language") == "und" else set())
+    return sorted(k for k, v in wanted.items() if k.lower() not in ignored and there.get(k.lower()) != v)

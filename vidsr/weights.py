@@ -1,0 +1,192 @@
+"""Model cards and weight files: find, verify, load. A network leaves this module only if it is what its card says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vidsr.errors import ModelError
+from vidsr.nets import build
+from vidsr.nets.secnet import SECNet
+
+GOLDEN_TOLERANCE = (
+    1e-3  # float32 on another processor sums in another order; a wrong weight moves the output by far more
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """All that is to be known of one weight file; every field is required. Figures in `metrics` are in dB or SSIM."""
+
+    name: str
+    summary: str
+    architecture: str
+    network: Mapping[str, int]
+    scale: int
+    lookahead: int
+    file: str
+    bytes: int
+    sha256: str
+    golden: str
+    golden_sha256: str
+    licence: str
+    recipe: str
+    recipe_commit: str
+    seed: int
+    steps: int
+    hardware: str
+    date: str
+    data: str
+    data_licences: str
+    metrics_command: str
+    metrics: Mapping[str, float]
+    path: Path
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the weights lie: beside the card."""
+        return self.path.parent / self.file
+
+    @property
+    def golden_path(self) -> Path:
+        """The stored numeric example, beside the card."""
+        return self.path.parent / self.golden
+
+
+def models_folder() -> Path:
+    """The folder of the shipped cards: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "models", package.parent / "models"):
+        if folder.is_dir():
+            return folder
+    raise ModelError("the shipped models are missing: install vidsr again")
+
+
+def list_cards() -> list[ModelCard]:
+    """The shipped models' cards by name."""
+    return [read_card(path) for path in sorted(models_folder().glob("*.toml"))]
+
+
+def find_card(name: str) -> ModelCard:
+    """The card of a shipped model, or of a card file given by its path; raises ModelError if there is none."""
+    if name.endswith(".toml"):
+        return read_card(Path(name))
+    cards = list_cards()
+    for card in cards:
+        if card.name == name:
+            return card
+    known = ", ".join(["bicubic", *(card.name for card in cards)])
+    raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
+
+
+def read_card(path: Path) -> ModelCard:
+    """Reads a card; raises ModelError if it cannot be read, misses a field or has one too many."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ModelError(f"cannot read the model card {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"the model card {path} is not valid TOML: {error}") from error
+    fields = {field.name for field in dataclasses.fields(ModelCard)} - {"path"}
+    if wrong := sorted(fields ^ set(table)):
+        state = "misses" if wrong[0] in fields else "has the unknown"
+        raise ModelError(f"the model card {path} {state} field '{wrong[0]}'")
+    return ModelCard(**table, path=path)
+
+
+def load_network(card: ModelCard) -> SECNet:
+    """The network of a card in float32, frozen, on the CPU.
+
+    Checks size, hash and header against the card before a weight is used; raises ModelError where they differ.
+    """
+    _check_file(card.weights_path, card.sha256, card.bytes)
+    network = build(card.architecture, card.network)
+    expected = network.state_dict()
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(str(card.weights_path), framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                tensors[name] = file.get_tensor(name).float()
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{card.weights_path} is not a safetensors file: {error}") from error
+    if different := sorted(expected.keys() ^ tensors.keys()):
+        raise ModelError(
+            f"{card.weights_path} does not fit '{card.architecture}': tensor '{different[0]}' is not in both"
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
+            raise ModelError(f"{card.weights_path} does not fit '{card.architecture}': '{name}' is {shapes}")
+    network.load_state_dict(tensors, strict=True)
+    return network.eval().requires_grad_(False)
+
+
+def verify(card: ModelCard) -> float:
+    """Loads the model and runs its golden example in float32; returns the largest difference, in units of 0..1.
+
+    Raises ModelError if a file is not what the card says or the difference is above GOLDEN_TOLERANCE.
+    """
+    network = load_network(card)
+    _check_file(card.golden_path, card.golden_sha256, None)
+    with np.load(card.golden_path) as golden:
+        clip, stored = golden["input"], golden["output"]
+    difference = float(np.abs(run_golden(network, clip) - stored.astype(np.float32)).max())
+    if not difference <= GOLDEN_TOLERANCE:
+        raise ModelError(f"{card.name} computes something else than stored in {card.golden}: off by {difference:.2g}")
+    return difference
+
+
+@torch.inference_mode()
+def run_golden(network: nn.Module, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The network's results for a golden clip (T x 3 x h x w, 0..255) in float32: T x 3 x H x W, 0..1, not clamped."""
+    result: Tensor = network(torch.from_numpy(clip).float()[None] / 255).results[0]
+    return result.numpy()
+
+
+def describe(card: ModelCard) -> dict[str, Any]:
+    """The card as plain values, with the parameters of each part, for `models show --json`."""
+    network = build(card.architecture, card.network)
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    values = dataclasses.asdict(card)
+    del values["path"]
+    return values | {
+        "parameters": {name: count for name, count in parts.items() if count} | {"total": sum(parts.values())},
+        "multiply_adds_per_pixel": multiply_adds_per_pixel(network),
+    }
+
+
+def multiply_adds_per_pixel(network: SECNet) -> float:
+    """Multiply-adds of all convolutions for one low-resolution pixel of one frame, counted while it runs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size = 64
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, 3, size, size))
+    return float(counter.get_total_flops()) / 2 / size**2
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_file(path: Path, sha256: str, size: int | None) -> None:
+    if not path.is_file():
+        raise ModelError(f"the model file {path} is missing")
+    if size is not None and path.stat().st_size != size:
+        raise ModelError(f"the model file {path} has {path.stat().st_size} bytes, its card says {size}: fetch it again")
+    if sha256_of(path) != sha256:
+        raise ModelError(f"the model file {path} is not the one its card describes (SHA-256 differs): fetch it again")
