@@ -91,6 +91,21 @@ def test_streaming_equals_the_whole_clip() -> None:
     assert whole.flows.abs().max() > 0.3, "without motion this test would show nothing"
 
 
+def test_the_past_is_moved_to_where_things_are_now() -> None:
+    """Motion by 2 right and 1 up acts as if the past result and the ConvLSTM's state had been moved so before."""
+    network, size = shaken(), (26, 30)
+    folded = torch.rand(2, 1, 48, *size, generator=torch.Generator().manual_seed(3))
+    past = network(make_clip(1, 2, *size)).state
+    flow = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, *size)
+    result, state = network.refine(folded[0], folded[1], flow, past)
+    moved = RecurrentState(*(t.roll((f, -2 * f), (2, 3)) for t, f in zip(past, (4, 1, 1), strict=True)))
+    expected_result, expected = network.refine(folded[0], folded[1], torch.zeros_like(flow), moved)
+    inside = slice(9, -9)  # the borders differ, and seven convolutions carry them in
+    torch.testing.assert_close(result[..., 36:-36, 36:-36], expected_result[..., 36:-36, 36:-36], atol=1e-4, rtol=0)
+    for a, b in ((state.hidden, expected.hidden), (state.cell, expected.cell)):
+        torch.testing.assert_close(a[..., inside, inside], b[..., inside, inside], atol=1e-4, rtol=0)
+
+
 def test_a_clip_continues_an_earlier_one() -> None:
     clip = make_clip(1, 6)
     results, states = stream(shaken(), clip)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,7 +21,7 @@ from vidsr.errors import DeviceError, InputError, ModelError, OutputError, Usage
 from vidsr.nets import build
 from vidsr.nets.resize import resize
 from vidsr.nets.secnet import SECNet
-from vidsr.train.checkpoint import load_checkpoint, save_checkpoint
+from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batch
 from vidsr.train.degrade import degrade_bi, to_8_bits
 from vidsr.train.footage import cached_frames, find_footage, split_holdout
@@ -111,50 +110,6 @@ def test_another_recipe_is_refused(data: Path, whole: Path) -> None:
         train(replace(RECIPE, seed=8), options(data, whole))
     train(replace(RECIPE, summary="said in other words"), options(data, whole))
     assert (whole / "last.pt").read_bytes() == before
-
-
-def test_a_damaged_checkpoint_is_an_input_error(data: Path, whole: Path, tmp_path: Path) -> None:
-    good = (whole / "last.pt").read_bytes()
-    (tmp_path / "last.pt").write_bytes(good)
-    for content in (b"", b"no checkpoint at all", good[: len(good) // 2], good[:1000]):
-        (tmp_path / "last.pt").write_bytes(content)
-        with pytest.raises(InputError, match=r"last\.pt"):
-            train(RECIPE, options(data, tmp_path))
-    torch.save([1, 2], tmp_path / "last.pt")
-    with pytest.raises(InputError, match="is not a checkpoint of vidsr"):
-        load_checkpoint(tmp_path / "last.pt")
-
-
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return os.mkdir, (str(tmp_path / "bang"),)
-
-    torch.save({"recipe": Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(InputError, match=r"bomb\.pt"):
-        load_checkpoint(tmp_path / "bomb.pt")
-    assert not (tmp_path / "bang").exists()
-
-
-@pytest.mark.parametrize("error", [RuntimeError("disk full"), OSError(28, "No space left"), KeyboardInterrupt()])
-def test_a_checkpoint_is_replaced_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    path = tmp_path / "deep" / "last.pt"
-    save_checkpoint(path, {"recipe": {}, "step": 1})
-
-    def half(_: object, target: Path) -> None:
-        target.write_bytes(b"half")
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", half)
-        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else OutputError):
-            save_checkpoint(path, {"recipe": {}, "step": 2})
-    assert load_checkpoint(path) == {"recipe": {}, "step": 1}
-    assert list(path.parent.iterdir()) == [path]
-    save_checkpoint(path, {"recipe": {}, "step": 3})
-    assert load_checkpoint(path)["step"] == 3
 
 
 # -------------------------------------------------------------------------------------------------------- learning

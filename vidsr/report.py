@@ -21,8 +21,10 @@ def write_reports(path: Path, reports: Sequence[RunReport], failures: Sequence[t
         "failures": [{"input": film, "error": error} for film, error in failures],
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     try:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        # A name that is not UTF-8 holds lone surrogates; written with a backslash they are valid JSON.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -69,6 +69,8 @@ def target_size(info: VideoInfo, config: SizeConfig) -> tuple[int, int]:
         width, height = 2 * max(1, round(shown_width * config.height / shown_height / 2)), config.height
     else:
         scale = 4.0 if config.scale is None else config.scale
+        if not 1 <= scale <= LARGEST_SCALE:  # before the products below, because neither infinity nor NaN has any
+            raise UsageError(f"--scale {scale:g} is not an enlargement by 1 to {LARGEST_SCALE}")
         width, height = round(shown_width * scale), round(shown_height * scale)
     for wanted, given in ((width, shown_width), (height, shown_height)):
         if not given <= wanted <= LARGEST_SCALE * given:
@@ -123,7 +125,7 @@ def enhance(
                     "and --strict allows no loss: nothing was written"
                 )
             commit_started = time.monotonic()
-            writer.commit()
+            writer.commit(config.strict)
             report.stage_seconds["commit"] = time.monotonic() - commit_started
             report.warnings = [*reader.warnings, *writer.warnings]
     report.tile = chosen.engine.tile

@@ -91,7 +91,7 @@ def find_card(name: str) -> ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Reads a card; raises ModelError if it cannot be read, misses a field or has one too many."""
+    """Reads a card; raises ModelError if it cannot be read, or a field lacks, is too many or holds no such value."""
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
@@ -103,6 +103,9 @@ def read_card(path: Path) -> ModelCard:
     if wrong := sorted(fields ^ set(table)):
         state = "misses" if wrong[0] in fields else "has the unknown"
         raise ModelError(f"the model card {path} {state} field '{wrong[0]}'")
+    for name, value in table.items():
+        if not _is_right_kind(name, value):
+            raise ModelError(f"the model card {path} has an impossible value in its field '{name}'")
     return ModelCard(**table, path=path)
 
 
@@ -181,6 +184,15 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_right_kind(name: str, value: Any) -> bool:
+    """Whether a card's field may hold the value; `type`, because for `isinstance` true is a whole number."""
+    if name == "network":
+        return type(value) is dict and all(type(size) is int and size > 0 for size in value.values())
+    if name == "metrics":
+        return type(value) is dict and all(type(figure) in (int, float) for figure in value.values())
+    return type(value) is (int if name in ("scale", "lookahead", "bytes", "seed", "steps") else str)
 
 
 def _check_file(path: Path, sha256: str, size: int | None) -> None:

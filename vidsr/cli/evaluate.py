@@ -27,7 +27,7 @@ def evaluate(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.errors import UsageError
-        from vidsr.folder import VIDEO_SUFFIXES
+        from vidsr.filetypes import VIDEO_SUFFIXES
         from vidsr.train.evaluate import pair_videos, score_clip, summarise, table
 
         if as_json and markdown:

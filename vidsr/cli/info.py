@@ -40,7 +40,8 @@ def info(
         }
         values = dataclasses.asdict(film)
         if as_json:
-            typer.echo(json.dumps(values | {"upscale": plan}, indent=2, default=_plain, ensure_ascii=False))
+            text = json.dumps(values | {"upscale": plan}, indent=2, default=_plain, ensure_ascii=False)
+            typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
             return
         streams = values.pop("streams")
         colour = values.pop("colour")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -121,10 +123,10 @@ def _run_all(
     skip_existing: bool, dry_run: bool, report_path: Path | None,
 ) -> int:  # fmt: skip
     from vidsr.errors import UsageError, VidsrError
-    from vidsr.folder import pair_films
+    from vidsr.folder import is_a_folder, pair_films, result_folder
     from vidsr.report import write_reports
 
-    is_folder = source.is_dir()
+    is_folder = is_a_folder(source)
     if not is_folder and (recursive or suffix):
         raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
     pairs = pair_films(source, target, recursive, suffix) if is_folder else [(source, target)]
@@ -132,6 +134,8 @@ def _run_all(
         from vidsr.video.target import check_target
 
         check_target(report_path, source, may_overwrite=True)
+        if report_path.resolve() in {path.resolve() for pair in pairs for path in pair}:
+            raise UsageError(f"--report {report_path} is the name of a film: choose another")
     reports: list[RunReport] = []
     failures: list[tuple[Path, VidsrError]] = []
     for film, result in pairs:
@@ -139,9 +143,8 @@ def _run_all(
             screen.say(f"{result} is there already: left out")
             continue
         try:
-            if is_folder and not dry_run:
-                result.parent.mkdir(parents=True, exist_ok=True)
-            done = _run_one(screen, film, result, config, dry_run)
+            with result_folder(result.parent) if is_folder else nullcontext():
+                done = _run_one(screen, film, result, config, dry_run)
             if done is not None:
                 reports.append(done)
         except VidsrError as error:
@@ -149,7 +152,7 @@ def _run_all(
                 raise
             screen.fail(str(error))
             failures.append((film, error))
-    if report_path is not None:
+    if report_path is not None and not dry_run:
         write_reports(report_path, reports, [(str(film), str(error)) for film, error in failures])
     if failures:
         screen.fail(f"{len(failures)} of {len(pairs)} failed: " + ", ".join(str(film) for film, _ in failures))
@@ -194,5 +197,5 @@ def _run_one(screen: Screen, film: Path, result: Path, config: c.UpscaleConfig, 
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
-    typer.echo(str(result))
+    typer.echo(os.fsencode(result))
     return report

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidsr.errors import InputError, OutputError
-from vidsr.folder import VIDEO_SUFFIXES
+from vidsr.filetypes import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # A clip is held decoded, in memory once and then on disk: 2 GiB are 345 frames of 1080p.

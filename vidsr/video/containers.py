@@ -12,10 +12,9 @@ from av.container.output import OutputContainer
 from av.stream import Stream
 
 from vidsr.errors import OutputError
+from vidsr.filetypes import MUXERS
 from vidsr.video.ffmpeg import plain_text
 
-# The muxer that FFmpeg has for .m4v knows neither HEVC nor AV1; the file type is the same as .mp4.
-MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 MATROSKA = ("matroska", "webm")
 # Written anew by the muxer, or true only of the old file.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id")

@@ -41,6 +41,7 @@ class Passthrough:
 
     def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig) -> None:
         self.warnings: list[str] = []
+        self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
         self._routes: dict[int, Route] = {}
         self._attached: list[Tally] = []
@@ -112,6 +113,7 @@ class Passthrough:
             self._take(packet, end)
         for route in self._routes.values():
             self.warnings += route.warnings()
+            self.losses += route.losses()
 
     def _peek(self) -> Packet[Any] | None:
         if self._pending is None:
@@ -134,9 +136,9 @@ class Passthrough:
             if stream.type == "attachment" or (is_cover and container in MATROSKA):
                 apart.append(stream)
             elif stream.type == "video" and not is_cover:
-                self.warnings.append(f"{name_of(stream)} is not copied: only one picture track is enlarged")
+                self.losses.append(f"{name_of(stream)} is not copied: only one picture track is enlarged")
             elif is_cover and container == "mov":
-                self.warnings.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
+                self.losses.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
             elif (reason := mux_refusal(stream, container)) is None:
                 target = self._output.add_stream_from_template(stream, opaque=True)
                 self._routes[stream.index] = Route(stream, target, self._output, codec_of(stream), None)
@@ -152,7 +154,7 @@ class Passthrough:
         codec = can_convert(codec_of(stream), container) if stream.type == "subtitle" else None
         if codec is None:
             advice = "" if container == "matroska" else "; write .mkv to keep it"
-            self.warnings.append(f"{name_of(stream)} is left out: {container} cannot hold it ({reason}){advice}")
+            self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold it ({reason}){advice}")
             return
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
@@ -163,7 +165,7 @@ class Passthrough:
     def _attach(self, stream: Stream, container: str) -> None:
         """Files inside the film: fonts, and covers where the container keeps covers as files."""
         if container != "matroska":
-            self.warnings.append(f"{name_of(stream)} is left out: {container} cannot hold files; write .mkv to keep it")
+            self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold files; write .mkv to keep it")
             return
         tags, _ = self.stream_tags(stream.index)
         if isinstance(stream, AttachmentStream):
@@ -204,10 +206,10 @@ class Passthrough:
             except av.FFmpegError as error:
                 errors += 1
                 if errors > READ_ERRORS_ALLOWED:
-                    self.warnings.append(f"the input's sound and subtitles end early: {plain_text(error)}")
+                    self.losses.append(f"the input's sound and subtitles end early: {plain_text(error)}")
                     return
         if errors:
-            self.warnings.append(f"the input could not be read in {errors} places; sound or subtitles may lack there")
+            self.losses.append(f"the input could not be read in {errors} places; sound or subtitles may lack there")
 
 
 def _time(packet: Packet[Any]) -> Fraction | None:

@@ -8,10 +8,11 @@ import re
 import struct
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData
 from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
@@ -37,16 +38,17 @@ def probe(path: Path) -> VideoInfo:
 
 def open_input(path: Path) -> InputContainer:
     """An open file; the caller closes it. Raises InputError."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not a video")
-    if not path.exists():
-        raise InputError(f"{path} does not exist")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path} cannot be read: permission denied")
-    if path.is_file() and path.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
-    with reading(path), log_switched_on():
-        return av.open(file_url(path), "r", metadata_errors="replace")
+    with reading(path):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, not a video")
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{path} cannot be read: permission denied")
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{path} is empty")
+        with log_switched_on():
+            return av.open(file_url(path), "r", metadata_errors="replace")
 
 
 def film_of(container: InputContainer, path: Path) -> VideoStream:
@@ -98,7 +100,7 @@ def describe(container: InputContainer, film: VideoStream, path: Path) -> VideoI
 
 def rotation_of(frame: av.VideoFrame) -> int:
     """The angle of the display matrix, counterclockwise, -180..180, whole degrees; 0 if there is none."""
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
     if matrix is None:
         return 0
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))

@@ -78,12 +78,13 @@ class Route:
 
     def warnings(self) -> list[str]:
         """What did not go smoothly."""
-        found = []
-        if self.moved:
-            found.append(f"the times of {self.moved} packets of {self.tally.name} step back; they were moved on")
-        if self.refused:
-            found.append(f"{self.refused} damaged packets of {self.tally.name} could not be copied")
-        return found
+        if not self.moved:
+            return []
+        return [f"the times of {self.moved} packets of {self.tally.name} step back; they were moved on"]
+
+    def losses(self) -> list[str]:
+        """What is not in the output."""
+        return [f"{self.refused} damaged packets of {self.tally.name} could not be copied"] if self.refused else []
 
     def _begin_of(self, packet: Packet[Any], shift: Fraction) -> Fraction:
         ticks = packet.pts if packet.pts is not None else packet.dts

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vidsr.errors import OutputError
+from vidsr.video.ffmpeg import writing
 
 LONGEST_NAME = 255
 
@@ -19,19 +20,20 @@ def check_target(target: Path, source: Path, may_overwrite: bool) -> Path:
     folder = target.parent
     if len(os.fsencode(target.name)) > LONGEST_NAME:
         raise OutputError(f"The name {target.name[:40]}… is too long for a file; choose a shorter one")
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder; name a file")
-    if not folder.is_dir():
-        raise OutputError(f"The folder {folder} does not exist; create it or choose another")
-    if target.exists():
-        if source.exists() and target.samefile(source):
-            raise OutputError(f"{target} is the input itself; choose another name for the output")
-        if not may_overwrite:
-            raise OutputError(f"{target} already exists; choose another name or give --overwrite")
-        if not target.is_file():
-            raise OutputError(f"{target} is not an ordinary file and cannot be replaced; choose another name")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {folder} is not writable; choose another or change its permissions")
+    with writing(target):
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder; name a file")
+        if not folder.is_dir():
+            raise OutputError(f"The folder {folder} does not exist; create it or choose another")
+        if target.exists():
+            if source.exists() and target.samefile(source):
+                raise OutputError(f"{target} is the input itself; choose another name for the output")
+            if not may_overwrite:
+                raise OutputError(f"{target} already exists; choose another name or give --overwrite")
+            if not target.is_file():
+                raise OutputError(f"{target} is not an ordinary file and cannot be replaced; choose another name")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"The folder {folder} is not writable; choose another or change its permissions")
     return target
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vidsr.config import InputConfig, OutputConfig
-from vidsr.errors import OutputError
+from vidsr.errors import CheckError, OutputError
 from vidsr.types import Frame, VideoInfo
 from vidsr.video import encoders
 from vidsr.video.clock import to_ticks
@@ -123,8 +123,11 @@ class Writer:
             picture.pts, picture.time_base = pts, base
             self._mux(self._video.encode(picture))
 
-    def commit(self) -> None:
-        """Completes the file, checks it, and gives it its name. Raises OutputError or CheckError."""
+    def commit(self, is_strict: bool = False) -> None:
+        """Completes the file, checks it, and gives it its name. Raises OutputError or CheckError.
+
+        With `is_strict` anything of the input that the output could not be given is a CheckError too.
+        """
         if self._last_pts is None or self._copies is None:
             raise OutputError(f"{self._target.name}: there is no frame to write")
         end = (self._last_pts + self._last_duration) * self._source.time_base
@@ -143,7 +146,9 @@ class Writer:
             tallies=self._copies.tallies,
             tags=self._copies.tags,
         )
-        lost = verify(self._hidden, self._target.name, expected)
+        lost = [*self._copies.losses, *verify(self._hidden, self._target.name, expected)]
+        if is_strict and lost:
+            raise CheckError(f"{self._target.name} was not made, because --strict allows no loss: {lost[0]}")
         with writing(self._target):
             publish(self._hidden, self._target, self._config.overwrite)
         self._is_committed = True

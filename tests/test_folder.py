@@ -1,0 +1,114 @@
+"""Which films of a folder are enlarged, and under which names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vidsr.errors import InputError, OutputError
+from vidsr.folder import VIDEO_SUFFIXES, pair_films, result_folder
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """A folder with films, other files, a hidden film, and films in folders inside it."""
+    folder = tmp_path / "films"
+    for name in ["b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "inner/c.mov", "inner/deep/d.webm", "inner/e.jpg"]:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "folder.mp4").mkdir()
+    return folder
+
+
+def pairs(source: Path, target: Path, recursive: bool = False, suffix: str = "") -> list[tuple[str, str]]:
+    return [
+        (str(film.relative_to(source)), str(result.relative_to(target)))
+        for film, result in pair_films(source, target, recursive, suffix)
+    ]
+
+
+def test_films_of_the_folder_only_keep_their_names(films: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    assert pairs(films, target) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
+    assert not target.exists()
+
+
+def test_recursive_keeps_the_folders(films: Path, tmp_path: Path) -> None:
+    names = ["a.MKV", "b.mp4", "inner/c.mov", "inner/deep/d.webm"]
+    assert pairs(films, tmp_path / "out", recursive=True) == [(name, name) for name in names]
+
+
+def test_suffix_goes_before_the_extension(films: Path, tmp_path: Path) -> None:
+    assert pairs(films, tmp_path / "out", suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
+    (films / "two.parts.mp4").touch()
+    assert ("two.parts.mp4", "two.parts_x4.mp4") in pairs(films, tmp_path / "out", suffix="_x4")
+
+
+def test_results_inside_the_folder_are_no_films(films: Path) -> None:
+    target = films / "inner"
+    assert pairs(films, target, recursive=True) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
+
+
+def test_the_folder_itself_may_take_the_results(films: Path) -> None:
+    assert pairs(films, films, suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
+
+
+def test_film_types_that_are_not_written_become_matroska(films: Path, tmp_path: Path) -> None:
+    (films / "old.avi").touch()
+    (films / "moving.gif").touch()
+    assert dict(pairs(films, tmp_path / "out", suffix="_x4"))["old.avi"] == "old_x4.mkv"
+    assert dict(pairs(films, tmp_path / "out"))["moving.gif"] == "moving.mkv"
+
+
+def test_two_films_with_one_result_are_refused(films: Path, tmp_path: Path) -> None:
+    (films / "b.avi").touch()
+    (films / "b.mkv").touch()
+    with pytest.raises(OutputError, match=r"b\.avi.*b\.mkv|b\.mkv.*b\.avi"):
+        pair_films(films, tmp_path / "out", False, "")
+
+
+def test_a_folder_without_films_is_an_input_error_that_tells_of_inner_ones(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "a.mp4").touch()
+    with pytest.raises(InputError, match="--recursive"):
+        pair_films(source, tmp_path / "out", False, "")
+    (source / "inner" / "a.mp4").unlink()
+    with pytest.raises(InputError) as caught:
+        pair_films(source, tmp_path / "out", True, "")
+    assert "--recursive" not in str(caught.value)
+
+
+def test_a_file_as_target_is_an_output_error(films: Path, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.touch()
+    with pytest.raises(OutputError, match="is a file"):
+        pair_films(films, target, False, "")
+
+
+def test_known_endings_are_lower_case_with_a_dot() -> None:
+    assert all(ending.startswith(".") and ending == ending.lower() for ending in VIDEO_SUFFIXES)
+
+
+def test_a_result_folder_stays_only_if_something_is_in_it(tmp_path: Path) -> None:
+    wanted = tmp_path / "new" / "inner"
+    with pytest.raises(RuntimeError), result_folder(wanted):
+        assert wanted.is_dir()
+        raise RuntimeError
+    assert not (tmp_path / "new").exists()
+    with result_folder(wanted):
+        (wanted / "film").touch()
+    assert (wanted / "film").exists()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with result_folder(empty):
+        pass
+    assert empty.is_dir()
+
+
+def test_a_result_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot make the folder"), result_folder(tmp_path / "file" / "inner"):
+        pass
