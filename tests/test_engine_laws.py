@@ -16,8 +16,10 @@ from toy_engine import ToyEngine, make_clip
 
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
+from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.types import Frame
+from vidsr.weights import find_card, load_network
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,15 @@ ENGINES = {
     "tiled bicubic": Case(lambda: TiledEngine(BicubicEngine(), tile=16, overlap=8, smallest=16), 1e-6),
     "toy": Case(ToyEngine, 1e-6),
     "tiled toy": Case(lambda: TiledEngine(ToyEngine(), tile=16, overlap=8, smallest=16), 0.02),
+    # Motion is estimated tile by tile, so a tile's border differs from the whole frame; the middle does not.
+    "secnet-fast": Case(lambda: secnet("fp32"), 0.05),
+    "secnet-fast bf16": Case(lambda: secnet("bf16"), 0.05),
 }
+
+
+def secnet(precision: str) -> Engine:
+    card = find_card("secnet-fast")
+    return RecurrentEngine(load_network(card), card.name, torch.device("cpu"), precision)
 
 
 def start(engine: Engine, frame: Frame) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from vidsr.errors import InputError, OutputError
-from vidsr.folder import VIDEO_SUFFIXES, pair_films, result_folder
+from vidsr.filetypes import VIDEO_SUFFIXES
+from vidsr.folder import pair_films, result_folder
 
 
 @pytest.fixture

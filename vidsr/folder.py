@@ -22,7 +22,9 @@ def pair_films(source: Path, target: Path, recursive: bool, suffix: str) -> list
     """Every film of the folder `source` with its result's path in the folder `target`, by name; creates no folder.
 
     `suffix` is put between stem and extension; types that vidsr does not write become .mkv. Hidden files and files
-    without a film's extension are passed over. Raises InputError if there is no film, OutputError if `target` is a file or two results would have one name.
+    without a film's extension are passed over.
+
+    Raises InputError if there is no film, OutputError if `target` is a file or two results would have one name.
     """
     if target.exists() and not target.is_dir():
         raise OutputError(f"{target} is a file, but the input {source} is a folder: name a folder for the results")

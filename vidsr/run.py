@@ -17,6 +17,7 @@ from vidsr.memory import peak_memory_bytes
 from vidsr.nets.resize import resize
 from vidsr.stages.prefetch import background, prefetch
 from vidsr.stages.scenes import mark_scenes
+from vidsr.stopwatch import StageClock
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.reader import Reader
 from vidsr.video.target import check_target
@@ -179,44 +180,6 @@ def frames_expected(info: VideoInfo, config: UpscaleConfig) -> int | None:
     first = min(count, round((window.start or 0) * rate))
     last = count if window.end is None else min(count, round(window.end * rate))
     return max(0, last - first)
-
-
-class StageClock:
-    """Adds up the seconds that each stage works, by name, in the mapping it is given."""
-
-    def __init__(self, seconds: dict[str, float]) -> None:
-        """`seconds` is filled while the stages run; each name is written by one thread only."""
-        self._seconds = seconds
-
-    def timed(self, name: str, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames; the time until each one comes is counted, the time that the consumer takes is not."""
-        self._seconds[name] = 0.0
-        iterator = iter(frames)
-        try:
-            while True:
-                started = time.monotonic()
-                try:
-                    frame = next(iterator)
-                except StopIteration:
-                    return
-                finally:
-                    self._seconds[name] += time.monotonic() - started
-                yield frame
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
-
-    def timing(self, name: str, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
-        """The same function, its time counted."""
-        self._seconds[name] = 0.0
-
-        def timed_write(frame: Frame) -> None:
-            started = time.monotonic()
-            write(frame)
-            self._seconds[name] += time.monotonic() - started
-
-        return timed_write
 
 
 def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:

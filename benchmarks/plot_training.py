@@ -1,0 +1,44 @@
+"""Draws the log of a training: losses, learning rate and validation PSNR by step.
+
+    python benchmarks/plot_training.py runs/secnet-fast/log.jsonl training.png
+
+After a resume a log may hold a step twice; the later entry counts. Needs matplotlib (the dev extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def read(path: Path, key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one figure."""
+    values = {entry["step"]: entry[key] for entry in map(json.loads, path.read_text().splitlines()) if key in entry}
+    return list(values), list(values.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("log", type=Path)
+    parser.add_argument("picture", type=Path)
+    options = parser.parse_args()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    for key, label in (("final", "final result"), ("first", "first result"), ("flow", "flow")):
+        left.plot(*read(options.log, key), label=label)
+    left.set(xlabel="step", ylabel="loss", yscale="log", title="training losses")
+    left.legend()
+    for key, label in (("psnr_bi", "BI"), ("psnr_bd", "BD, sigma 1.5")):
+        right.plot(*read(options.log, key), label=label, marker=".")
+    right.set(xlabel="step", ylabel="PSNR, dB (RGB, 8-pixel border left out)", title="held-out clips, averaged weights")
+    right.legend()
+    figure.savefig(options.picture, dpi=80)
+
+
+if __name__ == "__main__":
+    main()
