@@ -1,4 +1,4 @@
-"""Makes before_after.png: one frame of the portrait sample as bicubic, as vidsr enlarges it, and the truth, side by side.
+"""Makes before_after.png: a frame of the portrait sample as bicubic, as vidsr enlarges it, and the truth, side by side.
 
 python samples/make_picture.py [--output FILE]
 """

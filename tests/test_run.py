@@ -262,13 +262,11 @@ def test_no_channel_moves_by_a_tenth_of_a_level(tmp_path: Path, bits: int, level
     assert np.abs(np.vstack([red_blue, green]) @ (after - before)).max() < 0.1
 
 
-def test_scale_1_and_lossless_coding_change_almost_no_sample(tmp_path: Path) -> None:
+def test_scale_1_and_lossless_coding_change_no_sample_by_more_than_one(tmp_path: Path) -> None:
     source = media.odd_size(tmp_path / "a.mkv")
     run(source, tmp_path / "b.mkv", size=SizeConfig(scale=1), output=LOSSLESS)
     before, after = (decode(path, "null", "yuv420p").astype(int) for path in (source, tmp_path / "b.mkv"))
-    luma, chroma = np.split(np.abs(after - before), [63 * 47], axis=1)
-    assert chroma.max() <= 1
-    assert (luma > 1).mean() < 0.05, "only colours that no screen can show, at edges that sharp, are brought into range"
+    assert np.abs(after - before).max() <= 1
 
 
 # ------------------------------------------------------------------------------------------------------------- sizes

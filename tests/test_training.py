@@ -96,6 +96,7 @@ def test_a_finished_run_stays_as_it_is(data: Path, whole: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # fork, Python 3.12 and 3.13
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
 def test_workers_change_nothing(data: Path, whole: Path, tmp_path: Path) -> None:
     train(RECIPE, options(data, tmp_path / "run", workers=2))
     assert same(load_checkpoint(tmp_path / "run" / "last.pt")["network"], load_checkpoint(whole / "last.pt")["network"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def target_size(info: VideoInfo, config: SizeConfig) -> tuple[int, int]:
     return (height, width) if is_turned else (width, height)
 
 
+def whole_enlargement(info: VideoInfo, size: tuple[int, int]) -> int:
+    """The smallest whole factor that reaches `size` (width, height) on both sides."""
+    return max(math.ceil(size[0] / info.width), math.ceil(size[1] / info.height))
+
+
 def enhance(
     source: Path, target: Path, config: UpscaleConfig, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> RunReport:
@@ -98,7 +104,7 @@ def enhance(
         info = reader.info
         size = target_size(info, config.size)
         with Writer(target, info, size, config.output, config.input) as writer:
-            chosen = choose_engine(config.compute, info.height, info.width)
+            chosen = choose_engine(config.compute, info.height, info.width, whole_enlargement(info, size))
             report = RunReport(
                 input=str(source), output=str(target), model=chosen.model,
                 model_sha256=chosen.card.sha256 if chosen.card else None, device=str(device),
@@ -155,7 +161,7 @@ def estimate(source: Path, target: Path, config: UpscaleConfig) -> Plan:
         info = reader.info
         size = target_size(info, config.size)
         writer = Writer(target, info, size, config.output, config.input)
-        chosen = choose_engine(config.compute, info.height, info.width)
+        chosen = choose_engine(config.compute, info.height, info.width, whole_enlargement(info, size))
         frames = list(islice(mark_scenes(reader.frames(), config.scenes), ESTIMATE_FRAMES))
         times = [time.monotonic()]
         for _ in enlarge(frames, chosen, info, size):

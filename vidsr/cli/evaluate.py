@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The truth: a video or a folder of videos.")],
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="What is judged: the same names in a folder.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", readable=False, help="The truth: a video or a folder of videos.")
+    ],
+    result: Annotated[
+        Path, typer.Argument(metavar="RESULT", readable=False, help="What is judged: the same names in a folder.")
+    ],
     border: Annotated[int, typer.Option(min=0, help="Pixels left out on each side; papers take 8.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, per frame too.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,

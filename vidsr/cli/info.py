@@ -14,7 +14,7 @@ from vidsr.cli import options as o
 
 
 def info(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="INPUT", readable=False, help="A video.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Shows what is in a file and what vidsr would do with it."""

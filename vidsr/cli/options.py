@@ -46,7 +46,7 @@ def parse_tile(text: str) -> int | Literal["auto", "off"]:
         return "auto"
     if text == "off":
         return "off"
-    if not text.isdigit():
+    if not text.isdecimal():  # a superscript two is a digit, but int does not read it
         raise UsageError(f"'{text}' is no tile: write auto, off or a number of input pixels")
     return int(text)
 

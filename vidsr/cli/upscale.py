@@ -22,10 +22,14 @@ _COMPUTE, _CODEC = "Model and device", "Encoding"
 
 def upscale(
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A video, or a folder of videos.", show_default=False)
+        Path,  # readable=False: whether it can be read is found out by reading, and is no matter of usage
+        typer.Argument(metavar="INPUT", readable=False, help="A video, or a folder of videos.", show_default=False),
     ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUTPUT", help="The file to make; a folder if INPUT is one.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="OUTPUT", readable=False, help="The file to make; a folder if INPUT is one.", show_default=False
+        ),
     ],
     scale: Annotated[float | None, typer.Option(help="Enlargement of each side, 1 to 8. [default: 4]")] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of the output as displayed.")] = None,
@@ -40,7 +44,7 @@ def upscale(
         c.Precision, typer.Option(help="Precision of the network's convolutions.", rich_help_panel=_COMPUTE)
     ] = _UP.compute.precision,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads on the CPU; 0 lets torch choose.", rich_help_panel=_COMPUTE)
+        int, typer.Option(min=0, max=256, help="Threads on the CPU; 0 lets torch choose.", rich_help_panel=_COMPUTE)
     ] = _UP.compute.threads,
     tile: Annotated[
         str, typer.Option(help="auto, off or N input pixels: less memory.", rich_help_panel=_COMPUTE)
@@ -88,7 +92,7 @@ def upscale(
         bool, typer.Option("--strict", help="Damage or loss is an error (7).", rich_help_panel=_IN)
     ] = _UP.strict,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")] = False,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JSON report.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", readable=False, help="Write a JSON report.")] = None,
     progress: Annotated[Literal["auto", "json", "none"], typer.Option(help="What stderr shows.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
