@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -114,8 +115,11 @@ def enhance(
             expected = frames_expected(info, config)
             # What the threads do is timed inside them; what the main thread does is the network and waiting.
             with (
-                prefetch(clock.timed("decode", mark_scenes(reader.frames(), config.scenes)), QUEUE_DEPTH) as frames,
-                background(clock.timing("encode", writer.write), QUEUE_DEPTH) as put,
+                sparing_threads() as spare,
+                prefetch(
+                    clock.timed("decode", mark_scenes(reader.frames(), config.scenes)), QUEUE_DEPTH, spare
+                ) as frames,
+                background(clock.timing("encode", writer.write), QUEUE_DEPTH, spare) as put,
             ):
                 for frame in clock.timed("network", enlarge(_count_in(frames, report), chosen, info, size)):
                     put(frame)
@@ -141,6 +145,19 @@ def enhance(
     report.wall_seconds = time.monotonic() - started
     report.peak_memory_bytes = peak_memory_bytes(device)
     return report
+
+
+@contextmanager
+def sparing_threads() -> Iterator[Callable[[], None]]:
+    """Gives what a thread beside the network calls, so that its own torch operations take one core.
+
+    Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield lambda: torch.set_num_threads(1)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def enlarge(frames: Iterable[Frame], chosen: ChosenEngine, info: VideoInfo, size: tuple[int, int]) -> Iterator[Frame]:

@@ -17,6 +17,10 @@ T = TypeVar("T")
 WAKE_SECONDS = 0.2
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Queue(Generic[T]):
     """A bounded queue with one giver and one taker; either side can end it, the giver also with an error."""
 
@@ -70,18 +74,20 @@ class _Queue(Generic[T]):
 
 
 @contextmanager
-def prefetch(source: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
+def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _nothing) -> Iterator[Iterator[T]]:
     """Gives an iterator over `source`, which from now on runs in a thread of its own, at most `depth` items ahead.
 
     The source is taken over: it is closed in that thread, also when the block ends early. Its errors are raised where
     they would have been without the thread: in the iteration, after the items before them; errors of closing it early
-    are raised when the block ends. Leaving the block waits for the thread, hence for at most one item.
+    are raised when the block ends. Leaving the block waits for the thread, hence for at most one item. `at_start` is
+    called first in the thread.
     """
     queue: _Queue[T] = _Queue(depth)
     closing: list[BaseException] = []
 
     def work() -> None:
         try:
+            at_start()
             while queue.wait_for_room():
                 try:
                     item = next(source)
@@ -113,16 +119,20 @@ def prefetch(source: Iterator[T], depth: int) -> Iterator[Iterator[T]]:
 
 
 @contextmanager
-def background(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
+def background(
+    write: Callable[[T], None], depth: int, at_start: Callable[[], None] = _nothing
+) -> Iterator[Callable[[T], None]]:
     """Gives a function that queues an item, which a thread of its own then hands to `write`; at most `depth` wait.
 
     An error of `write` is raised by the next call or when the block ends, and nothing is written after it. Leaving the
     block waits until all is written; leaving it by an exception waits for the item in work only and drops the others.
+    `at_start` is called first in the thread.
     """
     queue: _Queue[T] = _Queue(depth)
 
     def work() -> None:
         try:
+            at_start()
             while taken := queue.get():
                 write(taken.pop())
         except BaseException as error:
