@@ -19,7 +19,7 @@ from vidsr.video.reader import Reader
 
 FOLDER = Path(__file__).parent
 FRAME = 30
-CROP = (slice(0, 288), slice(80, 368))
+CROP = (slice(0, 184), slice(116, 324))
 
 
 def frame_of(path: Path) -> np.ndarray:
@@ -45,9 +45,10 @@ def main() -> None:
     panels.append(("truth", frame_of(FOLDER / "portrait_448x336_truth.mp4")))
     pictures = []
     for label, picture in panels:
-        part = np.ascontiguousarray(picture[CROP])
-        cv2.putText(part, label, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 4, cv2.LINE_AA)
-        cv2.putText(part, label, (8, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+        part = np.repeat(np.repeat(picture[CROP], 2, axis=0), 2, axis=1)
+        strip = np.full((28, part.shape[1], 3), 32, np.uint8)
+        cv2.putText(strip, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
+        part = np.vstack([strip, part])
         pictures.append(part)
     cv2.imwrite(str(options.output), np.hstack(pictures), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 

@@ -21,6 +21,7 @@ from vidsr.stages.prefetch import background, prefetch
 from vidsr.stages.scenes import mark_scenes
 from vidsr.stopwatch import StageClock
 from vidsr.types import Frame, RunReport, VideoInfo
+from vidsr.video.priority import yield_the_cores
 from vidsr.video.reader import Reader
 from vidsr.video.target import check_target
 from vidsr.video.writer import Writer
@@ -149,13 +150,18 @@ def enhance(
 
 @contextmanager
 def sparing_threads() -> Iterator[Callable[[], None]]:
-    """Gives what a thread beside the network calls, so that its own torch operations take one core.
+    """Gives what a thread beside the network calls at its start: it takes one core, and only if the network leaves one.
 
     Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other.
     """
     threads = torch.get_num_threads()
+
+    def spare() -> None:
+        torch.set_num_threads(1)
+        yield_the_cores()
+
     try:
-        yield lambda: torch.set_num_threads(1)
+        yield spare
     finally:
         torch.set_num_threads(threads)
 

@@ -28,6 +28,7 @@ from vidsr.video.color import rgb_to_frame
 from vidsr.video.containers import open_output
 from vidsr.video.ffmpeg import writing
 from vidsr.video.passthrough import Passthrough
+from vidsr.video.priority import open_behind_the_network
 from vidsr.video.sidedata import read_side_data
 from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.verify import Expected, verify
@@ -179,7 +180,7 @@ class Writer:
         self._video.metadata.update(tags)
         self._video.disposition = disposition
         self._copies.add_chapters(self._window)
-        self._output.start_encoding()
+        open_behind_the_network(self._output.start_encoding)
         self._out_base = self._video.time_base or source.time_base
 
     def _set_shift(self, time: Fraction) -> None:
