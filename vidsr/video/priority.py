@@ -15,7 +15,7 @@ def yield_the_cores() -> None:
     """Makes the calling thread, and threads it starts from now on, run only where others leave a core free (Linux).
 
     The network works in step on all cores: whenever an encoder takes one of them, the others wait too, so each second
-    of encoding costs a second on every core (on two cores a film took 1.34 times the network's time, and 1.25 times this way).
+    of encoding costs a second on every core (two cores: 1.34 times the network's time for a film, 1.25 times this way).
     Behind the network the encoder works in the gaps, and when its queue is full the network sleeps and the encoder has
     all cores. On other systems than Linux threads have no priority of their own, and nothing is done.
     """
