@@ -37,9 +37,10 @@ ENGINES = {
     "tiled bicubic": Case(lambda: TiledEngine(BicubicEngine(), tile=16, overlap=8, smallest=16), 1e-6),
     "toy": Case(ToyEngine, 1e-6),
     "tiled toy": Case(lambda: TiledEngine(ToyEngine(), tile=16, overlap=8, smallest=16), 0.02),
-    # Motion is estimated tile by tile, so a tile's border differs from the whole frame; the middle does not.
-    "secnet-fast": Case(lambda: secnet("fp32"), 0.05),
-    "secnet-fast bf16": Case(lambda: secnet("bf16"), 0.05),
+    # Motion is estimated and the past is carried tile by tile. In the random texture of this test the worst pixel was
+    # 0.05 off (root mean square 0.0026), in fp32 and in bf16 alike.
+    "secnet-fast": Case(lambda: secnet("fp32"), 0.08),
+    "secnet-fast bf16": Case(lambda: secnet("bf16"), 0.08),
 }
 
 
