@@ -76,11 +76,17 @@ def test_75_percent_bars_have_their_published_values() -> None:
 def test_flat_patches_are_exact_in_subsampled_formats(pixel_format: str, location: str) -> None:
     colour = Colour(matrix_used="bt709", chroma_location=location)
     bits = layout_of(pixel_format).bits
+    width = 38 if pixel_format == "yuyv422" else 37
     for rgb in ((0.2, 0.5, 0.8), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.9, 0.1, 0.3)):
-        image = torch.tensor(rgb)[:, None, None].expand(3, 23, 37)
+        image = torch.tensor(rgb)[:, None, None].expand(3, 23, width)
         planes = samples(rgb_to_frame(image, pixel_format, colour))
         expected = np.rint(oracle_yuv(np.array(rgb), "bt709", bits, "tv"))
         assert [np.unique(p).tolist() for p in planes] == [[value] for value in expected]
+
+
+def test_packed_samples_of_odd_width_are_refused() -> None:
+    with pytest.raises(OutputError, match="odd width"):
+        rgb_to_frame(torch.zeros(3, 23, 37), "yuyv422", Colour(matrix_used="bt709"))
 
 
 @pytest.mark.parametrize("siting", ["cosited", "centred"])
