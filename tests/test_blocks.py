@@ -9,11 +9,23 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.signal import correlate2d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsr.nets.blocks import BicubicPhases, ConvLSTMCell, ResidualBlock, conv3x3, leaky_relu, run, start_near_zero
+from vidsr.nets import build
+from vidsr.nets.blocks import (
+    BicubicPhases,
+    ConvLSTMCell,
+    ResidualBlock,
+    SpatialAttention,
+    conv3x3,
+    leaky_relu,
+    run,
+    start_near_zero,
+)
 from vidsr.nets.resize import resize
 from vidsr.nets.warp import enlarge_flow, warp
 
@@ -167,6 +179,65 @@ def test_the_residual_block_adds_two_convolutions_and_leaves_its_input_alone() -
     expected = x[0].double().numpy() + convolve(inside, w2) + b2[:, None, None]
     np.testing.assert_allclose(block(x)[0].detach().numpy(), expected, atol=2e-6)
     assert torch.equal(x, kept)
+
+
+def attentive_block(channels: int) -> ResidualBlock:
+    torch.manual_seed(8)
+    block = ResidualBlock(channels, attention=True).requires_grad_(False)
+    assert block.attention is not None
+    for parameter in block.attention.parameters():
+        parameter.copy_(torch.randn(parameter.shape))
+    return block
+
+
+def test_attention_is_a_map_that_scales_the_residual_pixel_by_pixel() -> None:
+    """SECNet, II-C4 and Fig. 2 (d): two convolutions and one ReLU make the map; a sigmoid keeps it in 0..1."""
+    block, channels = attentive_block(6), 6
+    x = torch.randn(1, channels, 5, 7, generator=torch.Generator().manual_seed(9))
+    p = {name: tensor.double().numpy() for name, tensor in block.state_dict().items()}
+    inside = np.maximum(convolve(x[0].double().numpy(), p["conv1.weight"]) + p["conv1.bias"][:, None, None], 0)
+    residual = convolve(inside, p["conv2.weight"]) + p["conv2.bias"][:, None, None]
+    squeezed = np.einsum("oc,chw->ohw", p["attention.squeeze.weight"][:, :, 0, 0], residual)
+    squeezed = np.maximum(squeezed + p["attention.squeeze.bias"][:, None, None], 0)
+    weights = sigmoid(convolve(squeezed, p["attention.excite.weight"]) + p["attention.excite.bias"][:, None, None])
+    assert weights.shape == (1, 5, 7) and np.ptp(weights) > 0.5
+    expected = x[0].double().numpy().copy()
+    for c, i, j in np.ndindex(*residual.shape):
+        expected[c, i, j] += weights[0, i, j] * residual[c, i, j]
+    np.testing.assert_allclose(block(x)[0].numpy(), expected, atol=3e-6)
+
+
+@given(st.floats(0, 30), st.integers(0, 10**6))
+@settings(deadline=None, max_examples=20)
+def test_attention_stays_between_0_and_1(size: float, seed: int) -> None:
+    attention = attentive_block(5).attention
+    assert attention is not None
+    given_map = attention(size * torch.randn(2, 5, 4, 6, generator=torch.Generator().manual_seed(seed)))
+    assert given_map.shape == (2, 1, 4, 6) and given_map.min() >= 0 and given_map.max() <= 1
+
+
+def test_attention_starts_almost_open_and_is_absent_when_off() -> None:
+    torch.manual_seed(10)
+    x = torch.randn(1, 8, 6, 6)
+    fresh = SpatialAttention(8)(x)
+    assert (fresh - 1 / (1 + math.exp(-3))).abs().max() < 0.01
+    plain = ResidualBlock(8)
+    assert plain.attention is None and not any("attention" in name for name in plain.state_dict())
+    opened = ResidualBlock(8, attention=True)
+    opened.load_state_dict(plain.state_dict(), strict=False)
+    assert opened.attention is not None
+    nn.init.constant_(opened.attention.excite.bias, 100.0)  # type: ignore[arg-type]
+    torch.testing.assert_close(opened(x), plain(x), atol=1e-6, rtol=0)
+    nn.init.constant_(opened.attention.excite.bias, -100.0)  # type: ignore[arg-type]
+    assert torch.equal(opened(x), x)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_attention_is_in_every_residual_block_of_the_fusions_or_in_none(attention: bool) -> None:
+    network = build("secnet", {"detail_widths": [8, 8], "attention": attention, "fusion_tail": 4})
+    blocks = [module for module in network.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == 3 + 1 + 4 + 4  # local fusion, third scale, decoder there, and two on each side of it
+    assert {block.attention is not None for block in blocks} == {attention}
 
 
 def test_small_pieces() -> None:

@@ -119,7 +119,13 @@ def test_burn_in_puts_frames_in_front(folder: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind, share", [("faces", "share_faces"), ("general", "share_general"), ("still", "share_stills")]
+    "kind, share",
+    [
+        ("faces", "share_faces"),
+        ("general", "share_general"),
+        ("still", "share_stills"),
+        ("face_still", "share_face_stills"),
+    ],
 )
 def test_shares_choose_the_kind(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str, share: str
@@ -136,6 +142,26 @@ def test_shares_choose_the_kind(
 def test_kinds_that_are_missing_give_their_share_to_the_others(tmp_path: Path, cache: Path) -> None:
     source = stills(cache, tmp_path, DATA)  # no film at all
     assert source[0].truth.shape == (2, 4, 3, 32, 32)
+
+
+def test_pictures_of_faces_have_a_share_of_their_own(tmp_path: Path, cache: Path) -> None:
+    """Dark pictures of faces against light ones of other things, 3 to 1; without a share they are not used."""
+    items = [
+        Item(write_still(tmp_path / f"{kind}.png", np.full((64, 64, 3), level, np.uint8)), kind, kind, "A")
+        for kind, level in (("still", 200), ("face_still", 40))
+    ]
+    for share, expected in ((0.0, 0.0), (3.0, 0.75)):
+        data = replace(DATA, share_stills=1.0, share_face_stills=share, batch=1)
+        source = Batches(tiny_recipe(data=data, degradation=CLEAN), items, cache, None)
+        draws = [float(source[index].truth.mean()) < 0.5 for index in range(80)]
+        assert abs(sum(draws) - 80 * expected) <= 5 * (80 * expected * (1 - expected)) ** 0.5
+
+
+def test_no_text_is_written_on_faces(tmp_path: Path, cache: Path) -> None:
+    item = Item(write_still(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8)), "face_still", "grey", "A")
+    data = replace(DATA, share_face_stills=1.0, text_share=1.0)
+    source = Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)
+    assert not any(clip.std() for clip in truths(source, 4))
 
 
 def test_nothing_left_to_train_on_is_an_input_error(tmp_path: Path, cache: Path) -> None:
@@ -236,7 +262,8 @@ def test_of_several_crops_the_most_textured_is_taken() -> None:
     assert texture(3) > 1.5 * texture(1)
 
 
-def test_flips_give_all_eight_views() -> None:
+@pytest.mark.parametrize("is_upright, expected", [(False, set(range(8))), (True, {0, 1})])
+def test_flips_give_all_eight_views_or_two_upright_ones(is_upright: bool, expected: set[int]) -> None:
     clip = noise(2, 6, 6, 0)
     generator = np.random.default_rng(0)
     views: list[Callable[[Pixels], Any]] = [
@@ -246,11 +273,22 @@ def test_flips_give_all_eight_views() -> None:
     ]
     seen = set()
     for _ in range(60):
-        flipped = _flip(clip, generator)
+        flipped = _flip(clip, is_upright, generator)
         matches = [n for n, view in enumerate(views) if all(map(np.array_equal, flipped, map(view, clip)))]
         assert len(matches) == 1
         seen.update(matches)
-    assert seen == set(range(8))
+    assert seen == expected
+
+
+def test_an_upright_recipe_turns_no_clip(tmp_path: Path, cache: Path) -> None:
+    """Light above, dark below: so it stays, and in a recipe without the setting it does not."""
+    picture = np.full((32, 32, 3), 30, np.uint8)
+    picture[:16] = 220
+    item = Item(write_still(tmp_path / "sky.png", picture), "still", "sky", "A")
+    for is_upright in (True, False):
+        source = Batches(tiny_recipe(data=replace(DATA, upright=is_upright), degradation=CLEAN), [item], cache, None)
+        is_as_it_was = [bool((clip[:, 8] > 200).all() and (clip[:, 24] < 50).all()) for clip in truths(source, 8)]
+        assert all(is_as_it_was) == is_upright
 
 
 def test_text_is_written_on_stills(tmp_path: Path, cache: Path) -> None:

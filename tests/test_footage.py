@@ -12,7 +12,7 @@ from tiny_footage import ENTRIES, moving, noise, training_folder, write_clip, wr
 
 from vidsr.errors import InputError, OutputError
 from vidsr.train import footage
-from vidsr.train.footage import Item, cached_frames, find_footage, read_clip, read_still, split_holdout
+from vidsr.train.footage import Item, Kind, cached_frames, find_footage, read_clip, read_still, split_holdout
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_kinds_and_sources_come_from_the_index(folder: Path) -> None:
     assert {name: by_name[name].kind for name in ("road_0.avi", "tree.png", "eve.png")} == {
         "road_0.avi": "general",
         "tree.png": "still",
-        "eve.png": "still",
+        "eve.png": "face_still",
     }
 
 
@@ -105,12 +105,22 @@ def test_films_held_out_are_never_trained_on(folder: Path, count: int) -> None:
     faces = [item for item in held if item.kind == "faces"]
     general = [item for item in held if item.kind == "general"]
     assert len(faces) == min(count // 2, 3) and len(general) == min(count // 2, 3)  # three films of each kind
-    assert len(faces) + len(general) == len(held) and not any(item.kind == "still" for item in held)
+    assert len(faces) + len(general) == len(held) and not any("still" in item.kind for item in held)
     for group in (faces, general):
         assert len({item.source for item in group}) == len(group)
     lost = [item for item in items if item not in rest]
     assert all(item.source in {h.source for h in held} for item in lost)
     assert split_holdout(items, count) == (rest, held)
+
+
+@pytest.mark.parametrize("kind", ["faces", "general"])
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_only_the_kinds_that_are_judged_are_held_out(folder: Path, kind: Kind, count: int) -> None:
+    items = find_footage(folder, ("A", "B"))
+    rest, held = split_holdout(items, count, [kind])
+    assert [item.kind for item in held] == [kind] * min(count, 3)
+    assert not {item.source for item in held} & {item.source for item in rest}  # films/dora has clips of both kinds
+    assert {item.source for item in items} == {item.source for item in (*held, *rest)}
 
 
 def test_the_held_out_films_do_not_depend_on_the_others(folder: Path) -> None:
@@ -166,6 +176,8 @@ def test_a_file_is_decoded_once(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npy", ".npy"]
     monkeypatch.delattr(footage, "read_clip")
     assert np.array_equal(cached_frames(clip, tmp_path), first)
+    face = next(item for item in find_footage(folder, ("B",)) if item.kind == "face_still")
+    assert np.array_equal(cached_frames(face, tmp_path)[0], read_still(face.path))
     with pytest.raises(ValueError, match="read-only"):
         cached_frames(clip, tmp_path)[0, 0, 0, 0] = 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vidsr.errors import UsageError
+from vidsr.errors import ModelError, UsageError
 from vidsr.nets import build
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, Recipe, load_recipe
 
@@ -76,8 +76,6 @@ def test_unknown_keys_are_named(tmp_path: Path, text: str, where: str) -> None:
         "seed = true",
         'seed = "1"',
         "network = 3",
-        "[network]\nflow_width = 2.5",
-        '[network]\nflow_width = "wide"',
         "data = 3",
         "[data]\ncrop = 160.0",
         "[data]\nshare_faces = true",
@@ -98,6 +96,25 @@ def test_wrong_types_are_refused(tmp_path: Path, text: str) -> None:
         load_recipe(write(tmp_path, HEAD + text))
 
 
+@pytest.mark.parametrize("size", ["2.5", '"wide"', "true", "[1]", "0", "-1"])
+def test_the_architecture_says_which_sizes_it_can_have(tmp_path: Path, size: str) -> None:
+    recipe = load_recipe(write(tmp_path, HEAD + f"[network]\nflow_width = {size}"))
+    with pytest.raises(ModelError, match="the architecture 'secnet'"):
+        build(recipe.architecture, recipe.network)
+
+
+def test_a_network_may_have_sizes_switches_and_names(tmp_path: Path) -> None:
+    text = '[network]\ndetail_widths = [8, 12]\nattention = true\nt3 = 3\nencoding = "cascaded"\naligned = false'
+    config = build("secnet", load_recipe(write(tmp_path, HEAD + text)).network).config
+    assert (config.detail_widths, config.attention, config.encoding) == ((8, 12), True, "cascaded")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_frames_of_a_shipped_recipe_hold_its_window(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.data.frames > max(map(abs, build(recipe.architecture, recipe.network).config.offsets))
+
+
 def test_a_name_must_be_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'name' must be of type str, not 3"):
         load_recipe(write(tmp_path, HEAD.replace('"a"', "3")))
@@ -110,7 +127,8 @@ def test_a_name_must_be_text(tmp_path: Path) -> None:
         "[data]\ncrop = 0",
         "[data]\nframes = 1",
         "[data]\nbatch = 0",
-        "[data]\nshare_faces = 0\nshare_general = 0\nshare_stills = 0",
+        "[data]\nshare_faces = 0\nshare_general = 0\nshare_stills = 0\nshare_face_stills = 0",
+        "[data]\nshare_face_stills = -1",
         "[data]\nshare_faces = -1",
         "[degradation]\nweight_bicubic = 0\nweight_blur = 0\nweight_area = 0",
         "[optimisation]\nsteps = 0",

@@ -21,6 +21,7 @@ from vidsr.errors import DeviceError, InputError, ModelError, OutputError, Usage
 from vidsr.nets import build
 from vidsr.nets.resize import resize
 from vidsr.nets.secnet import SECNet
+from vidsr.train import loop
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batch
 from vidsr.train.degrade import degrade_bi, to_8_bits
@@ -137,11 +138,45 @@ def test_a_step_reports_the_losses_of_the_frames_after_burn_in() -> None:
     network, batch = tiny_network(), fixed_batch(burn_in=2)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         state = network(batch.low[:, :2]).state
-        output = network(batch.low[:, 2:], state, batch.low[:, 1])
-    expected = secnet_losses(output, batch.low[:, 2:], batch.truth, RECIPE.optimisation)
+        output = network(batch.low[:, 2:], state, batch.low[:, :2])
+    expected = secnet_losses(output, batch.low[:, 2:], batch.truth, network.config.offsets, RECIPE.optimisation)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
     parts = train_step(network, batch, optimiser, RECIPE, CPU)
     assert [parts[key] for key in expected._fields] == pytest.approx([float(value) for value in expected])
+
+
+@pytest.mark.parametrize("burn_in", [0, 2])
+def test_pretraining_moves_the_local_fusion_and_the_motion_alone(burn_in: int) -> None:
+    network = tiny_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    totals = [
+        train_step(network, fixed_batch(burn_in), optimiser, RECIPE, CPU, pretraining=True)["total"] for _ in range(12)
+    ]
+    assert totals[-1] < totals[0]
+    moved = {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"fusion", "flow"}
+
+
+def test_the_first_steps_of_a_recipe_pretrain(data: Path, tmp_path: Path) -> None:
+    """III-A: first the local fusion alone, then the whole; stopped in between, a run goes on where it was."""
+    recipe = replace(RECIPE, optimisation=replace(RECIPE.optimisation, fusion_steps=2))
+    fresh = tiny_network(RECIPE.seed).state_dict()
+    for step in range(1, 5):
+        train(recipe, options(data, tmp_path / "run", stop_after_minutes=0.0))
+        saved = load_checkpoint(tmp_path / "run" / "last.pt")["network"]
+        moved = {name.split(".")[0] for name, value in saved.items() if not torch.equal(value, fresh[name])}
+        assert moved == {"fusion", "flow"} | ({"recurrent"} if step > 2 else set())
+
+
+def test_a_network_in_the_papers_form_learns() -> None:
+    torch.manual_seed(1)
+    form = {"t1": 2, "t2": 2, "t3": 3, "encoding": "fused", "aligned": False, "detail_widths": [4, 6],
+            "fusion_tail": 4, "attention": True}  # fmt: skip
+    network = build("secnet", TINY_NETWORK | form)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    totals = [train_step(network, fixed_batch(2), optimiser, RECIPE, CPU)["total"] for _ in range(20)]
+    assert np.mean(totals[-3:]) < 0.95 * totals[0]
 
 
 def test_a_broken_batch_does_not_break_the_weights() -> None:
@@ -280,6 +315,27 @@ def test_what_cannot_work_is_refused_before_any_work(data: Path, tmp_path: Path)
     assert not (tmp_path / "frames").exists()
 
 
+def test_clips_shorter_than_the_window_are_refused(data: Path, tmp_path: Path) -> None:
+    """Motion over two frames cannot be judged on two frames; the loss would be no number for the whole run."""
+    recipe = replace(RECIPE, data=replace(RECIPE.data, frames=2), network=TINY_NETWORK | {"t1": 2})
+    with pytest.raises(UsageError, match="'tiny' trains on 2 frames; motion over 2 frames needs more"):
+        train(recipe, options(data, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("share_faces, share_general", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)])
+def test_the_kinds_with_a_share_are_judged(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share_faces: float, share_general: float
+) -> None:
+    """Of pictures alone nothing can be judged: then clips of both kinds are."""
+    shares = replace(RECIPE.data, share_faces=share_faces, share_general=share_general)
+    judged: list[str] = []
+    clip = loop._validation_clip
+    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (judged.append(item.kind), clip(item, cache))[1])
+    train(replace(RECIPE, data=shares), options(data, tmp_path / "run", stop_after_minutes=0.0))
+    both = share_faces == share_general
+    assert judged == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
+
+
 def test_a_validation_clip_too_small_to_score_is_an_input_error(tmp_path: Path) -> None:
     for index in range(3):
         write_clip(tmp_path / f"{index}.avi", moving(4, 24, 64, index))
@@ -288,9 +344,10 @@ def test_a_validation_clip_too_small_to_score_is_an_input_error(tmp_path: Path) 
 
 
 def test_training_loads_no_codec() -> None:
-    """PyAV comes in only when a recipe wants H.264, through one function."""
+    """PyAV comes in only when a recipe wants H.264, through one function; evaluation writes files and may have it."""
     folder = Path(__file__).parents[1] / "vidsr" / "train"
-    modules = [f"vidsr.train.{path.stem}" for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    others = {"__init__", "evaluate", "present"}
+    modules = [f"vidsr.train.{path.stem}" for path in sorted(folder.glob("*.py")) if path.stem not in others]
     assert "vidsr.train.loop" in modules
     code = (
         f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vidsr import weights
+from vidsr import presets, weights
 from vidsr.errors import ModelError
 from vidsr.weights import ModelCard, describe, find_card, list_cards, load_network, models_folder, read_card, verify
 
@@ -64,17 +64,17 @@ def test_loaded_network_is_frozen_float32_and_the_same_every_time(card: ModelCar
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_description_is_the_card_with_counted_parameters(card: ModelCard) -> None:
-    values = json.loads(json.dumps(describe(card)))
+    values = json.loads(json.dumps(describe(card.name)))
     table = tomllib.loads(card.path.read_text())
     assert {key: values[key] for key in table} == table
     stored = sum(tensor.numel() for tensor in load_file(card.weights_path).values())
     parts = dict(values["parameters"])
     assert parts.pop("total") == sum(parts.values()) == stored
-    assert set(values) - set(table) == {"parameters", "multiply_adds_per_pixel"}
+    assert set(values) - set(table) == {"parameters", "multiply_adds_per_pixel", "trained"}
 
 
 def test_fast_model_keeps_its_budget() -> None:
-    values = describe(find_card(FAST))
+    values = describe(FAST)
     assert values["parameters"]["total"] <= 350_000
     assert 10_000 < values["multiply_adds_per_pixel"] <= 300_000
     assert (values["scale"], values["lookahead"]) == (4, 1)
@@ -90,7 +90,7 @@ def test_names_are_found_and_unknown_ones_name_the_known() -> None:
 def test_models_lie_in_the_package_or_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "vidsr"
     package.mkdir()
-    monkeypatch.setattr(weights, "__file__", str(package / "weights.py"))
+    monkeypatch.setattr(presets, "__file__", str(package / "presets.py"))
     with pytest.raises(ModelError, match="missing"):
         models_folder()
     (tmp_path / "models").mkdir()

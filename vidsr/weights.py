@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from vidsr.errors import ModelError
 from vidsr.nets import build
 from vidsr.nets.secnet import SECNet
+from vidsr.presets import Preset, list_presets, models_folder
 
 GOLDEN_TOLERANCE = (
     1e-3  # float32 on another processor sums in another order; a wrong weight moves the output by far more
@@ -32,7 +33,7 @@ class ModelCard:
     name: str
     summary: str
     architecture: str
-    network: Mapping[str, int]
+    network: Mapping[str, Any]
     scale: int
     lookahead: int
     file: str
@@ -64,28 +65,34 @@ class ModelCard:
         return self.path.parent / self.golden
 
 
-def models_folder() -> Path:
-    """The folder of the shipped cards: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "models", package.parent / "models"):
-        if folder.is_dir():
-            return folder
-    raise ModelError("the shipped models are missing: install vidsr again")
-
-
 def list_cards() -> list[ModelCard]:
     """The shipped models' cards by name."""
     return [read_card(path) for path in sorted(models_folder().glob("*.toml"))]
 
 
+def untrained_presets() -> list[Preset]:
+    """The presets that are shipped without weights: architecture and recipe alone."""
+    trained = {card.name for card in list_cards()}
+    return [preset for preset in list_presets() if preset.name not in trained]
+
+
 def find_card(name: str) -> ModelCard:
-    """The card of a shipped model, or of a card file given by its path; raises ModelError if there is none."""
+    """The card of a shipped model, or of a card file given by its path.
+
+    Raises ModelError if there is none; for a preset without weights the message says how they are made.
+    """
     if name.endswith(".toml"):
         return read_card(Path(name))
     cards = list_cards()
     for card in cards:
         if card.name == name:
             return card
+    for preset in untrained_presets():
+        if preset.name == name:
+            raise ModelError(
+                f"the model '{name}' comes without weights: train it with '{preset.train_command}', then give "
+                f"--model FOLDER/{name}.toml"
+            )
     known = ", ".join(["bicubic", *(card.name for card in cards)])
     raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
 
@@ -158,26 +165,43 @@ def run_golden(network: nn.Module, clip: NDArray[np.uint8]) -> NDArray[np.float3
     return result.numpy()
 
 
-def describe(card: ModelCard) -> dict[str, Any]:
-    """The card as plain values, with the parameters of each part, for `models show --json`."""
-    network = build(card.architecture, card.network)
-    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
-    values = dataclasses.asdict(card)
-    del values["path"]
+def describe(name: str) -> dict[str, Any]:
+    """What is known of a model, with the parameters of each part, as plain values for `models show --json`.
+
+    `name` as `find_card` takes it, or a preset without weights: then `trained` is false, and instead of the card's
+    fields there is the command that makes them.
+    """
+    preset = next((preset for preset in untrained_presets() if preset.name == name), None)
+    if preset is None:
+        card = find_card(name)
+        values = dataclasses.asdict(card) | {"trained": True}
+        del values["path"]
+        network = build(card.architecture, card.network)
+    else:
+        values = dataclasses.asdict(preset) | {"recipe": f"recipes/{preset.recipe.name}", "trained": False}
+        values["train_command"] = preset.train_command
+        network = build(preset.architecture, preset.network)
+        values |= {"scale": network.config.scale, "lookahead": network.config.lookahead}
+    parts = {part: sum(p.numel() for p in module.parameters()) for part, module in network.named_children()}
     return values | {
-        "parameters": {name: count for name, count in parts.items() if count} | {"total": sum(parts.values())},
+        "parameters": {part: count for part, count in parts.items() if count} | {"total": sum(parts.values())},
         "multiply_adds_per_pixel": multiply_adds_per_pixel(network),
     }
 
 
 def multiply_adds_per_pixel(network: SECNet) -> float:
-    """Multiply-adds of all convolutions for one low-resolution pixel of one frame, counted while it runs."""
+    """Multiply-adds of all convolutions for one low-resolution pixel of one frame, counted while it runs.
+
+    Counted for a frame with a full past: a clip's last frame, after the T3 features that a bidirectional encoding uses.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    size = 64
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.zeros(1, 1, 3, size, size))
-    return float(counter.get_total_flops()) / 2 / size**2
+    size, counts = 32, []
+    for length in (network.config.t3 + 1, network.config.t3 + 2):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros(1, length, 3, size, size))
+        counts.append(float(counter.get_total_flops()))
+    return (counts[1] - counts[0]) / 2 / size**2
 
 
 def sha256_of(path: Path) -> str:
@@ -189,7 +213,7 @@ def sha256_of(path: Path) -> str:
 def _is_right_kind(name: str, value: Any) -> bool:
     """Whether a card's field may hold the value; `type`, because for `isinstance` true is a whole number."""
     if name == "network":
-        return type(value) is dict and all(type(size) is int and size > 0 for size in value.values())
+        return type(value) is dict  # what the architecture makes of it is said by `build`
     if name == "metrics":
         return type(value) is dict and all(type(figure) in (int, float) for figure in value.values())
     return type(value) is (int if name in ("scale", "lookahead", "bytes", "seed", "steps") else str)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vidsr import __version__
+from vidsr.cli.bench import bench
 from vidsr.cli.evaluate import evaluate
 from vidsr.cli.info import info
 from vidsr.cli.models import models
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command(epilog=_EPILOG)(upscale)
 app.command()(info)
 app.command("eval")(evaluate)
+app.command()(bench)
 app.add_typer(models, name="models")
 app.command()(train)
 

@@ -1,4 +1,4 @@
-"""`vidsr models list|show|verify`: the networks that are shipped, and whether their files are whole."""
+"""`vidsr models list|show|verify`: the networks that vidsr knows, and whether their files are whole."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.weights import list_cards
+        from vidsr.weights import list_cards, untrained_presets
 
-        cards = list_cards()
+        cards, untrained = list_cards(), untrained_presets()
         if as_json:
-            typer.echo(json.dumps([{"name": card.name, "summary": card.summary} for card in cards], indent=2))
+            known = [{"name": card.name, "summary": card.summary, "trained": True} for card in cards]
+            known += [{"name": preset.name, "summary": preset.summary, "trained": False} for preset in untrained]
+            typer.echo(json.dumps(known, indent=2))
             return
         rows = [[card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.date] for card in cards]
+        rows += [[preset.name, preset.summary, "", "none: train it", ""] for preset in untrained]
         rows.insert(0, ["bicubic", "Keys' cubic interpolation, the baseline: no network", "x4", "", ""])
         screen.table("models", ["name", "what", "scale", "weights", "trained"], rows)
 
@@ -40,9 +43,9 @@ def show(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.weights import describe, find_card
+        from vidsr.weights import describe
 
-        values = describe(find_card(name))
+        values = describe(name)
         if as_json:
             typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
             return

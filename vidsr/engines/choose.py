@@ -12,12 +12,14 @@ from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import SMALLEST_TILE, TiledEngine, auto_tile
 from vidsr.errors import DeviceError, UsageError
+from vidsr.nets.secnet import SECNetConfig
 from vidsr.weights import ModelCard, find_card, load_network
 
 DEFAULT_MODEL = "secnet-fast"
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
-# Peak memory for each input pixel: 2.6 to 3.9 kB (secnet-fast) and 0.7 kB (bicubic) measured, plus six queued results.
-BYTES_PER_PIXEL = {"bicubic": 2000.0, "secnet": 5200.0}
+# Peak memory for each input pixel as measured (bicubic 0.7 kB; secnet-fast 2.6 to 4.3, with five frames 5.5; the
+# paper's size 22 in half precision and 36 in float32), plus six queued results of 0.2 kB each, and some room.
+BICUBIC_BYTES_PER_PIXEL = 2000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,21 @@ def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: 
     if card is None:
         inner: BicubicEngine | RecurrentEngine = BicubicEngine(enlargement, device)
         name, precision = "bicubic", "fp32"
-        bytes_per_pixel = BYTES_PER_PIXEL["bicubic"] * max(1.0, (enlargement / 4) ** 2)
+        bytes_per_pixel = BICUBIC_BYTES_PER_PIXEL * max(1.0, (enlargement / 4) ** 2)
     else:
         precision = choose_precision(compute.precision, device)
-        inner = RecurrentEngine(load_network(card), card.name, device, precision)
-        name, bytes_per_pixel = card.name, BYTES_PER_PIXEL[card.architecture]
+        network = load_network(card)
+        inner = RecurrentEngine(network, card.name, device, precision)
+        name, bytes_per_pixel = card.name, network_bytes_per_pixel(network.config, precision)
     tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
     return ChosenEngine(TiledEngine(inner, tile), name, card, device, precision)
+
+
+def network_bytes_per_pixel(config: SECNetConfig, precision: str) -> float:
+    """Peak memory for each input pixel, as measured on a CPU, with some room."""
+    if config.detail_widths:  # full-size pictures in two scales
+        return 43_000.0 if precision == "fp32" else 28_000.0
+    return 5200.0 if config.t1 == 1 else 7000.0
 
 
 def choose_tile(wanted: int | str, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:

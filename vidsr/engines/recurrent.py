@@ -1,4 +1,4 @@
-"""SECNet as a stream: one frame in, one frame out, a look-ahead of one frame, the past in the state on the device."""
+"""SECNet as a stream: one frame in, one frame out after its look-ahead, the past in the state on the device."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
+from vidsr.nets.flow import Pyramid
 from vidsr.nets.secnet import RecurrentState, SECNet
 from vidsr.types import Frame
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A frame of the window with what was computed of it once: its pyramid for the motion."""
+
+    frame: Frame
+    pyramid: Pyramid
+
+
 @dataclass(slots=True)
 class StreamState:
-    """What one step hands to the next; `waiting` is the frame whose follower is not known yet."""
+    """What one step hands to the next: the frames still needed, oldest first, how many of them are done, the past."""
 
-    previous: Tensor | None = None
-    waiting: Frame | None = None
+    window: tuple[Known, ...] = ()
+    done: int = 0
     recurrent: RecurrentState | None = None
 
 
@@ -34,12 +42,19 @@ class RecurrentEngine:
         for module in self._network.modules():
             if isinstance(module, torch.nn.Conv2d):
                 module.to(DTYPES[precision])
-        self._info = EngineInfo(name, network.config.scale, 1, 1, tuple(DTYPES))
+        config = network.config
+        self._info = EngineInfo(name, config.scale, config.lookahead, 1, tuple(DTYPES))
+        self._keep = -min(config.offsets)
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale 4, look-ahead 1."""
+        """Name, scale 4, look-ahead T1."""
         return self._info
+
+    @property
+    def network(self) -> SECNet:
+        """The network on its device, its convolutions in the engine's precision; not to be changed."""
+        return self._network
 
     def init_state(self, height: int, width: int) -> StreamState:  # noqa: ARG002 - sizes follow the frames
         """An empty state: the first frame starts a scene whatever it says."""
@@ -47,27 +62,40 @@ class RecurrentEngine:
 
     @torch.inference_mode()
     def step(self, frame: Frame, state: StreamState) -> tuple[list[Frame], StreamState]:
-        """Takes frame t, gives frame t - 1; at a cut the waiting frame is finished without looking across it."""
-        if state.waiting is None:
-            return [], StreamState(waiting=frame)
+        """Takes frame t, gives frame t - T1; at a cut the waiting frames are finished without looking across it."""
+        finished = []
         if frame.starts_scene:
-            return self.flush(state), StreamState(waiting=frame)
-        result, recurrent = self._enhance(state, frame.image[None])
-        return [result], StreamState(state.waiting.image[None], frame, recurrent)
+            finished, state = self.flush(state), StreamState()
+        known = Known(frame, self._network.flow.pyramid(frame.image[None]))
+        state = StreamState((*state.window, known), state.done, state.recurrent)
+        while len(state.window) - state.done > self._info.lookahead:
+            result, state = self._enhance(state)
+            finished.append(result)
+        return finished, state
 
     @torch.inference_mode()
     def flush(self, state: StreamState) -> list[Frame]:
-        """The last frame, with itself as its follower."""
-        if state.waiting is None:
-            return []
-        return [self._enhance(state, state.waiting.image[None])[0]]
+        """The last frames; the last one stands for those that would follow it."""
+        finished = []
+        while state.done < len(state.window):
+            result, state = self._enhance(state)
+            finished.append(result)
+        return finished
 
-    def _enhance(self, state: StreamState, following: Tensor) -> tuple[Frame, RecurrentState]:
-        assert state.waiting is not None
-        network, current = self._network, state.waiting.image[None]
-        previous = current if state.previous is None else state.previous
-        flows = network.flow(torch.cat((current, current)), torch.cat((previous, following)))[None]
-        base, first = network.bicubic(current), network.fuse(previous, current, following, flows)
+    def _enhance(self, state: StreamState) -> tuple[Frame, StreamState]:
+        """The first frame that is not done yet, and the state without the frames that nothing needs any more."""
+        network, window, here = self._network, state.window, state.done
+        current = window[here].frame.image[None]
+
+        def near(offset: int) -> Known:
+            return window[min(max(here + offset, 0), len(window) - 1)]
+
+        lookahead = self._info.lookahead
+        flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
+        first = network.fuse([near(k).frame.image[None] for k in range(-lookahead, lookahead + 1)], flows)
         recurrent = network.init_state(current) if state.recurrent is None else state.recurrent
-        _, recurrent = network.refine(base, first, flows[:, 0], recurrent)
-        return state.waiting.with_image(recurrent.result[0]), recurrent
+        picture, recurrent = network.refine(network.bicubic(current), first, flows, recurrent)
+        drop = max(0, here + 1 - self._keep)
+        # The state's picture is in 0..1 already; who has none keeps no result.
+        result = window[here].frame.with_image(recurrent.results[0][0] if recurrent.results else picture[0].clamp(0, 1))
+        return result, StreamState(window[drop:], here + 1 - drop, recurrent)

@@ -96,6 +96,11 @@ class TiledEngine:
         return self._inner.info
 
     @property
+    def inner(self) -> Engine:
+        """The engine that computes the tiles."""
+        return self._inner
+
+    @property
     def tile(self) -> int | None:
         """The tile that new videos start with: the given one, or the last one that memory allowed."""
         return self._tile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from vidsr.errors import ModelError
 from vidsr.nets.secnet import SECNet, SECNetConfig
@@ -11,12 +12,21 @@ from vidsr.nets.secnet import SECNet, SECNetConfig
 ARCHITECTURES = {"secnet": (SECNetConfig, SECNet)}
 
 
-def build(architecture: str, arguments: Mapping[str, int]) -> SECNet:
-    """A network with fresh weights; raises ModelError for an unknown architecture or argument."""
+def build(architecture: str, arguments: Mapping[str, Any]) -> SECNet:
+    """A network with fresh weights; raises ModelError for an unknown architecture or argument, or impossible sizes."""
     if architecture not in ARCHITECTURES:
         raise ModelError(f"unknown architecture '{architecture}'; known are {', '.join(sorted(ARCHITECTURES))}")
     config_class, network_class = ARCHITECTURES[architecture]
-    known = {field.name for field in dataclasses.fields(config_class)}
-    if unknown := sorted(set(arguments) - known):
-        raise ModelError(f"the architecture '{architecture}' has no argument '{unknown[0]}'")
-    return network_class(config_class(**arguments))
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    values: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name not in fields:
+            raise ModelError(f"the architecture '{architecture}' has no argument '{name}'")
+        value = tuple(value) if isinstance(value, list) else value
+        if type(value) is not type(fields[name].default):
+            raise ModelError(f"the architecture '{architecture}' cannot have {value!r} as '{name}'")
+        values[name] = value
+    try:
+        return network_class(config_class(**values))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ModelError(f"the architecture '{architecture}' with these sizes makes no network: {error}") from error

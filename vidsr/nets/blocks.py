@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEAKY_SLOPE = 0.1
+ATTENTION_REDUCTION = 4
 
 
-def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, or divides it by `stride`."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
 
 
 def start_near_zero(conv: nn.Conv2d) -> None:
@@ -32,26 +33,51 @@ def leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
 
-class ResidualBlock(nn.Module):
-    """Convolution, ReLU, convolution, plus the input (SECNet, Fig. 2 (d), without the attention branch)."""
+class SpatialAttention(nn.Module):
+    """Self-learned spatial attention (SECNet, II-C4): two convolutions and one ReLU make a map that weighs each pixel.
+
+    The paper leaves kernels, widths and the last function open. Ours: 1x1 to a quarter of the channels, 3x3 to one,
+    sigmoid; it starts almost open, so that weights trained without attention can be continued with it.
+    """
 
     def __init__(self, channels: int) -> None:
-        """`channels` in and out."""
+        """`channels` of the features that are weighed."""
+        super().__init__()
+        hidden = max(1, channels // ATTENTION_REDUCTION)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = conv3x3(hidden, 1)
+        start_near_zero(self.excite)
+        assert self.excite.bias is not None
+        nn.init.constant_(self.excite.bias, 3.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x C x H x W to the map B x 1 x H x W in 0..1."""
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(x), inplace=True)))
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, ReLU, convolution, plus the input (SECNet, Fig. 2 (d)); with or without the attention branch."""
+
+    def __init__(self, channels: int, attention: bool = False) -> None:
+        """`channels` in and out; `attention` weighs the residual before it is added."""
         super().__init__()
         self.conv1 = conv3x3(channels, channels)
         self.conv2 = conv3x3(channels, channels)
+        self.attention = SpatialAttention(channels) if attention else None
 
     def forward(self, x: Tensor) -> Tensor:
         """B x C x H x W to the same shape."""
-        out: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
-        return out
+        residual: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
+        if self.attention is not None:
+            residual = residual * self.attention(residual)
+        return residual.add_(x)
 
 
 class ConvLSTMCell(nn.Module):
     """ConvLSTM with 3x3 kernels (SECNet, equation (5) and the six steps below it); all gates in one convolution."""
 
     def __init__(self, input_channels: int, hidden_channels: int) -> None:
-        """Gate order in the weights: input, forget, candidate, output."""
+        """Gate order in the weights: input, forget, candidate, output; input channels before hidden ones."""
         super().__init__()
         self.hidden_channels = hidden_channels
         self.gates = conv3x3(input_channels + hidden_channels, 4 * hidden_channels)
@@ -61,13 +87,39 @@ class ConvLSTMCell(nn.Module):
 
         The cell is kept in float32: it is summed over the whole film.
         """
-        stacked = torch.cat((x, hidden.to(x.dtype)), dim=1)
-        gates = run(self.gates, stacked)
+        return self.step(run(self.gates, torch.cat((x, hidden.to(x.dtype)), dim=1)), cell)
+
+    def project(self, x: Tensor, first: int, bias: bool) -> Tensor:
+        """What the channels `first` and following of [input, hidden state] add to the gates: B x 4 hidden x H x W.
+
+        The gates are a sum over channels, so what is known of some of them needs computing only once.
+        """
+        weight = self.gates.weight[:, first : first + x.shape[1]]
+        return F.conv2d(x.to(weight.dtype), weight, self.gates.bias if bias else None, padding=1)
+
+    @staticmethod
+    def step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Steps 1 to 6 from the summed gates; `cell` None stands for 0. Returns the new hidden state and cell."""
         # One sigmoid over all channels, for slices of a channels-last tensor take 4 times as long; g does not need it.
         i, f, _, o = torch.sigmoid(gates).chunk(4, dim=1)
         g = gates.chunk(4, dim=1)[2]
-        cell = f * cell + i * torch.tanh(g)
+        cell = i * torch.tanh(g) if cell is None else f * cell + i * torch.tanh(g)
         return o * torch.tanh(cell), cell.float()
+
+
+def fold(picture: Tensor, scale: int) -> Tensor:
+    """`pixel_unshuffle` that gives channels last, the layout in which convolutions are quickest."""
+    batch, channels, height, width = picture.shape
+    height, width = height // scale, width // scale
+    phases = picture.reshape(batch, channels, height, scale, width, scale).permute(0, 2, 4, 1, 3, 5)
+    return phases.reshape(batch, height, width, channels * scale**2).permute(0, 3, 1, 2)
+
+
+def unfold(folded: Tensor, scale: int) -> Tensor:
+    """`pixel_shuffle` to a picture plane by plane whatever the layout of `folded`: warping wants that."""
+    batch, channels, height, width = folded.shape
+    phases = folded.reshape(batch, channels // scale**2, scale, scale, height, width).permute(0, 1, 4, 2, 5, 3)
+    return phases.reshape(batch, channels // scale**2, height * scale, width * scale)
 
 
 class BicubicPhases(nn.Module):
@@ -93,6 +145,6 @@ class BicubicPhases(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w float32, in the channel order of pixel_shuffle."""
-        padded = F.pad(image.float(), (2, 2, 2, 2), mode="replicate")
+        padded = F.pad(image.float(), (2, 2, 2, 2), mode="replicate").contiguous(memory_format=torch.channels_last)
         with torch.autocast(image.device.type, enabled=False):
             return F.conv2d(padded, self.kernel.float(), groups=3)

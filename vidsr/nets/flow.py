@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,19 @@ from torch import Tensor, nn
 
 from vidsr.nets.blocks import conv3x3, leaky_relu, run, start_near_zero
 from vidsr.nets.warp import enlarge_flow, warp
+
+
+class Pyramid(NamedTuple):
+    """A frame reduced by 2, 4, 8, ...: B x 3 x h/2 x w/2 and so on; `size` is (h, w) of the frame itself."""
+
+    levels: tuple[Tensor, ...]
+    size: tuple[int, int]
+
+
+def stack_pyramids(pyramids: Sequence[Pyramid]) -> Pyramid:
+    """Several pyramids of frames of one size as one batch."""
+    levels = zip(*(pyramid.levels for pyramid in pyramids), strict=True)
+    return Pyramid(tuple(torch.cat(level) for level in levels), pyramids[0].size)
 
 
 class FlowLevel(nn.Module):
@@ -44,17 +59,22 @@ class FlowNet(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList(FlowLevel(width, depth) for _ in range(levels))
 
-    def forward(self, target: Tensor, source: Tensor) -> Tensor:
-        """Images B x 3 x h x w in 0..1; returns F(target to source), B x 2 x h x w float32, in pixels, x first."""
-        height, width = target.shape[-2:]
+    def pyramid(self, image: Tensor) -> Pyramid:
+        """The reduced pictures of B x 3 x h x w in 0..1; a frame's pyramid serves all its fields."""
+        height, width = image.shape[-2:]
         multiple = 2 ** len(self.levels)
-        pad = (0, -width % multiple, 0, -height % multiple)
-        targets, sources = [F.pad(target, pad, mode="replicate")], [F.pad(source, pad, mode="replicate")]
+        image = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        levels = []
         for _ in self.levels:
-            targets.append(F.avg_pool2d(targets[-1], 2))
-            sources.append(F.avg_pool2d(sources[-1], 2))
-        flow = torch.zeros_like(targets[-1][:, :2], dtype=torch.float32)
+            image = F.avg_pool2d(image, 2)
+            levels.append(image)
+        return Pyramid(tuple(levels), (height, width))
+
+    def forward(self, target: Pyramid, source: Pyramid) -> Tensor:
+        """The field from target to source, B x 2 x h x w float32, in pixels of the frame, x first."""
+        flow = torch.zeros_like(target.levels[-1][:, :2], dtype=torch.float32)
         for i, level in enumerate(self.levels):
-            flow = level(targets[-1 - i], sources[-1 - i], flow)
+            flow = level(target.levels[-1 - i], source.levels[-1 - i], flow)
             flow = enlarge_flow(flow, 2)
+        height, width = target.size
         return flow[:, :, :height, :width]

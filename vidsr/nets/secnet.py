@@ -1,14 +1,15 @@
 """SECNet: self-enhanced convolutional network for video super-resolution (Fang, Li, Han, Yu).
 
 Local fusion of a window of low-resolution frames gives a first result (section II-B); the recurrent module refines it
-with the warped previous result and a ConvLSTM (section II-C). Ours, where the paper is silent or a narrow network needs
-it, and marked below: both results are residuals to the bicubic enlargement; the high-resolution pictures are moved to
-low resolution by space-to-depth, so that the heavy layers run there; the ConvLSTM's state is warped along the motion;
-before the first frame the previous result is the bicubic enlargement instead of 0.
+with the warped past results and the encoded past features (section II-C). One set of classes serves the paper's network
+and the narrow ones. Ours, where the paper is silent: the first result is a residual to the bicubic enlargement. Ours,
+for narrow networks only (no `detail_widths`): pictures are folded to low resolution and stand as residuals to the
+bicubic enlargement, so that bf16 only ever holds small numbers, and missing past results are that enlargement, not 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,36 +17,66 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.blocks import BicubicPhases, ConvLSTMCell, ResidualBlock, conv3x3, leaky_relu, run, start_near_zero
-from vidsr.nets.flow import FlowNet
+from vidsr.nets.blocks import BicubicPhases, fold, unfold
+from vidsr.nets.encoding import Memory, Strategy
+from vidsr.nets.flow import FlowNet, Pyramid, stack_pyramids
+from vidsr.nets.fusion import LocalFusion, RecurrentFusion
 from vidsr.nets.warp import enlarge_flow, warp
 
 
 @dataclass(frozen=True, slots=True)
 class SECNetConfig:
-    """The sizes of the parts. The window is t - 1, t, t + 1 (T1 = 1) and one past result is used (T2 = 1)."""
+    """The sizes of the parts; the defaults are those of secnet-fast, models/recipes/secnet.toml holds the paper's.
+
+    t1 neighbours on each side make the window, t2 past results and t3 past features are used (T1 to T3 of the paper;
+    t3 only with a bidirectional encoding). `local_fusion` off is ERFFNet, `recurrent_fusion` off LFFNet (III-A).
+    """
 
     scale: int = 4
+    t1: int = 1
+    t2: int = 1
+    t3: int = 0
     flow_width: int = 24
     flow_depth: int = 5
     flow_levels: int = 3
+    local_fusion: bool = True
     fusion_width: int = 32
     fusion_blocks: int = 3
+    fusion_tail: int = 0
+    recurrent_fusion: bool = True
     recurrent_width: int = 32
+    detail_widths: tuple[int, ...] = ()
     encoder_blocks: int = 1
     decoder_blocks: int = 4
+    encoding: Strategy = "one-way"
+    aligned: bool = True
+    attention: bool = False
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The frames that motion is estimated to, as seen from t: -1, -2, ..., then +1, +2, ..."""
+        back = max(self.t1 if self.local_fusion else 0, self.t2 if self.recurrent_fusion else 0)
+        forth = self.t1 if self.local_fusion else 0
+        return (*range(-1, -1 - back, -1), *range(1, 1 + forth))
+
+    @property
+    def lookahead(self) -> int:
+        """How many later frames a result needs."""
+        return self.t1 if self.local_fusion else 0
 
 
 class RecurrentState(NamedTuple):
-    """What one frame hands to the next: its result B x 3 x H x W in 0..1, hidden state and cell B x C x h x w."""
+    """What a frame hands on: the last T2 results B x 3 x H x W in 0..1, latest first, and the encoding's memory."""
 
-    result: Tensor
-    hidden: Tensor
-    cell: Tensor
+    results: tuple[Tensor, ...]
+    memory: Memory
 
 
 class ClipOutput(NamedTuple):
-    """A clip's results B x T x 3 x H x W, first results alike, motion fields B x T x 2 (to t-1, to t+1) x 2 x h x w."""
+    """A clip's results B x T x 3 x H x W, first results alike, and motion fields B x T x K x 2 x h x w.
+
+    The K fields of a frame are those of `SECNetConfig.offsets`.
+    """
 
     results: Tensor
     firsts: Tensor
@@ -53,110 +84,143 @@ class ClipOutput(NamedTuple):
     state: RecurrentState
 
 
-class LocalFusion(nn.Module):
-    """Fuses the aligned frames of the window into the first result, as a residual to the bicubic enlargement."""
-
-    def __init__(self, config: SECNetConfig) -> None:
-        """Widths and depth from `config`."""
-        super().__init__()
-        width = config.fusion_width
-        self.head = conv3x3(9, width)
-        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(config.fusion_blocks)))
-        self.out = conv3x3(width, 3 * config.scale**2)
-
-    def forward(self, previous: Tensor, current: Tensor, following: Tensor) -> Tensor:
-        """Three aligned frames B x 3 x h x w in 0..1; returns the residual before the pixel shuffle."""
-        x = torch.cat((previous, current, following), dim=1) - 0.5
-        return run(self.out, self.body(leaky_relu(run(self.head, x))))
-
-
-class RecurrentFusion(nn.Module):
-    """Refines the first result with the past: encoder, ConvLSTM, decoder, all at low resolution (section II-C)."""
-
-    def __init__(self, config: SECNetConfig) -> None:
-        """Widths and depth from `config`."""
-        super().__init__()
-        width, folded = config.recurrent_width, 3 * config.scale**2
-        self.head = conv3x3(2 * folded, width)
-        self.encoder = nn.Sequential(*(ResidualBlock(width) for _ in range(config.encoder_blocks)))
-        self.lstm = ConvLSTMCell(width, width)
-        self.decoder = nn.Sequential(*(ResidualBlock(width) for _ in range(config.decoder_blocks)))
-        self.out = conv3x3(width, folded)
-
-    def forward(self, first: Tensor, past: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First result and warped past result, both as folded residuals to the bicubic enlargement; the aligned state.
-
-        Returns the correction of the first result before the pixel shuffle, the new hidden state and the new cell.
-        """
-        encoded = self.encoder(leaky_relu(run(self.head, torch.cat((first, past.to(first.dtype)), dim=1))))
-        hidden, cell = self.lstm(encoded, hidden, cell)
-        # The paper decodes H alone; with no high-resolution skip connections the encoder's feature is added to it.
-        return run(self.out, self.decoder(encoded + hidden.to(encoded.dtype))), hidden, cell
-
-
 class SECNet(nn.Module):
-    """The whole network. `forward` runs a clip (training); `flow`, `fuse` and `refine` are what a stream needs."""
+    """The whole network. `forward` runs a clip (training); a stream calls `motion`, `fuse` and `refine` by itself."""
 
     def __init__(self, config: SECNetConfig) -> None:
-        """Parts sized by `config`; the last layers start small, so that training starts at the bicubic enlargement."""
+        """Parts sized by `config`. Raises ValueError for a configuration that makes no network."""
         super().__init__()
+        _check(config)
         self.config = config
         self.flow = FlowNet(config.flow_width, config.flow_depth, config.flow_levels)
-        self.fusion = LocalFusion(config)
-        self.recurrent = RecurrentFusion(config)
+        self.fusion = self.recurrent = None
+        if config.local_fusion:
+            self.fusion = LocalFusion(
+                1 + 2 * config.t1, config.fusion_width, config.fusion_blocks, config.fusion_tail, config.scale,
+                config.attention,
+            )  # fmt: skip
+        if config.recurrent_fusion:
+            self.recurrent = RecurrentFusion(
+                1 + config.t2, config.recurrent_width, config.detail_widths, config.encoder_blocks,
+                config.decoder_blocks, config.encoding, config.t3, config.aligned, config.attention, config.scale,
+            )  # fmt: skip
         self.bicubic = BicubicPhases(config.scale)
-        for out in (self.fusion.out, self.recurrent.out):
-            start_near_zero(out)
 
     def init_state(self, current: Tensor) -> RecurrentState:
-        """The state before the first frame `current` (B x 3 x h x w): its bicubic enlargement, a ConvLSTM at rest."""
-        batch, _, height, width = current.shape
-        zeros = current.new_zeros(batch, self.config.recurrent_width, height, width, dtype=torch.float32)
+        """The state before the first frame `current` (B x 3 x h x w): no feature seen, T2 missing results.
+
+        A missing result is 0 (Algorithm 4, line 7); in a narrow network the bicubic enlargement of `current`.
+        """
+        if self.recurrent is None:
+            return RecurrentState((), ())
         result = F.pixel_shuffle(self.bicubic(current), self.config.scale).clamp(0, 1)
-        return RecurrentState(result, zeros, zeros.clone())
+        if self.config.detail_widths:
+            result = torch.zeros_like(result)
+        return RecurrentState((result,) * self.config.t2, self.recurrent.encoding.start(current))
 
-    def fuse(self, previous: Tensor, current: Tensor, following: Tensor, flows: Tensor) -> Tensor:
-        """The first result as a folded residual. `flows`: B x 2 (to previous, to following) x 2 x h x w."""
+    def motion(self, target: Pyramid, sources: Sequence[Pyramid]) -> Tensor:
+        """The fields from one frame to each of `sources` (in the order of `offsets`): B x K x 2 x h x w."""
+        flows = self.flow(stack_pyramids([target] * len(sources)), stack_pyramids(sources))
+        return torch.stack(flows.chunk(len(sources)), dim=1)
+
+    def fuse(self, window: Sequence[Tensor], flows: Tensor) -> Tensor:
+        """The first result as a folded residual to the bicubic enlargement: B x (3 * scale^2) x h x w.
+
+        `window`: the frames t - T1 to t + T1, B x 3 x h x w each in 0..1; `flows` as `motion` gives them.
+        """
+        if self.fusion is None:  # ERFFNet starts from the bicubic enlargement
+            batch, _, height, width = window[0].shape
+            return window[0].new_zeros(batch, 3 * self.config.scale**2, height, width)
+        t1, offsets = self.config.t1, self.config.offsets
+        around = [offset for offset in range(-t1, t1 + 1) if offset]
         # Bicubic, because linear interpolation would wipe out the aliasing that the fusion lives on.
-        aligned_previous = warp(previous, flows[:, 0], "bicubic")
-        aligned_following = warp(following, flows[:, 1], "bicubic")
-        first: Tensor = self.fusion(aligned_previous, current, aligned_following)
-        return first
+        moved = warp(
+            torch.cat([window[t1 + offset] for offset in around]),
+            torch.cat([flows[:, offsets.index(offset)] for offset in around]),
+            "bicubic",
+        ).chunk(len(around))
+        residual: Tensor = self.fusion(torch.cat((*moved[:t1], window[t1].float(), *moved[t1:]), dim=1))
+        return residual
 
-    def refine(self, base: Tensor, first: Tensor, flow: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def refine(
+        self, base: Tensor, first: Tensor, flows: Tensor, state: RecurrentState
+    ) -> tuple[Tensor, RecurrentState]:
         """The final result B x 3 x H x W float32 (not clamped) and the state for the next frame.
 
-        `base`: the folded bicubic enlargement; `first`: the folded residual of `fuse`; `flow`: B x 2 x h x w to the
-        previous frame; `state`: as the previous frame left it.
+        `base`: the folded bicubic enlargement; `first`: the folded residual of `fuse`; `flows` as `motion` gives them;
+        `state`: as the previous frame left it. No gradient reaches the motion (III-A).
         """
-        scale, flow = self.config.scale, flow.detach()
-        past = F.pixel_unshuffle(warp(state.result, enlarge_flow(flow, scale)), scale) - base
-        hidden, cell = warp(torch.cat((state.hidden, state.cell), dim=1), flow).chunk(2, dim=1)
-        correction, hidden, cell = self.recurrent(first, past, hidden, cell)
-        result = F.pixel_shuffle(base + first.float() + correction.float(), scale)
-        return result, RecurrentState(result.clamp(0, 1), hidden.float(), cell)
+        scale, flows = self.config.scale, flows.detach()
+        if self.recurrent is None:
+            return F.pixel_shuffle(base + first.float(), scale), state
+        past = [warp(result, enlarge_flow(flows[:, k], scale)) for k, result in enumerate(state.results)]
+        if self.config.detail_widths:
+            initial = F.pixel_shuffle(base + first.float(), scale)
+            correction, memory = self.recurrent(torch.cat((initial, *past), dim=1), state.memory, flows[:, 0])
+            result = initial + correction.float()
+        else:
+            folded = [fold(picture, scale).sub_(base).to(first.dtype) for picture in past]
+            correction, memory = self.recurrent(torch.cat((first, *folded), dim=1), state.memory, flows[:, 0])
+            result = unfold((base + first).add_(correction), scale)
+        return result, RecurrentState((result.clamp(0, 1), *state.results)[: self.config.t2], memory)
 
-    def forward(self, clip: Tensor, state: RecurrentState | None = None, before: Tensor | None = None) -> ClipOutput:
+    def forward(
+        self,
+        clip: Tensor,
+        state: RecurrentState | None = None,
+        before: Tensor | None = None,
+        local_only: bool = False,
+    ) -> ClipOutput:
         """A clip B x T x 3 x h x w in 0..1; the window is clamped at both ends (Algorithm 4, line 3).
 
-        `state` and `before` (B x 3 x h x w, the frame before the first one) continue an earlier clip.
+        `state` and `before` (B x P x 3 x h x w, the frames before the first one, oldest first) continue an earlier
+        clip.
+        `local_only` leaves the recurrent module out (its pretraining is that of the local fusion): results are firsts.
         """
         batch, length = clip.shape[:2]
-        earlier = clip[:, :1] if before is None else before[:, None]
-        previous = torch.cat((earlier, clip[:, :-1]), dim=1).flatten(0, 1)
-        following = torch.cat((clip[:, 1:], clip[:, -1:]), dim=1).flatten(0, 1)
-        current = clip.flatten(0, 1)
-        flows = self.flow(current.repeat(2, 1, 1, 1), torch.cat((previous, following)))
-        flows = torch.stack(flows.chunk(2), dim=1)
-        first = self.fuse(previous, current, following, flows)
+        earlier = clip[:, :0] if before is None else before
+        frames = torch.cat((earlier, clip), dim=1)
+        here = torch.arange(earlier.shape[1], frames.shape[1], device=clip.device)
+
+        def shifted(offset: int) -> Tensor:
+            return frames[:, (here + offset).clamp(0, frames.shape[1] - 1)].flatten(0, 1)
+
+        config, current = self.config, clip.flatten(0, 1)
+        flows = self.motion(self.flow.pyramid(current), [self.flow.pyramid(shifted(k)) for k in config.offsets])
+        first = self.fuse([shifted(k) for k in range(-config.lookahead, config.lookahead + 1)], flows)
         base = self.bicubic(current)
         folded_first = first.view(batch, length, *first.shape[1:])
         folded_base = base.view(batch, length, *base.shape[1:])
         per_frame = flows.view(batch, length, *flows.shape[1:])
+        firsts = F.pixel_shuffle(folded_base + folded_first.float(), config.scale)
         state = self.init_state(clip[:, 0]) if state is None else state
+        if local_only:
+            return ClipOutput(firsts, firsts, per_frame, state)
         results = []
         for t in range(length):
-            result, state = self.refine(folded_base[:, t], folded_first[:, t], per_frame[:, t, 0], state)
+            result, state = self.refine(folded_base[:, t], folded_first[:, t], per_frame[:, t], state)
             results.append(result)
-        firsts = F.pixel_shuffle(folded_base + folded_first.float(), self.config.scale)
         return ClipOutput(torch.stack(results, dim=1), firsts, per_frame, state)
+
+
+def _check(config: SECNetConfig) -> None:
+    sizes = (config.scale, config.flow_width, config.flow_levels, config.fusion_width, config.recurrent_width)
+    blocks = (config.fusion_blocks, config.fusion_tail, config.encoder_blocks, config.decoder_blocks)
+    demands = {
+        "scale, widths and flow_levels are 1 or more": min(*sizes, *config.detail_widths) >= 1,
+        "flow_depth is 2 or more": config.flow_depth >= 2,
+        "blocks and fusion_tail cannot be negative": min(blocks) >= 0,
+        "local_fusion and recurrent_fusion cannot both be off": config.local_fusion or config.recurrent_fusion,
+        "a window needs t1 of 1 or more": config.t1 >= 1 or not config.local_fusion,
+        "without local_fusion, t2 is 1 or more: nothing else gives motion": config.t2 >= 1 or config.local_fusion,
+        "t2 and t3 cannot be negative": min(config.t2, config.t3) >= 0,
+        "detail_widths are two (scale 4 is two halvings) or none": len(config.detail_widths) in (0, 2),
+        "detail_widths need scale 4": not config.detail_widths or config.scale == 4,
+        "encoding is one-way, cascaded or fused": config.encoding in ("one-way", "cascaded", "fused"),
+        "t3 belongs to the bidirectional encodings": (config.t3 > 0) == (config.encoding != "one-way"),
+        "only the one-way encoding can be aligned": not config.aligned or config.encoding == "one-way",
+        "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
+    }
+    for demand, met in demands.items():
+        if not met:
+            raise ValueError(demand)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -18,15 +19,60 @@ def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bi
     """
     height, width = image.shape[-2:]
     flow = flow.float()
-    x = torch.arange(width, device=flow.device, dtype=torch.float32)
-    y = torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
-    # Pixel centres, which grid_sample wants in -1..1 over the whole width and height.
-    grid_x = (flow[:, 0] + x) * (2.0 / width) + (1.0 / width - 1.0)
-    grid_y = (flow[:, 1] + y) * (2.0 / height) + (1.0 / height - 1.0)
-    grid = torch.stack((grid_x, grid_y), dim=-1)
+    # Pixel centres, which grid_sample wants in -1..1 over the whole width and height. The two planes stay apart in
+    # memory: interleaving them took as long as the sampling.
+    x = torch.arange(width, device=flow.device, dtype=torch.float32) * (2.0 / width) + (1.0 / width - 1.0)
+    y = torch.arange(height, device=flow.device, dtype=torch.float32) * (2.0 / height) + (1.0 / height - 1.0)
+    planes = (
+        torch.add(x, flow[:, :1], alpha=2.0 / width),
+        torch.add(y[:, None], flow[:, 1:], alpha=2.0 / height),
+    )
+    grid = torch.cat(planes, dim=1).permute(0, 2, 3, 1)
     return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def warp_features(features: Sequence[Tensor], flow: Tensor) -> list[Tensor]:
+    """`warp` (bilinear) for several tensors of many channels along one field, each in the type that it has.
+
+    On a CPU, where nothing is to be learnt, by rows: 3.6 instead of 10.4 ms for 64 channels of 320x180, and the result
+    is channels last, as convolutions want it.
+    """
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (flow, *features))
+    if flow.device.type != "cpu" or learns:
+        stacked = warp(torch.cat([feature.float() for feature in features], dim=1), flow)
+        parts = torch.split(stacked, [feature.shape[1] for feature in features], dim=1)
+        return [part.to(feature.dtype) for part, feature in zip(parts, features, strict=True)]
+    rows, shares = _rows_and_shares(flow.float())
+    warped = []
+    for feature in features:
+        batch, channels, height, width = feature.shape
+        table = feature.permute(0, 2, 3, 1).reshape(-1, channels)
+        values = F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares.to(table.dtype))
+        warped.append(values.view(batch, height, width, channels).permute(0, 3, 1, 2))
+    return warped
+
+
+def _rows_and_shares(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """The four pixels that each displaced pixel lies between, as rows of a table B H W x C, and their weights."""
+    batch, _, height, width = flow.shape
+    flow = flow.nan_to_num()  # no row has such a number; what comes of it is found out elsewhere, as with `warp`
+    x = (flow[:, 0] + torch.arange(width)).clamp_(0, width - 1)
+    y = (flow[:, 1] + torch.arange(height)[:, None]).clamp_(0, height - 1)
+    left, top = x.floor(), y.floor()
+    right_share, lower_share = x.sub_(left), y.sub_(top)
+    x0 = left.int()
+    y0 = (top.int() + height * torch.arange(batch, dtype=torch.int32)[:, None, None]) * width
+    x1 = (x0 + 1).clamp_(max=width - 1)
+    y1 = y0 + width * (top < height - 1)
+    rows = torch.stack((y0 + x0, y0 + x1, y1 + x0, y1 + x1), dim=-1)
+    upper_share, left_share = 1 - lower_share, 1 - right_share
+    shares = torch.stack(
+        (upper_share * left_share, upper_share * right_share, lower_share * left_share, lower_share * right_share),
+        dim=-1,
+    )
+    return rows.view(-1, 4), shares.view(-1, 4)
 
 
 def enlarge_flow(flow: Tensor, factor: int) -> Tensor:
     """Bilinear enlargement of a motion field, its displacements scaled along (SECNet, Algorithm 4, line 8)."""
-    return F.interpolate(flow.float(), scale_factor=float(factor), mode="bilinear", align_corners=False) * factor
+    return F.interpolate(flow.float() * factor, scale_factor=float(factor), mode="bilinear", align_corners=False)

@@ -16,10 +16,11 @@ from torch.utils.data import Dataset
 
 from vidsr.errors import InputError
 from vidsr.train.degrade import H264Roundtrip, degrade_random
-from vidsr.train.footage import Item, Kind, cached_frames
+from vidsr.train.footage import CLIPS, Item, Kind, cached_frames
 from vidsr.train.recipe import Recipe
 
 Frames = NDArray[np.uint8]
+KINDS: tuple[Kind, ...] = ("faces", "general", "still", "face_still")
 
 
 class Batch(NamedTuple):
@@ -40,7 +41,7 @@ class Batches(Dataset[Batch]):
         """
         self.recipe, self.cache, self.h264 = recipe, cache, h264
         self.by_source: dict[Kind, list[list[Item]]] = {}
-        for kind in ("faces", "general", "still"):
+        for kind in KINDS:
             groups: dict[str, list[Item]] = defaultdict(list)
             for item in items:
                 if item.kind == kind:
@@ -72,16 +73,16 @@ class Batches(Dataset[Batch]):
     def _clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data
         shares = self._shares()
-        kind: Kind = ("faces", "general", "still")[generator.choice(3, p=shares / shares.sum())]
+        kind = KINDS[generator.choice(len(KINDS), p=shares / shares.sum())]
         frames = self._pick(kind, generator)
         if kind == "still" and generator.random() < data.text_share:
             frames = _write_text(frames[0], generator)[None]
-        if kind == "still" and generator.random() < 0.5:
+        if kind not in CLIPS and generator.random() < 0.5:
             frames = _shrink(frames, data.crop, generator)
         if generator.random() < data.frozen_share:
             frames = np.repeat(frames[int(generator.integers(len(frames)))][None], length, axis=0)
             clip = _best(frames, _still_path(length, 0.0, generator), data.crop, 3, generator)
-        elif kind == "still":
+        elif kind not in CLIPS:
             candidates = 3 if generator.random() < data.texture_choice_share else 1
             clip = _best(frames, _still_path(length, data.max_still_speed, generator), data.crop, candidates, generator)
         else:
@@ -89,12 +90,12 @@ class Batches(Dataset[Batch]):
             order = _time_order(len(frames), length, longest, generator)
             candidates = 3 if generator.random() < data.texture_choice_share else 1
             clip = _best(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
-        return _flip(clip, generator)
+        return _flip(clip, data.upright, generator)
 
     def _shares(self) -> NDArray[np.float64]:
         data = self.recipe.data
-        shares = np.array([data.share_faces, data.share_general, data.share_stills], np.float64)
-        available = np.array([bool(self.by_source[kind]) for kind in ("faces", "general", "still")])
+        shares = [data.share_faces, data.share_general, data.share_stills, data.share_face_stills]
+        available = [bool(self.by_source[kind]) for kind in KINDS]
         return np.where(available, shares, 0)
 
     def _pick(self, kind: Kind, generator: np.random.Generator) -> Frames:
@@ -183,9 +184,11 @@ def _write_text(picture: Frames, generator: np.random.Generator) -> Frames:
     return canvas
 
 
-def _flip(clip: Frames, generator: np.random.Generator) -> Frames:
+def _flip(clip: Frames, upright: bool, generator: np.random.Generator) -> Frames:
     if generator.random() < 0.5:
         clip = clip[:, :, ::-1]
+    if upright:
+        return np.ascontiguousarray(clip)
     if generator.random() < 0.5:
         clip = clip[:, ::-1]
     if generator.random() < 0.5:

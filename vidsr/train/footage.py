@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,8 @@ from vidsr.filetypes import VIDEO_SUFFIXES
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # A clip is held decoded, in memory once and then on disk: 2 GiB are 345 frames of 1080p.
 MAX_CLIP_BYTES = 2**31
-Kind = Literal["faces", "general", "still"]
+Kind = Literal["faces", "general", "still", "face_still"]
+CLIPS: tuple[Kind, ...] = ("faces", "general")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,9 @@ def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
     index = folder / "index.json"
     items: list[Item] = []
     if index.is_file():
-        kinds: dict[str, Kind] = {"face": "faces", "general": "general", "still": "still", "face_still": "still"}
+        kinds: dict[str, Kind] = {
+            "face": "faces", "general": "general", "still": "still", "face_still": "face_still",
+        }  # fmt: skip
         try:
             for entry in json.loads(index.read_text(encoding="utf-8")):
                 path, kind = folder / entry["path"], kinds.get(entry["kind"])
@@ -62,18 +66,18 @@ def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
                 items.append(Item(path, "general", str(path), "user"))
             elif suffix in IMAGE_SUFFIXES:
                 items.append(Item(path, "still", str(path), "user"))
-    if not any(item.kind != "still" for item in items):
+    if not any(item.kind in CLIPS for item in items):
         raise InputError(f"no training clip found below {folder}")
     return sorted(items, key=lambda item: item.path)
 
 
-def split_holdout(items: list[Item], count: int) -> tuple[list[Item], list[Item]]:
-    """Training items and `count` clips for validation (half faces, half general), of films that training never sees."""
+def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) -> tuple[list[Item], list[Item]]:
+    """Training items, and `count` validation clips (as many of each of `kinds`) of films that training never sees."""
     held: list[Item] = []
-    for kind in ("faces", "general"):
+    for kind in kinds:
         first_of_source = {item.source: item for item in reversed(items) if item.kind == kind}
         ranked = sorted(first_of_source.values(), key=lambda item: hashlib.sha256(item.source.encode()).digest())
-        held += ranked[: count // 2]
+        held += ranked[: count // len(kinds)]
     sources = {item.source for item in held}
     return [item for item in items if item.source not in sources], held
 
@@ -110,7 +114,7 @@ def cached_frames(item: Item, cache: Path) -> NDArray[np.uint8]:
     key = hashlib.sha256(f"{item.path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     target = cache / f"{key}.npy"
     if not target.is_file():
-        frames = read_still(item.path)[None] if item.kind == "still" else read_clip(item.path)
+        frames = read_clip(item.path) if item.kind in CLIPS else read_still(item.path)[None]
         temporary = cache / f".{key}-{uuid.uuid4().hex}.npy"
         try:
             cache.mkdir(parents=True, exist_ok=True)

@@ -14,21 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vidsr.errors import DeviceError, InputError, ModelError, OutputError
+from vidsr.errors import DeviceError, InputError, OutputError, UsageError
 from vidsr.nets import build
 from vidsr.nets.secnet import SECNet
 from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.data import Batch, Batches
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, to_8_bits
-from vidsr.train.footage import Item, cached_frames, find_footage, split_holdout
+from vidsr.train.footage import CLIPS, Item, cached_frames, find_footage, split_holdout
 from vidsr.train.losses import secnet_losses
 from vidsr.train.metrics import decibels
 from vidsr.train.recipe import Recipe
+from vidsr.train.start import start_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +50,30 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it is there.
 
     Writes last.pt, best.pt (averaged weights with the best validation PSNR; only if clips are held out) and log.jsonl
-    into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe.
+    into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if
+    the recipe's clips are too short for its window.
     """
     settings, device = recipe.optimisation, _device(options.device)
     _make_folder(options.output)
     torch.manual_seed(recipe.seed)
+    network = build(recipe.architecture, recipe.network).to(device)
+    reach = max(map(abs, network.config.offsets))
+    if recipe.data.frames <= reach:
+        raise UsageError(
+            f"the recipe '{recipe.name}' trains on {recipe.data.frames} frames; motion over {reach} frames needs more"
+        )
     items = find_footage(options.data, recipe.data.licence_classes)
-    items, held = split_holdout(items, recipe.data.holdout_clips)
+    shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
+    judged = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
+    items, held = split_holdout(items, recipe.data.holdout_clips, judged)
     cache = options.output.parent / "frames"
     batches = Batches(recipe, items, cache, _h264(recipe))
     validation = [_validation_clip(item, cache) for item in held]
 
     last_path, log_path = options.output / "last.pt", options.output / "log.jsonl"
-    network = build(recipe.architecture, recipe.network).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
     if options.init_from is not None and not last_path.is_file():
-        _initialise(network, options.init_from)
+        start_from(network, options.init_from)
     average = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
     step, best = 0, -math.inf
@@ -101,7 +108,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     for batch in loader:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
-        parts = train_step(network, batch, optimiser, recipe, device)
+        parts = train_step(network, batch, optimiser, recipe, device, step < settings.fusion_steps)
         step += 1
         _update_average(average, network, min(settings.ema_decay, (1 + step) / (10 + step)))
         for key, value in parts.items():
@@ -128,19 +135,28 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
 
 
 def train_step(
-    network: SECNet, batch: Batch, optimiser: torch.optim.Optimizer, recipe: Recipe, device: torch.device
+    network: SECNet,
+    batch: Batch,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    device: torch.device,
+    pretraining: bool = False,
 ) -> dict[str, float]:
-    """One step of Algorithm 4 on one batch, in bf16 autocast; returns the losses as numbers."""
+    """One step of Algorithm 4 on one batch, in bf16 autocast; returns the losses as numbers.
+
+    While `pretraining`, the local fusion and the motion learn alone.
+    """
     settings = recipe.optimisation
     low, truth = batch.low.to(device), batch.truth.to(device)
     state = before = None
     with torch.autocast(device.type, torch.bfloat16):
         if batch.burn_in:
-            with torch.no_grad():
-                state = network(low[:, : batch.burn_in]).state
-            before, low = low[:, batch.burn_in - 1], low[:, batch.burn_in :]
-        output = network(low, state, before)
-    losses = secnet_losses(output, low, truth, settings)
+            before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
+            if not pretraining:
+                with torch.no_grad():
+                    state = network(before).state
+        output = network(low, state, before, pretraining)
+    losses = secnet_losses(output, low, truth, network.config.offsets, settings, pretraining)
     optimiser.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
@@ -219,17 +235,6 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
-
-
-def _initialise(network: SECNet, path: Path) -> None:
-    try:
-        weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read the weights {path}: {error}") from error
-    try:
-        network.load_state_dict(weights)  # fp16 files are converted on the way
-    except RuntimeError as error:
-        raise ModelError(f"the weights in {path} do not fit the network of the recipe") from error
 
 
 @torch.no_grad()

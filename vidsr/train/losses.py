@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -34,23 +35,36 @@ def smoothness(flow: Tensor) -> Tensor:
     return vertical + horizontal
 
 
-def flow_loss(low: Tensor, flows: Tensor, alpha: float) -> Tensor:
+def flow_loss(low: Tensor, flows: Tensor, offsets: Sequence[int], alpha: float) -> Tensor:
     """Warping error of the neighbours plus `alpha` times smoothness; equation (3) is missing, this is the usual form.
 
-    `low` is B x T x 3 x h x w; `flows` B x T x 2 (to t-1, to t+1) x 2 x h x w. The ends have only one neighbour, so T
-    is at least 2.
+    `low` is B x T x 3 x h x w; `flows` B x T x K x 2 x h x w, field k of frame t points at frame t + `offsets`[k]. Near
+    the ends some neighbours are missing and not counted; T is above every offset.
     """
+    length = low.shape[1]
     errors = []
-    for direction, (target, source) in enumerate(((low[:, 1:], low[:, :-1]), (low[:, :-1], low[:, 1:]))):
-        flow = flows[:, 1:, 0] if direction == 0 else flows[:, :-1, 1]
-        warped = warp(source.flatten(0, 1), flow.flatten(0, 1))
-        errors.append((warped - target.flatten(0, 1)).abs().mean())
-    return sum(errors, torch.zeros(())) / 2 + alpha * smoothness(flows)
+    for k, offset in enumerate(offsets):
+        targets = slice(max(0, -offset), length - max(0, offset))
+        sources = slice(max(0, offset), length - max(0, -offset))
+        warped = warp(low[:, sources].flatten(0, 1), flows[:, targets, k].flatten(0, 1))
+        errors.append((warped - low[:, targets].flatten(0, 1)).abs().mean())
+    return sum(errors, torch.zeros(())) / len(errors) + alpha * smoothness(flows)
 
 
-def secnet_losses(output: ClipOutput, low: Tensor, truth: Tensor, config: OptimisationConfig) -> Losses:
-    """Equation (10): final result, first result (weight ours) and gamma times the flow loss."""
+def secnet_losses(
+    output: ClipOutput,
+    low: Tensor,
+    truth: Tensor,
+    offsets: Sequence[int],
+    config: OptimisationConfig,
+    pretraining: bool = False,
+) -> Losses:
+    """Equation (10): final result, first result and gamma times the flow loss; the first one's weight 1 is a setting.
+
+    While `pretraining` the local fusion (III-A) there is no final result, and the first one counts fully.
+    """
     final = reconstruction_loss(output.results, truth, config.charbonnier_epsilon)
     first = reconstruction_loss(output.firsts, truth, config.charbonnier_epsilon)
-    flow = flow_loss(low, output.flows, config.alpha)
-    return Losses(final + config.weight_first * first + config.gamma * flow, final, first, flow)
+    flow = flow_loss(low, output.flows, offsets, config.alpha)
+    fused = first if pretraining else final + config.weight_first * first
+    return Losses(fused + config.gamma * flow, final, first, flow)

@@ -51,7 +51,7 @@ def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: P
         "summary": recipe.summary,
         "architecture": recipe.architecture,
         "scale": network.config.scale,
-        "lookahead": 1,
+        "lookahead": network.config.lookahead,
         "file": weights.name,
         "bytes": weights.stat().st_size,
         "sha256": sha256_of(weights),
@@ -72,7 +72,7 @@ def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: P
     lines += [
         "",
         "[network]",
-        *(f"{key} = {value}" for key, value in dataclasses.asdict(network.config).items()),
+        *(f"{key} = {json.dumps(value)}" for key, value in dataclasses.asdict(network.config).items()),
         "",
         "[metrics]",
         "",

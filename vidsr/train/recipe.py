@@ -16,9 +16,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Where samples come from. The three shares (faces, general clips, moved stills) are relative weights.
+    """Where samples come from. The four shares (clips of faces, other clips, moved stills, of faces) are weights.
 
-    `crop` is in ground-truth pixels; `burn_in_share` of the batches run `burn_in_frames` frames without gradient first.
+    `crop` is in ground-truth pixels; `burn_in_share` of the batches run `burn_in_frames` frames without gradient first;
+    `upright` leaves out the flips that put a face on its head or side.
     """
 
     crop: int = 160
@@ -27,6 +28,7 @@ class DataConfig:
     share_faces: float = 0.3
     share_general: float = 0.3
     share_stills: float = 0.4
+    share_face_stills: float = 0.0
     text_share: float = 0.1
     texture_choice_share: float = 0.7
     frozen_share: float = 0.04
@@ -37,6 +39,7 @@ class DataConfig:
     burn_in_frames: int = 24
     licence_classes: tuple[str, ...] = ("A", "B")
     holdout_clips: int = 8
+    upright: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,13 @@ class DegradationConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimisationConfig:
-    """Loss weights are those of SECNet (10), with its names; `charbonnier_epsilon` 0 means mean squared error."""
+    """Loss weights are those of SECNet (10), with its names; `charbonnier_epsilon` 0 means mean squared error.
+
+    The first `fusion_steps` of the steps train the local fusion and the motion alone (III-A).
+    """
 
     steps: int = 3600
+    fusion_steps: int = 0
     learning_rate: float = 1.5e-3
     final_learning_rate: float = 1e-6
     warmup_steps: int = 50
@@ -82,7 +89,7 @@ class Recipe:
     summary: str
     architecture: str
     seed: int = 0
-    network: dict[str, int] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
@@ -128,6 +135,8 @@ def _fill(kind: type[T], table: dict[str, Any], where: str) -> T:
 
 
 def _fits(value: Any, declared: str) -> bool:
+    if declared == "Any":  # the network's sizes: the architecture says what they may be
+        return True
     if declared == "int":
         return isinstance(value, int) and not isinstance(value, bool)
     if declared == "float":
@@ -147,7 +156,7 @@ def _fits(value: Any, declared: str) -> bool:
 
 def _check(recipe: Recipe, path: Path) -> None:
     data, degradation, optimisation = recipe.data, recipe.degradation, recipe.optimisation
-    kinds = (data.share_faces, data.share_general, data.share_stills)
+    kinds = (data.share_faces, data.share_general, data.share_stills, data.share_face_stills)
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
     demands = {
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
