@@ -478,7 +478,11 @@ def test_eval_of_a_film_and_itself_and_of_a_worse_one(tmp_path: Path) -> None:
     worse = media.clip(tmp_path / "b.mkv", 9, options=("-c:v", "mpeg4", "-q:v", "20"))
     result = vidsr_cli("eval", truth, worse, "--json", "--border", "4")
     assert result.exit_code == 0 and result.stderr == ""
-    assert json.loads(result.stdout)
+    told = json.loads(result.stdout)
+    assert [mean["clips"] for mean in told["psnr_by_frame"]] == [1] * 9
+    assert [mean["psnr"] for mean in told["psnr_by_frame"]] == told["clips"][0]["frame_psnr"]
+    assert told["mean"]["warping_error"] > 0 and told["mean"]["reference_warping_error"] > 0
+    assert 0 <= told["mean"]["static_share"] <= 1 and 0 < told["mean"]["warping_share"] <= 1
     for arguments in ([], ["--markdown"]):
         shown = vidsr_cli("eval", truth, worse, *arguments)
         assert shown.exit_code == 0 and "PSNR" in shown.stdout
@@ -486,6 +490,27 @@ def test_eval_of_a_film_and_itself_and_of_a_worse_one(tmp_path: Path) -> None:
     assert vidsr_cli("eval", truth, truth).exit_code == 0
     assert vidsr_cli("eval", truth, worse, "--json", "--markdown").exit_code == 2
     assert vidsr_cli("eval", truth, tmp_path / "none.mkv").exit_code == 3
+
+
+def test_eval_draws_a_plot_and_replaces_none_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, plot = media.clip(tmp_path / "a.mkv", 3, options=media.LOSSLESS), tmp_path / "p.png"
+    result = vidsr_cli("eval", truth, truth, "--plot", plot)
+    assert result.exit_code == 0 and "PSNR" in result.stdout and result.stderr == f"plot: {plot}\n"
+    assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and plot.read_bytes()[-8:-4] == b"IEND"
+    no_film = tmp_path / "none.mkv"
+    no_film.write_text("no film")  # so that code 4 and 2 show that nothing was read
+    plot.write_bytes(b"precious")
+    assert vidsr_cli("eval", truth, no_film, "--plot", plot).exit_code == 4
+    assert vidsr_cli("eval", truth, no_film, "--plot", plot, "-y").exit_code == 3
+    assert plot.read_bytes() == b"precious"
+    assert vidsr_cli("eval", truth, no_film, "--plot", tmp_path / "p.svg").exit_code == 2
+    assert vidsr_cli("eval", truth, truth, "--plot", plot, "-y").exit_code == 0
+    assert plot.stat().st_size > 1000
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    missing = vidsr_cli("eval", truth, no_film, "--plot", tmp_path / "q.png")
+    assert (missing.exit_code, missing.stdout, missing.stderr.count("\n")) == (2, "", 1)
+    assert "needs matplotlib" in missing.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "none.mkv", "p.png"]
 
 
 # ------------------------------------------------------------------------------------------------------------- errors

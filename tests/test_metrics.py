@@ -24,7 +24,8 @@ from vidsr.errors import InputError, UsageError
 from vidsr.nets.resize import resize
 from vidsr.train import metrics
 from vidsr.train.degrade import degrade_bd, degrade_bi
-from vidsr.train.evaluate import evaluate_clip, pair_videos, score_clip, summarise, table
+from vidsr.train.evaluate import evaluate_clip, pair_videos, score_clip, summarise
+from vidsr.train.present import table
 
 
 def pair(frames: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:

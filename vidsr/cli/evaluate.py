@@ -24,22 +24,39 @@ def evaluate(
     border: Annotated[int, typer.Option(min=0, help="Pixels left out on each side; papers take 8.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, per frame too.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", readable=False, help="Draw PSNR by frame number into a PNG file.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace an existing plot.")] = False,
 ) -> None:
-    """Measures PSNR, SSIM of frames (vh) and of vertical-time slices (vt), over RGB and over luma."""
+    """Measures PSNR, SSIM of frames (vh) and of vertical-time slices (vt), over RGB and over luma, and steadiness.
+
+    warp: difference, in 1/255, from the frame before warped along the motion; best near that of the reference (warp
+    ref). flicker: change of the error where the reference stands still, in 1/255; less is steadier.
+    """
     from vidsr.ui import Screen
 
     screen = Screen()
     with o.reporting(screen):
         from vidsr.errors import UsageError
         from vidsr.filetypes import VIDEO_SUFFIXES
-        from vidsr.train.evaluate import pair_videos, score_clip, summarise, table
+        from vidsr.train.evaluate import pair_videos, score_clip, summarise
+        from vidsr.train.present import check_plot, table, write_plot
 
         if as_json and markdown:
             raise UsageError("give only one of --json and --markdown")
         pairs = pair_videos(reference, result, lambda path: path.suffix.lower() in VIDEO_SUFFIXES)
-        scores = [score_clip(name, _pictures(truth), _pictures(judged), border) for name, truth, judged in pairs]
+        if plot is not None:
+            plot = check_plot(plot, [film for _, *films in pairs for film in films], overwrite)
+        scores = [
+            score_clip(name, _pictures(truth), _pictures(judged), border, temporal=True)
+            for name, truth, judged in pairs
+        ]
         summary = summarise(scores)
         typer.echo(summary.to_json() if as_json else table(summary, markdown))
+        if plot is not None:
+            write_plot(summary, plot, overwrite)
+            screen.say(f"plot: {plot}")
 
 
 def _pictures(path: Path) -> Iterator[Tensor]:

@@ -1,16 +1,18 @@
 """Scores of results against ground truth: `vidsr eval`, and the protocol shared by training and benchmarks.
 
-Frames come in as tensors; decoding them is the caller's business, and no file is opened here. Memory does not grow with
-the length of a clip: at most 18 frames of each side are held, as they were given (for 1080p about 220 MB in uint8,
-900 MB in float32), and up to about 150 MB of working space.
+Frames come in as tensors; decoding them is the caller's business, showing the figures that of present.py; no file is
+opened here. Memory does not grow with the length of a clip: at most 18 frames of each side are held, as they were given
+(for 1080p about 220 MB in uint8, 900 MB in float32), and up to about 150 MB of working space; for the temporal measures
+of 1080p about 500 MB more.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +20,16 @@ from torch import Tensor
 from vidsr.errors import InputError, UsageError
 from vidsr.train.degrade import SCALE, to_8_bits
 from vidsr.train.metrics import TemporalSsim, decibels, squared_errors, ssim, with_luma
+from vidsr.train.temporal import FlickerScore, StaticFlicker, WarpingError, WarpingScore
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """PSNR in dB (at most 100) and SSIM; each over R, G and B together, and (`*_y`) over BT.601 luma."""
+    """PSNR in dB (at most 100) and SSIM; each over R, G and B together, and (`*_y`) over BT.601 luma.
+
+    The temporal measures (temporal.py) are in 1/255, the shares of the pixels they rest on in 0..1. All are None where
+    they were not measured; a measure beside a share of 0 or a small one is None because there is too little to measure.
+    """
 
     psnr: float
     psnr_y: float
@@ -30,6 +37,11 @@ class Scores:
     ssim_vh_y: float
     ssim_vt: float
     ssim_vt_y: float
+    warping_error: float | None = None
+    reference_warping_error: float | None = None
+    warping_share: float | None = None
+    static_flicker: float | None = None
+    static_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +59,41 @@ class ClipScores:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameMean:
+    """Mean PSNR in dB of the frames with one number, over the `clips` that are long enough to have it."""
+
+    clips: int
+    psnr: float
+    psnr_y: float
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All clips of a comparison. The mean gives every clip the same weight, however long it is."""
+    """All clips of a comparison. The mean gives every clip the same weight, however long it is.
+
+    A measure that some clips lack is averaged over the others. `psnr_by_frame` is figure 11 of SECNet's paper.
+    """
 
     clips: tuple[ClipScores, ...]
     mean: Scores
+    psnr_by_frame: tuple[FrameMean, ...]
 
     def to_json(self) -> str:
         """The evaluation as a JSON object with the names of the fields; every number is finite."""
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
 
-def score_clip(name: str, reference: Iterable[Tensor], result: Iterable[Tensor], border: int = 0) -> ClipScores:
+def score_clip(
+    name: str, reference: Iterable[Tensor], result: Iterable[Tensor], border: int = 0, temporal: bool = False
+) -> ClipScores:
     """Compares two streams of frames, 3 x H x W, uint8 or floating point in 0..1, pair by pair until both end.
 
-    `border` pixels on each side are left out. The work is done on the device of the reference's frames. Raises
+    `border` pixels on each side are left out. `temporal` adds warping error and flicker, in two to three times the
+    time. The work is done on the device of the reference's frames, the search for motion on the CPU. Raises
     InputError if the streams differ in size or length or are empty, UsageError if the border leaves nothing.
     """
-    temporal = TemporalSsim(with_luma)
+    vertical_time = TemporalSsim(with_luma)
+    warping, flicker = (WarpingError(), StaticFlicker()) if temporal else (None, None)
     errors: list[list[float]] = []
     similarities: list[list[float]] = []
     size = (0, 0)
@@ -87,28 +116,29 @@ def score_clip(name: str, reference: Iterable[Tensor], result: Iterable[Tensor],
         a, b = truth[inner], frame.to(truth.device)[inner]
         errors.append(squared_errors(a[None], b[None], prepare=with_luma)[0].tolist())
         similarities.append(ssim(a[None], b[None], prepare=with_luma)[0].tolist())
-        temporal.step(a, b)
+        vertical_time.step(a, b)
+        if warping is not None and flicker is not None:
+            warping.step(a, b)
+            flicker.step(a, b)
     if not errors:
         raise InputError(f"{name}: the reference has no frames")
     if next(results, None) is not None:
         raise InputError(f"{name}: the reference ends after {len(errors)} frames, the result has more")
     error = torch.tensor(errors, dtype=torch.float64)
-    spatial = torch.tensor(similarities, dtype=torch.float64).mean(0)
-    vertical_time = temporal.flush().cpu()
+    scores = _scores(
+        error.mean(0),
+        torch.tensor(similarities, dtype=torch.float64).mean(0),
+        vertical_time.flush().cpu(),
+        warping.flush() if warping is not None else None,
+        flicker.flush() if flicker is not None else None,
+    )
     return ClipScores(
         name=name,
         frames=len(errors),
         width=size[1],
         height=size[0],
         border=border,
-        scores=Scores(
-            psnr=decibels(error[:, :3].mean().item()),
-            psnr_y=decibels(error[:, 3].mean().item()),
-            ssim_vh=spatial[:3].mean().item(),
-            ssim_vh_y=spatial[3].item(),
-            ssim_vt=vertical_time[:3].mean().item(),
-            ssim_vt_y=vertical_time[3].item(),
-        ),
+        scores=scores,
         frame_psnr=tuple(decibels(value) for value in error[:, :3].mean(1).tolist()),
         frame_psnr_y=tuple(decibels(value) for value in error[:, 3].tolist()),
     )
@@ -120,6 +150,7 @@ def evaluate_clip(
     degradation_fn: Callable[[Tensor], Tensor],
     border: int = 8,
     name: str = "clip",
+    temporal: bool = False,
 ) -> ClipScores:
     """The protocol of training and benchmarks: reduce the ground truth, enlarge it with the engine, compare.
 
@@ -139,7 +170,7 @@ def evaluate_clip(
         if not result.isfinite().all():
             raise ValueError("the engine gave values that are not finite")
         rounded = (to_8_bits(result.float()) * 255).round().to(torch.uint8)
-        return score_clip(name, truth, rounded, border)
+        return score_clip(name, truth, rounded, border, temporal)
 
 
 def summarise(clips: Iterable[ClipScores]) -> Evaluation:
@@ -147,8 +178,8 @@ def summarise(clips: Iterable[ClipScores]) -> Evaluation:
     kept = tuple(clips)
     if not kept:
         raise ValueError("there is no mean of no clips")
-    means = (sum(getattr(clip.scores, item.name) for clip in kept) / len(kept) for item in fields(Scores))
-    return Evaluation(kept, Scores(*means))
+    means: list[Any] = [_mean(getattr(clip.scores, item.name) for clip in kept) for item in fields(Scores)]
+    return Evaluation(kept, Scores(*means), tuple(_frame_means(kept)))
 
 
 def pair_videos(reference: Path, result: Path, is_video: Callable[[Path], bool]) -> list[tuple[str, Path, Path]]:
@@ -174,25 +205,36 @@ def pair_videos(reference: Path, result: Path, is_video: Callable[[Path], bool])
     return [(name, truths[name], results[name]) for name in sorted(truths)]
 
 
-def table(evaluation: Evaluation, markdown: bool = False) -> str:
-    """One line per clip and one for the mean, as plain text in columns or as a Markdown table."""
-    head = ["clip", "frames", "PSNR", "PSNR Y", "SSIM vh", "SSIM vh Y", "SSIM vt", "SSIM vt Y"]
-    rows = [[clip.name, str(clip.frames), *_numbers(clip.scores)] for clip in evaluation.clips]
-    rows.append(["mean", str(sum(clip.frames for clip in evaluation.clips)), *_numbers(evaluation.mean)])
-    if markdown:
-        lines = [head, ["---", *["---:"] * (len(head) - 1)], *([row[0].replace("|", "\\|"), *row[1:]] for row in rows)]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    widths = [max(len(line[column]) for line in [head, *rows]) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(cells))
-        for cells in (list(zip(line, widths, strict=True)) for line in [head, *rows])
+def _scores(
+    error: Tensor, spatial: Tensor, vertical_time: Tensor, warping: WarpingScore | None, flicker: FlickerScore | None
+) -> Scores:
+    """The scores of a clip from its mean squared error and SSIM of R, G, B and luma, and what else was measured."""
+    return Scores(
+        psnr=decibels(error[:3].mean().item()),
+        psnr_y=decibels(error[3].item()),
+        ssim_vh=spatial[:3].mean().item(),
+        ssim_vh_y=spatial[3].item(),
+        ssim_vt=vertical_time[:3].mean().item(),
+        ssim_vt_y=vertical_time[3].item(),
+        warping_error=warping.result if warping else None,
+        reference_warping_error=warping.reference if warping else None,
+        warping_share=warping.share if warping else None,
+        static_flicker=flicker.result if flicker else None,
+        static_share=flicker.share if flicker else None,
     )
 
 
-def _numbers(scores: Scores) -> list[str]:
-    decibel = [f"{value:.2f}" for value in (scores.psnr, scores.psnr_y)]
-    parts = (scores.ssim_vh, scores.ssim_vh_y, scores.ssim_vt, scores.ssim_vt_y)
-    return decibel + [f"{value:.4f}" for value in parts]
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _frame_means(clips: tuple[ClipScores, ...]) -> Iterator[FrameMean]:
+    for index in range(max(clip.frames for clip in clips)):
+        there = [clip for clip in clips if clip.frames > index]
+        psnr = sum(clip.frame_psnr[index] for clip in there) / len(there)
+        psnr_y = sum(clip.frame_psnr_y[index] for clip in there) / len(there)
+        yield FrameMean(len(there), psnr, psnr_y)
 
 
 def _videos_by_name(folder: Path, is_video: Callable[[Path], bool]) -> dict[str, Path]:
