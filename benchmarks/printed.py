@@ -1,0 +1,55 @@
+"""Figures that papers print, for the sets of quality.py: copied from the papers, nothing here was measured.
+
+Every row names its paper and its protocol. A row stands under the set whose protocol it shares; where the clips or the
+degradation differ, the row says so. No arithmetic here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Printed:
+    """One row of a paper's table; None where the paper prints nothing of the kind."""
+
+    set: str
+    system: str
+    source: str
+    psnr: float | None = None
+    psnr_y: float | None = None
+    ssim_vh: float | None = None
+    ssim_vt: float | None = None
+
+
+VID4_BD = "Fang et al. (SECNet), Table III: Vid4, blur sigma 1.5, RGB, border 8"
+VOXCELEB = "Fang et al. (SECNet), Table II; other clips: VoxCeleb faces 256x256, blur sigma 1.5, RGB"
+VID4_BI_Y = "Zhang et al. (TMP, arXiv 2312.09909): Vid4, bicubic reduction, Y; border may differ"
+OTHER_BLUR = "Zhang et al. (TMP, arXiv 2312.09909); other protocol: blur sigma 1.6, Y; border may differ"
+
+ROWS = (
+    Printed("vid4-BD", "bicubic", VID4_BD, 22.18, None, 0.6125, 0.6860),
+    Printed("vid4-BD", "VESPCN, trained by them", VID4_BD, 23.44, None, 0.7143, 0.7668),
+    Printed("vid4-BD", "VESPCN, as released", VID4_BD, 23.66, None, 0.7038, 0.7612),
+    Printed("vid4-BD", "SPMC, trained by them", VID4_BD, 24.18, None, 0.7670, 0.8069),
+    Printed("vid4-BD", "SPMC, as released", VID4_BD, 24.51, None, 0.7583, 0.8025),
+    Printed("vid4-BD", "FRVSR, trained by them", VID4_BD, 24.21, None, 0.7742, 0.8141),
+    Printed("vid4-BD", "DUF, as released", VID4_BD, 24.23, None, 0.8017, 0.8328),
+    Printed("vid4-BD", "LFFNet", VID4_BD, 23.96, None, 0.7552, 0.7987),
+    Printed("vid4-BD", "SECNet", VID4_BD, 25.02, None, 0.8179, 0.8487),
+    Printed("vid4-BD", "FRVSR", OTHER_BLUR, None, 26.69),
+    Printed("vid4-BD", "TMP", OTHER_BLUR, None, 27.61),
+    Printed("vid4-BD", "RRN", OTHER_BLUR, None, 27.69),
+    Printed("vid4-BI", "bicubic", VID4_BI_Y, None, 23.78),
+    Printed("vid4-BI", "CKBG", VID4_BI_Y, None, 26.34),
+    Printed("vid4-BI", "TMP", VID4_BI_Y, None, 27.10),
+    Printed("faces-BD", "bicubic", VOXCELEB, 29.56, None, 0.8776, 0.8957),
+    Printed("faces-BD", "FRVSR", VOXCELEB, 34.33, None, 0.9458, 0.9493),
+    Printed("faces-BD", "LFFNet", VOXCELEB, 33.76, None, 0.9398, 0.9435),
+    Printed("faces-BD", "SECNet", VOXCELEB, 35.26, None, 0.9550, 0.9572),
+)
+
+
+def rows_of(label: str) -> list[Printed]:
+    """The printed rows that belong under a set; none for most."""
+    return [row for row in ROWS if row.set == label]
