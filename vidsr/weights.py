@@ -192,7 +192,8 @@ def describe(name: str) -> dict[str, Any]:
 def multiply_adds_per_pixel(network: SECNet) -> float:
     """Multiply-adds of all convolutions for one low-resolution pixel of one frame, counted while it runs.
 
-    Counted for a frame with a full past: a clip's last frame, after the T3 features that a bidirectional encoding uses.
+    Counted for a frame with a full past: a clip's last one, after the T3 features that a bidirectional encoding uses.
+    A stream of a mirrored network needs it twice.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -201,7 +202,8 @@ def multiply_adds_per_pixel(network: SECNet) -> float:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.zeros(1, length, 3, size, size))
         counts.append(float(counter.get_total_flops()))
-    return (counts[1] - counts[0]) / 2 / size**2
+    pictures = 2 if network.config.mirrored else 1
+    return pictures * (counts[1] - counts[0]) / 2 / size**2
 
 
 def sha256_of(path: Path) -> str:

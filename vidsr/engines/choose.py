@@ -91,8 +91,10 @@ def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: 
 def network_bytes_per_pixel(config: SECNetConfig, precision: str) -> float:
     """Peak memory for each input pixel, as measured on a CPU, with some room."""
     if config.detail_widths:  # full-size pictures in two scales
-        return 43_000.0 if precision == "fp32" else 28_000.0
-    return 5200.0 if config.t1 == 1 else 7000.0
+        bytes_per_pixel = 43_000.0 if precision == "fp32" else 28_000.0
+    else:
+        bytes_per_pixel = 5200.0 if config.t1 == 1 else 7000.0
+    return 2 * bytes_per_pixel if config.mirrored else bytes_per_pixel
 
 
 def choose_tile(wanted: int | str, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
 from vidsr.nets.flow import Pyramid
@@ -17,9 +18,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A frame of the window with what was computed of it once: its pyramid for the motion."""
+    """A frame of the window with what was computed of it once: the network's input and its pyramid for the motion."""
 
     frame: Frame
+    picture: Tensor
     pyramid: Pyramid
 
 
@@ -33,7 +35,12 @@ class StreamState:
 
 
 class RecurrentEngine:
-    """Runs a SECNet frame by frame. Equals the network's whole-clip forward; the window is clamped at both ends."""
+    """Runs a SECNet frame by frame. Equals the network's whole-clip forward; the window is clamped at both ends.
+
+    A `mirrored` network runs on each picture and on its mirror image, as a batch of two with a past of their own, and
+    the two results are averaged (the self-ensemble of Timofte et al., CVPR 2016, with one of its eight symmetries:
+    faces stand upright). It doubles the work.
+    """
 
     def __init__(self, network: SECNet, name: str, device: torch.device, precision: str) -> None:
         """`network` is copied, not changed. `precision`: of the convolutions; warping and pictures stay in float32."""
@@ -66,7 +73,10 @@ class RecurrentEngine:
         finished = []
         if frame.starts_scene:
             finished, state = self.flush(state), StreamState()
-        known = Known(frame, self._network.flow.pyramid(frame.image[None]))
+        picture = frame.image[None]
+        if self._network.config.mirrored:
+            picture = torch.cat((picture, picture.flip(-1)))
+        known = Known(frame, picture, self._network.flow.pyramid(picture))
         state = StreamState((*state.window, known), state.done, state.recurrent)
         while len(state.window) - state.done > self._info.lookahead:
             result, state = self._enhance(state)
@@ -85,17 +95,19 @@ class RecurrentEngine:
     def _enhance(self, state: StreamState) -> tuple[Frame, StreamState]:
         """The first frame that is not done yet, and the state without the frames that nothing needs any more."""
         network, window, here = self._network, state.window, state.done
-        current = window[here].frame.image[None]
+        current = window[here].picture
 
         def near(offset: int) -> Known:
             return window[min(max(here + offset, 0), len(window) - 1)]
 
         lookahead = self._info.lookahead
         flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
-        first = network.fuse([near(k).frame.image[None] for k in range(-lookahead, lookahead + 1)], flows)
+        first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows)
         recurrent = network.init_state(current) if state.recurrent is None else state.recurrent
         picture, recurrent = network.refine(network.bicubic(current), first, flows, recurrent)
         drop = max(0, here + 1 - self._keep)
         # The state's picture is in 0..1 already; who has none keeps no result.
-        result = window[here].frame.with_image(recurrent.results[0][0] if recurrent.results else picture[0].clamp(0, 1))
+        results = recurrent.results[0] if recurrent.results else picture.clamp(0, 1)
+        image = (results[0] + results[1].flip(-1)) / 2 if network.config.mirrored else results[0]
+        result = window[here].frame.with_image(image)
         return result, StreamState(window[drop:], here + 1 - drop, recurrent)

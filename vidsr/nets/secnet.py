@@ -30,6 +30,7 @@ class SECNetConfig:
 
     t1 neighbours on each side make the window, t2 past results and t3 past features are used (T1 to T3 of the paper;
     t3 only with a bidirectional encoding). `local_fusion` off is ERFFNet, `recurrent_fusion` off LFFNet (III-A).
+    `mirrored` (ours) concerns streams alone, see RecurrentEngine.
     """
 
     scale: int = 4
@@ -51,6 +52,7 @@ class SECNetConfig:
     encoding: Strategy = "one-way"
     aligned: bool = True
     attention: bool = False
+    mirrored: bool = False
 
     @property
     def offsets(self) -> tuple[int, ...]:
