@@ -15,6 +15,22 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+# Of SECNet and of Zooming SlowMo; a log has those of its own.
+LOSSES = (
+    ("final", "final result"),
+    ("result", "results"),
+    ("first", "first"),
+    ("second", "second"),
+    ("flow", "flow"),
+)
+SCORES = (
+    ("psnr_bi", "BI"),
+    ("psnr_bd", "BD, sigma 1.5"),
+    ("psnr_existing", "BI, given frames"),
+    ("psnr_synthetic", "BI, new frames"),
+)
 
 
 def read(path: Path, key: str) -> tuple[list[int], list[float]]:
@@ -23,18 +39,25 @@ def read(path: Path, key: str) -> tuple[list[int], list[float]]:
     return list(values), list(values.values())
 
 
+def draw(axes: Axes, log: Path, key: str, label: str, marker: str = "") -> None:
+    """The curve of one figure, if the log has it."""
+    steps, values = read(log, key)
+    if steps:
+        axes.plot(steps, values, label=label, marker=marker)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", type=Path)
     parser.add_argument("picture", type=Path)
     options = parser.parse_args()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
-    for key, label in (("final", "final result"), ("first", "first result"), ("flow", "flow")):
-        left.plot(*read(options.log, key), label=label)
+    for key, label in LOSSES:
+        draw(left, options.log, key, label)
     left.set(xlabel="step", ylabel="loss", yscale="log", title="training losses")
     left.legend()
-    for key, label in (("psnr_bi", "BI"), ("psnr_bd", "BD, sigma 1.5")):
-        right.plot(*read(options.log, key), label=label, marker=".")
+    for key, label in SCORES:
+        draw(right, options.log, key, label, marker=".")
     right.set(xlabel="step", ylabel="PSNR, dB (RGB, 8-pixel border left out)", title="held-out clips, averaged weights")
     right.legend()
     figure.savefig(options.picture, dpi=80)

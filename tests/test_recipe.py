@@ -9,7 +9,15 @@ import pytest
 
 from vidsr.errors import ModelError, UsageError
 from vidsr.nets import build
-from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, Recipe, load_recipe
+from vidsr.train.recipe import (
+    DataConfig,
+    DegradationConfig,
+    GuidanceConfig,
+    OptimisationConfig,
+    Recipe,
+    load_recipe,
+)
+from vidsr.train.tasks import task_of
 
 SHIPPED = sorted((Path(__file__).parents[1] / "models" / "recipes").glob("*.toml"))
 HEAD = 'name = "a"\nsummary = "b"\narchitecture = "secnet"\n'
@@ -50,6 +58,9 @@ def test_every_value_is_read(tmp_path: Path) -> None:
     assert recipe.data == dataclasses.replace(DataConfig(), crop=64, share_faces=2, licence_classes=("A",))
     assert recipe.degradation == dataclasses.replace(DegradationConfig(), blur_sigma=(1, 1.5), jpeg_quality=(60, 61))
     assert recipe.optimisation == dataclasses.replace(OptimisationConfig(), learning_rate=1e-4)
+    assert recipe.guidance is None
+    guided = load_recipe(write(tmp_path, HEAD + "[guidance]\nlambda_3 = 0.125"))
+    assert guided.guidance == dataclasses.replace(GuidanceConfig(), lambda_3=0.125)
 
 
 @pytest.mark.parametrize("missing", ["name", "summary", "architecture"])
@@ -61,7 +72,12 @@ def test_what_must_be_there(tmp_path: Path, missing: str) -> None:
 
 @pytest.mark.parametrize(
     "text, where",
-    [("sead = 3", "recipe.toml has"), ("[data]\ncorp = 3", r"\[data\] has"), ("[optimisation]\nlr = 3", r"\[optim")],
+    [
+        ("sead = 3", "recipe.toml has"),
+        ("[guidance]\nlambda = 1", r"\[guidance\] has"),
+        ("[data]\ncorp = 3", r"\[data\] has"),
+        ("[optimisation]\nlr = 3", r"\[optim"),
+    ],
 )
 def test_unknown_keys_are_named(tmp_path: Path, text: str, where: str) -> None:
     key = text.split(" = ")[0].split("\n")[-1]
@@ -77,6 +93,8 @@ def test_unknown_keys_are_named(tmp_path: Path, text: str, where: str) -> None:
         'seed = "1"',
         "network = 3",
         "data = 3",
+        "guidance = 3",
+        "[guidance]\nlambda_1 = true",
         "[data]\ncrop = 160.0",
         "[data]\nshare_faces = true",
         '[data]\nshare_faces = "half"',
@@ -110,9 +128,11 @@ def test_a_network_may_have_sizes_switches_and_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_the_frames_of_a_shipped_recipe_hold_its_window(path: Path) -> None:
+def test_a_shipped_recipe_can_train_its_network(path: Path) -> None:
+    """Such as: its frames hold the network's window."""
     recipe = load_recipe(path)
-    assert recipe.data.frames > max(map(abs, build(recipe.architecture, recipe.network).config.offsets))
+    network = build(recipe.architecture, recipe.network)
+    task_of(network).check(network, recipe)
 
 
 def test_a_name_must_be_text(tmp_path: Path) -> None:
@@ -132,6 +152,7 @@ def test_a_name_must_be_text(tmp_path: Path) -> None:
         "[data]\nshare_faces = -1",
         "[degradation]\nweight_bicubic = 0\nweight_blur = 0\nweight_area = 0",
         "[optimisation]\nsteps = 0",
+        "[guidance]\nlambda_2 = -1",
         "[optimisation]\nvalidate_every = 0",
     ],
 )

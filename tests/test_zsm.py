@@ -20,16 +20,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.errors import ModelError
 from vidsr.nets.alignment import DeformableBlend, enlarge
 from vidsr.nets.resize import resize
-from vidsr.nets.zsm import PRESETS, GuidedOutput, ZoomingSlowMo, ZSMConfig
+from vidsr.nets.zsm import GuidedOutput, ZoomingSlowMo, ZSMConfig
+from vidsr.presets import list_presets
 
 PARITY = Path(__file__).parent / "parity"
 
+# The sizes that are shipped: of the released checkpoint, and of the recipes.
+PUBLISHED = ZSMConfig()
+FAST = next(ZSMConfig(**preset.network) for preset in list_presets() if preset.name == "zsm-fast")
 PUBLISHED_SHAPE = ZSMConfig(
     width=4, front_blocks=1, back_blocks=2, groups=2, state_width=4, upsampler_width=4, synthesis_blocks=1
 )
-FAST_SHAPE = replace(
-    PRESETS["zsm-fast"], width=8, front_blocks=1, back_blocks=1, levels=2, groups=2, state_width=4, state_levels=1
-)
+FAST_SHAPE = replace(FAST, width=8, front_blocks=1, back_blocks=1, levels=2, groups=2, state_width=4, state_levels=1)
 SHAPES = [PUBLISHED_SHAPE, FAST_SHAPE]
 
 
@@ -79,7 +81,7 @@ def published_values(name: str, shape: list[int]) -> Tensor:
 def test_it_computes_what_the_published_network_computes(tmp_path: Path) -> None:
     shapes = json.loads((PARITY / "zsm_state_dict.json").read_text())
     torch.save({name: published_values(name, shape) for name, shape in shapes.items()}, tmp_path / "authors.pth")
-    network = ZoomingSlowMo(PRESETS["zsm"])
+    network = ZoomingSlowMo(PUBLISHED)
     network.load_state_dict(torch.load(tmp_path / "authors.pth", weights_only=True))
     assert {name: list(value.shape) for name, value in network.state_dict().items()} == shapes
     assert sum(p.numel() for p in network.parameters()) == 11_102_771
@@ -99,7 +101,7 @@ def operations_per_output_frame(network: ZoomingSlowMo, size: int = 16) -> float
 
 
 def test_the_fast_network_keeps_the_budget() -> None:
-    config = PRESETS["zsm-fast"]
+    config = FAST
     network = ZoomingSlowMo(config)
     assert 400_000 < sum(p.numel() for p in network.parameters()) < 600_000
     # The counter passes over the bilinear sampling: 4 per value, and the mask; interpolation per level (half a pair of
@@ -158,7 +160,7 @@ def test_without_the_head_there_are_no_small_pictures() -> None:
 @pytest.mark.parametrize("wrong", [{"groups": 3}, {"kernel": 2}, {"state_sides": 3}, {"levels": 0}, {"residual": True}])
 def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"must be|need"):
-        replace(PRESETS["zsm"], **wrong)
+        replace(PUBLISHED, **wrong)
 
 
 @pytest.mark.parametrize("config", SHAPES)
@@ -173,7 +175,7 @@ def test_the_losses_reach_every_weight(config: ZSMConfig) -> None:
 
 def test_a_fresh_residual_network_enlarges_bicubically() -> None:
     torch.manual_seed(0)
-    network, clip = ZoomingSlowMo(PRESETS["zsm-fast"]), make_clip(1, 2)
+    network, clip = ZoomingSlowMo(FAST), make_clip(1, 2)
     with torch.no_grad():
         output = network(clip)
     assert (output[:, ::2] - resize(clip, (48, 64)))[..., 8:-8, 8:-8].abs().max() < 0.03
@@ -244,5 +246,5 @@ def test_a_level_of_odd_size_is_enlarged_without_a_shift() -> None:
 
 def test_a_preset_is_plain_numbers() -> None:
     """What a model card can hold and `build` can check."""
-    assert all(type(value) in (int, bool) for config in PRESETS.values() for value in asdict(config).values())
+    assert all(type(value) in (int, bool) for config in (PUBLISHED, FAST) for value in asdict(config).values())
     assert isinstance(shaken(FAST_SHAPE).forward_guided(make_clip(1, 3)), GuidedOutput)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidsr.errors import ModelError
-from vidsr.nets import build
+from vidsr.nets import Network, build
 from vidsr.nets.secnet import SECNet
 from vidsr.presets import Preset, list_presets, models_folder
 
@@ -116,7 +116,7 @@ def read_card(path: Path) -> ModelCard:
     return ModelCard(**table, path=path)
 
 
-def load_network(card: ModelCard) -> SECNet:
+def load_network(card: ModelCard) -> Network:
     """The network of a card in float32, frozen, on the CPU.
 
     Checks size, hash and header against the card before a weight is used; raises ModelError where they differ.
@@ -159,10 +159,14 @@ def verify(card: ModelCard) -> float:
 
 
 @torch.inference_mode()
-def run_golden(network: nn.Module, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The network's results for a golden clip (T x 3 x h x w, 0..255) in float32: T x 3 x H x W, 0..1, not clamped."""
-    result: Tensor = network(torch.from_numpy(clip).float()[None] / 255).results[0]
-    return result.numpy()
+def run_golden(network: Network, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The network's results for a golden clip (T x 3 x h x w, 0..255) in float32, not clamped.
+
+    T x 3 x H x W, from a zsm network (2T - 1) x 3 x H x W.
+    """
+    output = network(torch.from_numpy(clip).float()[None] / 255)
+    results: Tensor = output.results if isinstance(network, SECNet) else output
+    return results[0].numpy()
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -189,21 +193,25 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
-def multiply_adds_per_pixel(network: SECNet) -> float:
-    """Multiply-adds of all convolutions for one low-resolution pixel of one frame, counted while it runs.
+def multiply_adds_per_pixel(network: Network) -> float:
+    """Multiply-adds of all convolutions for one low-resolution pixel of one resulting frame, counted while it runs.
 
     Counted for a frame with a full past: a clip's last one, after the T3 features that a bidirectional encoding uses.
-    A stream of a mirrored network needs it twice.
+    A stream of a mirrored network needs it twice. In a zsm network a given frame and a new one count the same; its
+    bilinear sampling is left out.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     size, counts = 32, []
-    for length in (network.config.t3 + 1, network.config.t3 + 2):
+    if isinstance(network, SECNet):
+        shortest, share = network.config.t3 + 1, 2.0 if network.config.mirrored else 1.0
+    else:
+        shortest, share = 2, 0.5
+    for length in (shortest, shortest + 1):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.zeros(1, length, 3, size, size))
         counts.append(float(counter.get_total_flops()))
-    pictures = 2 if network.config.mirrored else 1
-    return pictures * (counts[1] - counts[0]) / 2 / size**2
+    return share * (counts[1] - counts[0]) / 2 / size**2
 
 
 def sha256_of(path: Path) -> str:

@@ -11,9 +11,9 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import SMALLEST_TILE, TiledEngine, auto_tile
-from vidsr.errors import DeviceError, UsageError
-from vidsr.nets.secnet import SECNetConfig
-from vidsr.weights import ModelCard, find_card, load_network
+from vidsr.errors import DeviceError, ModelError, UsageError
+from vidsr.nets.secnet import SECNet, SECNetConfig
+from vidsr.weights import ModelCard, find_card, load_network, untrained_presets
 
 DEFAULT_MODEL = "secnet-fast"
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
@@ -62,10 +62,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def choose_card(model: str) -> ModelCard | None:
-    """The card of `--model`; None for bicubic. Raises ModelError for an unknown name."""
+    """The card of `--model`; None for bicubic. Raises ModelError for an unknown name, or a model of another kind."""
     if model == "bicubic":
         return None
-    return find_card(DEFAULT_MODEL if model == "auto" else model)
+    name = DEFAULT_MODEL if model == "auto" else model
+    for preset in untrained_presets():  # a model of another kind needs no training first to be refused
+        if preset.name == name:
+            _check_enlarges(preset.name, preset.architecture)
+    card = find_card(name)
+    _check_enlarges(card.name, card.architecture)
+    return card
 
 
 def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: int = 4) -> ChosenEngine:
@@ -82,10 +88,19 @@ def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: 
     else:
         precision = choose_precision(compute.precision, device)
         network = load_network(card)
+        assert isinstance(network, SECNet), "choose_card lets nothing else pass"
         inner = RecurrentEngine(network, card.name, device, precision)
         name, bytes_per_pixel = card.name, network_bytes_per_pixel(network.config, precision)
     tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
     return ChosenEngine(TiledEngine(inner, tile), name, card, device, precision)
+
+
+def _check_enlarges(name: str, architecture: str) -> None:
+    if architecture != "secnet":
+        raise ModelError(
+            f"the model '{name}' ({architecture}) makes new frames between the given ones and cannot be used here: "
+            f"choose one that only enlarges them, such as {DEFAULT_MODEL}"
+        )
 
 
 def network_bytes_per_pixel(config: SECNetConfig, precision: str) -> float:

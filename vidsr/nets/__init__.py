@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vidsr.errors import ModelError
 from vidsr.nets.secnet import SECNet, SECNetConfig
+from vidsr.nets.zsm import ZoomingSlowMo, ZSMConfig
 
-ARCHITECTURES = {"secnet": (SECNetConfig, SECNet)}
+Network = SECNet | ZoomingSlowMo
+# Per name the class of the sizes and the network that takes them.
+ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Network]]] = {
+    "secnet": (SECNetConfig, SECNet),
+    "zsm": (ZSMConfig, ZoomingSlowMo),
+}
 
 
-def build(architecture: str, arguments: Mapping[str, Any]) -> SECNet:
+def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
     """A network with fresh weights; raises ModelError for an unknown architecture or argument, or impossible sizes."""
     if architecture not in ARCHITECTURES:
         raise ModelError(f"unknown architecture '{architecture}'; known are {', '.join(sorted(ARCHITECTURES))}")
-    config_class, network_class = ARCHITECTURES[architecture]
+    config_class, make = ARCHITECTURES[architecture]
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     values: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -27,6 +33,6 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> SECNet:
             raise ModelError(f"the architecture '{architecture}' cannot have {value!r} as '{name}'")
         values[name] = value
     try:
-        return network_class(config_class(**values))
+        return make(config_class(**values))
     except (ValueError, RuntimeError, TypeError) as error:
         raise ModelError(f"the architecture '{architecture}' with these sizes makes no network: {error}") from error

@@ -21,11 +21,12 @@ from vidsr.nets.blocks import BicubicPhases, ResidualBlock, conv3x3, leaky_relu,
 from vidsr.nets.deformable_lstm import BidirectionalConvLSTM, LSTMState, StepInput
 
 SCALE = 4
+WINDOW = 4  # given frames, as published and trained
 
 
 @dataclass(frozen=True, slots=True)
 class ZSMConfig:
-    """The sizes of the parts; the defaults are the published network (`zsm`).
+    """The sizes of the parts; the defaults are the published network.
 
     `levels`, `kernel`, `groups`: pyramid levels of the interpolation; side and channel groups of all deformable
     convolutions. `shared_sides`: the interpolation aligns both neighbours with the same weights. `state_sides` 2 aligns
@@ -58,27 +59,15 @@ class ZSMConfig:
         if self.residual and not self.synthesis_blocks:
             raise ValueError("residual results need the low-resolution head (synthesis_blocks of 1 or more)")
 
+    @property
+    def scale(self) -> int:
+        """The one enlargement that the network makes."""
+        return SCALE
 
-# zsm-fast: 306,000 multiply-adds per low-resolution pixel and new or given frame. Kernels of one point, because nine
-# cost it 1.6 times the time.
-PRESETS = {
-    "zsm": ZSMConfig(),
-    "zsm-fast": ZSMConfig(
-        width=32,
-        front_blocks=2,
-        back_blocks=6,
-        levels=3,
-        kernel=1,
-        groups=4,
-        state_width=16,
-        state_levels=1,
-        state_sides=1,
-        upsampler_width=0,
-        synthesis_blocks=1,
-        shared_sides=True,
-        residual=True,
-    ),
-}
+    @property
+    def lookahead(self) -> int:
+        """How many given frames ahead the first one of a window sees, as published; a stream may choose another."""
+        return WINDOW - 1
 
 
 class GuidedOutput(NamedTuple):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidsr.errors import InputError
-from vidsr.train.degrade import H264Roundtrip, degrade_random
+from vidsr.train.degrade import H264Roundtrip, degrade_alternate, degrade_random
 from vidsr.train.footage import CLIPS, Item, Kind, cached_frames
 from vidsr.train.recipe import Recipe
 
@@ -24,11 +24,21 @@ KINDS: tuple[Kind, ...] = ("faces", "general", "still", "face_still")
 
 
 class Batch(NamedTuple):
-    """`low` B x (burn_in + T) x 3 x h x w and `truth` (of the last T frames) B x T x 3 x H x W, float32 0..1."""
+    """`low` B x (burn_in + T) x 3 x h x w and `truth` (of the last T frames) B x T x 3 x H x W, float32 0..1.
+
+    For slow motion `low` holds only the 1st, 3rd ... of the T frames, and `guides`, B x T x 3 x h x w, is the
+    low-resolution truth of all of them; otherwise it is None.
+    """
 
     low: Tensor
     truth: Tensor
     burn_in: int
+    guides: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        guides = None if self.guides is None else self.guides.to(device)
+        return Batch(self.low.to(device), self.truth.to(device), self.burn_in, guides)
 
 
 class Batches(Dataset[Batch]):
@@ -63,12 +73,17 @@ class Batches(Dataset[Batch]):
         data = self.recipe.data
         generator = np.random.default_rng([self.recipe.seed, index])
         burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
-        low, truth = [], []
+        low, truth, guides = [], [], []
         for _ in range(data.batch):
             clip = torch.from_numpy(self._clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
-            low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
+            if self.recipe.guidance is None:
+                low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
+            else:
+                given, guide = degrade_alternate(clip, self.recipe.degradation, generator, self.h264)
+                low.append(given)
+                guides.append(guide)
             truth.append(clip[burn_in:])
-        return Batch(torch.stack(low), torch.stack(truth), burn_in)
+        return Batch(torch.stack(low), torch.stack(truth), burn_in, torch.stack(guides) if guides else None)
 
     def _clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data
@@ -87,6 +102,9 @@ class Batches(Dataset[Batch]):
             clip = _best(frames, _still_path(length, data.max_still_speed, generator), data.crop, candidates, generator)
         else:
             longest = data.max_stride_faces if kind == "faces" else data.max_stride_general
+            if self.recipe.guidance is not None:
+                # Where a clip turns round, the frame between two others is not half-way: better a smaller stride.
+                longest = max(1, min(longest, (len(frames) - 1) // (length - 1)))
             order = _time_order(len(frames), length, longest, generator)
             candidates = 3 if generator.random() < data.texture_choice_share else 1
             clip = _best(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)

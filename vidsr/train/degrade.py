@@ -78,16 +78,35 @@ def degrade_random(
 
     `h264` encodes and decodes N x h x w x 3 uint8 frames at a crf; it must be given if `config.h264_share` is not 0.
     """
+    return _spoil(reduce(clip, _random_taps(config, generator)), config, generator, h264)
+
+
+def degrade_alternate(
+    clip: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
+) -> tuple[Tensor, Tensor]:
+    """A film at half the rate: the 1st, 3rd ... frame as in `degrade_random`, and all frames reduced but not spoilt.
+
+    The latter are Zooming SlowMo's low-resolution truth: as sharp as the given frames, without noise or compression.
+    """
+    low = reduce(clip, _random_taps(config, generator))
+    return _spoil(low[::2], config, generator, h264), to_8_bits(low)
+
+
+def _random_taps(config: DegradationConfig, generator: np.random.Generator) -> Tensor:
     weights = np.array([config.weight_bicubic, config.weight_blur, config.weight_area])
     kind = generator.choice(3, p=weights / weights.sum())
     if kind == 0:
-        taps = bicubic_taps()
-    elif kind == 1:
+        return bicubic_taps()
+    if kind == 1:
         paper = generator.random() < config.blur_paper_share
-        taps = gaussian_taps(1.5 if paper else float(generator.uniform(*config.blur_sigma)))
-    else:
-        taps = area_taps()
-    low = reduce(clip, taps)
+        return gaussian_taps(1.5 if paper else float(generator.uniform(*config.blur_sigma)))
+    return area_taps()
+
+
+def _spoil(
+    low: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
+) -> Tensor:
+    """Noise and compression on reduced frames, rounded to 8 bits."""
     if generator.random() < config.noise_share:
         sigma = generator.uniform(*config.noise_sigma) / 255
         low = low + torch.from_numpy(generator.standard_normal(low.shape, dtype=np.float32) * np.float32(sigma))

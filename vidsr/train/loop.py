@@ -1,4 +1,4 @@
-"""The training loop, whole and visible: Algorithm 4 of SECNet with the deviations that the recipe names."""
+"""The training loop, whole and visible; what differs between architectures is in tasks, the numbers in the recipe."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from vidsr.errors import DeviceError, InputError, OutputError, UsageError
-from vidsr.nets import build
-from vidsr.nets.secnet import SECNet
+from vidsr.errors import DeviceError, InputError, OutputError
+from vidsr.nets import Network, build
 from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.data import Batch, Batches
-from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, to_8_bits
+from vidsr.train.degrade import H264Roundtrip
 from vidsr.train.footage import CLIPS, Item, cached_frames, find_footage, split_holdout
-from vidsr.train.losses import secnet_losses
-from vidsr.train.metrics import decibels
 from vidsr.train.recipe import Recipe
 from vidsr.train.start import start_from
+from vidsr.train.tasks import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +49,14 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
 
     Writes last.pt, best.pt (averaged weights with the best validation PSNR; only if clips are held out) and log.jsonl
     into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if
-    the recipe's clips are too short for its window.
+    the recipe asks for what its network cannot learn, such as motion over more frames than a clip has.
     """
     settings, device = recipe.optimisation, _device(options.device)
     _make_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.network).to(device)
-    reach = max(map(abs, network.config.offsets))
-    if recipe.data.frames <= reach:
-        raise UsageError(
-            f"the recipe '{recipe.name}' trains on {recipe.data.frames} frames; motion over {reach} frames needs more"
-        )
+    task = task_of(network)
+    task.check(network, recipe)
     items = find_footage(options.data, recipe.data.licence_classes)
     shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
     judged = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
@@ -69,6 +64,11 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     cache = options.output.parent / "frames"
     batches = Batches(recipe, items, cache, _h264(recipe))
     validation = [_validation_clip(item, cache) for item in held]
+    for item, clip in zip(held, validation, strict=True):
+        if len(clip) < task.least_frames:
+            raise InputError(
+                f"the validation clip {item.path} is too short: it has {len(clip)} of {task.least_frames} frames needed"
+            )
 
     last_path, log_path = options.output / "last.pt", options.output / "log.jsonl"
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
@@ -135,34 +135,24 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
 
 
 def train_step(
-    network: SECNet,
+    network: Network,
     batch: Batch,
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     device: torch.device,
     pretraining: bool = False,
 ) -> dict[str, float]:
-    """One step of Algorithm 4 on one batch, in bf16 autocast; returns the losses as numbers.
+    """One step on one batch; returns the losses as numbers.
 
-    While `pretraining`, the local fusion and the motion learn alone.
+    While `pretraining`, a SECNet's local fusion and motion learn alone.
     """
-    settings = recipe.optimisation
-    low, truth = batch.low.to(device), batch.truth.to(device)
-    state = before = None
-    with torch.autocast(device.type, torch.bfloat16):
-        if batch.burn_in:
-            before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
-            if not pretraining:
-                with torch.no_grad():
-                    state = network(before).state
-        output = network(low, state, before, pretraining)
-    losses = secnet_losses(output, low, truth, network.config.offsets, settings, pretraining)
+    losses = task_of(network).losses(network, batch.to(device), recipe, pretraining)
     optimiser.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
+    losses["total"].backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.gradient_clip)
     if torch.isfinite(norm):
         optimiser.step()
-    return {key: float(value.detach()) for key, value in losses._asdict().items()} | {"gradient_norm": float(norm)}
+    return {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -176,19 +166,10 @@ def learning_rate(step: int, recipe: Recipe) -> float:
 
 
 @torch.no_grad()
-def validate(network: SECNet, clips: list[Tensor], device: torch.device) -> dict[str, float]:
-    """Mean PSNR in dB, RGB, 8-pixel border left out, over one or more clips (T x 3 x H x W) for BI and BD."""
-    scores = {}
-    for name, degrade in (("psnr_bi", degrade_bi), ("psnr_bd", degrade_bd)):
-        values = []
-        for truth in clips:
-            low = degrade(truth)[None].to(device)
-            with torch.autocast(device.type, torch.bfloat16):
-                result = network(low).results[0]
-            error = (to_8_bits(result.float().cpu()) - truth)[..., 8:-8, 8:-8].square().mean()
-            values.append(decibels(float(error)))
-        scores[name] = float(np.mean(values))
-    return scores
+def validate(network: Network, clips: list[Tensor], device: torch.device) -> dict[str, float]:
+    """The task's scores in dB, each the mean over one or more clips (T x 3 x H x W)."""
+    scores = [task_of(network).scores(network, clip, device) for clip in clips]
+    return {name: float(np.mean([of_clip[name] for of_clip in scores])) for name in scores[0]}
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:
@@ -238,7 +219,7 @@ def _make_folder(path: Path) -> None:
 
 
 @torch.no_grad()
-def _update_average(average: SECNet, network: SECNet, decay: float) -> None:
+def _update_average(average: Network, network: Network, decay: float) -> None:
     for kept, new in zip(average.parameters(), network.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
 

@@ -61,9 +61,10 @@ class DegradationConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimisationConfig:
-    """Loss weights are those of SECNet (10), with its names; `charbonnier_epsilon` 0 means mean squared error.
+    """`charbonnier_epsilon` 0 means mean squared error.
 
-    The first `fusion_steps` of the steps train the local fusion and the motion alone (III-A).
+    SECNet's alone are `weight_first`, `gamma` and `alpha`, the loss weights of its (10) with its names, and
+    `fusion_steps`: the first ones train the local fusion and the motion alone (III-A).
     """
 
     steps: int = 3600
@@ -82,8 +83,20 @@ class OptimisationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GuidanceConfig:
+    """Guided interpolation: the loss weights of Zooming SlowMo (6.10), with its names."""
+
+    lambda_1: float = 1.0
+    lambda_2: float = 0.5
+    lambda_3: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """One model's training from start to end. `network` holds the arguments of the architecture's configuration."""
+    """One model's training from start to end. `network` holds the arguments of the architecture's configuration.
+
+    `guidance` makes it a training of slow motion: every second frame is given, all of them are to be found.
+    """
 
     name: str
     summary: str
@@ -93,6 +106,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    guidance: GuidanceConfig | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -111,6 +125,8 @@ def load_recipe(path: Path) -> Recipe:
     }
     for key, part in parts.items():
         table[key] = _fill(part, table.get(key, {}), f"{path}: [{key}]")
+    if "guidance" in table:
+        table["guidance"] = _fill(GuidanceConfig, table["guidance"], f"{path}: [guidance]")
     recipe = _fill(Recipe, table, str(path))
     _check(recipe, path)
     return recipe
@@ -151,14 +167,16 @@ def _fits(value: Any, declared: str) -> bool:
             return False
         parts = parts[:1] * len(value) if parts[-1] == "..." else parts
         return len(value) == len(parts) and all(map(_fits, value, parts))
-    return type(value).__name__ == declared
+    return type(value).__name__ == declared.removesuffix(" | None")
 
 
 def _check(recipe: Recipe, path: Path) -> None:
     data, degradation, optimisation = recipe.data, recipe.degradation, recipe.optimisation
     kinds = (data.share_faces, data.share_general, data.share_stills, data.share_face_stills)
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
+    guidance = recipe.guidance or GuidanceConfig()
     demands = {
+        "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
         "data.frames must be at least 2 (motion needs a neighbour)": data.frames >= 2,
         "data.batch must be at least 1": data.batch >= 1,

@@ -10,19 +10,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vidsr.errors import ModelError
-from vidsr.nets.secnet import SECNet
+from vidsr.nets import Network
 from vidsr.train.checkpoint import load_checkpoint
 
 # The layers that see the window, and the past results in the narrow form and in the paper's.
 _SEES_PICTURES = ("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight")
 
 
-def start_from(network: SECNet, path: Path) -> None:
+def start_from(network: Network, path: Path) -> None:
     """Gives `network` the weights of a safetensors file (also fp16) or of a checkpoint's average.
 
-    Three things may differ, each so that the network first computes what the weights computed before: it may see more
-    frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open. Raises
-    ModelError if the file cannot be read or anything else differs.
+    Three things may differ in a SECNet, each so that the network first computes what the weights computed before: it
+    may see more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts
+    open. Raises ModelError if the file cannot be read or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
