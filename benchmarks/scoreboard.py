@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from printed import rows_of
 from systems import BASELINES
@@ -33,23 +32,17 @@ def markdown(results: Results) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def psnr_by_frame(evaluation: Evaluation, luma: bool = False) -> list[float]:
-    """PSNR of frame 1, 2, ..., as in SECNet's Fig. 11: the mean over the clips, up to the end of the shortest one.
+def common_curve(evaluation: Evaluation) -> list[float]:
+    """PSNR of frame 1, 2, ..., as in SECNet's Fig. 11, up to the end of the shortest clip.
 
     So every point is a mean of the same clips, and the curve does not jump where a clip ends.
     """
-    clips = [clip.frame_psnr_y if luma else clip.frame_psnr for clip in evaluation.clips]
-    return [sum(values) / len(values) for values in zip(*clips, strict=False)]
+    return [mean.psnr for mean in evaluation.psnr_by_frame if mean.clips == len(evaluation.clips)]
 
 
 def write_json(path: Path, results: Results) -> None:
     """All figures of every clip, and PSNR by frame number; measured rows only."""
-    values: dict[str, dict[str, Any]] = {}
-    for label, row in results.items():
-        values[label] = {}
-        for model, evaluation in row.items():
-            curves = {"psnr_by_frame": psnr_by_frame(evaluation), "psnr_y_by_frame": psnr_by_frame(evaluation, True)}
-            values[label][model] = json.loads(evaluation.to_json()) | curves
+    values = {label: {model: json.loads(e.to_json()) for model, e in row.items()} for label, row in results.items()}
     path.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
@@ -66,7 +59,7 @@ def write_plot(path: Path, results: Results) -> None:
     systems = list(dict.fromkeys(model for row in results.values() for model in row))
     for panel, (label, row) in zip(panels.flat, results.items(), strict=False):
         for model, evaluation in row.items():
-            curve = psnr_by_frame(evaluation)
+            curve = common_curve(evaluation)
             colour = f"C{systems.index(model)}"
             panel.plot(range(1, len(curve) + 1), curve, label=model, color=colour, linewidth=1.2)
         panel.set(title=label, xlabel="frame", ylabel="PSNR RGB (dB)")

@@ -191,14 +191,15 @@ def test_score_clip_agrees_with_the_metrics() -> None:
     assert clip.frame_psnr_y == pytest.approx(metrics.psnr_per_frame(x, y, 2), abs=1e-4)
 
 
-def test_score_clip_holds_few_frames() -> None:
+@pytest.mark.parametrize("temporal", [False, True])
+def test_score_clip_holds_few_frames(temporal: bool) -> None:
     alive: set[int] = set()
     most = 0
 
     def frames() -> Iterator[Tensor]:
         nonlocal most
         for index in range(60):
-            array = np.zeros((3, 12, 12), np.uint8)  # lives as long as the tensor's memory does
+            array = np.zeros((3, 16, 16), np.uint8)  # lives as long as the tensor's memory does
             alive.add(index)
             weakref.finalize(array, alive.discard, index)
             most = max(most, len(alive))
@@ -206,7 +207,9 @@ def test_score_clip_holds_few_frames() -> None:
             del array
             yield frame
 
-    score_clip("x", frames(), (torch.zeros(3, 12, 12, dtype=torch.uint8) for _ in range(60)))
+    same = (torch.zeros(3, 16, 16, dtype=torch.uint8) for _ in range(60))
+    scores = score_clip("x", frames(), same, temporal=temporal).scores
+    assert scores.static_flicker == (0 if temporal else None)
     assert most < 30
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import weakref
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -295,23 +293,3 @@ def test_mean_is_of_the_clips_that_have_a_value() -> None:
     assert loaded["mean"]["warping_error"] == evaluation.mean.warping_error
     assert loaded["clips"][1]["scores"]["reference_warping_error"] == pytest.approx(0, abs=0.05)
     assert summarise([score_clip("x", still, noisy)]).mean.static_flicker is None
-
-
-def test_memory_does_not_grow_with_the_clip() -> None:
-    alive: set[int] = set()
-    most = 0
-
-    def frames() -> Iterator[Tensor]:
-        nonlocal most
-        for index in range(60):
-            array = np.zeros((3, 16, 16), np.uint8)  # lives as long as the tensor's memory does
-            alive.add(index)
-            weakref.finalize(array, alive.discard, index)
-            most = max(most, len(alive))
-            frame = torch.from_numpy(array)
-            del array
-            yield frame
-
-    same = (torch.zeros(3, 16, 16, dtype=torch.uint8) for _ in range(60))
-    assert score_clip("x", frames(), same, temporal=True).scores.static_flicker == 0
-    assert most < 30

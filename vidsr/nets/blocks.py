@@ -107,7 +107,7 @@ class ConvLSTMCell(nn.Module):
         return o * torch.tanh(cell), cell.float()
 
 
-def fold(picture: Tensor, scale: int) -> Tensor:
+def space_to_depth(picture: Tensor, scale: int) -> Tensor:
     """`pixel_unshuffle` that gives channels last, the layout in which convolutions are quickest."""
     batch, channels, height, width = picture.shape
     height, width = height // scale, width // scale
@@ -115,7 +115,7 @@ def fold(picture: Tensor, scale: int) -> Tensor:
     return phases.reshape(batch, height, width, channels * scale**2).permute(0, 3, 1, 2)
 
 
-def unfold(folded: Tensor, scale: int) -> Tensor:
+def depth_to_space(folded: Tensor, scale: int) -> Tensor:
     """`pixel_shuffle` to a picture plane by plane whatever the layout of `folded`: warping wants that."""
     batch, channels, height, width = folded.shape
     phases = folded.reshape(batch, channels // scale**2, scale, scale, height, width).permute(0, 1, 4, 2, 5, 3)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.blocks import BicubicPhases, fold, unfold
+from vidsr.nets.blocks import BicubicPhases, depth_to_space, space_to_depth
 from vidsr.nets.encoding import Memory, Strategy
 from vidsr.nets.flow import FlowNet, Pyramid, stack_pyramids
 from vidsr.nets.fusion import LocalFusion, RecurrentFusion
@@ -115,7 +115,7 @@ class SECNet(nn.Module):
         """
         if self.recurrent is None:
             return RecurrentState((), ())
-        result = F.pixel_shuffle(self.bicubic(current), self.config.scale).clamp(0, 1)
+        result = depth_to_space(self.bicubic(current), self.config.scale).clamp(0, 1)
         if self.config.detail_widths:
             result = torch.zeros_like(result)
         return RecurrentState((result,) * self.config.t2, self.recurrent.encoding.start(current))
@@ -154,16 +154,16 @@ class SECNet(nn.Module):
         """
         scale, flows = self.config.scale, flows.detach()
         if self.recurrent is None:
-            return F.pixel_shuffle(base + first.float(), scale), state
+            return depth_to_space(base + first.float(), scale), state
         past = [warp(result, enlarge_flow(flows[:, k], scale)) for k, result in enumerate(state.results)]
         if self.config.detail_widths:
-            initial = F.pixel_shuffle(base + first.float(), scale)
+            initial = depth_to_space(base + first.float(), scale)
             correction, memory = self.recurrent(torch.cat((initial, *past), dim=1), state.memory, flows[:, 0])
             result = initial + correction.float()
         else:
-            folded = [fold(picture, scale).sub_(base).to(first.dtype) for picture in past]
+            folded = [space_to_depth(picture, scale).sub_(base).to(first.dtype) for picture in past]
             correction, memory = self.recurrent(torch.cat((first, *folded), dim=1), state.memory, flows[:, 0])
-            result = unfold((base + first).add_(correction), scale)
+            result = depth_to_space((base + first).add_(correction), scale)
         return result, RecurrentState((result.clamp(0, 1), *state.results)[: self.config.t2], memory)
 
     def forward(
