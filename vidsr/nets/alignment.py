@@ -39,9 +39,15 @@ class PyramidAlignment(nn.ModuleDict):
     Side 1 moves the first of the two features, side 2 the second. Levels count from 1, the finest.
     """
 
-    def __init__(self, width: int, levels: int, kernel: int, groups: int, sides: tuple[int, ...]) -> None:
-        """`width` channels; `kernel` and `groups` of the deformable convolutions; `sides`: (1, 2) or one of them."""
+    def __init__(
+        self, width: int, levels: int, kernel: int, groups: int, sides: tuple[int, ...], moved_width: int | None = None
+    ) -> None:
+        """`width` channels; `kernel` and `groups` of the deformable convolutions; `sides`: (1, 2) or one of them.
+
+        `moved_width`, with one level only: what is moved has other channels than what tells where from.
+        """
         super().__init__()
+        assert moved_width is None or levels == 1
         self.depth = levels
         for side in sides:
             for level in range(levels, 0, -1):
@@ -50,7 +56,7 @@ class PyramidAlignment(nn.ModuleDict):
                 self[f"L{level}_offset_conv2_{side}"] = conv3x3(width if is_coarsest else 2 * width, width)
                 if not is_coarsest:
                     self[f"L{level}_offset_conv3_{side}"] = conv3x3(width, width)
-                self[f"L{level}_dcnpack_{side}"] = DeformableConv(width, kernel, groups)
+                self[f"L{level}_dcnpack_{side}"] = DeformableConv(moved_width or width, kernel, groups, width)
                 if not is_coarsest:
                     self[f"L{level}_fea_conv_{side}"] = conv3x3(2 * width, width)
 
@@ -101,7 +107,14 @@ class DeformableBlend(nn.Module):
     """
 
     def __init__(
-        self, width: int, levels: int, kernel: int, groups: int, sides: tuple[int, ...], shared: bool = False
+        self,
+        width: int,
+        levels: int,
+        kernel: int,
+        groups: int,
+        sides: tuple[int, ...],
+        shared: bool = False,
+        moved_width: int | None = None,
     ) -> None:
         """As in PyramidAlignment; the coarser levels come from a strided and a plain convolution each."""
         super().__init__()
@@ -111,7 +124,7 @@ class DeformableBlend(nn.Module):
         for level in range(2, levels + 1):
             self.add_module(f"fea_L{level}_conv1", conv3x3(width, width, stride=2))
             self.add_module(f"fea_L{level}_conv2", conv3x3(width, width))
-        self.pcd_align = PyramidAlignment(width, levels, kernel, groups, (1,) if shared else sides)
+        self.pcd_align = PyramidAlignment(width, levels, kernel, groups, (1,) if shared else sides, moved_width)
         if len(sides) == 2:
             self.fusion = nn.Conv2d(2 * width, width, 1)
 

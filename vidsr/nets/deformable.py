@@ -48,21 +48,27 @@ def deformable_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
 class DeformableConv(nn.Module):
     """A deformable convolution with the layer that reads its offsets and mask from a feature of its own."""
 
-    def __init__(self, channels: int, kernel: int, groups: int) -> None:
-        """`channels` in and out, a multiple of `groups`; `kernel`: its side, odd. Starts undisplaced, masks at 0.5."""
+    def __init__(self, channels: int, kernel: int, groups: int, guide_channels: int | None = None) -> None:
+        """`channels` in and out, a multiple of `groups`; `kernel`: its side, odd; `guide_channels`: `channels` if None.
+
+        Starts undisplaced, masks at 0.5; a kernel of one point (ours) starts as the identity.
+        """
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(channels))
         bound = 1 / math.sqrt(channels * kernel * kernel)
         nn.init.uniform_(self.weight, -bound, bound)
+        if kernel == 1:  # what is carried on through many steps should not be stirred before anything is learnt
+            with torch.no_grad():
+                self.weight.mul_(0.1).add_(2 * torch.eye(channels)[..., None, None])
         self.points = groups * kernel * kernel
-        self.conv_offset_mask = conv3x3(channels, 3 * self.points)
+        self.conv_offset_mask = conv3x3(guide_channels or channels, 3 * self.points)
         assert self.conv_offset_mask.bias is not None
         nn.init.zeros_(self.conv_offset_mask.weight)
         nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x: Tensor, guide: Tensor) -> Tensor:
-        """`x` and `guide`, from which the offsets are read, B x C x H x W; returns the same shape."""
+        """`x` B x C x H x W and `guide`, from which the offsets are read; returns the shape of `x`."""
         read = run(self.conv_offset_mask, guide)
         offset, mask = read[:, : 2 * self.points], torch.sigmoid(read[:, 2 * self.points :])
         return deformable_conv(x, offset, mask, self.weight, self.bias)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.nets.alignment import DeformableBlend, Prepared
-from vidsr.nets.blocks import conv3x3
+from vidsr.nets.blocks import conv3x3, tanh
 
 
 class LSTMState(NamedTuple):
@@ -26,7 +26,7 @@ class StepInput(NamedTuple):
     """All that one feature contributes to a step, whatever the state and the direction."""
 
     for_hidden: Prepared
-    for_cell: Prepared
+    for_cell: Prepared | None  # None where hidden state and cell move together
     gates: Tensor
 
 
@@ -48,33 +48,46 @@ class LSTMGates(nn.Module):
         """The new state from the aligned old one."""
         weight = self.conv.weight[:, self.width :]
         gates = (input_share + F.conv2d(hidden.to(weight.dtype), weight, padding=1)).float()
-        i, f, o, g = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(f) * cell.float() + torch.sigmoid(i) * torch.tanh(g)
-        return LSTMState(torch.sigmoid(o) * torch.tanh(cell), cell)
+        # One sigmoid over all channels, for slices of a channels-last tensor take several times as long.
+        i, f, o, _ = torch.sigmoid(gates).chunk(4, dim=1)
+        cell = f * cell.float() + i * tanh(gates[:, 3 * self.width :])
+        return LSTMState(o * tanh(cell), cell)
 
 
 class DeformableConvLSTM(nn.Module):
     """Aligns hidden state and cell with the current feature, then updates them (equation (6.6))."""
 
-    def __init__(self, width: int, levels: int, kernel: int, groups: int, sides: tuple[int, ...]) -> None:
-        """As in PyramidAlignment; side 1 moves the current feature, side 2 the state."""
+    def __init__(
+        self, width: int, levels: int, kernel: int, groups: int, sides: tuple[int, ...], joint: bool = False
+    ) -> None:
+        """As in PyramidAlignment; side 1 moves the current feature, side 2 the state.
+
+        `joint` (ours, with one level and side 2 alone): the hidden state tells where both it and the cell come from.
+        """
         super().__init__()
         self.cell_list = nn.ModuleList([LSTMGates(width)])
-        self.pcd_h = DeformableBlend(width, levels, kernel, groups, sides)
-        self.pcd_c = DeformableBlend(width, levels, kernel, groups, sides)
+        self.joint = joint
+        self.pcd_h = DeformableBlend(width, levels, kernel, groups, sides, moved_width=2 * width if joint else None)
+        if not joint:
+            self.pcd_c = DeformableBlend(width, levels, kernel, groups, sides)
 
     def prepare(self, x: Tensor) -> StepInput:
         """The current feature B x C x h x w as `forward` wants it; the same for both directions."""
         return StepInput(
             self.pcd_h.prepare(self.pcd_h.pyramid(x), "first"),
-            self.pcd_c.prepare(self.pcd_c.pyramid(x), "first"),
+            None if self.joint else self.pcd_c.prepare(self.pcd_c.pyramid(x), "first"),
             self._gates.input_share(x),
         )
 
     def forward(self, current: StepInput, state: LSTMState) -> LSTMState:
         """One step in time."""
-        hidden = self.pcd_h.blend(current.for_hidden, self.pcd_h.prepare(self.pcd_h.pyramid(state.hidden), "second"))
-        cell = self.pcd_c.blend(current.for_cell, self.pcd_c.prepare(self.pcd_c.pyramid(state.cell), "second"))
+        earlier = self.pcd_h.prepare(self.pcd_h.pyramid(state.hidden), "second")
+        if current.for_cell is None:
+            both = self.pcd_h.blend(current.for_hidden, Prepared((torch.cat(state, dim=1),), earlier.shares))
+            hidden, cell = both.chunk(2, dim=1)
+        else:
+            hidden = self.pcd_h.blend(current.for_hidden, earlier)
+            cell = self.pcd_c.blend(current.for_cell, self.pcd_c.prepare(self.pcd_c.pyramid(state.cell), "second"))
         result: LSTMState = self._gates(current.gates, hidden, cell)
         return result
 
@@ -89,13 +102,20 @@ class BidirectionalConvLSTM(nn.Module):
     """One deformable ConvLSTM for both directions of time, and the 1x1 convolution that joins their hidden states."""
 
     def __init__(
-        self, width: int, outer_width: int, levels: int, kernel: int, groups: int, sides: tuple[int, ...]
+        self,
+        width: int,
+        outer_width: int,
+        levels: int,
+        kernel: int,
+        groups: int,
+        sides: tuple[int, ...],
+        joint: bool = False,
     ) -> None:
         """`width` inside; features of another `outer_width` are brought to it and back by 1x1 convolutions."""
         super().__init__()
         if width != outer_width:
             self.conv_in = nn.Conv2d(outer_width, width, 1)
-        self.forward_net = DeformableConvLSTM(width, levels, kernel, groups, sides)
+        self.forward_net = DeformableConvLSTM(width, levels, kernel, groups, sides, joint)
         self.conv_1x1 = nn.Conv2d(2 * width, outer_width, 1)
         self.width, self.outer_width = width, outer_width
 

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from vidsr.errors import ModelError
 from vidsr.nets.alignment import DeformableBlend, Pyramid
-from vidsr.nets.blocks import BicubicPhases, ResidualBlock, conv3x3, leaky_relu, run, start_near_zero
+from vidsr.nets.blocks import (
+    BicubicPhases,
+    ResidualBlock,
+    conv3x3,
+    depth_to_space,
+    leaky_relu,
+    run,
+    start_near_zero,
+)
 from vidsr.nets.deformable_lstm import BidirectionalConvLSTM, LSTMState, StepInput
 
 SCALE = 4
@@ -30,7 +38,8 @@ class ZSMConfig:
 
     `levels`, `kernel`, `groups`: pyramid levels of the interpolation; side and channel groups of all deformable
     convolutions. `shared_sides`: the interpolation aligns both neighbours with the same weights. `state_sides` 2 aligns
-    state and feature with each other, 1 only the state. `upsampler_width` 0: one convolution and one pixel shuffle.
+    state and feature with each other, 1 only the state; `state_joint`: the cell is moved as the hidden state is.
+    `upsampler_width` 0: one convolution and one pixel shuffle.
     `synthesis_blocks`: residual blocks of the low-resolution head (k3, 5 in the paper); 0 for no head, as in the
     released checkpoint. `residual`: the ConvLSTM's result is added to its input, and the network's result to the
     bicubic enlargement of the frame, or of the head's picture where there is no frame.
@@ -45,6 +54,7 @@ class ZSMConfig:
     state_width: int = 64
     state_levels: int = 3
     state_sides: int = 2
+    state_joint: bool = False
     upsampler_width: int = 64
     synthesis_blocks: int = 0
     shared_sides: bool = False
@@ -56,6 +66,8 @@ class ZSMConfig:
             raise ValueError(f"the widths must be multiples of the {self.groups} deformable groups")
         if self.kernel % 2 == 0 or self.state_sides not in (1, 2) or min(self.levels, self.state_levels) < 1:
             raise ValueError("the kernel must be odd, the state sides 1 or 2, the levels at least 1")
+        if self.state_joint and (self.state_sides, self.state_levels) != (1, 1):
+            raise ValueError("hidden state and cell move together (state_joint) with one state side and level only")
         if self.residual and not self.synthesis_blocks:
             raise ValueError("residual results need the low-resolution head (synthesis_blocks of 1 or more)")
 
@@ -111,7 +123,7 @@ class ZoomingSlowMo(DeformableBlend):
         self.feature_extraction = nn.Sequential(*(ResidualBlock(width) for _ in range(config.front_blocks)))
         sides = (1, 2) if config.state_sides == 2 else (2,)
         self.ConvBLSTM = BidirectionalConvLSTM(
-            config.state_width, width, config.state_levels, config.kernel, config.groups, sides
+            config.state_width, width, config.state_levels, config.kernel, config.groups, sides, config.state_joint
         )
         self.recon_trunk = nn.Sequential(*(ResidualBlock(width) for _ in range(config.back_blocks)))
         if inner:
@@ -168,16 +180,16 @@ class ZoomingSlowMo(DeformableBlend):
         if self.config.residual:
             x = x + feature
         x = self.recon_trunk(x)
-        if self.config.upsampler_width:
-            x = leaky_relu(F.pixel_shuffle(run(self.upconv1, x), 2))
-            x = leaky_relu(F.pixel_shuffle(run(self.upconv2, x), 2))
-            result = run(self.conv_last, leaky_relu(run(self.HRconv, x))).float()
-        else:
-            result = F.pixel_shuffle(run(self.conv_last, x).float(), SCALE)
+        base = None
         if self.config.residual:
-            low = self.synthesise(feature) if picture is None else picture
-            result = result + F.pixel_shuffle(self.bicubic(low), SCALE)
-        return result
+            base = self.bicubic(self.synthesise(feature) if picture is None else picture)
+        if not self.config.upsampler_width:
+            folded = run(self.conv_last, x).float()
+            return depth_to_space(folded if base is None else folded.add_(base), SCALE)
+        x = leaky_relu(F.pixel_shuffle(run(self.upconv1, x), 2))
+        x = leaky_relu(F.pixel_shuffle(run(self.upconv2, x), 2))
+        result = run(self.conv_last, leaky_relu(run(self.HRconv, x))).float()
+        return result if base is None else result + depth_to_space(base, SCALE)
 
     def forward(self, clip: Tensor) -> Tensor:
         """A window B x N x 3 x h x w in 0..1 as published: B x (2N-1) x 3 x 4h x 4w float32, not clamped.
