@@ -15,7 +15,7 @@ from scipy.signal import correlate2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsr.nets import build
+from vidsr.nets import blocks, build
 from vidsr.nets.blocks import (
     BicubicPhases,
     ConvLSTMCell,
@@ -136,7 +136,10 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def test_the_convlstm_takes_the_six_steps_of_the_paper() -> None:
+@pytest.mark.parametrize("strip_values", [1, 16 * 6 * 2, blocks.STRIP_VALUES])
+def test_the_convlstm_takes_the_six_steps_of_the_paper(strip_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, in strips of two rows with one left over, and row by row."""
+    monkeypatch.setattr(blocks, "STRIP_VALUES", strip_values)
     torch.manual_seed(5)
     inputs, hidden_channels, height, width = 3, 4, 5, 6
     cell_net = ConvLSTMCell(inputs, hidden_channels)

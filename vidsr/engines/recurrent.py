@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
+from vidsr.engines.precision import DTYPES, prepared
 from vidsr.nets.flow import Pyramid
 from vidsr.nets.secnet import RecurrentState, SECNet
 from vidsr.types import Frame
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,7 @@ class RecurrentEngine:
 
     def __init__(self, network: SECNet, name: str, device: torch.device, precision: str) -> None:
         """`network` is copied, not changed. `precision`: of the convolutions; warping and pictures stay in float32."""
-        self._network = copy.deepcopy(network).to(device).eval()
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
-        for module in self._network.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(DTYPES[precision])
+        self._network = prepared(network, device, precision)
         config = network.config
         self._info = EngineInfo(name, config.scale, config.lookahead, 1, tuple(DTYPES))
         self._keep = -min(config.offsets)
@@ -104,10 +98,8 @@ class RecurrentEngine:
         flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
         first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows)
         recurrent = network.init_state(current) if state.recurrent is None else state.recurrent
-        picture, recurrent = network.refine(network.bicubic(current), first, flows, recurrent)
+        picture, recurrent = network.refine(network.bicubic(current), first, flows, recurrent, is_final=True)
         drop = max(0, here + 1 - self._keep)
-        # The state's picture is in 0..1 already; who has none keeps no result.
-        results = recurrent.results[0] if recurrent.results else picture.clamp(0, 1)
-        image = (results[0] + results[1].flip(-1)) / 2 if network.config.mirrored else results[0]
+        image = (picture[0] + picture[1].flip(-1)) / 2 if network.config.mirrored else picture[0]
         result = window[here].frame.with_image(image)
         return result, StreamState(window[drop:], here + 1 - drop, recurrent)

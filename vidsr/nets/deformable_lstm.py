@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.nets.alignment import DeformableBlend, Prepared
-from vidsr.nets.blocks import conv3x3, tanh
+from vidsr.nets.blocks import conv3x3, update_cell
 
 
 class LSTMState(NamedTuple):
@@ -47,11 +47,8 @@ class LSTMGates(nn.Module):
     def forward(self, input_share: Tensor, hidden: Tensor, cell: Tensor) -> LSTMState:
         """The new state from the aligned old one."""
         weight = self.conv.weight[:, self.width :]
-        gates = (input_share + F.conv2d(hidden.to(weight.dtype), weight, padding=1)).float()
-        # One sigmoid over all channels, for slices of a channels-last tensor take several times as long.
-        i, f, o, _ = torch.sigmoid(gates).chunk(4, dim=1)
-        cell = f * cell.float() + i * tanh(gates[:, 3 * self.width :])
-        return LSTMState(o * tanh(cell), cell)
+        gates = input_share + F.conv2d(hidden.to(weight.dtype), weight, padding=1)
+        return LSTMState(*update_cell(gates, cell, candidate=3))
 
 
 class DeformableConvLSTM(nn.Module):

@@ -145,26 +145,32 @@ class SECNet(nn.Module):
         return residual
 
     def refine(
-        self, base: Tensor, first: Tensor, flows: Tensor, state: RecurrentState
+        self, base: Tensor, first: Tensor, flows: Tensor, state: RecurrentState, is_final: bool = False
     ) -> tuple[Tensor, RecurrentState]:
-        """The final result B x 3 x H x W float32 (not clamped) and the state for the next frame.
+        """The final result B x 3 x H x W float32 and the state for the next frame.
+
+        The result is clamped to 0..1 only if `is_final`, when nothing is to be learnt from what lies outside.
 
         `base`: the folded bicubic enlargement; `first`: the folded residual of `fuse`; `flows` as `motion` gives them;
         `state`: as the previous frame left it. No gradient reaches the motion (III-A).
         """
         scale, flows = self.config.scale, flows.detach()
         if self.recurrent is None:
-            return depth_to_space(base + first.float(), scale), state
+            result = depth_to_space(base + first.float(), scale)
+            return result.clamp_(0, 1) if is_final else result, state
         past = [warp(result, enlarge_flow(flows[:, k], scale)) for k, result in enumerate(state.results)]
         if self.config.detail_widths:
             initial = depth_to_space(base + first.float(), scale)
             correction, memory = self.recurrent(torch.cat((initial, *past), dim=1), state.memory, flows[:, 0])
             result = initial + correction.float()
+            result = result.clamp_(0, 1) if is_final else result
         else:
             folded = [space_to_depth(picture, scale).sub_(base).to(first.dtype) for picture in past]
             correction, memory = self.recurrent(torch.cat((first, *folded), dim=1), state.memory, flows[:, 0])
-            result = depth_to_space((base + first).add_(correction), scale)
-        return result, RecurrentState((result.clamp(0, 1), *state.results)[: self.config.t2], memory)
+            total = (base + first).add_(correction)
+            result = depth_to_space(total.clamp_(0, 1) if is_final else total, scale)
+        kept = result if is_final else result.clamp(0, 1)
+        return result, RecurrentState((kept, *state.results)[: self.config.t2], memory)
 
     def forward(
         self,
