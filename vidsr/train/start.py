@@ -1,4 +1,4 @@
-"""A training that starts from another model's weights, also from those of a network that saw fewer frames."""
+"""A training that starts from another model's weights: of the same network, a deeper one, or one that saw less."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vidsr.errors import ModelError
 from vidsr.nets import Network
 from vidsr.train.checkpoint import load_checkpoint
 
+_ROWS = ("fusion.body", "recurrent.encoder", "recurrent.decoder")  # residual blocks, one after the other
 # The layers that see the window, and the past results in the narrow form and in the paper's.
 _SEES_PICTURES = ("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight")
 
@@ -20,15 +21,17 @@ _SEES_PICTURES = ("fusion.head.weight", "recurrent.head.weight", "recurrent.deta
 def start_from(network: Network, path: Path) -> None:
     """Gives `network` the weights of a safetensors file (also fp16) or of a checkpoint's average.
 
-    Three things may differ in a SECNet, each so that the network first computes what the weights computed before: it
-    may see more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts
-    open. Raises ModelError if the file cannot be read or anything else differs.
+    Three things may differ in a SECNet so that the network first computes what the weights computed before: it may see
+    more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open. And
+    it may have fewer residual blocks in a row: it takes some of the weights' blocks, evenly spread, the last one among
+    them. Raises ModelError if the file cannot be read or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
     expected = network.state_dict()
+    weights = _thin_out(weights, expected)
     missing = {name for name in expected.keys() - weights.keys() if ".attention." not in name}
     if others := sorted(missing | (weights.keys() - expected.keys())):
         raise ModelError(f"the weights in {path} do not fit the network of the recipe: '{others[0]}' is not in both")
@@ -45,6 +48,34 @@ def start_from(network: Network, path: Path) -> None:
             )
         expected[name] = tensor
     network.load_state_dict(expected)
+
+
+def _thin_out(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the blocks that the network has no room for, the others counted anew."""
+    thinned = {}
+    for name, tensor in weights.items():
+        row, number, rest = _in_row(name)
+        old, new = _blocks(weights, row), _blocks(expected, row)
+        if row and 0 < new < old:
+            kept = [(i + 1) * old // new - 1 for i in range(new)]
+            if number not in kept:
+                continue
+            name = f"{row}.{kept.index(number)}.{rest}"
+        thinned[name] = tensor
+    return thinned
+
+
+def _blocks(weights: dict[str, Tensor], row: str) -> int:
+    return len({_in_row(name)[1] for name in weights if _in_row(name)[0] == row})
+
+
+def _in_row(name: str) -> tuple[str, int, str]:
+    """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty row for a tensor of no residual block in a row."""
+    for row in _ROWS:
+        if name.startswith(row + "."):
+            number, _, rest = name.removeprefix(row + ".").partition(".")
+            return row, int(number), rest
+    return "", 0, name
 
 
 def _widen(weight: Tensor, before: int, channels: int) -> Tensor:
