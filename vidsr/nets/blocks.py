@@ -63,7 +63,9 @@ def _update_strip(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[T
     gates = gates.float()  # slices of a channels-last tensor take longer, so all four quarters go through the sigmoid
     new = tanh(gates.chunk(4, dim=1)[candidate])
     quarters = torch.sigmoid(gates).chunk(4, dim=1)
-    new = quarters[0] * new if cell is None else torch.addcmul(quarters[0] * new, quarters[1], cell.float())
+    new = quarters[0] * new
+    if cell is not None:
+        new += quarters[1] * cell.float()  # addcmul takes three times as long over slices
     return quarters[5 - candidate] * tanh(new), new
 
 
