@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from array import array
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -71,6 +72,43 @@ def test_check_finds_a_damaged_last_picture(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CheckError, match=r"cannot be read back|last frame"):
         verify(path, "film.mp4", expected)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "words"),
+    [
+        (Fraction(0), Fraction(4, 5), ""),
+        (Fraction(1, 10), Fraction(9, 10), "begins at 0.000 s instead of 0.100 s"),
+        (Fraction(0), Fraction(1), "ends at 0.8.. s instead of 1.000 s"),
+        (Fraction(-1, 2), Fraction(4, 5), "begins at 0.000 s instead of -0.500 s"),
+    ],
+)
+def test_check_of_stretched_sound(tmp_path: Path, begin: Fraction, end: Fraction, words: str) -> None:
+    path = media.clip_with_sound(tmp_path / "film.mkv")
+    good = expected_of(path)
+    good.tallies[0].seconds = (begin, end)
+    if not words:
+        assert verify(path, "film.mkv", good) == []
+        return
+    with pytest.raises(CheckError, match=words):
+        verify(path, "film.mkv", good)
+
+
+def test_check_finds_missing_sound(tmp_path: Path) -> None:
+    """A gap of 0.4 s in the middle, by the decoded length alone."""
+    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=40)
+    path = tmp_path / "film.mkv"
+    with av.open(str(whole)) as given, av.open(str(path), "w") as cut:
+        streams = {s.index: cut.add_stream_from_template(s) for s in given.streams}
+        for packet in given.demux():
+            if packet.size and not (packet.stream.type == "audio" and 400 <= (packet.pts or 0) < 800):
+                packet.stream = streams[packet.stream_index]
+                cut.mux(packet)
+    good = expected_of(path)
+    assert verify(path, "film.mkv", good) == []
+    good.tallies[0].seconds = (Fraction(0), Fraction(8, 5))
+    with pytest.raises(CheckError, match=r"has a length of 1\.2"):
+        verify(path, "film.mkv", good)
 
 
 def test_payload_ignores_what_containers_add() -> None:

@@ -1,6 +1,7 @@
 """Sound, subtitles, attachments, covers, data and chapters from the input to the output, packet for packet.
 
-The video itself is not here. What was copied is tallied for `verify.py`.
+The video itself is not here. Of a film that becomes longer all times are stretched, and sound goes through
+`stretch.py`. What was copied is tallied for `verify.py`.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
+from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.container.output import OutputContainer
 from av.packet import Packet
@@ -23,6 +25,8 @@ from vidsr.video.clock import to_ticks
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.ffmpeg import file_url, plain_text, reading
 from vidsr.video.route import Route, codec_of, name_of
+from vidsr.video.soundcodec import choose_sound
+from vidsr.video.stretch import StretchedSound
 from vidsr.video.tally import Tally
 
 if TYPE_CHECKING:
@@ -36,14 +40,16 @@ READ_ERRORS_ALLOWED = 100
 class Passthrough:
     """Copies everything but the pictures. Adds its streams to `output` when made, before the header is written.
 
-    Owns the input it opens: call `close`. Times are shifted by `shift` seconds, which is set with the first frame.
+    Owns the input it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with the
+    first frame, and then stretched by `OutputConfig.stretch`.
     """
 
     def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig) -> None:
         self.warnings: list[str] = []
         self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
-        self._routes: dict[int, Route] = {}
+        self._routes: dict[int, Route | StretchedSound] = {}
+        self._stretch = config.stretch
         self._attached: list[Tally] = []
         self._pending: Packet[Any] | None = None
         self._output = output
@@ -88,7 +94,7 @@ class Passthrough:
             begins, stops = max(chapter["start"] * base, shift), chapter["end"] * base
             stops = stops if end is None else min(stops, end)
             if begins < stops or (begins == stops and end is None):
-                start, stop = to_ticks(begins - shift, base), to_ticks(stops - shift, base)
+                start, stop = (to_ticks((t - shift) * self._stretch, base) for t in (begins, stops))
                 kept.append({**chapter, "time_base": base, "start": start, "end": stop})
         if kept:
             self._output.set_chapters(kept)
@@ -96,22 +102,24 @@ class Passthrough:
     def copy_until(self, time: Fraction) -> None:
         """Copies what belongs before `time` (seconds of the output)."""
         while (packet := self._peek()) is not None:
-            begins = _time(packet)
-            if begins is not None and begins - self.shift > time:
+            begins = self._time(packet)
+            if begins is not None and begins > time:
                 return
             self._take(packet, None)
 
     def finish(self, end: Fraction | None) -> None:
         """Copies the rest: what begins before `end` (seconds of the output), or everything."""
         while (packet := self._peek()) is not None:
-            begins = _time(packet)
-            if end is not None and begins is not None and begins - self.shift >= end:
+            begins = self._time(packet)
+            if end is not None and begins is not None and begins >= end:
                 self._routes[packet.stream_index].is_past_end = True
-                is_far = begins - self.shift >= end + TRAILING_SECONDS
+                is_far = begins >= end + TRAILING_SECONDS * self._stretch
                 if is_far or all(route.is_past_end for route in self._routes.values()):
                     break
             self._take(packet, end)
         for route in self._routes.values():
+            if isinstance(route, StretchedSound):
+                route.finish(self.shift, end)
             self.warnings += route.warnings()
             self.losses += route.losses()
 
@@ -127,21 +135,26 @@ class Passthrough:
     def _plan(self, source: VideoInfo, config: OutputConfig) -> None:
         container = self._output.format.name
         left_out = {"audio"} if config.audio == "none" else set()
+        film_tags = self._input.streams[self._film].metadata
         left_out |= {"subtitle"} if config.subtitles == "none" else set()
         apart: list[Stream] = []
         for stream in self._input.streams:
             is_cover = stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
             if stream.index == source.video_stream or stream.discard == Discard.all or stream.type in left_out:
                 continue  # the discarded stream of an mp4 is the text of its chapters, which are copied as chapters
+            if stream.type == "data" and "timecode" in stream.metadata and "timecode" in film_tags:
+                continue  # the first time code, which muxers write anew from the film's tag
             if stream.type == "attachment" or (is_cover and container in MATROSKA):
                 apart.append(stream)
+            elif stream.type == "audio" and self._stretch > 1:
+                self._stretch_or_drop(stream, container)
             elif stream.type == "video" and not is_cover:
                 self.losses.append(f"{name_of(stream)} is not copied: only one picture track is enlarged")
             elif is_cover and container == "mov":
                 self.losses.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
             elif (reason := mux_refusal(stream, container)) is None:
                 target = self._output.add_stream_from_template(stream, opaque=True)
-                self._routes[stream.index] = Route(stream, target, self._output, codec_of(stream), None)
+                self._routes[stream.index] = Route(stream, target, self._output, codec_of(stream), None, self._stretch)
             else:
                 self._convert_or_drop(stream, container, reason)
         for stream in apart:
@@ -149,6 +162,19 @@ class Passthrough:
         for stream in self._input.streams:
             if stream.index not in self._routes:
                 stream.discard = Discard.all
+
+    def _stretch_or_drop(self, stream: Stream, container: str) -> None:
+        context: Any = stream.codec_context
+        codec = None
+        if context is not None and context.sample_rate and context.layout.nb_channels:
+            codec = choose_sound(
+                codec_of(stream), context.format.name, context.layout.name, context.sample_rate, container
+            )
+        if codec is None:
+            reason = f"{container} holds no sound of this kind" if context is not None else "FFmpeg cannot decode it"
+            self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
+            return
+        self._routes[stream.index] = StretchedSound(cast(AudioStream, stream), self._output, codec, self._stretch)
 
     def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
         codec = can_convert(codec_of(stream), container) if stream.type == "subtitle" else None
@@ -159,7 +185,7 @@ class Passthrough:
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
         captions = Captions(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
-        self._routes[stream.index] = Route(stream, target, self._output, codec, captions)
+        self._routes[stream.index] = Route(stream, target, self._output, codec, captions, self._stretch)
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:
@@ -211,8 +237,7 @@ class Passthrough:
         if errors:
             self.losses.append(f"the input could not be read in {errors} places; sound or subtitles may lack there")
 
-
-def _time(packet: Packet[Any]) -> Fraction | None:
-    """When a packet is due for decoding, in seconds of the input."""
-    ticks = packet.dts if packet.dts is not None else packet.pts
-    return None if ticks is None else ticks * packet.time_base
+    def _time(self, packet: Packet[Any]) -> Fraction | None:
+        """When a packet is due for decoding, in seconds of the output."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        return None if ticks is None else (ticks * packet.time_base - self.shift) * self._stretch

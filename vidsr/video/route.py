@@ -14,14 +14,24 @@ from av.stream import Disposition, Stream
 from vidsr.video.captions import Captions
 from vidsr.video.clock import to_ticks
 from vidsr.video.containers import MATROSKA, copied_tags
+from vidsr.video.innertimes import stretch_inside
 from vidsr.video.tally import Tally, payload_of
 
 
 class Route:
-    """Copies packets of `source` into `target`, a stream of `output`; `captions` converts them on the way."""
+    """Copies packets of `source` into `target`, a stream of `output`; `captions` converts them on the way.
+
+    All times become `factor` times as late and as long.
+    """
 
     def __init__(
-        self, source: Stream, target: Stream, output: OutputContainer, codec: str, captions: Captions | None
+        self,
+        source: Stream,
+        target: Stream,
+        output: OutputContainer,
+        codec: str,
+        captions: Captions | None = None,
+        factor: int = 1,
     ) -> None:
         tags = copied_tags(dict(source.metadata))
         target.metadata.update(tags)
@@ -32,7 +42,8 @@ class Route:
         self.moved = 0
         self.refused = 0
         self.is_past_end = False
-        self._target, self._output, self._captions = target, output, captions
+        self._target, self._output, self._captions, self._factor = target, output, captions, factor
+        self._has_inner_times = False
         self._base = source.time_base or Fraction(1, 1000)
         self._last_dts: int | None = None
         self._least_step = 1 if source.type == "audio" and output.format.name not in MATROSKA else 0
@@ -43,12 +54,12 @@ class Route:
             self._sound_step = Fraction(context.frame_size, context.sample_rate)
 
     def copy(self, packet: Packet[Any], shift: Fraction, end: Fraction | None) -> None:
-        """Muxes a packet at its time less `shift`; what lies before 0 then, or at `end` or later, is left out.
+        """Muxes a packet at its time less `shift`, stretched; what lies before 0 then, or from `end` on, is left out.
 
         Raises what FFmpeg raises when the file cannot be written; a packet that only the muxer dislikes is counted.
         """
         out_base = self._target.time_base or self._base
-        begins, lasts = self._begin_of(packet, shift), (packet.duration or 0) * self._base
+        begins, lasts = self._begin_of(packet, shift), (packet.duration or 0) * self._base * self._factor
         delay = Fraction(0)
         if self.tally.kind == "cover":
             begins = Fraction(0)
@@ -66,7 +77,11 @@ class Route:
             out = self._captions.convert(packet)
         if out is None:
             return
-        payload = payload_of(self.tally.codec, bytes(out))
+        data, is_blind = stretch_inside(self.tally.kind, self.tally.codec, bytes(out), self._factor)
+        self._has_inner_times |= is_blind
+        if data != bytes(out):
+            out.update(data)
+        payload = payload_of(self.tally.codec, data)
         self._stamp(out, begins, lasts, delay, out_base)
         out.stream = self._target
         try:
@@ -78,9 +93,15 @@ class Route:
 
     def warnings(self) -> list[str]:
         """What did not go smoothly."""
-        if not self.moved:
-            return []
-        return [f"the times of {self.moved} packets of {self.tally.name} step back; they were moved on"]
+        found = []
+        if self.moved:
+            found.append(f"the times of {self.moved} packets of {self.tally.name} step back; they were moved on")
+        if self._has_inner_times:
+            found.append(
+                f"{self.tally.name} begins each of its packets in time with the longer film, but times inside its "
+                "packets stay those of the input"
+            )
+        return found
 
     def losses(self) -> list[str]:
         """What is not in the output."""
@@ -90,7 +111,7 @@ class Route:
         ticks = packet.pts if packet.pts is not None else packet.dts
         if ticks is None:
             return self._next_begin or Fraction(0)
-        return ticks * self._base - shift
+        return (ticks * self._base - shift) * self._factor
 
     def _stamp(
         self, packet: Packet[Any], begins: Fraction, lasts: Fraction, delay: Fraction, out_base: Fraction

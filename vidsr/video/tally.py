@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from av.stream import Disposition
 
@@ -13,7 +14,10 @@ _RECUT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 
 @dataclass(slots=True)
 class Tally:
-    """One stream's packets. `kind`: audio, subtitle, data, cover or attachment; `name` is for messages."""
+    """One stream's packets. `kind`: audio, subtitle, data, cover or attachment; `name` is for messages.
+
+    `seconds`, of stretched sound only: when it must begin and end in the output.
+    """
 
     kind: str
     name: str
@@ -23,6 +27,7 @@ class Tally:
     packets: int = field(default=0)
     size: int = field(default=0)
     checksum: int = field(default=0)
+    seconds: tuple[Fraction, Fraction] | None = None
 
     def add(self, payload: bytes) -> None:
         """Counts a packet; empty ones (the pauses of mov_text, which muxers make as they need) do not count."""

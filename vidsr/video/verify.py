@@ -1,7 +1,8 @@
 """Reads a finished file back and compares it with what was meant to be in it.
 
 Every packet of the file is read (about the speed of the disk); of the pictures only the first, and those after the
-last key frame, are decoded. That costs a few seconds for an hour of film, and the encoder's work is not repeated.
+last key frame, are decoded, and all of sound that was stretched. That costs a few seconds for an hour of film, and the
+encoder's work is not repeated.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from vidsr.errors import CheckError
 from vidsr.video.ffmpeg import plain_text
 from vidsr.video.tally import Tally, payload_of
+
+SYNC_TOLERANCE = Fraction(1, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,17 @@ def verify(path: Path, name: str, expected: Expected) -> list[str]:
         raise CheckError(f"{name} cannot be read back ({plain_text(error)}); nothing was kept") from error
 
 
+@dataclass(slots=True)
+class _Sound:
+    """What decoding a stretched sound gave, in seconds; `frame` is the length of its longest frame."""
+
+    tally: Tally
+    begin: Fraction | None = None
+    end: Fraction = Fraction(0)
+    length: Fraction = Fraction(0)
+    frame: Fraction = Fraction(0)
+
+
 class _Check:
     def __init__(self, container: InputContainer, name: str, expected: Expected) -> None:
         self.container, self.name, self.expected = container, name, expected
@@ -58,6 +72,7 @@ class _Check:
         self.film.thread_type = ThreadType.AUTO  # a frame that draining loses is noticed below
         self.found: dict[int, Tally] = {}
         self.pairs: list[tuple[Tally, Stream]] = []
+        self.sounds: dict[int, _Sound] = {}
         ours = {
             kind: [s for s in container.streams if s.type == kind and s.discard != Discard.all]
             for kind in ("audio", "subtitle", "data", "attachment")
@@ -73,6 +88,8 @@ class _Check:
                 tally.kind, tally.name, tally.codec, dict(stream.metadata), stream.disposition
             )
             self.pairs.append((tally, stream))
+            if tally.seconds is not None:
+                self.sounds[stream.index] = _Sound(tally)
 
     def run(self) -> list[str]:
         """All checks, cheapest first."""
@@ -92,8 +109,11 @@ class _Check:
             else:
                 tally = self.found[packet.stream_index]
                 tally.add(payload_of(tally.codec, bytes(packet)))
+                if packet.stream_index in self.sounds:
+                    self._add_sound(packet)
         self._check_times(times)
         self._check_copies()
+        self._check_sounds()
         self._check_last_frame(last_key, max(times))
         return self._lost_tags()
 
@@ -108,7 +128,8 @@ class _Check:
         try:
             return packet.decode()
         except av.FFmpegError as error:
-            self._fail(f"the frame at tick {packet.pts} cannot be decoded ({plain_text(error)})")
+            what = "frame" if packet.stream_index == self.film.index else "sound"
+            self._fail(f"the {what} at tick {packet.pts} cannot be decoded ({plain_text(error)})")
 
     def _check_times(self, times: array[int]) -> None:
         expected, base = self.expected.times, self.expected.time_base
@@ -128,6 +149,33 @@ class _Check:
             difference = tally.differs_from(found)
             if difference is not None:
                 self._fail(f"the copy of {tally.name} has {difference}")
+
+    def _add_sound(self, packet: Packet[Any]) -> None:
+        sound, base = self.sounds[packet.stream_index], packet.time_base
+        if packet.pts is not None:
+            sound.end = max(sound.end, (packet.pts + (packet.duration or 0)) * base)
+        for frame in self._decode(packet):
+            if sound.begin is None and frame.pts is not None:
+                sound.begin = frame.pts * base
+            sound.length += Fraction(frame.samples, frame.sample_rate)
+            sound.frame = max(sound.frame, Fraction(frame.samples, frame.sample_rate))
+
+    def _check_sounds(self) -> None:
+        """Stretched sound must begin and end when it should, and there must be that much of it.
+
+        Its last frame may be padded, as Matroska does not say how much of it counts, and where a track starts late the
+        encoder's delay, at most a frame, is played before it.
+        """
+        for sound in self.sounds.values():
+            begin, end = sound.tally.seconds or (Fraction(0), Fraction(0))
+            for what, found, wanted, less, more in (
+                ("begins at", sound.begin or Fraction(0), begin, 1, 0),
+                ("ends at", sound.end, end, 0, 1),
+                ("has a length of", sound.length, end - begin, 0, 2),
+            ):
+                low, high = (SYNC_TOLERANCE + frames * sound.frame for frames in (less, more))
+                if not -low <= found - wanted <= high:
+                    self._fail(f"{sound.tally.name} {what} {float(found):.3f} s instead of {float(wanted):.3f} s")
 
     def _check_last_frame(self, last_key: int | None, last: int) -> None:
         """Decodes from the last key frame to the end of the film."""

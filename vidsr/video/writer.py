@@ -30,6 +30,7 @@ from vidsr.video.ffmpeg import writing
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.priority import open_behind_the_network
 from vidsr.video.sidedata import read_side_data
+from vidsr.video.stretch import check_stretch
 from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.verify import Expected, verify
 
@@ -42,7 +43,8 @@ class Writer:
 
     The pictures go to a hidden file beside the target. `commit` completes and checks it and gives it its name; leaving
     the `with` without commit removes it. Frame times are kept; with `InputConfig.start` or a negative first time, the
-    first frame is at 0 and sound, subtitles and chapters move along. Use from one thread at a time.
+    first frame is at 0 and sound, subtitles and chapters move along. With `OutputConfig.stretch` the frames come with
+    stretched times; sound and the rest are stretched here. Use from one thread at a time.
 
     `warnings` name what is not carried over; they are complete after `commit`.
     """
@@ -50,7 +52,11 @@ class Writer:
     def __init__(
         self, target: Path, source: VideoInfo, size: tuple[int, int], config: OutputConfig, window: InputConfig
     ) -> None:
-        """`size` is (width, height) of the frames. Raises OutputError."""
+        """`size` is (width, height) of the frames; `source` says in which time base and at which rate they come.
+
+        Raises OutputError, and UsageError for a stretch that sound cannot follow.
+        """
+        check_stretch(config)
         self._target = check_target(target, Path(source.path), config.overwrite)
         self._hidden = self._target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
         self._source, self._size, self._config, self._window = source, size, config, window
@@ -186,7 +192,7 @@ class Writer:
     def _set_shift(self, time: Fraction) -> None:
         self._shift = time
         if self._copies is not None:
-            self._copies.shift = time
+            self._copies.shift = time / self._config.stretch
         if self._window.start is None:
             self.warnings.append(
                 f"the film begins at {float(time):.3f} s, before zero; all of it is moved to begin at 0"

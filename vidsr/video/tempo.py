@@ -1,0 +1,156 @@
+"""Sound that lasts longer at the same pitch: FFmpeg's atempo, with sudden sounds kept in their places. No files."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.filter import Graph
+from numpy.typing import NDArray
+
+from vidsr.video.transients import Grain, Samples, Transients
+
+# One atempo at 0.5 blurs a click and plays it up to 56 ms early, three of them up to 300 ms (shorter windows lose deep
+# tones). So clicks go past the filter, and nothing may sound where the source was silent.
+# This much silence before the sound, in windows of the filter, centres what is left between tones and noise.
+CENTRING = 0.19
+# And this much after it: the filter drops or repeats a part of its last window.
+TRAILING = 2.0
+PIECES_PER_SECOND = 24
+# How long the stretched sound may ring on, in hops of the source, and how much louder than the source it may be.
+RINGING_HOPS = 20
+LOUDER = 2.0
+
+
+class Tempo:
+    """Makes sound (channels x samples, float) `factor` times longer, 2, 4 or 8. One instance for each track.
+
+    Sample n of the source is sample `factor` * n of the result; the result has `factor` times as many samples.
+    `layout` is FFmpeg's name of the channels.
+    """
+
+    def __init__(self, rate: int, layout: str, factor: int) -> None:
+        self._rate, self._layout, self._factor = rate, layout, factor
+        self._channels = channels = av.AudioLayout(layout).nb_channels
+        self._transients = Transients(rate, channels)
+        self._hop = self._transients.hop
+        self._graph = self._new_graph()
+        self._taken = self._fed = self._given = 0
+        self._window = 1 << (rate // PIECES_PER_SECOND - 1).bit_length()
+        self._feed_silence(CENTRING)
+        self._energies = np.zeros(RINGING_HOPS)
+        self._limits: list[float] = []
+        self._unmeasured = np.zeros((channels, 0), np.float32)
+        self._stretched = np.zeros((channels, 0), np.float32)
+        self._gain = 1.0
+        self._grains: list[tuple[int, Samples]] = []  # with the sample of the result where each begins
+
+    def step(self, sound: Samples) -> Samples:
+        """The next samples; what comes out lags."""
+        self._taken += sound.shape[1]
+        steady, grains = self._transients.step(sound)
+        self._advance(steady, grains)
+        return self._ready(max(0, min(len(self._limits), self._stretched.shape[1] // self._block) - 1))
+
+    def flush(self) -> Samples:
+        """The rest."""
+        steady, grains = self._transients.flush()
+        self._advance(np.pad(steady, ((0, 0), (0, -self._taken % self._hop))), grains)
+        self._feed_silence(TRAILING)
+        self._graph.push(None)
+        self._pull()
+        rest = self._taken * self._factor - self._given
+        missing = max(0, len(self._limits) * self._block - self._stretched.shape[1])
+        self._stretched = np.pad(self._stretched, ((0, 0), (0, missing)))
+        return self._ready(len(self._limits))[:, :rest]
+
+    @property
+    def _block(self) -> int:
+        """What a hop of the source becomes."""
+        return self._hop * self._factor
+
+    def _new_graph(self) -> Graph:
+        graph = Graph()
+        source = graph.add_abuffer(
+            sample_rate=self._rate, format="fltp", layout=self._layout, time_base=Fraction(1, self._rate)
+        )
+        halves = [graph.add("atempo", "0.5") for _ in range(self._factor.bit_length() - 1)]
+        planes = graph.add("aformat", "sample_fmts=fltp")
+        graph.link_nodes(source, *halves, planes, graph.add("abuffersink")).configure()
+        return graph
+
+    def _advance(self, steady: Samples, grains: list[Grain]) -> None:
+        for grain in grains:
+            place = self._factor * grain.anchor - (grain.anchor - grain.start)
+            self._grains.append((max(0, place), grain.samples))
+        self._measure(steady)
+        self._feed(steady)
+        self._pull()
+
+    def _feed(self, sound: Samples) -> None:
+        if sound.shape[1]:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout=self._layout)
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._fed, Fraction(1, self._rate)
+            self._graph.push(frame)
+            self._fed += sound.shape[1]
+
+    def _feed_silence(self, windows: float) -> None:
+        self._feed(np.zeros((self._channels, round(windows * self._window)), np.float32))
+
+    def _pull(self) -> None:
+        parts = [self._stretched]
+        while True:
+            try:
+                frame = self._graph.pull()
+            except (av.BlockingIOError, av.EOFError):
+                break
+            parts.append(cast(Samples, frame.to_ndarray()))
+        self._stretched = np.concatenate(parts, axis=1)
+
+    def _measure(self, steady: Samples) -> None:
+        """Finds how loud each hop of the source, and so of the result, may be: as the hop or what came just before."""
+        sound = np.concatenate([self._unmeasured, steady], axis=1)
+        whole = sound.shape[1] // self._hop
+        self._unmeasured = sound[:, whole * self._hop :]
+        energies = np.concatenate([self._energies, _energies(sound, self._hop, whole)])
+        self._energies = energies[whole:]
+        if whole:
+            windows = np.lib.stride_tricks.sliding_window_view(energies, RINGING_HOPS + 1)
+            self._limits += [LOUDER * float(limit) for limit in windows.max(axis=1)]
+
+    def _ready(self, whole: int) -> Samples:
+        """So many blocks of the stretched sound, no louder than they may be, with the grains added."""
+        known = min(len(self._limits), self._stretched.shape[1] // self._block)
+        energies = _energies(self._stretched, self._block, known)
+        gains = np.sqrt(np.minimum(1, np.array(self._limits[:known]) / np.maximum(energies, 1e-20)))
+        edges = np.minimum(np.concatenate([[self._gain], gains]), np.concatenate([gains, [1.0]]))[: whole + 1]
+        ramp = np.arange(self._block) / self._block
+        curve = edges[:-1, None] + np.diff(edges)[:, None] * ramp
+        sound: Samples = self._stretched[:, : whole * self._block] * curve.reshape(-1).astype(np.float32)
+        self._stretched = self._stretched[:, whole * self._block :]
+        del self._limits[:whole]
+        if whole:
+            self._gain = float(gains[whole - 1])
+        self._add_grains(sound)
+        return sound
+
+    def _add_grains(self, sound: Samples) -> None:
+        """Adds in place what belongs to the next samples, and keeps the rest for later ones."""
+        count = sound.shape[1]
+        kept: list[tuple[int, Samples]] = []
+        for place, samples in self._grains:
+            begin = place - self._given
+            fits = max(0, min(samples.shape[1], count - begin))
+            sound[:, begin : begin + fits] += samples[:, :fits]
+            if fits < samples.shape[1]:
+                kept.append((place + fits, samples[:, fits:]))
+        self._grains = kept
+        self._given += count
+
+
+def _energies(sound: Samples, size: int, count: int) -> NDArray[np.float64]:
+    """Mean square of each of the first `count` pieces of `size` samples."""
+    pieces = sound[:, : count * size].reshape(len(sound), count, size)
+    return np.asarray(np.square(pieces, dtype=np.float64).mean((0, 2)))
