@@ -376,6 +376,47 @@ def size_change(path: Path) -> Path:
     return path
 
 
+# -------------------------------------------------------------------------------------------------- the family
+
+VP9 = ("-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8", "-row-mt", "0", "-threads", "1")
+# What every command must get through: how a film is made, and the kind of file that its result is.
+FAMILY: dict[str, tuple[_Factory, str]] = {
+    "plain.mp4": (clip, ".mp4"),
+    "sound.mp4": (clip_with_sound, ".mp4"),
+    "sound.mkv": (clip_with_sound, ".mkv"),
+    "sound.mov": (clip_with_sound, ".mov"),
+    "vp9.webm": (lambda path: clip(path, options=VP9), ".webm"),
+    "stream.ts": (clip_with_sound, ".mp4"),
+    "xvid.avi": (lambda path: clip(path, options=("-c:v", "mpeg4", "-bf", "2", "-q:v", "3")), ".mp4"),
+    "mpeg1.mpg": (lambda path: clip(path, options=("-c:v", "mpeg1video", "-bf", "2", "-q:v", "3")), ".mkv"),
+    "variable.mkv": (variable_rate, ".mkv"),
+    "variable.mp4": (variable_rate, ".mp4"),
+    "late.mkv": (late_start, ".mkv"),
+    "late.mp4": (late_start, ".mp4"),
+    "rotated.mp4": (rotated, ".mp4"),
+    "wide.mp4": (non_square, ".mp4"),
+    "odd.mkv": (odd_size, ".mkv"),
+    "odd444.mkv": (lambda path: odd_size(path, "yuv444p"), ".mp4"),
+    "hdr.mkv": (hdr, ".mp4"),
+    "full.mp4": (full_range, ".mp4"),
+    "two_sounds.mkv": (two_sounds, ".mkv"),
+    "two_sounds.mp4": (two_sounds, ".mp4"),
+    "subtitled.mkv": (subtitled, ".mkv"),
+    "subtitled.mp4": (subtitled, ".mp4"),
+    "chapters.mp4": (with_chapters, ".mp4"),
+    "attachment.mkv": (with_attachment, ".mkv"),
+    "cover.mp4": (with_cover, ".mp4"),
+    "interlaced.mkv": (interlaced, ".mkv"),
+    "moving.gif": (animated_gif, ".mp4"),
+    "one.mp4": (lambda path: clip(path, 1), ".mp4"),
+    "two.mkv": (lambda path: clip(path, 2), ".mkv"),
+    "tiny.mp4": (lambda path: clip(path, 5, 16, 16), ".mp4"),
+    "black.mp4": (black, ".mp4"),
+    "cut.mp4": (hard_cut, ".mp4"),
+    "b_frames.mkv": (b_frames, ".mkv"),
+}
+
+
 # ---------------------------------------------------------------------------------------------------- damage
 
 

@@ -25,6 +25,7 @@ import vidsr.run
 from vidsr import __version__
 from vidsr import config as c
 from vidsr.cli import app, options
+from vidsr.cli.slowmo import slowmo
 from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES, UsageError, VidsrError
 from vidsr.run import Progress
@@ -33,6 +34,7 @@ from vidsr.ui import Screen
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--model", "bicubic", "--scale", "1")
+COMMANDS: dict[str, tuple[Any, Any]] = {"upscale": (upscale, c.UpscaleConfig), "slowmo": (slowmo, c.SlowmoConfig)}
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 
 
@@ -58,11 +60,11 @@ def film(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.UpscaleConfig]:
+def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.RunConfig]:
     """The configurations that runs are given; nothing is run."""
-    seen: list[c.UpscaleConfig] = []
+    seen: list[c.RunConfig] = []
 
-    def note(source: Path, target: Path, config: c.UpscaleConfig, on_progress: object) -> RunReport:
+    def note(source: Path, target: Path, config: c.RunConfig, on_progress: object, on_start: object) -> RunReport:
         seen.append(config)
         return RunReport(str(source), str(target), "none", None, "cpu", "fp32")
 
@@ -93,12 +95,21 @@ def test_the_command_line_loads_nothing_heavy() -> None:
 
 def test_version_and_help() -> None:
     assert vidsr_cli("--version").stdout == f"vidsr {__version__}\n"
-    for arguments in (["-h"], ["--help"], ["upscale", "-h"], ["info", "-h"], ["models", "-h"], ["eval", "-h"]):
+    for arguments in (
+        ["-h"],
+        ["--help"],
+        ["upscale", "-h"],
+        ["slowmo", "-h"],
+        ["info", "-h"],
+        ["models", "-h"],
+        ["eval", "-h"],
+    ):
         result = vidsr_cli(*arguments)
         assert result.exit_code == 0 and "Usage" in result.stdout
-    text = " ".join(vidsr_cli("upscale", "--help").stdout.split())
-    for code in EXIT_CODES:
-        assert f"{code} " in text
+    for command in COMMANDS:
+        text = " ".join(vidsr_cli(command, "--help").stdout.split())
+        for code in EXIT_CODES:
+            assert f"{code} " in text
 
 
 @pytest.mark.parametrize(
@@ -112,6 +123,9 @@ def test_version_and_help() -> None:
         ["upscale", "a.mp4", "b.mp4", "--height", "0"],
         ["upscale", "a.mp4", "b.mp4", "--threads", "-1"],
         ["upscale", "a.mp4", "b.mp4", "--audio", "stretch"],
+        ["upscale", "a.mp4", "b.mp4", "--interp", "2"],
+        ["slowmo", "a.mp4", "b.mp4", "--interp", "3"],
+        ["slowmo", "a.mp4", "b.mp4", "--keep-duration", "yes"],
         ["nosuch"],
         ["models", "nosuch"],
         ["info"],
@@ -164,6 +178,7 @@ def test_options_that_make_no_sense(
 # Where the field's own name would say too little on the command line, or is given once for each pair.
 RENAMED = {"mode": "scenes", "threshold": "scene_threshold", "encoder_options": "encoder_option"}
 ONLY_HERE = {"source", "target", "skip_existing", "recursive", "suffix", "dry_run", "report", "progress", "quiet"}
+DERIVED = {"stretch"}  # from other options, by the run
 
 
 def fields(config: Any) -> Iterator[tuple[str, Any]]:
@@ -172,13 +187,15 @@ def fields(config: Any) -> Iterator[tuple[str, Any]]:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from fields(value)
-        else:
+        elif field.name not in DERIVED:
             yield RENAMED.get(field.name, field.name), value
 
 
-def test_one_option_is_one_field_with_one_default() -> None:
-    defaults = list(fields(c.UpscaleConfig()))
-    parameters = inspect.signature(upscale).parameters
+@pytest.mark.parametrize("command", COMMANDS)
+def test_one_option_is_one_field_with_one_default(command: str) -> None:
+    function, config = COMMANDS[command]
+    defaults = list(fields(config()))
+    parameters = inspect.signature(function).parameters
     assert len(dict(defaults)) == len(defaults)
     assert set(parameters) - ONLY_HERE - {"verbose"} == set(dict(defaults))
     for name, value in defaults:
@@ -186,32 +203,37 @@ def test_one_option_is_one_field_with_one_default() -> None:
         assert given == value or (given is None and value == ()), name
 
 
-def test_without_options_the_run_gets_the_defaults(film: Path, configs: list[c.UpscaleConfig]) -> None:
-    assert vidsr_cli("upscale", film, film.with_name("b.mp4")).exit_code == 0
-    assert configs == [c.UpscaleConfig()]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_options_the_run_gets_the_defaults(film: Path, configs: list[c.RunConfig], command: str) -> None:
+    assert vidsr_cli(command, film, film.with_name("b.mp4")).exit_code == 0
+    assert configs == [COMMANDS[command][1]()]
 
 
-def test_every_option_reaches_its_field(film: Path, configs: list[c.UpscaleConfig]) -> None:
-    wanted = c.UpscaleConfig(
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_reaches_its_field(film: Path, configs: list[c.RunConfig], command: str) -> None:
+    own: dict[str, Any] = {"interp": 8, "keep_duration": True} if command == "slowmo" else {}
+    wanted = COMMANDS[command][1](
         input=c.InputConfig(Fraction("62.25"), Fraction(3723)),
         output=c.OutputConfig(
             "libx265", 20.5, "slow", "yuv444p", (("tune", "grain"), ("a", "b=c")), "none", "none", True
         ),
         size=c.SizeConfig(2.5, (640, 480), 480),
-        compute=c.ComputeConfig("bicubic", "cpu", "bf16", 3, 128),
+        compute=c.ComputeConfig("bicubic", "cpu", "bf16", 3, 128, "onnx"),
         scenes=c.SceneConfig("off", 12.5),
         strict=True,
+        **own,
     )
     options = (
         "--start 1:02.25 --end 1:02:03 --codec libx265 --crf 20.5 --preset slow --pix-fmt yuv444p "
         "--encoder-option tune=grain --encoder-option a=b=c --audio none --subtitles none --overwrite --scale 2.5 "
-        "--size 640x480 --height 480 --model bicubic --device cpu --precision bf16 --threads 3 --tile 128 --scenes off "
-        "--scene-threshold 12.5 --strict"
-    )
-    assert vidsr_cli("upscale", film, film.with_name("b.mp4"), *options.split()).exit_code == 0
+        "--size 640x480 --height 480 --model bicubic --device cpu --precision bf16 --backend onnx --threads 3 "
+        "--tile 128 --scenes off --scene-threshold 12.5 --strict"
+    ) + (" --interp 8 --keep-duration" if own else "")
+    assert vidsr_cli(command, film, film.with_name("b.mp4"), *options.split()).exit_code == 0
     assert configs == [wanted]
     changed = dict(fields(wanted))
-    assert all(changed[name] != value for name, value in fields(c.UpscaleConfig())), "every field was tried"
+    defaults = fields(COMMANDS[command][1]())
+    assert all(changed[name] != value for name, value in defaults), "every field was tried"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -17,8 +16,9 @@ import pytest
 
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import InputError, OutputError, UsageError
+from vidsr.forecast import forecast
 from vidsr.report import write_reports
-from vidsr.run import Plan, Progress, enhance, estimate, frames_expected
+from vidsr.run import Plan, Progress, enhance, estimate
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 
@@ -61,48 +61,12 @@ def stream_line(path: Path, kind: str, number: int = 0) -> str:
 
 # ------------------------------------------------------------------------------------------------- the media family
 
-VP9 = ("-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8", "-row-mt", "0", "-threads", "1")
-FAMILY: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "plain.mp4": (media.clip, ".mp4"),
-    "sound.mp4": (media.clip_with_sound, ".mp4"),
-    "sound.mkv": (media.clip_with_sound, ".mkv"),
-    "sound.mov": (media.clip_with_sound, ".mov"),
-    "vp9.webm": (lambda path: media.clip(path, options=VP9), ".webm"),
-    "stream.ts": (media.clip_with_sound, ".mp4"),
-    "xvid.avi": (lambda path: media.clip(path, options=("-c:v", "mpeg4", "-bf", "2", "-q:v", "3")), ".mp4"),
-    "mpeg1.mpg": (lambda path: media.clip(path, options=("-c:v", "mpeg1video", "-bf", "2", "-q:v", "3")), ".mkv"),
-    "variable.mkv": (media.variable_rate, ".mkv"),
-    "variable.mp4": (media.variable_rate, ".mp4"),
-    "late.mkv": (media.late_start, ".mkv"),
-    "late.mp4": (media.late_start, ".mp4"),
-    "rotated.mp4": (media.rotated, ".mp4"),
-    "wide.mp4": (media.non_square, ".mp4"),
-    "odd.mkv": (media.odd_size, ".mkv"),
-    "odd444.mkv": (lambda path: media.odd_size(path, "yuv444p"), ".mp4"),
-    "hdr.mkv": (media.hdr, ".mp4"),
-    "full.mp4": (media.full_range, ".mp4"),
-    "two_sounds.mkv": (media.two_sounds, ".mkv"),
-    "two_sounds.mp4": (media.two_sounds, ".mp4"),
-    "subtitled.mkv": (media.subtitled, ".mkv"),
-    "subtitled.mp4": (media.subtitled, ".mp4"),
-    "chapters.mp4": (media.with_chapters, ".mp4"),
-    "attachment.mkv": (media.with_attachment, ".mkv"),
-    "cover.mp4": (media.with_cover, ".mp4"),
-    "interlaced.mkv": (media.interlaced, ".mkv"),
-    "moving.gif": (media.animated_gif, ".mp4"),
-    "one.mp4": (lambda path: media.clip(path, 1), ".mp4"),
-    "two.mkv": (lambda path: media.clip(path, 2), ".mkv"),
-    "tiny.mp4": (lambda path: media.clip(path, 5, 16, 16), ".mp4"),
-    "black.mp4": (media.black, ".mp4"),
-    "cut.mp4": (media.hard_cut, ".mp4"),
-    "b_frames.mkv": (media.b_frames, ".mkv"),
-}
 UNNUMBERED = ("black.mp4", "cut.mp4", "interlaced.mkv")
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", media.FAMILY)
 def test_every_frame_time_and_packet_arrives(tmp_path: Path, name: str) -> None:
-    make, ending = FAMILY[name]
+    make, ending = media.FAMILY[name]
     source, target = make(tmp_path / name), tmp_path / f"result{ending}"
     before = source.read_bytes()
     report = run(source, target)
@@ -401,6 +365,7 @@ def test_report(tmp_path: Path) -> None:
     assert (report.model, report.model_sha256, report.precision) == ("bicubic", None, "fp32")
     assert report.device.startswith(("cpu", "cuda", "mps"))
     assert (report.frames_in, report.frames_out, report.scenes, report.tile) == (20, 20, 1, None)
+    assert (report.interp, report.stretch, report.duration_seconds, report.rate) == (1, 1, 0.8, 25)
     assert set(report.stage_seconds) == {"decode", "network", "encode", "commit"}
     assert all(seconds >= 0 for seconds in report.stage_seconds.values())
     assert report.wall_seconds > 0 and report.peak_memory_bytes > 1 << 20
@@ -439,11 +404,11 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     plan = estimate(source, target, BICUBIC)
     assert isinstance(plan, Plan)
-    assert (plan.output_size, plan.model, plan.codec, plan.pixel_format) == ((128, 96), "bicubic", "libx264", "yuv420p")
-    assert plan.frames_expected == 20 and plan.seconds_per_frame > 0
+    assert (plan.model, plan.codec, plan.pixel_format) == ("bicubic", "libx264", "yuv420p")
+    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and plan.seconds_per_frame > 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     report = run(source, target)
-    assert report.output_size == plan.output_size and set(plan.warnings) <= set(report.warnings)
+    assert report.output_size == plan.forecast.size and set(plan.warnings) <= set(report.warnings)
     with pytest.raises(OutputError, match="already exists"):
         estimate(source, target, BICUBIC)
     with pytest.raises(InputError):
@@ -456,4 +421,4 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
 )
 def test_frames_expected(tmp_path: Path, start: str | None, end: str | None, expected: int) -> None:
     window = InputConfig(*(None if text is None else Fraction(text) for text in (start, end)))
-    assert frames_expected(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)) == expected
+    assert forecast(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected

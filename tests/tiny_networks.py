@@ -1,4 +1,4 @@
-"""SECNets that are quick to run, in the paper's form, with weights that make every part of them show."""
+"""Networks that are quick to run, in the papers' form and in the fast one, with weights that make every part show."""
 
 from __future__ import annotations
 
@@ -8,12 +8,25 @@ import torch
 
 from vidsr.nets import build
 from vidsr.nets.secnet import SECNet
+from vidsr.nets.zsm import ZoomingSlowMo
 
 # The paper's configuration with small widths.
 PAPER_FORM: dict[str, Any] = {
     "t1": 2, "t2": 2, "t3": 6, "flow_width": 4, "flow_depth": 2, "flow_levels": 2, "fusion_width": 6,
     "fusion_blocks": 1, "fusion_tail": 4, "recurrent_width": 5, "detail_widths": (4, 6), "encoder_blocks": 1,
     "decoder_blocks": 1, "encoding": "fused", "aligned": False, "attention": True,
+}  # fmt: skip
+# Zooming SlowMo as published, with the head, and as in the recipe zsm-fast.
+SLOWMO_FORMS: dict[str, dict[str, Any]] = {
+    "published": {
+        "width": 4, "front_blocks": 1, "back_blocks": 1, "levels": 2, "groups": 2, "state_width": 4,
+        "state_levels": 2, "upsampler_width": 4, "synthesis_blocks": 1,
+    },
+    "fast": {
+        "width": 8, "front_blocks": 1, "back_blocks": 1, "levels": 2, "kernel": 1, "groups": 2, "state_width": 4,
+        "state_levels": 1, "state_sides": 1, "state_joint": True, "upsampler_width": 0, "synthesis_blocks": 1,
+        "shared_sides": True, "residual": True,
+    },
 }  # fmt: skip
 
 
@@ -24,4 +37,13 @@ def paper_network(**arguments: Any) -> SECNet:
     for part, strength in ((network.flow, 0.15), (network.fusion, 0.05), (network.recurrent, 0.12)):
         for parameter in [] if part is None else part.parameters():
             parameter.add_(torch.randn(parameter.shape) * strength)
+    return network
+
+
+def slowmo_network(form: str, **arguments: Any) -> ZoomingSlowMo:
+    """Weights far from the start, so that nothing is undisplaced or nearly zero."""
+    torch.manual_seed(0)
+    network = build("zsm", SLOWMO_FORMS[form] | arguments).requires_grad_(False).eval()
+    for name, parameter in network.named_parameters():
+        parameter.add_(torch.randn(parameter.shape) * (0.3 if "conv_offset_mask" in name else 0.1))
     return network

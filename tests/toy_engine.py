@@ -1,9 +1,11 @@
-"""A small recurrent engine with one frame of look-ahead that keeps every law, but for the one it is told to break."""
+"""Small engines that keep every law, but for the one they are told to break: a recurrent one, and one that doubles."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,6 +27,23 @@ def make_clip(
         )
         for t in range(length)
     ]
+
+
+def side_data(frames: Sequence[Frame]) -> list[tuple[int, int, Fraction, bool]]:
+    return [(frame.pts, frame.duration, frame.time_base, frame.starts_scene) for frame in frames]
+
+
+def film_side_data(frames: Sequence[Frame], interp: int) -> list[tuple[int, int, Fraction, bool]]:
+    """The side data of the (N - 1) * interp + 1 frames that are to be made of these, evenly spread in each gap."""
+    expected = []
+    for frame, following in pairwise(frames):
+        gap = following.pts - frame.pts
+        expected += [
+            (interp * frame.pts + i * gap, gap, frame.time_base / interp, frame.starts_scene and i == 0)
+            for i in range(interp)
+        ]
+    last = frames[-1]
+    return [*expected, (interp * last.pts, interp * last.duration, last.time_base / interp, last.starts_scene)]
 
 
 @dataclass
@@ -106,3 +125,36 @@ class ToyEngine:
         if self.fault == "forgets the cuts":
             return replace(frame, image=large, starts_scene=False)
         return frame.with_image(large)
+
+
+class ToyDoubler:
+    """Puts the mean of two neighbours between them, before a cut the near one. `fault` names what it does wrong."""
+
+    def __init__(self, fault: str | None = None) -> None:
+        self.info = EngineInfo("toy doubler", 1, lookahead=1, multiple_of=1, precisions=("fp32",), interp=2)
+        self.fault = fault
+
+    def init_state(self, height: int, width: int) -> list[Frame]:
+        return []
+
+    def step(self, frame: Frame, state: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+        if not state:
+            return [], [frame]
+        gap, mean = frame.pts - state[0].pts, (state[0].image + frame.image) / 2
+        given = replace(self.flush(state)[0], duration=gap)
+        is_repeated = frame.starts_scene and self.fault != "mixes across a cut"
+        new = replace(given, image=given.image if is_repeated else mean, pts=given.pts + gap, starts_scene=False)
+        if self.fault == "starts scenes with new frames":
+            given, new = replace(given, starts_scene=False), replace(new, starts_scene=given.starts_scene)
+        if self.fault == "puts new frames late":
+            new = replace(new, pts=new.pts + 1)
+        if self.fault == "makes none before a cut" and frame.starts_scene:
+            return [given], [frame]
+        return [given, new], [frame]
+
+    def flush(self, state: list[Frame]) -> list[Frame]:
+        duration = 1 if self.fault == "shortens the last frame" else 2
+        return [
+            replace(frame, pts=2 * frame.pts, duration=duration * frame.duration, time_base=frame.time_base / 2)
+            for frame in state
+        ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Backend = Literal["torch", "onnx"]
 SceneMode = Literal["auto", "off"]
 CopyMode = Literal["copy", "none"]
+AudioMode = Literal["copy", "stretch", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class OutputConfig:
     `codec`, `pix_fmt` "auto": libx264 with yuv420p for 8-bit sources, an encoder that holds the source's depth above.
     `crf`, `preset` None: the encoder's own scale is used with vidsr's default quality.
     `encoder_options` are FFmpeg private options of the encoder, as (key, value).
+    `stretch` is no option: how many times the result lasts longer than its input, as the run finds it.
     """
 
     codec: str = "auto"
@@ -33,14 +37,15 @@ class OutputConfig:
     preset: str | None = None
     pix_fmt: str = "auto"
     encoder_options: tuple[tuple[str, str], ...] = ()
-    audio: CopyMode = "copy"
+    audio: AudioMode = "copy"
     subtitles: CopyMode = "copy"
     overwrite: bool = False
+    stretch: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class SizeConfig:
-    """The wanted size: at most one of the three is set; none means `scale` 4."""
+    """The wanted size: at most one of the three is set; none means the command's own `default_scale`."""
 
     scale: float | None = None
     size: tuple[int, int] | None = None
@@ -49,13 +54,14 @@ class SizeConfig:
 
 @dataclass(frozen=True, slots=True)
 class ComputeConfig:
-    """Which model runs where. `tile` is in input pixels; `threads` 0 leaves the choice to torch."""
+    """Which model runs where, and in what. `tile` is in input pixels; `threads` 0 leaves the choice to torch."""
 
     model: str = "auto"
     device: str = "auto"
     precision: Precision = "auto"
     threads: int = 0
     tile: int | Literal["auto", "off"] = "auto"
+    backend: Backend = "torch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +73,32 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class UpscaleConfig:
-    """All of `vidsr upscale`."""
+class FaceConfig:
+    """Finding faces. `detector` is a YuNet file; `min_face` is the side in input pixels that must be found.
+
+    `every`: one frame in so many is searched, and the tracks bridge those between.
+    """
+
+    detector: Path | None = None
+    min_face: float = 16.0
+    every: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FacesConfig:
+    """All of `vidsr faces`. `output` is for the film with the faces drawn in."""
+
+    input: InputConfig = field(default_factory=InputConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    faces: FaceConfig = field(default_factory=FaceConfig)
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FilmConfig:
+    """What every run from a film to a film is told."""
 
     input: InputConfig = field(default_factory=InputConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
@@ -76,3 +106,31 @@ class UpscaleConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     scenes: SceneConfig = field(default_factory=SceneConfig)
     strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaleConfig(FilmConfig):
+    """All of `vidsr upscale`, which leaves frames and times as they are."""
+
+    default_scale: ClassVar[float] = 4.0
+    interp: ClassVar[int] = 1
+    stretch: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SlowmoConfig(FilmConfig):
+    """All of `vidsr slowmo`: `interp` frames for one; the film becomes slower by as much, or keeps its duration."""
+
+    default_scale: ClassVar[float] = 1.0
+
+    output: OutputConfig = field(default_factory=lambda: OutputConfig(audio="stretch"))
+    interp: Literal[2, 4, 8] = 2
+    keep_duration: bool = False
+
+    @property
+    def stretch(self) -> int:
+        """How many times the result is as long as its input."""
+        return 1 if self.keep_duration else self.interp
+
+
+RunConfig = UpscaleConfig | SlowmoConfig

@@ -10,6 +10,8 @@ from typing import Any
 
 from vidsr.errors import ModelError
 
+RELEASED = ("zsm",)  # presets whose architecture's authors have released weights, which a user may import
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -25,6 +27,19 @@ class Preset:
     def train_command(self) -> str:
         """What makes the weights, and a card beside them."""
         return f"vidsr train {self.recipe} --data DIR --output runs/{self.name} --publish FOLDER"
+
+    @property
+    def import_command(self) -> str | None:
+        """What makes a model of the authors' released weights; None where there are none."""
+        return f"vidsr models import {self.name} FILE" if self.name in RELEASED else None
+
+    @property
+    def remedy(self) -> str:
+        """How a user comes by weights, as the end of a sentence."""
+        train = f"train it with '{self.train_command}', then give --model FOLDER/{self.name}.toml"
+        if self.import_command is None:
+            return train
+        return f"{train}; or import the authors' checkpoint with '{self.import_command}'"
 
 
 def models_folder() -> Path:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice, pairwise
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 
-from vidsr.config import SizeConfig, UpscaleConfig
-from vidsr.engines.choose import ChosenEngine, choose_card, choose_device, choose_engine
-from vidsr.errors import CheckError, UsageError
+from vidsr.config import RunConfig, SlowmoConfig
+from vidsr.engines.choose import (
+    ChosenEngine,
+    choose_card,
+    choose_device,
+    choose_engine,
+    choose_slowmo,
+    choose_slowmo_card,
+)
+from vidsr.errors import CheckError
+from vidsr.forecast import Forecast, forecast
 from vidsr.memory import peak_memory_bytes
 from vidsr.nets.resize import resize
 from vidsr.stages.prefetch import background, prefetch
@@ -28,7 +35,6 @@ from vidsr.video.writer import Writer
 
 # Frames in each of the two queues. They wait at full size, so more would cost memory and gain nothing.
 QUEUE_DEPTH = 3
-LARGEST_SCALE = 8
 ESTIMATE_FRAMES = 6
 
 
@@ -43,109 +49,85 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do; `seconds_per_frame` is measured on the first frames, without encoding."""
+    """What a run would do; `seconds_per_frame` of the result is measured on the first frames, without encoding."""
 
     info: VideoInfo
-    output_size: tuple[int, int]
+    forecast: Forecast
     model: str
     device: str
     precision: str
     tile: int | None
     codec: str
     pixel_format: str
-    frames_expected: int | None
     seconds_per_frame: float
     warnings: tuple[str, ...]
 
 
-def target_size(info: VideoInfo, config: SizeConfig) -> tuple[int, int]:
-    """Width and height of the output as coded; `size` and `height` are meant as displayed, after rotation.
-
-    Raises UsageError if more than one is given or the enlargement is not between 1 and 8.
-    """
-    if sum(value is not None for value in (config.scale, config.size, config.height)) > 1:
-        raise UsageError("give only one of --scale, --size and --height")
-    is_turned = info.rotation_degrees % 180 == 90
-    shown_width, shown_height = (info.height, info.width) if is_turned else (info.width, info.height)
-    if config.size is not None:
-        width, height = config.size
-    elif config.height is not None:
-        width, height = 2 * max(1, round(shown_width * config.height / shown_height / 2)), config.height
-    else:
-        scale = 4.0 if config.scale is None else config.scale
-        if not 1 <= scale <= LARGEST_SCALE:  # before the products below, because neither infinity nor NaN has any
-            raise UsageError(f"--scale {scale:g} is not an enlargement by 1 to {LARGEST_SCALE}")
-        width, height = round(shown_width * scale), round(shown_height * scale)
-    for wanted, given in ((width, shown_width), (height, shown_height)):
-        if not given <= wanted <= LARGEST_SCALE * given:
-            raise UsageError(
-                f"{shown_width}x{shown_height} to {width}x{height} is not an enlargement by 1 to {LARGEST_SCALE}"
-            )
-    return (height, width) if is_turned else (width, height)
-
-
-def whole_enlargement(info: VideoInfo, size: tuple[int, int]) -> int:
-    """The smallest whole factor that reaches `size` (width, height) on both sides."""
-    return max(math.ceil(size[0] / info.width), math.ceil(size[1] / info.height))
-
-
 def enhance(
-    source: Path, target: Path, config: UpscaleConfig, on_progress: Callable[[Progress], None] = lambda _: None
+    source: Path,
+    target: Path,
+    config: RunConfig,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_start: Callable[[VideoInfo, Forecast], None] = lambda _info, _forecast: None,
 ) -> RunReport:
     """Makes `target` from `source`. The result has its name only if it is complete and checked.
 
-    Raises the errors of vidsr.errors; then nothing is left behind and an existing target is untouched.
+    `on_start` is called when everything that can be refused beforehand has been. Raises the errors of vidsr.errors;
+    then nothing is left behind and an existing target is untouched.
     """
     started = time.monotonic()
-    check_target(target, source, config.output.overwrite)
-    choose_card(config.compute.model)
-    device = choose_device(config.compute.device)
-    if config.compute.threads:
-        torch.set_num_threads(config.compute.threads)
-    with Reader(source, config.input, device) as reader:
-        info = reader.info
-        size = target_size(info, config.size)
-        with Writer(target, info, size, config.output, config.input) as writer:
-            chosen = choose_engine(config.compute, info.height, info.width, whole_enlargement(info, size))
-            report = RunReport(
-                input=str(source), output=str(target), model=chosen.model,
-                model_sha256=chosen.card.sha256 if chosen.card else None, device=str(device),
-                precision=chosen.precision, input_size=(info.width, info.height), output_size=size,
-            )  # fmt: skip
-            clock = StageClock(report.stage_seconds)
-            expected = frames_expected(info, config)
-            # What the threads do is timed inside them; what the main thread does is the network and waiting.
-            with (
-                sparing_threads() as spare,
-                prefetch(
-                    clock.timed("decode", mark_scenes(reader.frames(), config.scenes)), QUEUE_DEPTH, spare
-                ) as frames,
-                background(clock.timing("encode", writer.write), QUEUE_DEPTH, spare) as put,
-            ):
-                for frame in clock.timed("network", enlarge(_count_in(frames, report), chosen, info, size)):
-                    put(frame)
-                    report.frames_out += 1
-                    on_progress(Progress(report.frames_out, expected, time.monotonic() - started))
-            report.damages = list(reader.damages)
-            if config.strict and report.damages:
-                first = report.damages[0]
-                place = (
-                    "before the first frame" if first.after_seconds is None else f"after {first.after_seconds:.3f} s"
-                )
-                raise CheckError(
-                    f"{source} is damaged in {len(report.damages)} places, first {place} ({first.reason}), "
-                    "and --strict allows no loss: nothing was written"
-                )
-            commit_started = time.monotonic()
-            writer.commit(config.strict)
-            report.stage_seconds["commit"] = time.monotonic() - commit_started
-            report.warnings = [*reader.warnings, *writer.warnings]
+    with _opened(source, target, config) as film, film.writer as writer:
+        reader, chosen, expected = film.reader, film.chosen, film.forecast
+        report = RunReport(
+            input=str(source), output=str(target), model=chosen.model,
+            model_sha256=chosen.card.sha256 if chosen.card else None, device=str(chosen.device),
+            precision=chosen.precision, input_size=(reader.info.width, reader.info.height), output_size=expected.size,
+            interp=expected.interp, stretch=expected.stretch,
+        )  # fmt: skip
+        clock = StageClock(report.stage_seconds)
+        on_start(reader.info, expected)
+        # What the threads do is timed inside them; what the main thread does is the network and waiting.
+        with (
+            sparing_threads() as spare,
+            prefetch(clock.timed("decode", mark_scenes(reader.frames(), config.scenes)), QUEUE_DEPTH, spare) as frames,
+            background(clock.timing("encode", writer.write), QUEUE_DEPTH, spare) as put,
+        ):
+            for frame in _count_out(clock.timed("network", film.enhanced(_count_in(frames, report))), report):
+                put(frame)
+                on_progress(Progress(report.frames_out, expected.frames, time.monotonic() - started))
+        report.damages = list(reader.damages)
+        if config.strict and report.damages:
+            first = report.damages[0]
+            raise CheckError(
+                f"{source} is damaged in {len(report.damages)} places, first {first.place} ({first.reason}), "
+                "and --strict allows no loss: nothing was written"
+            )
+        commit_started = time.monotonic()
+        writer.commit(config.strict)
+        report.stage_seconds["commit"] = time.monotonic() - commit_started
+        report.warnings = [*reader.warnings, *writer.warnings]
     report.tile = chosen.engine.tile
-    if chosen.engine.shrinks:
-        report.warnings.append(f"memory ran out: the tile was made smaller {chosen.engine.shrinks} times")
+    if shrinks := chosen.engine.shrinks:
+        report.warnings.append(f"memory ran out: the tile was made smaller {shrinks} times")
     report.wall_seconds = time.monotonic() - started
-    report.peak_memory_bytes = peak_memory_bytes(device)
+    report.peak_memory_bytes = peak_memory_bytes(chosen.device)
     return report
+
+
+def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
+    """What `enhance` would do, with a short measurement on the first frames; writes nothing, raises what it would."""
+    with _opened(source, target, config) as film:
+        frames = list(islice(mark_scenes(film.reader.frames(), config.scenes), ESTIMATE_FRAMES))
+        list(film.enhanced(frames[:1]))  # the first one takes longer than those that follow
+        started = time.monotonic()
+        count = sum(1 for _ in film.enhanced(frames))
+        chosen = film.chosen
+        return Plan(
+            info=film.reader.info, forecast=film.forecast, model=chosen.model, device=str(chosen.device),
+            precision=chosen.precision, tile=chosen.engine.tile, codec=film.writer.codec_name,
+            pixel_format=film.writer.pixel_format, seconds_per_frame=(time.monotonic() - started) / max(count, 1),
+            warnings=(*film.reader.warnings, *film.writer.warnings),
+        )  # fmt: skip
 
 
 @contextmanager
@@ -166,49 +148,50 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(threads)
 
 
-def enlarge(frames: Iterable[Frame], chosen: ChosenEngine, info: VideoInfo, size: tuple[int, int]) -> Iterator[Frame]:
-    """Runs the engine over a film and brings each result to `size` (width, height), in 0..1."""
-    engine = chosen.engine
-    state = engine.init_state(info.height, info.width)
-    for frame in frames:
-        ready, state = engine.step(frame, state)
-        yield from (_fit(result, size) for result in ready)
-    yield from (_fit(result, size) for result in engine.flush(state))
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A film that can be read, a result that may be written, and the engine between them."""
+
+    reader: Reader
+    writer: Writer
+    chosen: ChosenEngine
+    forecast: Forecast
+
+    def enhanced(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The frames of the result: of its size, at its times, in 0..1."""
+        engine, info = self.chosen.engine, self.reader.info
+        state = engine.init_state(info.height, info.width)
+        for frame in frames:
+            ready, state = engine.step(frame, state)
+            yield from (self._finished(result) for result in ready)
+        yield from (self._finished(result) for result in engine.flush(state))
+
+    def _finished(self, frame: Frame) -> Frame:
+        width, height = self.forecast.size
+        image = frame.image
+        if image.shape[-2:] != (height, width):
+            image = resize(image, (height, width)).clamp(0, 1)
+        return replace(frame, image=image, time_base=frame.time_base * self.forecast.stretch)
 
 
-def estimate(source: Path, target: Path, config: UpscaleConfig) -> Plan:
-    """What `enhance` would do, with a short measurement on the first frames; writes nothing, raises what it would."""
+@contextmanager
+def _opened(source: Path, target: Path, config: RunConfig) -> Iterator[_Opened]:
+    """Opens the film and whatever else a run needs. What can be refused before any work is refused here."""
     check_target(target, source, config.output.overwrite)
-    device = choose_device(config.compute.device)
-    with Reader(source, config.input, device) as reader:
+    if isinstance(config, SlowmoConfig):
+        choose_slowmo_card(config.compute.model)
+    else:
+        choose_card(config.compute.model)
+    if config.compute.threads:
+        torch.set_num_threads(config.compute.threads)
+    with Reader(source, config.input, choose_device(config.compute.device)) as reader:
         info = reader.info
-        size = target_size(info, config.size)
-        writer = Writer(target, info, size, config.output, config.input)
-        chosen = choose_engine(config.compute, info.height, info.width, whole_enlargement(info, size))
-        frames = list(islice(mark_scenes(reader.frames(), config.scenes), ESTIMATE_FRAMES))
-        times = [time.monotonic()]
-        for _ in enlarge(frames, chosen, info, size):
-            times.append(time.monotonic())
-        steps = sorted(b - a for a, b in pairwise(times))
-        return Plan(
-            info=info, output_size=size, model=chosen.model, device=str(device), precision=chosen.precision,
-            tile=chosen.engine.tile, codec=writer.codec_name, pixel_format=writer.pixel_format,
-            frames_expected=frames_expected(info, config), seconds_per_frame=steps[len(steps) // 2] if steps else 0.0,
-            warnings=(*reader.warnings, *writer.warnings),
-        )  # fmt: skip
-
-
-def frames_expected(info: VideoInfo, config: UpscaleConfig) -> int | None:
-    """How many frames the header promises within the window; None if it promises nothing."""
-    count, rate = info.header_frame_count, info.header_rate
-    if count is None and rate and info.header_duration_seconds:
-        count = round(rate * info.header_duration_seconds)
-    window = config.input
-    if count is None or (window.start is None and window.end is None) or not rate:
-        return count
-    first = min(count, round((window.start or 0) * rate))
-    last = count if window.end is None else min(count, round(window.end * rate))
-    return max(0, last - first)
+        expected = forecast(info, config)
+        output = replace(config.output, stretch=expected.stretch)
+        writer = Writer(target, expected.describe(info), expected.size, output, config.input)
+        wanted = (config.compute, info.height, info.width, expected.enlargement(info))
+        chosen = choose_slowmo(*wanted, config.interp) if isinstance(config, SlowmoConfig) else choose_engine(*wanted)
+        yield _Opened(reader, writer, chosen, expected)
 
 
 def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
@@ -218,8 +201,14 @@ def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
         yield frame
 
 
-def _fit(frame: Frame, size: tuple[int, int]) -> Frame:
-    width, height = size
-    if frame.image.shape[-2:] == (height, width):
-        return frame
-    return frame.with_image(resize(frame.image, (height, width)).clamp(0, 1))
+def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
+    """Counts frames, how long they last together, and how many come in a second."""
+    first = None
+    for frame in frames:
+        moment = frame.pts * frame.time_base
+        first = moment if first is None else first
+        if moment > first:
+            report.rate = float(report.frames_out / (moment - first))
+        report.duration_seconds = float(moment + frame.duration * frame.time_base - first)
+        report.frames_out += 1
+        yield frame

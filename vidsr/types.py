@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -69,11 +70,53 @@ class VideoInfo:
     streams: tuple[StreamInfo, ...] = ()
 
 
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face in one frame, in pixels of the source as coded, from its left upper corner; parts may lie outside.
+
+    `box` is left, top, width, height. `landmarks` are the two eyes, the tip of the nose and the two corners of the
+    mouth, the person's right one of each pair first; `steadied` are they after smoothing in time, if that was done.
+    `track` numbers the person's track from 1. Without `is_found` the detector did not see the face in this very frame:
+    its place is known from the frames around it.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: tuple[Point, ...]
+    score: float
+    track: int
+    is_found: bool = True
+    steadied: tuple[Point, ...] | None = None
+
+    @property
+    def side(self) -> float:
+        """The size of the face in pixels: the root of the box's area."""
+        return math.sqrt(self.box[2] * self.box[3])
+
+
+@dataclass(frozen=True, slots=True)
+class FaceTrack:
+    """One face through time, for the report. `found` of its `frames` show a detection; sides are in source pixels."""
+
+    track: int
+    first_pts: int
+    last_pts: int
+    time_base: Fraction
+    frames: int
+    found: int
+    smallest_side: float
+    largest_side: float
+    best_score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One picture and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the device that computes.
 
-    `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown.
+    `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown. `faces` are ordered by track
+    and keep the pixels of the source when the image is enlarged.
     """
 
     image: Tensor
@@ -81,6 +124,7 @@ class Frame:
     time_base: Fraction
     duration: int = 0
     starts_scene: bool = False
+    faces: tuple[Face, ...] = ()
 
     def with_image(self, image: Tensor) -> Frame:
         """The same moment with another picture."""
@@ -94,10 +138,19 @@ class Damage:
     after_seconds: float | None
     reason: str
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        return "before the first frame" if self.after_seconds is None else f"after {self.after_seconds:.3f} s"
+
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did, for people and for `--report`; filled while the run proceeds."""
+    """What a run did, for people and for `--report`; filled while the run proceeds.
+
+    Of N frames in, (N - 1) * `interp` + 1 go out; the result is `stretch` times as long as the part that was read: 1 is
+    its own duration. `duration_seconds` and `rate`, frames a second on average, are those of the result.
+    """
 
     input: str
     output: str
@@ -109,6 +162,10 @@ class RunReport:
     frames_out: int = 0
     input_size: tuple[int, int] = (0, 0)
     output_size: tuple[int, int] = (0, 0)
+    interp: int = 1
+    stretch: int = 1
+    duration_seconds: float = 0.0
+    rate: float | None = None
     scenes: int = 0
     tile: int | None = None
     damages: list[Damage] = field(default_factory=list)

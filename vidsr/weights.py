@@ -21,14 +21,13 @@ from vidsr.nets import Network, build
 from vidsr.nets.secnet import SECNet
 from vidsr.presets import Preset, list_presets, models_folder
 
-GOLDEN_TOLERANCE = (
-    1e-3  # float32 on another processor sums in another order; a wrong weight moves the output by far more
-)
+# Float32 on another processor sums in another order; a wrong weight moves the output by far more.
+GOLDEN_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """All that is to be known of one weight file; every field is required. Figures in `metrics` are in dB or SSIM."""
+    """What is to be known of any weight file; every field of a card is required, those of its kind too."""
 
     name: str
     summary: str
@@ -42,16 +41,7 @@ class ModelCard:
     golden: str
     golden_sha256: str
     licence: str
-    recipe: str
-    recipe_commit: str
-    seed: int
-    steps: int
-    hardware: str
     date: str
-    data: str
-    data_licences: str
-    metrics_command: str
-    metrics: Mapping[str, float]
     path: Path
 
     @property
@@ -65,9 +55,39 @@ class ModelCard:
         return self.path.parent / self.golden
 
 
-def list_cards() -> list[ModelCard]:
-    """The shipped models' cards by name."""
-    return [read_card(path) for path in sorted(models_folder().glob("*.toml"))]
+@dataclass(frozen=True, slots=True)
+class TrainedCard(ModelCard):
+    """A model that vidsr trained, as every shipped one. Figures in `metrics` are in dB or SSIM."""
+
+    recipe: str
+    recipe_commit: str
+    seed: int
+    steps: int
+    hardware: str
+    data: str
+    data_licences: str
+    metrics_command: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedCard(ModelCard):
+    """A user's copy of weights that others released: all that is known is the file that they came in."""
+
+    origin: str
+    origin_sha256: str
+
+
+def list_cards(folder: Path | None = None) -> list[ModelCard]:
+    """The shipped models' cards by name, or those of another folder; none if it is not there.
+
+    Raises ModelError for a card that cannot be read, or a shipped one that does not say how it was trained.
+    """
+    cards = [read_card(path) for path in sorted((folder or models_folder()).glob("*.toml"))]
+    for card in cards:
+        if folder is None and not isinstance(card, TrainedCard):
+            raise ModelError(f"the shipped card {card.path} does not say how it was trained: install vidsr again")
+    return cards
 
 
 def untrained_presets() -> list[Preset]:
@@ -89,10 +109,7 @@ def find_card(name: str) -> ModelCard:
             return card
     for preset in untrained_presets():
         if preset.name == name:
-            raise ModelError(
-                f"the model '{name}' comes without weights: train it with '{preset.train_command}', then give "
-                f"--model FOLDER/{name}.toml"
-            )
+            raise ModelError(f"the model '{name}' comes without weights: {preset.remedy}")
     known = ", ".join(["bicubic", *(card.name for card in cards)])
     raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
 
@@ -106,14 +123,15 @@ def read_card(path: Path) -> ModelCard:
         raise ModelError(f"cannot read the model card {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"the model card {path} is not valid TOML: {error}") from error
-    fields = {field.name for field in dataclasses.fields(ModelCard)} - {"path"}
+    kind = ImportedCard if "origin" in table else TrainedCard
+    fields = {field.name for field in dataclasses.fields(kind)} - {"path"}
     if wrong := sorted(fields ^ set(table)):
         state = "misses" if wrong[0] in fields else "has the unknown"
         raise ModelError(f"the model card {path} {state} field '{wrong[0]}'")
     for name, value in table.items():
         if not _is_right_kind(name, value):
             raise ModelError(f"the model card {path} has an impossible value in its field '{name}'")
-    return ModelCard(**table, path=path)
+    return kind(**table, path=path)
 
 
 def load_network(card: ModelCard) -> Network:
@@ -123,7 +141,6 @@ def load_network(card: ModelCard) -> Network:
     """
     _check_file(card.weights_path, card.sha256, card.bytes)
     network = build(card.architecture, card.network)
-    expected = network.state_dict()
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(str(card.weights_path), framework="pt") as file:
@@ -131,16 +148,20 @@ def load_network(card: ModelCard) -> Network:
                 tensors[name] = file.get_tensor(name).float()
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{card.weights_path} is not a safetensors file: {error}") from error
+    check_tensors(network, tensors, f"{card.weights_path} does not fit '{card.architecture}'")
+    network.load_state_dict(tensors, strict=True)
+    return network.eval().requires_grad_(False)
+
+
+def check_tensors(network: Network, tensors: Mapping[str, Tensor], complaint: str) -> None:
+    """Raises ModelError, its message `complaint` and the reason, where names or shapes are not the network's."""
+    expected = network.state_dict()
     if different := sorted(expected.keys() ^ tensors.keys()):
-        raise ModelError(
-            f"{card.weights_path} does not fit '{card.architecture}': tensor '{different[0]}' is not in both"
-        )
+        raise ModelError(f"{complaint}: tensor '{different[0]}' is not in both")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-            raise ModelError(f"{card.weights_path} does not fit '{card.architecture}': '{name}' is {shapes}")
-    network.load_state_dict(tensors, strict=True)
-    return network.eval().requires_grad_(False)
+            raise ModelError(f"{complaint}: '{name}' is {shapes}")
 
 
 def verify(card: ModelCard) -> float:
@@ -184,6 +205,7 @@ def describe(name: str) -> dict[str, Any]:
     else:
         values = dataclasses.asdict(preset) | {"recipe": f"recipes/{preset.recipe.name}", "trained": False}
         values["train_command"] = preset.train_command
+        values |= {"import_command": preset.import_command} if preset.import_command else {}
         network = build(preset.architecture, preset.network)
         values |= {"scale": network.config.scale, "lookahead": network.config.lookahead}
     parts = {part: sum(p.numel() for p in module.parameters()) for part, module in network.named_children()}

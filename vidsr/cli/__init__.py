@@ -9,8 +9,10 @@ import typer
 from vidsr import __version__
 from vidsr.cli.bench import bench
 from vidsr.cli.evaluate import evaluate
+from vidsr.cli.faces import faces
 from vidsr.cli.info import info
 from vidsr.cli.models import models
+from vidsr.cli.slowmo import slowmo
 from vidsr.cli.train import train
 from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES
@@ -19,7 +21,7 @@ _EPILOG = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in 
 
 app = typer.Typer(
     name="vidsr",
-    help="Makes videos larger and sharper.",
+    help="Makes videos larger, sharper and slower.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -27,6 +29,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=_EPILOG)(upscale)
+app.command(epilog=_EPILOG)(slowmo)
+app.command()(faces)
 app.command()(info)
 app.command("eval")(evaluate)
 app.command()(bench)
@@ -46,7 +50,7 @@ def root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Makes videos larger and sharper."""
+    """Makes videos larger, sharper and slower."""
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.cli.ownmodels import resolve_model
 
 if TYPE_CHECKING:
     from vidsr.bench import BenchReport
@@ -40,7 +41,7 @@ def bench(
 
         wanted = o.parse_size(size)
         assert wanted is not None
-        compute = c.ComputeConfig(model=model, device=device, precision=precision, threads=threads)
+        compute = c.ComputeConfig(model=resolve_model(model), device=device, precision=precision, threads=threads)
         report = measure(compute, wanted, frames)
         _show(screen, report)
         if verbose:

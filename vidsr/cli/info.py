@@ -22,13 +22,13 @@ def info(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.config import ComputeConfig, OutputConfig, SizeConfig
+        from vidsr.config import ComputeConfig, OutputConfig, UpscaleConfig
         from vidsr.engines.choose import DEFAULT_MODEL, choose_device, choose_precision
-        from vidsr.run import target_size
+        from vidsr.forecast import forecast
         from vidsr.video.probe import probe
 
         film = probe(source)
-        width, height = target_size(film, SizeConfig())
+        width, height = forecast(film, UpscaleConfig()).size
         device = choose_device(ComputeConfig().device)
         plan = {
             "model": DEFAULT_MODEL,

@@ -1,15 +1,32 @@
-"""`vidsr models list|show|verify`: the networks that vidsr knows, and whether their files are whole."""
+"""`vidsr models list|show|verify|import|export`: the networks that vidsr knows, and whether their files are whole."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidsr.cli import options as o
+from vidsr.cli.ownmodels import own_models_folder, resolve_model
 
-models = typer.Typer(help="The shipped networks.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from vidsr.presets import Preset
+    from vidsr.weights import ModelCard
+
+models = typer.Typer(help="The shipped networks, and your own.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A model's name or the path of a card.", show_default=False)]
+
+
+def _known() -> tuple[list[ModelCard], list[Preset]]:
+    """The models with weights, the user's own ones before shipped ones of the same name, and the presets without."""
+    from vidsr.weights import list_cards, untrained_presets
+
+    cards = {card.name: card for card in (*list_cards(), *list_cards(own_models_folder()))}
+    return list(cards.values()), [preset for preset in untrained_presets() if preset.name not in cards]
 
 
 @models.command("list")
@@ -19,25 +36,29 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.weights import list_cards, untrained_presets
-
-        cards, untrained = list_cards(), untrained_presets()
+        cards, untrained = _known()
         if as_json:
             known = [{"name": card.name, "summary": card.summary, "trained": True} for card in cards]
             known += [{"name": preset.name, "summary": preset.summary, "trained": False} for preset in untrained]
             typer.echo(json.dumps(known, indent=2))
             return
         rows = [[card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.date] for card in cards]
-        rows += [[preset.name, preset.summary, "", "none: train it", ""] for preset in untrained]
+        rows += [
+            [
+                preset.name,
+                preset.summary,
+                "",
+                "none: train or import" if preset.import_command else "none: train it",
+                "",
+            ]
+            for preset in untrained
+        ]
         rows.insert(0, ["bicubic", "Keys' cubic interpolation, the baseline: no network", "x4", "", ""])
-        screen.table("models", ["name", "what", "scale", "weights", "trained"], rows)
+        screen.table("models", ["name", "what", "scale", "weights", "date"], rows)
 
 
 @models.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A model's name or the path of a card.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
-) -> None:
+def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
     """Shows a model's card, the parameters of its parts and its work for each pixel."""
     from vidsr.ui import Screen
 
@@ -45,7 +66,7 @@ def show(
     with o.reporting(screen):
         from vidsr.weights import describe
 
-        values = describe(name)
+        values = describe(resolve_model(name))
         if as_json:
             typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
             return
@@ -54,17 +75,64 @@ def show(
 
 @models.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; all shipped ones if none is named.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Models; all with weights if none is named.")] = None,
 ) -> None:
     """Checks the files of models: size, SHA-256, tensors, and that the network computes its stored example."""
     from vidsr.ui import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.weights import find_card, list_cards
+        from vidsr.weights import find_card
         from vidsr.weights import verify as verify_card
 
-        cards = [find_card(name) for name in names] if names else list_cards()
-        for card in cards:
+        for card in [find_card(resolve_model(name)) for name in names] if names else _known()[0]:
             difference = verify_card(card)
             screen.say(f"{card.name}: whole; its example is reproduced to {difference:.1g}")
+
+
+@models.command("import")
+def import_model(
+    name: Annotated[str, typer.Argument(help="zsm: Zooming SlowMo.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(readable=False, help="The authors' checkpoint, a .pth file.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the model goes, instead of where --model NAME finds it."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace an earlier import.")] = False,
+) -> None:
+    """Makes a model of weights that a network's authors released; prints the path of its card."""
+    from vidsr.ui import Screen
+
+    screen = Screen()
+    with o.reporting(screen):
+        from vidsr.imported import import_model as make_model
+        from vidsr.weights import read_card
+
+        card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
+        use = card.path if output else name
+        screen.say(f"imported: use it with --model {use}. Licence: {card.licence}.")
+        typer.echo(os.fsencode(card.path))
+
+
+@models.command()
+def export(
+    name: Name,
+    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to make.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace existing files.")] = False,
+) -> None:
+    """Writes a model as ONNX, float32, for frames of any size; the recurrent state is among its inputs and outputs.
+
+    A state starts as zeros and is given back as NAME_next. Zooming SlowMo becomes one file for each of its parts,
+    FILE.PART.onnx. Prints the paths.
+    """
+    from vidsr.ui import Screen
+
+    screen = Screen()
+    with o.reporting(screen):
+        from vidsr.export import export as write_graphs
+        from vidsr.weights import find_card, load_network
+
+        for path in write_graphs(load_network(find_card(resolve_model(name))), target, overwrite):
+            typer.echo(os.fsencode(path))

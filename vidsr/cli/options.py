@@ -1,4 +1,7 @@
-"""Options that several commands share, and how their texts become values. Loads nothing heavy."""
+"""Options that several commands share: how they are written and explained, and how they become configurations.
+
+Defaults stay with the commands, beside the fields that own them. Loads nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,83 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vidsr import config as c
+from vidsr.cli.ownmodels import resolve_model
 from vidsr.errors import UsageError, VidsrError
 
 if TYPE_CHECKING:
     from vidsr.ui import Screen
+
+_FILES, _COMPUTE, ENCODING = "Input and output", "Model and device", "Encoding"
+
+# readable=False: whether a file can be read is found out by reading, and is no matter of usage.
+Source = Annotated[
+    Path, typer.Argument(metavar="INPUT", readable=False, help="A video, or a folder of videos.", show_default=False)
+]
+Target = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUTPUT", readable=False, help="The file to make; a folder if INPUT is one.", show_default=False
+    ),
+]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size of the output as displayed.")]
+Height = Annotated[int | None, typer.Option(min=1, help="Height of the output as displayed.")]
+
+Model = Annotated[
+    str, typer.Option(help="A name from `vidsr models list`, a card file, or auto.", rich_help_panel=_COMPUTE)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_COMPUTE)]
+Precision = Annotated[
+    c.Precision, typer.Option(help="Precision of the network's convolutions.", rich_help_panel=_COMPUTE)
+]
+Backend = Annotated[
+    c.Backend, typer.Option(help="What runs the network: torch, or ONNX Runtime (fp32).", rich_help_panel=_COMPUTE)
+]
+Threads = Annotated[
+    int, typer.Option(min=0, max=256, help="Threads on the CPU; 0 lets torch choose.", rich_help_panel=_COMPUTE)
+]
+Tile = Annotated[str, typer.Option(help="auto, off or N input pixels: less memory.", rich_help_panel=_COMPUTE)]
+Scenes = Annotated[c.SceneMode, typer.Option(help="Start afresh at scene cuts, or never.", rich_help_panel=_COMPUTE)]
+SceneThreshold = Annotated[
+    float, typer.Option(min=0, help="How different two frames must be, 0..255.", rich_help_panel=_COMPUTE)
+]
+
+Codec = Annotated[
+    str, typer.Option(help="auto or an encoder's name in FFmpeg, such as libx265.", rich_help_panel=ENCODING)
+]
+Crf = Annotated[
+    float | None, typer.Option(help="Quality on the encoder's own scale; lower is better.", rich_help_panel=ENCODING)
+]
+Preset = Annotated[str | None, typer.Option(help="The encoder's preset.", rich_help_panel=ENCODING)]
+PixFmt = Annotated[str, typer.Option(help="auto or a pixel format's name in FFmpeg.", rich_help_panel=ENCODING)]
+EncoderOption = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="An encoder's own option.", rich_help_panel=ENCODING)
+]
+Subtitles = Annotated[c.CopyMode, typer.Option(help="Copy the subtitles or leave them out.", rich_help_panel=ENCODING)]
+
+Start = Annotated[str | None, typer.Option(metavar="T", help="Seconds or H:MM:SS.mmm.", rich_help_panel=_FILES)]
+End = Annotated[str | None, typer.Option(metavar="T", help="Where to stop, exclusive.", rich_help_panel=_FILES)]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", "-y", help="Replace an existing output.", rich_help_panel=_FILES)
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out what is there already.", rich_help_panel=_FILES)
+]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Folders inside the folder too.", rich_help_panel=_FILES)]
+Suffix = Annotated[str, typer.Option(help="Put behind each name in a folder run, such as _x4.", rich_help_panel=_FILES)]
+Strict = Annotated[bool, typer.Option("--strict", help="Damage or loss is an error (7).", rich_help_panel=_FILES)]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+Report = Annotated[Path | None, typer.Option(metavar="FILE", readable=False, help="Write a JSON report.")]
+Progress = Annotated[Literal["auto", "json", "none"], typer.Option(help="What stderr shows.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 
 
 def parse_time(text: str | None) -> Fraction | None:
@@ -60,6 +131,35 @@ def parse_encoder_options(texts: list[str]) -> tuple[tuple[str, str], ...]:
             raise UsageError(f"'{text}' is no encoder option: write key=value")
         pairs.append((key, value))
     return tuple(pairs)
+
+
+def input_config(start: str | None, end: str | None) -> c.InputConfig:
+    """What is read; raises UsageError."""
+    return c.InputConfig(parse_time(start), parse_time(end))
+
+
+def output_config(
+    codec: str, crf: float | None, preset: str | None, pix_fmt: str, encoder_options: list[str] | None,
+    audio: c.AudioMode, subtitles: c.CopyMode, overwrite: bool,
+) -> c.OutputConfig:  # fmt: skip
+    """How the result is encoded and what is carried over; raises UsageError."""
+    return c.OutputConfig(
+        codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt,
+        encoder_options=parse_encoder_options(encoder_options or []),
+        audio=audio, subtitles=subtitles, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def size_config(scale: float | None, size: str | None, height: int | None) -> c.SizeConfig:
+    """The wanted size; raises UsageError."""
+    return c.SizeConfig(scale, parse_size(size), height)
+
+
+def compute_config(
+    model: str, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str
+) -> c.ComputeConfig:
+    """Which model runs where; a name may be that of a model of the user's own. Raises UsageError."""
+    return c.ComputeConfig(resolve_model(model), device, precision, threads, parse_tile(tile), backend)
 
 
 @contextmanager

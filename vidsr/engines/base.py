@@ -12,8 +12,9 @@ from vidsr.types import Frame
 class EngineInfo:
     """What a caller may rely on.
 
-    `scale` is the enlargement of each side. An output for frame t depends on no input after t + `lookahead` and leaves
-    `step` at the latest when that input has been given. `multiple_of`: the engine pads frames to this multiple itself.
+    `scale` is the enlargement of each side; from N frames the engine makes (N - 1) * `interp` + 1, scene cuts or not.
+    An output at frame t, or after it and before the next, depends on no input after t + `lookahead` and leaves `step`
+    at the latest when that input has been given. `multiple_of`: the engine pads frames to this multiple itself.
     """
 
     name: str
@@ -21,10 +22,11 @@ class EngineInfo:
     lookahead: int
     multiple_of: int
     precisions: tuple[str, ...]
+    interp: int = 1
 
 
 class Engine(Protocol):
-    """A way to turn frames into larger frames. All memory of the past lies in the state, which the caller holds.
+    """A way to turn frames into larger or more frames. All memory of the past is in the state that the caller holds.
 
     `step` and `flush` take the state over: the state that was handed in must not be used again. A frame with
     `starts_scene` starts afresh: nothing before it reaches it or what follows, and frames still waiting are given out

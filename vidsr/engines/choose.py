@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from vidsr.config import ComputeConfig
+from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
+from vidsr.engines.chain import ChainEngine
+from vidsr.engines.footprint import (
+    ONNX_MEMORY,
+    bicubic_bytes_per_pixel,
+    choose_tile,
+    network_bytes_per_pixel,
+    slowmo_bytes_per_pixel,
+)
+from vidsr.engines.midpoint import MidpointEngine
+from vidsr.engines.onnx import OnnxMidpointEngine, OnnxRecurrentEngine, OnnxSlowmoEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.tiled import SMALLEST_TILE, TiledEngine, auto_tile
+from vidsr.engines.slowmo import SlowmoEngine
+from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import DeviceError, ModelError, UsageError
-from vidsr.nets.secnet import SECNet, SECNetConfig
-from vidsr.weights import ModelCard, find_card, load_network, untrained_presets
+from vidsr.nets.secnet import SECNet
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.weights import ModelCard, find_card, list_cards, load_network, untrained_presets
 
 DEFAULT_MODEL = "secnet-fast"
+DEFAULT_SLOWMO_MODEL = "zsm-fast"
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
-# Peak memory for each input pixel as measured (bicubic 0.7 kB; secnet-fast 2.6 to 4.3, with five frames 5.5; the
-# paper's size 22 in half precision and 36 in float32), plus six queued results of 0.2 kB each, and some room.
-BICUBIC_BYTES_PER_PIXEL = 2000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +57,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(wanted: str, device: torch.device) -> str:
+def choose_precision(wanted: str, device: torch.device, backend: str = "torch") -> str:
     """The precision of the convolutions; auto is the fastest that the device computes natively. Raises UsageError."""
+    if backend == "onnx":
+        if wanted not in ("auto", "fp32"):
+            raise UsageError("--backend onnx computes in fp32 only: use --precision auto, or --backend torch")
+        return "fp32"
     if wanted == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto")
     if wanted != "auto":
@@ -81,16 +95,23 @@ def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: 
     """
     card = choose_card(compute.model)
     device = choose_device(compute.device)
+    is_onnx = compute.backend == "onnx"
     if card is None:
-        inner: BicubicEngine | RecurrentEngine = BicubicEngine(enlargement, device)
+        if is_onnx:
+            raise UsageError("bicubic is no network: --backend onnx is for models")
+        inner: Engine = BicubicEngine(enlargement, device)
         name, precision = "bicubic", "fp32"
-        bytes_per_pixel = BICUBIC_BYTES_PER_PIXEL * max(1.0, (enlargement / 4) ** 2)
+        bytes_per_pixel = bicubic_bytes_per_pixel(enlargement)
     else:
-        precision = choose_precision(compute.precision, device)
+        precision = choose_precision(compute.precision, device, compute.backend)
         network = load_network(card)
         assert isinstance(network, SECNet), "choose_card lets nothing else pass"
-        inner = RecurrentEngine(network, card.name, device, precision)
+        if is_onnx:
+            inner = OnnxRecurrentEngine(network, card.name, device)
+        else:
+            inner = RecurrentEngine(network, card.name, device, precision)
         name, bytes_per_pixel = card.name, network_bytes_per_pixel(network.config, precision)
+        bytes_per_pixel *= ONNX_MEMORY if is_onnx else 1.0
     tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
     return ChosenEngine(TiledEngine(inner, tile), name, card, device, precision)
 
@@ -103,34 +124,46 @@ def _check_enlarges(name: str, architecture: str) -> None:
         )
 
 
-def network_bytes_per_pixel(config: SECNetConfig, precision: str) -> float:
-    """Peak memory for each input pixel, as measured on a CPU, with some room."""
-    if config.detail_widths:  # full-size pictures in two scales
-        bytes_per_pixel = 43_000.0 if precision == "fp32" else 28_000.0
-    else:
-        bytes_per_pixel = 5200.0 if config.t1 == 1 else 7000.0
-    return 2 * bytes_per_pixel if config.mirrored else bytes_per_pixel
+def choose_slowmo_card(model: str) -> ModelCard:
+    """The card of `--model` for slow motion. Raises ModelError for an unknown name, or a model of another kind."""
+    name = DEFAULT_SLOWMO_MODEL if model == "auto" else model
+    fitting = f"choose one that makes new frames between the given ones, such as {DEFAULT_SLOWMO_MODEL}"
+    known = {card.name for card in list_cards()} | {preset.name for preset in untrained_presets()}
+    if name == "bicubic":
+        raise ModelError(f"bicubic only enlarges frames: {fitting}")
+    if name not in known and not name.endswith(".toml"):
+        raise ModelError(f"unknown model '{name}': {fitting}, or give the path of a model card (.toml)")
+    architectures = {preset.name: preset.architecture for preset in untrained_presets()}
+    if architectures.get(name, "zsm") == "zsm":
+        card = find_card(name)
+        if card.architecture == "zsm":
+            return card
+        architectures[name] = card.architecture
+    raise ModelError(f"the model '{name}' ({architectures[name]}) only enlarges frames: {fitting}")
 
 
-def choose_tile(wanted: int | str, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:
-    """The tile of `--tile`, in input pixels; None for the whole frame. Raises UsageError for one that is too small."""
-    if wanted == "off":
-        return None
-    if isinstance(wanted, int):
-        if wanted < SMALLEST_TILE:
-            raise UsageError(f"a tile of {wanted} pixels is too small: use {SMALLEST_TILE} or more")
-        return wanted
-    free = free_memory(device)
-    return None if free is None else auto_tile(height, width, bytes_per_pixel, free)
+def choose_slowmo(compute: ComputeConfig, height: int, width: int, enlargement: int, interp: int) -> ChosenEngine:
+    """The engine for `interp` (2, 4 or 8) times as many frames. Raises UsageError, ModelError or DeviceError.
 
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that a program can still have on the device; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    table = Path("/proc/meminfo")
-    if device.type == "cpu" and table.is_file():
-        for line in table.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
+    Of the frames' own size for an `enlargement` of 1, four times larger otherwise. Frames are doubled until they are
+    enough, at the size of the input; only the last doubling enlarges.
+    """
+    if interp not in (2, 4, 8):
+        raise UsageError(f"there is no way to make {interp} frames of one: use --interp 2, 4 or 8")
+    card = choose_slowmo_card(compute.model)
+    device = choose_device(compute.device)
+    precision = choose_precision(compute.precision, device, compute.backend)
+    network = load_network(card)
+    assert isinstance(network, ZoomingSlowMo), "choose_slowmo_card lets nothing else pass"
+    doublings = interp.bit_length() - 1
+    arguments, engines = (network, card.name, device), list[Engine]()
+    is_onnx = compute.backend == "onnx"
+    for _ in range(doublings - (enlargement > 1)):
+        engines.append(OnnxMidpointEngine(*arguments) if is_onnx else MidpointEngine(*arguments, precision))
+    if enlargement > 1:
+        engines.append(OnnxSlowmoEngine(*arguments) if is_onnx else SlowmoEngine(*arguments, precision))
+    inner = engines[0] if len(engines) == 1 else ChainEngine(engines)
+    bytes_per_pixel = slowmo_bytes_per_pixel(network.config, precision, enlargement > 1)
+    bytes_per_pixel *= ONNX_MEMORY if is_onnx else 1.0
+    tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
+    return ChosenEngine(TiledEngine(inner, tile), card.name, card, device, precision)

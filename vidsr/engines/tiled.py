@@ -2,19 +2,21 @@
 
 Tiles have one uniform size (good for caches and CUDA graphs), are spread evenly and each has its own inner state. When
 memory runs out, the tile is halved and the frames whose results are not out yet are computed again in fresh inner
-states: no frame is lost or repeated, only the history before them is, as at a scene cut.
+states: no result is lost or repeated, only the history before them is, as at a scene cut.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import Engine, EngineInfo
+from vidsr.engines.strips import Strip, lay_strips
 from vidsr.errors import DeviceError, UsageError
 from vidsr.types import Frame
 
@@ -58,9 +60,11 @@ def auto_tile(height: int, width: int, bytes_per_pixel: float, free_bytes: int) 
 
 @dataclass(slots=True)
 class TiledState:
-    """One video's tiles: the inner state of each, row by row, and the input frames whose results are not out yet.
+    """One video's tiles: the inner state of each, row by row, and the input frames whose results are not all out yet.
 
-    `tile` None is the whole frame. The first `fed` of the `waiting` frames have gone into the inner states.
+    `tile` None is the whole frame. The first `fed` of the `waiting` frames have gone into the inner states. A frame's
+    results are its own and the new ones up to the next frame: `out` of the oldest waiting frame's are out already, and
+    the next `repeated` results of the inner states are among those, since the states started afresh.
     """
 
     height: int
@@ -69,6 +73,8 @@ class TiledState:
     inner: list[Any]
     waiting: list[Frame] = field(default_factory=list)
     fed: int = 0
+    out: int = 0
+    repeated: int = 0
 
 
 class TiledEngine:
@@ -135,12 +141,13 @@ class TiledEngine:
                 if not state.inner:
                     state.inner = self._start(state)
                 while state.fed < len(state.waiting):
-                    images = self._run(state, state.waiting[state.fed])
+                    results = self._run(state, state.waiting[state.fed])
                     state.fed += 1
-                    ready += _release(state, images)
+                    ready += self._release(state, results)
                 if at_end:
-                    ready += _release(state, self._run(state, None))
-                    assert not state.waiting, "the inner engine kept frames back at the end"
+                    ready += self._release(state, self._run(state, None))
+                    is_complete = not state.waiting or (len(state.waiting), state.out) == (1, 1)
+                    assert is_complete, "the inner engine kept frames back at the end"
                 return ready
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -162,90 +169,63 @@ class TiledEngine:
         # The attempt may have ended between two tiles, so no inner state can be trusted: all start again.
         state.inner = []
         state.fed = 0
+        state.repeated = state.out
         self._tile = state.tile
         self._shrinks += 1
 
     def _start(self, state: TiledState) -> list[Any]:
-        rows, columns, side_y, side_x, _ = self._layout(state)
+        rows, columns, side_y, side_x = self._layout(state)
         return [self._inner.init_state(side_y, side_x) for _ in rows for _ in columns]
 
-    def _layout(self, state: TiledState) -> tuple[list[int], list[int], int, int, int]:
-        """Where tiles start, top and left, their height and width, and what neighbours share at least."""
+    def _layout(self, state: TiledState) -> tuple[list[Strip], list[Strip], int, int]:
+        """Where tiles lie, from top to bottom and from left to right, and their height and width."""
         tile = state.tile or max(state.height, state.width)
         side_y, side_x = min(tile, state.height), min(tile, state.width)
-        step = self.info.multiple_of
-        overlap = min(self._overlap, tile // 2)
-        rows = _starts(state.height, side_y, overlap, step)
-        return rows, _starts(state.width, side_x, overlap, step), side_y, side_x, overlap
+        overlap, step, scale = min(self._overlap, tile // 2), self.info.multiple_of, self.info.scale
+        rows = lay_strips(state.height, side_y, overlap, step, scale)
+        return rows, lay_strips(state.width, side_x, overlap, step, scale), side_y, side_x
 
-    def _run(self, state: TiledState, frame: Frame | None) -> list[Tensor]:
-        """Gives one frame to every tile (None: the end) and joins what they give back."""
-        rows, columns, side_y, side_x, overlap = self._layout(state)
+    def _run(self, state: TiledState, frame: Frame | None) -> list[Frame]:
+        """Gives one frame to every tile (None: the end) and joins what they give back, side data as of the first."""
+        rows, columns, side_y, side_x = self._layout(state)
+        if len(rows) == len(columns) == 1:
+            return self._run_tile(state, 0, frame)
         scale = self.info.scale
-        weights_y = _weights(rows, side_y, overlap, state.height, scale)
-        weights_x = _weights(columns, side_x, overlap, state.width, scale)
-        joined: list[Tensor] = []
-        corners = [(y, x) for y in range(len(rows)) for x in range(len(columns))]
-        for index, (y, x) in enumerate(corners):
-            top, left = rows[y], columns[x]
-            if frame is None:
-                given = self._inner.flush(state.inner[index])
-            else:
+        joined: list[Frame] = []
+        bands: list[Tensor] = []
+        for index, (row, column) in enumerate(product(rows, columns)):
+            part = None
+            if frame is not None:
+                cut = frame.image[:, row.start : row.start + side_y, column.start : column.start + side_x]
                 # A copy of its own: a view kept in an inner state would keep the whole frame alive, once per tile.
-                cut = frame.image[:, top : top + side_y, left : left + side_x]
-                part = frame.with_image(cut if len(corners) == 1 else cut.clone(memory_format=torch.contiguous_format))
-                given, state.inner[index] = self._inner.step(part, state.inner[index])
-            if len(corners) == 1:
-                return [frame.image for frame in given]
+                part = frame.with_image(cut.clone(memory_format=torch.contiguous_format))
+            given = self._run_tile(state, index, part)
             if index == 0:
                 size = (3, state.height * scale, state.width * scale)
-                joined = [frame.image.new_zeros(size) for frame in given]
+                joined = [result.with_image(result.image.new_zeros(size)) for result in given]
             assert len(given) == len(joined), "tiles of one frame must give the same number of results"
-            for canvas, result in zip(joined, given, strict=True):
-                share = result.image * weights_y[y][:, None].to(canvas)
-                down, across = slice(top * scale, (top + side_y) * scale), slice(left * scale, (left + side_x) * scale)
-                canvas[:, down, across].add_(share.mul_(weights_x[x].to(canvas)))
-        # Weights that sum to one up to rounding can leave the range by one last bit.
-        return [canvas.clamp_(0.0, 1.0) for canvas in joined]
+            if column is columns[0]:
+                bands = [result.image.new_zeros(3, side_y * scale, state.width * scale) for result in given]
+            for band, result, canvas in zip(bands, given, joined, strict=True):
+                column.blend(band.mT, result.image.mT)
+                if column is columns[-1]:
+                    row.blend(canvas.image, band)
+        # Blending can leave the range by one last bit.
+        return [result.with_image(result.image.clamp_(0.0, 1.0)) for result in joined]
 
+    def _run_tile(self, state: TiledState, index: int, frame: Frame | None) -> list[Frame]:
+        if frame is None:
+            return self._inner.flush(state.inner[index])
+        given, state.inner[index] = self._inner.step(frame, state.inner[index])
+        return given
 
-def _release(state: TiledState, images: list[Tensor]) -> list[Frame]:
-    """The oldest waiting frames with their results; times and marks come from the input frames themselves."""
-    assert len(images) <= state.fed, "the inner engine gave more frames than it took"
-    done = [frame.with_image(image) for frame, image in zip(state.waiting, images, strict=False)]
-    del state.waiting[: len(images)]
-    state.fed -= len(images)
-    return done
-
-
-def _starts(length: int, side: int, overlap: int, step: int) -> list[int]:
-    """First pixels of evenly spread tiles, on multiples of `step` (an untiled engine's grid) but for the last."""
-    if side >= length:
-        return [0]
-    # Rounding a start down by up to step - 1 pixels must not eat into the overlap on its right.
-    stride = max(1, side - overlap - (step - 1))
-    count = math.ceil((length - side) / stride) + 1
-    starts = [(length - side) * index // (count - 1) for index in range(count)]
-    return [start // step * step for start in starts[:-1]] + starts[-1:]
-
-
-def _weights(starts: list[int], side: int, overlap: int, length: int, scale: int) -> list[Tensor]:
-    """Each tile's share along one axis, in output pixels; the shares of all tiles sum to one everywhere.
-
-    The outer 3/8 of an overlap count nothing: a tile lacks its surroundings there. In the middle quarter shares rise
-    linearly, so that what still differs between two tiles becomes no visible line. Against an untiled recurrent network
-    of 12 layers and an overlap of 16 the largest error was 0.00004, with a ramp over the whole overlap 0.004.
-    """
-    margin, ramp = overlap * scale * 3 / 8, max(overlap * scale / 4, 1.0)
-    centre = torch.arange(side * scale, dtype=torch.float64) + 0.5
-    total = torch.zeros(length * scale, dtype=torch.float64)
-    shares = []
-    for start in starts:
-        share = torch.ones(side * scale, dtype=torch.float64)
-        if start > 0:
-            share = share.minimum(((centre - margin) / ramp).clamp(0.0, 1.0))
-        if start + side < length:
-            share = share.minimum(((side * scale - centre - margin) / ramp).clamp(0.0, 1.0))
-        shares.append(share)
-        total[start * scale : (start + side) * scale] += share
-    return [share / total[start * scale : (start + side) * scale] for start, share in zip(starts, shares, strict=True)]
+    def _release(self, state: TiledState, results: list[Frame]) -> list[Frame]:
+        """The results that are not out yet; input frames are let go when all of theirs, new ones included, are out."""
+        repeated = min(state.repeated, len(results))
+        state.repeated -= repeated
+        ready = results[repeated:]
+        done, state.out = divmod(state.out + len(ready), self.info.interp)
+        assert done + (state.out > 0) <= state.fed, "the inner engine gave more frames than it may"
+        del state.waiting[:done]
+        state.fed -= done
+        return ready

@@ -6,6 +6,7 @@ frame. The memory is a tuple of tensors whose size is bounded, whatever the leng
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -67,8 +68,15 @@ class Bidirectional(nn.Module):
 
     def forward(self, feature: Tensor, memory: Memory, flow: Tensor) -> tuple[Tensor, Memory]:  # noqa: ARG002
         """Feature B x C x h x w; the motion is not used: the paper's features stay where they are."""
-        channels = feature.shape[1]
-        known = (*memory, self._project(feature))  # oldest first
+        known = (*memory, self.project(feature))  # oldest first
+        return self.encode(known), known[max(0, len(known) - self.past) :]
+
+    def encode(self, known: Sequence[Tensor], is_real: Sequence[Tensor] | None = None) -> Tensor:
+        """The hidden state of the last of the projected features `known`, oldest first.
+
+        `is_real`: one truth value for each; those that are not real, all before the real ones, change nothing.
+        """
+        channels = self.backward_cell.hidden_channels
         hidden: Tensor | None = None
         cell: Tensor | None = None
         backward: list[Tensor] = []
@@ -79,17 +87,25 @@ class Bidirectional(nn.Module):
             hidden, cell = self.backward_cell.step(gates, cell)
             backward.append(hidden)
         hidden = cell = None
-        for projected, seen in zip(known, reversed(backward), strict=True):
+        for k, (projected, seen) in enumerate(zip(known, reversed(backward), strict=True)):
             rest = seen if hidden is None else torch.cat((seen, hidden), dim=1)
             if self.fused:
                 gates = projected[:, 4 * channels :] + self.forward_cell.project(rest, channels, bias=False)
             else:
                 gates = self.forward_cell.project(rest, 0, bias=True)
             hidden, cell = self.forward_cell.step(gates, cell)
+            if is_real is not None:  # a state of zeros is none
+                hidden, cell = (torch.where(is_real[k], x, torch.zeros_like(x)) for x in (hidden, cell))
         assert hidden is not None
-        return hidden, known[max(0, len(known) - self.past) :]
+        return hidden
 
-    def _project(self, feature: Tensor) -> Tensor:
+    @property
+    def projected_channels(self) -> int:
+        """Channels of what is kept of each feature."""
+        return (8 if self.fused else 4) * self.backward_cell.hidden_channels
+
+    def project(self, feature: Tensor) -> Tensor:
+        """What a feature B x C x h x w adds to the gates: all that is kept of it."""
         parts = [self.backward_cell.project(feature, 0, bias=True)]
         if self.fused:
             parts.append(self.forward_cell.project(feature, 0, bias=True))

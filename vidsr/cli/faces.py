@@ -1,0 +1,101 @@
+"""`vidsr faces`: who is where in a film."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from vidsr import config as c
+from vidsr.cli import options as o
+
+if TYPE_CHECKING:
+    from vidsr.faces import FaceReport, FaceTargets
+    from vidsr.ui import Screen
+
+_ALL = c.FacesConfig()
+# A JSON text up to this size waits in memory, a larger one in a temporary file.
+_SPOOL_BYTES = 16 << 20
+
+
+def faces(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", readable=False, help="A video.", show_default=False)],
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", readable=False, help="Write JSON; - is stdout.")
+    ] = None,
+    annotate: Annotated[
+        Path | None, typer.Option(metavar="OUT", readable=False, help="Make a video with the faces drawn in.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="OUT.png", readable=False, help="Make a picture of all tracks.")
+    ] = None,
+    face_detector: Annotated[
+        Path | None, typer.Option(metavar="FILE", readable=False, help="A YuNet file (.onnx).")
+    ] = _ALL.faces.detector,
+    min_face: Annotated[
+        float, typer.Option(min=8, metavar="PIXELS", help="Side of the smallest face to find, in input pixels.")
+    ] = _ALL.faces.min_face,
+    device: o.Device = _ALL.device,
+    threads: o.Threads = _ALL.threads,
+    scenes: o.Scenes = _ALL.scenes.mode,
+    scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
+    start: o.Start = None,
+    end: o.End = None,
+    overwrite: o.Overwrite = _ALL.output.overwrite,
+    progress: o.Progress = "auto",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Finds the faces of a video and follows each through time.
+
+    Without --json, --annotate and --sheet the JSON goes to stdout: for each frame its time and faces (track, box and
+    five landmarks in pixels of the film as shown, score, whether it was found in that very frame), then the tracks.
+    """
+    from vidsr.ui import Screen
+
+    screen = Screen(progress, quiet, verbose)
+    with o.reporting(screen), SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        from vidsr.faces import FaceTargets
+
+        is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
+        targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
+        config = c.FacesConfig(
+            input=o.input_config(start, end),
+            output=c.OutputConfig(overwrite=overwrite),
+            scenes=c.SceneConfig(scenes, scene_threshold),
+            faces=c.FaceConfig(detector=face_detector, min_face=min_face),
+            device=device,
+            threads=threads,
+        )
+        listing = cast(IO[bytes], spool)
+        report = _run(screen, source, targets, listing, config)
+        for warning in report.warnings:
+            screen.warn(warning)
+        screen.say(f"done: {len(report.tracks)} faces in {report.frames} frames")
+        for path in (targets.film, targets.sheet, targets.listing):
+            if path is not None and not is_printed:
+                typer.echo(os.fsencode(path))
+        if is_printed:
+            listing.seek(0)
+            shutil.copyfileobj(listing, typer.get_binary_stream("stdout"))
+            sys.stdout.flush()
+
+
+def _run(screen: Screen, source: Path, targets: FaceTargets, listing: IO[bytes], config: c.FacesConfig) -> FaceReport:
+    from vidsr.engines.choose import choose_device
+    from vidsr.faces import describe_faces
+    from vidsr.memory import peak_memory_bytes
+    from vidsr.run import Progress
+
+    device = choose_device(config.device)
+    with screen.progress(source.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
+
+        def show(done: int, expected: int | None, seconds: float) -> None:
+            on_progress(Progress(done, expected, seconds))
+
+        return describe_faces(source, targets, listing, config, show)

@@ -1,0 +1,143 @@
+"""One run for each film, for every command that makes films from films: folders, reports, dry runs, what is said."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from vidsr.errors import UsageError, VidsrError
+
+if TYPE_CHECKING:
+    from vidsr.config import RunConfig
+    from vidsr.forecast import Forecast
+    from vidsr.types import RunReport, VideoInfo
+    from vidsr.ui import Screen
+
+
+@dataclass(frozen=True, slots=True)
+class Films:
+    """Which films are read, and how a run over them goes; what is done to each is a configuration."""
+
+    source: Path
+    target: Path
+    recursive: bool
+    suffix: str
+    skip_existing: bool
+    dry_run: bool
+    report: Path | None
+
+
+def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
+    """Does every film. Raises UsageError, the error of a single film, or typer.Exit with the first failing code."""
+    from vidsr.folder import is_a_folder, pair_films, result_folder
+    from vidsr.report import write_reports
+
+    is_folder = is_a_folder(films.source)
+    if not is_folder and (films.recursive or films.suffix):
+        raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
+    if is_folder:
+        pairs = pair_films(films.source, films.target, films.recursive, films.suffix)
+    else:
+        pairs = [(films.source, films.target)]
+    if films.report is not None:
+        from vidsr.video.target import check_target
+
+        check_target(films.report, films.source, may_overwrite=True)
+        if films.report.resolve() in {path.resolve() for pair in pairs for path in pair}:
+            raise UsageError(f"--report {films.report} is the name of a film: choose another")
+    reports: list[RunReport] = []
+    failures: list[tuple[Path, VidsrError]] = []
+    for film, result in pairs:
+        if films.skip_existing and result.exists():
+            screen.say(f"{result} is there already: left out")
+            continue
+        try:
+            with result_folder(result.parent) if is_folder else nullcontext():
+                if films.dry_run:
+                    _show_plan(screen, film, result, config)
+                else:
+                    reports.append(_run(screen, film, result, config))
+        except VidsrError as error:
+            if not is_folder:
+                raise
+            screen.fail(str(error))
+            failures.append((film, error))
+    if films.report is not None and not films.dry_run:
+        write_reports(films.report, reports, [(str(film), str(error)) for film, error in failures])
+    if failures:
+        screen.fail(f"{len(failures)} of {len(pairs)} failed: " + ", ".join(str(film) for film, _ in failures))
+        raise typer.Exit(failures[0][1].exit_code)
+
+
+def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> None:
+    from vidsr.run import estimate
+
+    plan = estimate(film, result, config)
+    _say_times(screen, film, plan.info, plan.forecast, config)
+    (width, height), frames = plan.forecast.size, plan.forecast.frames
+    screen.say(
+        f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
+        f"({plan.precision}), {plan.codec} {plan.pixel_format}, tile {plan.tile or 'off'}"
+    )
+    per_frame = f"{plan.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
+    if frames is None:
+        screen.say(f"the number of frames is unknown; {per_frame}")
+    else:
+        screen.say(f"{frames} frames by the header, about {frames * plan.seconds_per_frame:.0f} s; {per_frame}")
+    for warning in plan.warnings:
+        screen.warn(warning)
+
+
+def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
+    from vidsr.engines.choose import choose_device
+    from vidsr.memory import peak_memory_bytes
+    from vidsr.run import enhance
+
+    def on_start(info: VideoInfo, forecast: Forecast) -> None:
+        _say_times(screen, film, info, forecast, config)
+
+    device = choose_device(config.compute.device)
+    with screen.progress(film.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
+        report = enhance(film, result, config, on_progress, on_start)
+    for warning in report.warnings:
+        screen.warn(warning)
+    for damage in report.damages:
+        screen.warn(f"{film} is damaged {damage.place}: {damage.reason}")
+    (width, height), rate = report.output_size, report.frames_out / max(report.wall_seconds, 1e-9)
+    screen.say(
+        f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
+        f"({report.precision}), {rate:.1f} frames/s"
+    )
+    if screen.is_verbose:
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
+        memory = report.peak_memory_bytes >> 20
+        screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
+    typer.echo(os.fsencode(result))
+    return report
+
+
+def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, config: RunConfig) -> None:
+    """Which of the two happens to a film with new frames, and what becomes of its duration, rate and sound."""
+    if forecast.interp == 1:
+        return
+    before, after = forecast.given_seconds, forecast.seconds
+    rate_before, rate = ("?" if r is None else f"{float(r):.4g}" for r in (forecast.given_rate, forecast.rate))
+    unknown = "the header tells no duration"
+    if forecast.stretch > 1:
+        length = f"{unknown}," if before is None else f"{before:.1f} s become {after:.1f} s"
+        what = f"slow motion x{forecast.stretch}: {length} at {rate} frames/s"
+    else:
+        length = unknown if before is None else f"{before:.1f} s as before"
+        what = f"{rate} instead of {rate_before} frames/s, {length}"
+    if not any(stream.kind == "audio" for stream in info.streams):
+        sound = "no sound"
+    elif config.output.audio == "none":
+        sound = "sound left out"
+    else:
+        sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
+    screen.say(f"{film}: {what}, {sound}")

@@ -1,0 +1,78 @@
+"""`vidsr slowmo`: a film with new frames between its own, slower or at a higher rate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from vidsr import config as c
+from vidsr.cli import options as o
+from vidsr.cli.films import Films, run_films
+
+_ALL = c.SlowmoConfig()
+
+
+def slowmo(
+    source: o.Source,
+    target: o.Target,
+    interp: Annotated[Literal[2, 4, 8], typer.Option(help="Frames made of each one but the last.")] = _ALL.interp,
+    keep_duration: Annotated[
+        bool, typer.Option("--keep-duration", help="Not slower, but more frames a second.")
+    ] = _ALL.keep_duration,
+    scale: Annotated[float | None, typer.Option(help="Enlargement of each side, 1 to 8.", show_default="1")] = None,
+    size: o.Size = None,
+    height: o.Height = None,
+    model: o.Model = _ALL.compute.model,
+    device: o.Device = _ALL.compute.device,
+    precision: o.Precision = _ALL.compute.precision,
+    backend: o.Backend = _ALL.compute.backend,
+    threads: o.Threads = _ALL.compute.threads,
+    tile: o.Tile = str(_ALL.compute.tile),
+    scenes: o.Scenes = _ALL.scenes.mode,
+    scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
+    codec: o.Codec = _ALL.output.codec,
+    crf: o.Crf = _ALL.output.crf,
+    preset: o.Preset = _ALL.output.preset,
+    pix_fmt: o.PixFmt = _ALL.output.pix_fmt,
+    encoder_option: o.EncoderOption = None,
+    audio: Annotated[
+        c.AudioMode,
+        typer.Option(
+            help="stretch: at the same pitch; copy with --keep-duration; or none.", rich_help_panel=o.ENCODING
+        ),
+    ] = _ALL.output.audio,
+    subtitles: o.Subtitles = _ALL.output.subtitles,
+    start: o.Start = None,
+    end: o.End = None,
+    overwrite: o.Overwrite = _ALL.output.overwrite,
+    skip_existing: o.SkipExisting = False,
+    recursive: o.Recursive = False,
+    suffix: o.Suffix = "",
+    strict: o.Strict = _ALL.strict,
+    dry_run: o.DryRun = False,
+    report: o.Report = None,
+    progress: o.Progress = "auto",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Makes a video slower, or smoother with --keep-duration, by new frames between its own.
+
+    N frames become (N - 1) x interp + 1: given ones keep their places, new ones lie evenly between them. The last one
+    is shown longer instead, so that the film ends with its sound.
+    """
+    from vidsr.ui import Screen
+
+    screen = Screen(progress, quiet, verbose)
+    with o.reporting(screen):
+        config = c.SlowmoConfig(
+            input=o.input_config(start, end),
+            output=o.output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
+            size=o.size_config(scale, size, height),
+            compute=o.compute_config(model, device, precision, backend, threads, tile),
+            scenes=c.SceneConfig(scenes, scene_threshold),
+            strict=strict,
+            interp=interp,
+            keep_duration=keep_duration,
+        )
+        run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)

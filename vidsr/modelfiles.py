@@ -1,0 +1,91 @@
+"""Writes the three files of a model: weights, stored numeric example, card. What a card says is up to the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from vidsr.errors import OutputError
+from vidsr.nets import Network
+from vidsr.weights import run_golden, sha256_of
+
+GOLDEN_SHAPE = (4, 3, 16, 12)
+
+
+def write_model(
+    folder: Path, head: Mapping[str, str], network: Network, weights_type: torch.dtype, example_type: DTypeLike,
+    facts: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Writes NAME.safetensors, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
+
+    `head`: name, summary and architecture; `facts`: the card's other fields but for the network's arguments and what
+    is found here. `network` is in float32. The types are those of the weights and of the example's output.
+
+    Raises OutputError if a file cannot be written.
+    """
+    name = head["name"]
+    weights, golden, path = (folder / f"{name}.{ending}" for ending in ("safetensors", "golden.npz", "toml"))
+    tensors = {key: value.to(weights_type).contiguous() for key, value in network.state_dict().items()}
+    clip = _golden_clip()
+    output = run_golden(network.eval(), clip)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(weights, lambda beside: save_file(tensors, str(beside)))
+        _replace(golden, lambda beside: np.savez_compressed(beside, input=clip, output=output.astype(example_type)))
+        card = {
+            **head,
+            "scale": network.config.scale,
+            "lookahead": network.config.lookahead,
+            "file": weights.name,
+            "bytes": weights.stat().st_size,
+            "sha256": sha256_of(weights),
+            "golden": golden.name,
+            "golden_sha256": sha256_of(golden),
+            **facts,
+        }
+        text = _as_toml({**card, "network": dataclasses.asdict(network.config)})
+        _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
+    return path
+
+
+def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Smooth pictures that move, so that motion has something to find."""
+    coarse = np.random.default_rng(7).integers(0, 256, (GOLDEN_SHAPE[0], 3, 4, 3)).astype(np.uint8)
+    clip = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    return np.stack([np.roll(clip[0], shift, axis=2) for shift in range(GOLDEN_SHAPE[0])])
+
+
+def _as_toml(card: Mapping[str, Any]) -> str:
+    """Plain fields first, then a table for each field that is one."""
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items() if type(value) is not dict
+    ]
+    for key in ("network", "metrics"):
+        if key in card:
+            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in card[key].items())]
+    return "\n".join([*lines, ""])
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    """Writes beside the target, then renames; a failure leaves nothing."""
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
