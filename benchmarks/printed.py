@@ -1,4 +1,4 @@
-"""Figures that papers print, for the sets of quality.py: copied from the papers, nothing here was measured.
+"""Figures that papers print, for the sets of quality.py and slowmo_quality.py; nothing here was measured.
 
 Every row names its paper and its protocol. A row stands under the set whose protocol it shares; where the clips or the
 degradation differ, the row says so. No arithmetic here.
@@ -20,12 +20,16 @@ class Printed:
     psnr_y: float | None = None
     ssim_vh: float | None = None
     ssim_vt: float | None = None
+    ssim_y: float | None = None
 
 
 VID4_BD = "Fang et al. (SECNet), Table III: Vid4, blur sigma 1.5, RGB, border 8"
 VOXCELEB = "Fang et al. (SECNet), Table II; other clips: VoxCeleb faces 256x256, blur sigma 1.5, RGB"
 VID4_BI_Y = "Zhang et al. (TMP, arXiv 2312.09909): Vid4, bicubic reduction, Y; border may differ"
 OTHER_BLUR = "Zhang et al. (TMP, arXiv 2312.09909); other protocol: blur sigma 1.6, Y; border may differ"
+DISSERTATION = "Xiang, dissertation, Table 6.1: Vid4, all frames, Y"
+FIRST_VERSION = "Xiang et al. (Zooming Slow-Mo, CVPR 2020): Vid4, all frames, Y"
+LATER = "later work; its own account, Vid4, Y"
 
 ROWS = (
     Printed("vid4-BD", "bicubic", VID4_BD, 22.18, None, 0.6125, 0.6860),
@@ -47,6 +51,27 @@ ROWS = (
     Printed("faces-BD", "FRVSR", VOXCELEB, 34.33, None, 0.9458, 0.9493),
     Printed("faces-BD", "LFFNet", VOXCELEB, 33.76, None, 0.9398, 0.9435),
     Printed("faces-BD", "SECNet", VOXCELEB, 35.26, None, 0.9550, 0.9572),
+    *(
+        Printed("vid4-BI-x2", system, source, psnr_y=psnr_y, ssim_y=ssim_y)
+        for system, source, psnr_y, ssim_y in (
+            ("SuperSloMo, bicubic", DISSERTATION, 22.84, 0.5772),
+            ("SuperSloMo, RCAN", DISSERTATION, 23.80, 0.6397),
+            ("SuperSloMo, RBPN", DISSERTATION, 23.76, 0.6362),
+            ("SuperSloMo, EDVR", DISSERTATION, 24.40, 0.6706),
+            ("SepConv, bicubic", DISSERTATION, 23.51, 0.6273),
+            ("SepConv, RCAN", DISSERTATION, 24.92, 0.7236),
+            ("SepConv, RBPN", DISSERTATION, 26.08, 0.7751),
+            ("SepConv, EDVR", DISSERTATION, 25.93, 0.7792),
+            ("DAIN, bicubic", DISSERTATION, 23.55, 0.6268),
+            ("DAIN, RCAN", DISSERTATION, 25.03, 0.7261),
+            ("DAIN, RBPN", DISSERTATION, 25.96, 0.7784),
+            ("DAIN, EDVR", DISSERTATION, 26.12, 0.7836),
+            ("Zooming SlowMo, first version", FIRST_VERSION, 26.31, 0.7976),
+            ("Zooming SlowMo", DISSERTATION, 26.49, 0.8028),
+            ("TMNet", LATER, 26.43, None),
+            ("RSTT-S", LATER, 26.29, None),
+        )
+    ),
 )
 
 

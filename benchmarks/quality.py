@@ -1,4 +1,4 @@
-"""The quality table: PSNR and SSIM of bicubic, Lanczos and every shipped model, beside what the papers print.
+"""The quality table: PSNR and SSIM of bicubic, Lanczos and all shipped models that enlarge, beside what papers print.
 
     python benchmarks/quality.py --data DIR [--models NAME ...] [--sets SET ...] [--precision P]
                                  [--markdown FILE] [--json FILE] [--plot FILE.png] [--write-card]
@@ -63,6 +63,12 @@ def parse_setting(label: str) -> Setting:
     return Setting(label, found[1], found[2], None if found[3] is None else int(found[3]))
 
 
+def read_truth(path: Path) -> Tensor:
+    """The uint8 clip N x 3 x H x W, cropped to multiples of 4."""
+    truth = torch.from_numpy(read_clip(path)).permute(0, 3, 1, 2)
+    return truth[..., : truth.shape[2] // SCALE * SCALE, : truth.shape[3] // SCALE * SCALE]
+
+
 def reduced(truth: Tensor, kind: str) -> Tensor:
     """The uint8 clip N x 3 x H x W reduced by 4, in 0..1; a few frames at a time, because float32 is large."""
     return torch.cat([DEGRADATIONS[kind](part.float() / 255) for part in torch.split(truth, FRAMES_AT_ONCE)])
@@ -92,8 +98,7 @@ def measure(folder: Path, wanted: dict[Setting, list[str]], precision: Precision
     scores: dict[str, dict[str, list[ClipScores]]] = {s.label: {m: [] for m in models} for s, models in wanted.items()}
     paths = clip_paths(folder)
     for number, path in enumerate(paths, 1):
-        truth = torch.from_numpy(read_clip(path)).permute(0, 3, 1, 2)
-        truth = truth[..., : truth.shape[2] // SCALE * SCALE, : truth.shape[3] // SCALE * SCALE]
+        truth = read_truth(path)
         lows = {kind: reduced(truth, kind) for kind in {setting.kind for setting in wanted}}
         for setting, models in wanted.items():
             low = lows[setting.kind] if setting.crf is None else compressed(lows[setting.kind], setting.crf)
@@ -123,7 +128,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="PSNR by frame number (needs matplotlib)")
     parser.add_argument("--write-card", action="store_true", help="put the figures of the measured sets into the cards")
     options = parser.parse_args()
-    models: list[str] = options.models or [*BASELINES, *shipped_models()]
+    models: list[str] = options.models or [*BASELINES, *shipped_models("secnet")]
     settings: list[Setting] = options.sets or [parse_setting(label) for label in SETS]
     exactly = bool(options.models and options.sets)
     wanted: dict[str, dict[Setting, list[str]]] = {}

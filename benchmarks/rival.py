@@ -31,16 +31,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from footage import make_film, markdown, parse_size, vidsr_command
-from quality import CLEAN, SCALE, Setting, clip_paths, compressed, given, parse_setting, reduced
+from quality import CLEAN, Setting, clip_paths, compressed, given, parse_setting, read_truth, reduced
 from systems import stream
 from torch import Tensor
 
 from vidsr.train.evaluate import ClipScores, Scores, evaluate_clip, summarise
-from vidsr.train.footage import read_clip
 
 RIVAL = "realesr-animevideov3-x4"
 WORKER = Path(__file__).with_name("rival_worker.py")
-CRF, PRESET = "16", "medium"  # what vidsr takes by itself
+CRF, PRESET = "16", "faster"  # what vidsr takes by itself
 WANTED_RATIO, STRETCH_RATIO = 5.0, 8.0
 
 
@@ -157,8 +156,7 @@ def measure_quality(
     for setting in settings:
         scores: dict[str, list[ClipScores]] = {name: [] for name in enlargers}
         for path in clip_paths(data / setting.folder):
-            truth = torch.from_numpy(read_clip(path)[:frames]).permute(0, 3, 1, 2)
-            truth = truth[..., : truth.shape[2] // SCALE * SCALE, : truth.shape[3] // SCALE * SCALE]
+            truth = read_truth(path)[:frames]
             low = reduced(truth, setting.kind)
             low = low if setting.crf is None else compressed(low, setting.crf)
             for name, enlarge in enlargers.items():

@@ -26,8 +26,8 @@ def markdown(results: Results) -> str:
                 rgb, luma = f"{rgb} ({mean.psnr - base.psnr:+.2f})", f"{luma} ({mean.psnr_y - base.psnr_y:+.2f})"
             lines.append((label, model, rgb, luma, f"{mean.ssim_vh:.4f}", f"{mean.ssim_vt:.4f}", "measured"))
         for line in rows_of(label):
-            figures = (_or_dash(line.psnr, 2), _or_dash(line.psnr_y, 2))
-            figures += (_or_dash(line.ssim_vh, 4), _or_dash(line.ssim_vt, 4))
+            figures = (or_dash(line.psnr, 2), or_dash(line.psnr_y, 2))
+            figures += (or_dash(line.ssim_vh, 4), or_dash(line.ssim_vt, 4))
             lines.append((label, f"*{line.system}*", *figures, f"printed, not measured here: {line.source}"))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -47,26 +47,31 @@ def write_json(path: Path, results: Results) -> None:
 
 
 def write_plot(path: Path, results: Results) -> None:
-    """PSNR RGB by frame number: one panel for each set, one line for each system."""
+    """PSNR RGB by frame number."""
+    curves = {label: {model: common_curve(e) for model, e in row.items()} for label, row in results.items()}
+    draw_curves(path, curves, "frame", "PSNR RGB (dB)")
+
+
+def draw_curves(path: Path, curves: dict[str, dict[str, list[float]]], across: str, up: str) -> None:
+    """One panel for each set, one line for each system; the first point of a line is at 1. A PNG file."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    columns = min(3, len(results))
-    rows = -(-len(results) // columns)
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
     figure, panels = pyplot.subplots(rows, columns, figsize=(5 * columns, 3.2 * rows), squeeze=False)
-    systems = list(dict.fromkeys(model for row in results.values() for model in row))
-    for panel, (label, row) in zip(panels.flat, results.items(), strict=False):
-        for model, evaluation in row.items():
-            curve = common_curve(evaluation)
+    systems = list(dict.fromkeys(model for row in curves.values() for model in row))
+    for panel, (label, row) in zip(panels.flat, curves.items(), strict=False):
+        for model, curve in row.items():
             colour = f"C{systems.index(model)}"
             panel.plot(range(1, len(curve) + 1), curve, label=model, color=colour, linewidth=1.2)
-        panel.set(title=label, xlabel="frame", ylabel="PSNR RGB (dB)")
+        panel.set(title=label, xlabel=across, ylabel=up)
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)
-    for panel in panels.flat[len(results) :]:
+    for panel in panels.flat[len(curves) :]:
         panel.set_axis_off()
     figure.tight_layout()
     figure.savefig(path, dpi=100)
@@ -74,29 +79,38 @@ def write_plot(path: Path, results: Results) -> None:
 
 
 def write_cards(results: Results, command: str) -> None:
-    """Puts the measured sets into the metrics table at the end of each model's card, with the command that made them.
-
-    Everything else stays as it is, the figures of other sets too: `vidsr train --publish` empties the table, so they
-    belong to the same weights.
-    """
+    """Puts the measured sets into the cards of the models, with the command that made them."""
     for model in dict.fromkeys(model for row in results.values() for model in row if model not in BASELINES):
-        path = find_card(model).path
-        head, mark, tail = path.read_text().partition("[metrics]\n")
-        if not mark or "[" in tail:
-            raise SystemExit(f"{path}: the card does not end with its [metrics] table")
-        lines = {line.partition("=")[0].strip(): line for line in tail.splitlines() if line.strip()}
+        figures: dict[str, str] = {}
         for label, row in results.items():
             if model in row:
-                name, mean = label.replace("-", "_").lower(), row[model].mean
-                figures = {"psnr_rgb": f"{mean.psnr:.3f}", "psnr_y": f"{mean.psnr_y:.3f}"}
-                figures |= {"ssim_vh": f"{mean.ssim_vh:.4f}", "ssim_vt": f"{mean.ssim_vt:.4f}"}
-                lines |= {f"{name}_{key}": f"{name}_{key} = {figure}" for key, figure in figures.items()}
-        head = "".join(
-            f'metrics_command = "{command}"\n' if line.startswith("metrics_command ") else line
-            for line in head.splitlines(keepends=True)
-        )
-        path.write_text(head + mark + "".join(f"{line}\n" for line in lines.values()))
+                mean = row[model].mean
+                values = {"psnr_rgb": f"{mean.psnr:.3f}", "psnr_y": f"{mean.psnr_y:.3f}"}
+                values |= {"ssim_vh": f"{mean.ssim_vh:.4f}", "ssim_vt": f"{mean.ssim_vt:.4f}"}
+                figures |= {f"{label}_{key}": value for key, value in values.items()}
+        put_into_card(model, figures, command)
 
 
-def _or_dash(value: float | None, digits: int) -> str:
+def put_into_card(model: str, figures: dict[str, str], command: str) -> None:
+    """Writes figures, by names such as vid4-BI_psnr_y, into the metrics table at the end of a model's card.
+
+    Everything else stays as it is, other figures too: `vidsr train --publish` empties the table, so they belong to the
+    same weights.
+    """
+    path = find_card(model).path
+    head, mark, tail = path.read_text().partition("[metrics]\n")
+    if not mark or "[" in tail:
+        raise SystemExit(f"{path}: the card does not end with its [metrics] table")
+    lines = {line.partition("=")[0].strip(): line for line in tail.splitlines() if line.strip()}
+    for label, figure in figures.items():
+        name = label.replace("-", "_").lower()
+        lines[name] = f"{name} = {figure}"
+    head = "".join(
+        f'metrics_command = "{command}"\n' if line.startswith("metrics_command ") else line
+        for line in head.splitlines(keepends=True)
+    )
+    path.write_text(head + mark + "".join(f"{line}\n" for line in lines.values()))
+
+
+def or_dash(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"

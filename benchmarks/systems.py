@@ -25,10 +25,12 @@ BASELINES = ("bicubic", "lanczos")
 SWS_FLAGS = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
-def shipped_models() -> list[str]:
-    """The models that have weights here; one without is named on stderr and left out."""
+def shipped_models(architecture: str) -> list[str]:
+    """The models of an architecture that have weights here; one without is named on stderr and left out."""
     names = []
     for card in list_cards():
+        if card.architecture != architecture:
+            continue
         if card.weights_path.is_file():
             names.append(card.name)
         else:

@@ -1,0 +1,113 @@
+"""Scores of space-time results: by frame, for given and new frames apart, by place in the window, and steady colours.
+
+The protocol is the one that the authors of Zooming SlowMo released with their program: PSNR and SSIM of every frame
+over Y, no border left out, averaged over the frames of a clip, then over the clips. No tables and no files here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from vidsr.engines.slowmo import LOOKAHEAD
+from vidsr.nets.zsm import WINDOW
+from vidsr.train.degrade import to_8_bits
+from vidsr.train.metrics import decibels, luma, squared_errors, ssim, with_luma
+
+# What a window of the streaming engine adds to the one before it.
+WINDOW_RESULTS = 2 * (WINDOW - 1)
+# Which results of a clip: all, the given frames (1st, 3rd ...), the new ones between them.
+KINDS = {"all": slice(None), "existing": slice(0, None, 2), "synthetic": slice(1, None, 2)}
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """Figures of each frame of a clip, in order: PSNR in dB, SSIM, and the mean colour (R, G, B, in 0..255)."""
+
+    name: str
+    psnr_rgb: list[float]
+    psnr_y: list[float]
+    ssim_y: list[float]
+    colour: list[list[float]]
+    true_colour: list[list[float]]
+
+
+@dataclass(frozen=True)
+class KindScores:
+    """Means over frames, then over clips; `pooled_psnr_y` is from the mean squared error of each whole clip."""
+
+    frames: int
+    psnr_rgb: float
+    psnr_y: float
+    ssim_y: float
+    pooled_psnr_y: float
+
+
+def score_frames(name: str, truth: Tensor, result: Tensor) -> ClipFrames:
+    """`truth` is uint8 T x 3 x H x W, `result` of this size in floating point, of any range; it is rounded first."""
+    if truth.shape != result.shape or not result.isfinite().all():
+        raise SystemExit(f"{name}: {tuple(result.shape)} for {tuple(truth.shape)}, or values that are not finite")
+    rounded = (to_8_bits(result.float()) * 255).round().to(torch.uint8)
+    errors = squared_errors(truth, rounded, prepare=with_luma)
+    return ClipFrames(
+        name=name,
+        psnr_rgb=[decibels(value) for value in errors[:, :3].mean(1).tolist()],
+        psnr_y=[decibels(value) for value in errors[:, 3].tolist()],
+        ssim_y=ssim(truth, rounded, prepare=luma)[:, 0].tolist(),
+        colour=mean_colours(rounded),
+        true_colour=mean_colours(truth),
+    )
+
+
+def mean_colours(clip: Tensor) -> list[list[float]]:
+    """Mean R, G and B of each frame of a uint8 clip T x 3 x H x W."""
+    return clip.mean((2, 3), dtype=torch.float64).tolist()
+
+
+def mean_scores(clips: list[ClipFrames], kind: str) -> KindScores:
+    """The scores of one of KINDS."""
+    part = KINDS[kind]
+
+    def over_clips(figure: Callable[[ClipFrames], float]) -> float:
+        return fmean(figure(clip) for clip in clips)
+
+    return KindScores(
+        frames=sum(len(clip.psnr_y[part]) for clip in clips),
+        psnr_rgb=over_clips(lambda clip: fmean(clip.psnr_rgb[part])),
+        psnr_y=over_clips(lambda clip: fmean(clip.psnr_y[part])),
+        ssim_y=over_clips(lambda clip: fmean(clip.ssim_y[part])),
+        pooled_psnr_y=over_clips(lambda clip: decibels(fmean(10 ** (-value / 10) for value in clip.psnr_y[part]))),
+    )
+
+
+def gain_by_place(clips: list[ClipFrames], base: list[ClipFrames]) -> list[tuple[int, float]]:
+    """For each place in a window, how many frames there are and their mean gain in PSNR Y over `base`.
+
+    The first place is the new frame behind a window's border, the last one the given frame on the next border. The gain
+    is over `base` at the same frame, so that what is easy or hard in a film does not look like a place in the window.
+    The first window of a clip, where there is no past, and those without the whole look-ahead are left out:
+    these are the ends of a film. A place without frames has the gain 0.
+    """
+    gains: list[list[float]] = [[] for _ in range(WINDOW_RESULTS)]
+    for clip, other in zip(clips, base, strict=True):
+        start = WINDOW_RESULTS + 1
+        while start + WINDOW_RESULTS + 2 * LOOKAHEAD <= len(clip.psnr_y):
+            for place in range(WINDOW_RESULTS):
+                gains[place].append(clip.psnr_y[start + place] - other.psnr_y[start + place])
+            start += WINDOW_RESULTS
+    return [(len(values), fmean(values) if values else 0.0) for values in gains]
+
+
+def pulsing(colours: list[list[float]]) -> float:
+    """How far the mean colour of the new frames lies from that of their two neighbours, from all of a clip's colours.
+
+    Mean over the clip, then the largest of R, G and B, without a sign, in 1/255. 0 for a clip of one frame. A film with
+    uneven light has some of it in truth.
+    """
+    values = torch.tensor(colours, dtype=torch.float64)
+    steps = values[1::2] - (values[:-1:2] + values[2::2]) / 2
+    return float(steps.mean(0).abs().max()) if len(steps) else 0.0
