@@ -9,7 +9,7 @@ import torch
 from tiny_networks import paper_network
 from torch import Tensor
 
-from vidsr.engines.choose import network_bytes_per_pixel
+from vidsr.engines.footprint import network_bytes_per_pixel
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.nets import build
 from vidsr.nets.secnet import SECNet

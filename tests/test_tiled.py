@@ -13,10 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from toy_engine import ToyEngine, make_clip
+from toy_engine import ToyDoubler, ToyEngine, film_side_data, make_clip, side_data
 
-from vidsr.engines.base import EngineInfo
+from vidsr.engines.base import Engine, EngineInfo
 from vidsr.engines.bicubic import BicubicEngine
+from vidsr.engines.chain import ChainEngine
 from vidsr.engines.tiled import SMALLEST_TILE, TiledEngine, auto_tile, is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
 from vidsr.types import Frame
@@ -35,12 +36,13 @@ def exhaust_memory() -> None:
     torch.empty(1 << 60, dtype=torch.uint8)  # the CPU allocator's own error, not an imitation
 
 
-class Counting(ToyEngine):
-    """Calls `before(verb, n, height, width)` ahead of its n-th call of any verb, and notes the sizes of its tiles."""
+class Counting:
+    """Calls `before(verb, n, height, width)` ahead of an engine's n-th call of any verb; notes its tiles' sizes."""
 
-    def __init__(self, before: Callable[[str, int, int, int], None]) -> None:
-        super().__init__()
-        self.before, self.calls, self.sizes = before, 0, []
+    def __init__(self, before: Callable[[str, int, int, int], None], engine: Engine | None = None) -> None:
+        self.engine = engine or ToyEngine()
+        self.info = self.engine.info
+        self.before, self.calls, self.sizes = before, 0, list[tuple[int, int]]()
 
     def count(self, verb: str, height: int, width: int) -> None:
         self.calls += 1
@@ -49,15 +51,15 @@ class Counting(ToyEngine):
     def init_state(self, height: int, width: int) -> Any:
         self.count("init_state", height, width)
         self.sizes.append((height, width))
-        return super().init_state(height, width)
+        return self.engine.init_state(height, width)
 
     def step(self, frame: Frame, state: Any) -> Any:
         self.count("step", *frame.image.shape[1:])
-        return super().step(frame, state)
+        return self.engine.step(frame, state)
 
     def flush(self, state: Any) -> list[Frame]:
         self.count("flush", 0, 0)
-        return super().flush(state)
+        return self.engine.flush(state)
 
 
 class PerTile:
@@ -130,12 +132,24 @@ def test_two_tiles_that_disagree_are_joined_without_a_line(scale: int, overlap: 
     assert row[(64 - edge) * scale :].min() == 1
 
 
+def doubling() -> Engine:
+    return ChainEngine([ToyDoubler(), ToyEngine()])
+
+
+@pytest.mark.parametrize("make", [ToyEngine, doubling])
 @pytest.mark.parametrize("length", [1, 2, 5])
 @pytest.mark.parametrize("cuts", [(0,), (), (0, 2), (0, 1, 2)])
-def test_no_frame_is_lost_wherever_memory_runs_out(length: int, cuts: tuple[int, ...]) -> None:
-    """Memory fails once, at the n-th call of anything; what follows must equal a fresh run of the smaller tiles."""
+def test_no_frame_is_lost_wherever_memory_runs_out(
+    make: Callable[[], Engine], length: int, cuts: tuple[int, ...]
+) -> None:
+    """Memory fails once, at the n-th call of anything; what follows must equal a fresh run of the smaller tiles.
+
+    That run starts with the given frame whose results, new frames included, were not all out; those that were are not
+    given again.
+    """
     frames = make_clip(length, 64, 100, cuts=cuts)
-    plain = run(ToyEngine(), frames)
+    plain = run(make(), frames)
+    interp = make().info.interp
     failing = 0
     while True:
         failing += 1
@@ -144,7 +158,7 @@ def test_no_frame_is_lost_wherever_memory_runs_out(length: int, cuts: tuple[int,
             if n == failing:
                 exhaust_memory()
 
-        inner = Counting(before)
+        inner = Counting(before, make())
         engine = TiledEngine(inner, None, overlap=16, smallest=16)
         state = engine.init_state(64, 100)
         ready: list[Frame] = []
@@ -158,15 +172,16 @@ def test_no_frame_is_lost_wherever_memory_runs_out(length: int, cuts: tuple[int,
                 ready += given_now
             if engine.shrinks and kept is None:
                 kept = out
-        assert [(f.pts, f.duration, f.starts_scene) for f in ready] == [
-            (f.pts, f.duration, f.starts_scene) for f in frames
-        ]
+        assert side_data(ready) == film_side_data(frames, interp)
         if kept is None:
             assert inner.calls < failing
             break
         assert (engine.tile, engine.shrinks) == (50, 1)
-        restarted = run(TiledEngine(ToyEngine(), 50, overlap=16, smallest=16), frames[kept:])
-        expected = plain[:kept] + restarted
+        if kept < len(plain):
+            restarted = run(TiledEngine(make(), 50, overlap=16, smallest=16), frames[kept // interp :])
+            expected = plain[:kept] + restarted[kept % interp :]
+        else:
+            expected = plain
         assert all(torch.equal(a.image, b.image) for a, b in zip(ready, expected, strict=True))
     assert failing > length
 
