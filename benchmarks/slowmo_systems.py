@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.choose import choose_slowmo
+from vidsr.stages.newframes import finish_new_frames
 from vidsr.types import Frame
 from vidsr.video.roundtrip import SWSCALE_ACCURATE
 
@@ -64,6 +65,7 @@ def stream_slowmo(model: str, precision: Precision, low: Tensor) -> Tensor:
         ready, state = engine.step(Frame(image, index, Fraction(1, RATE), 1, index == 0), state)
         results += ready
     results += engine.flush(state)
+    results = list(finish_new_frames(results, INTERP))
     check_times([frame.pts * frame.time_base for frame in results], len(low))
     return torch.stack([frame.image for frame in results])
 

@@ -211,7 +211,7 @@ def test_without_options_the_run_gets_the_defaults(film: Path, configs: list[c.R
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_reaches_its_field(film: Path, configs: list[c.RunConfig], command: str) -> None:
-    own: dict[str, Any] = {"interp": 8, "keep_duration": True} if command == "slowmo" else {}
+    own: dict[str, Any] = {"interp": 8, "keep_duration": True, "duplicates": "off"} if command == "slowmo" else {}
     wanted = COMMANDS[command][1](
         input=c.InputConfig(Fraction("62.25"), Fraction(3723)),
         output=c.OutputConfig(
@@ -228,7 +228,7 @@ def test_every_option_reaches_its_field(film: Path, configs: list[c.RunConfig], 
         "--encoder-option tune=grain --encoder-option a=b=c --audio none --subtitles none --overwrite --scale 2.5 "
         "--size 640x480 --height 480 --model bicubic --device cpu --precision bf16 --backend onnx --threads 3 "
         "--tile 128 --scenes off --scene-threshold 12.5 --strict"
-    ) + (" --interp 8 --keep-duration" if own else "")
+    ) + (" --interp 8 --keep-duration --duplicates off" if own else "")
     assert vidsr_cli(command, film, film.with_name("b.mp4"), *options.split()).exit_code == 0
     assert configs == [wanted]
     changed = dict(fields(wanted))

@@ -84,9 +84,7 @@ def test_the_published_checkpoint_becomes_a_model_that_computes_the_same(authors
     network = load_network(card)
     values = torch.load(authors, weights_only=True)
     assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
-    engine = SlowmoEngine(
-        network, "zsm", torch.device("cpu"), "fp32", window=4, lookahead=0, carry=False, levelled=False
-    )
+    engine = SlowmoEngine(network, "zsm", torch.device("cpu"), "fp32", window=4, lookahead=0, carry=False)
     with np.load(PARITY / "zsm_parity.npz") as stored:
         clip, expected = torch.from_numpy(stored["input"])[0], stored["output"][0]
     frames = [Frame(image, t, Fraction(1, 25), 1, t == 0) for t, image in enumerate(clip)]

@@ -19,7 +19,6 @@ from toy_engine import film_side_data, make_clip, side_data
 
 from vidsr.engines.base import Engine
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.level import level, mean_colour
 from vidsr.engines.midpoint import MidpointEngine
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
@@ -43,8 +42,8 @@ def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> Slo
     return SlowmoEngine(network_of(form), "untrained", CPU, precision, **arguments)
 
 
-def midpoint(form: str = "fast", precision: str = "fp32", **arguments: Any) -> MidpointEngine:
-    return MidpointEngine(network_of(form), "untrained", CPU, precision, **arguments)
+def midpoint(form: str = "fast", precision: str = "fp32") -> MidpointEngine:
+    return MidpointEngine(network_of(form), "untrained", CPU, precision)
 
 
 def run(engine: Engine, frames: list[Frame]) -> list[Frame]:
@@ -98,7 +97,7 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
 @pytest.mark.parametrize("form", SLOWMO_FORMS)
 @torch.inference_mode()
 def test_at_the_papers_setting_each_window_is_what_the_published_network_makes(form: str) -> None:
-    engine = slowmo(form, window=4, lookahead=0, carry=False, levelled=False)
+    engine = slowmo(form, window=4, lookahead=0, carry=False)
     for length in (1, 2, 3, 4, 7, 9):
         frames = make_clip(length)
         clip = images(frames)
@@ -123,7 +122,7 @@ def test_streaming_equals_the_whole_scene_in_memory(
     for first, end in pairwise(borders):
         part = whole_scene(network_of(form), images(frames[first:end]), window, lookahead, carry)
         parts += [part] if end == length else [part, part[-1:]]  # before a cut the near side is repeated
-    results = run(slowmo(form, window=window, lookahead=lookahead, carry=carry, levelled=False), frames)
+    results = run(slowmo(form, window=window, lookahead=lookahead, carry=carry), frames)
     torch.testing.assert_close(images(results), torch.cat(parts), rtol=0, atol=1e-5)
 
 
@@ -140,7 +139,7 @@ def test_windows_differ_in_what_they_know(lookahead: int) -> None:
 @torch.inference_mode()
 def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
     network, frames = network_of(form), make_clip(6, cuts=(0, 4))
-    results = run(midpoint(form, levelled=False), frames)
+    results = run(midpoint(form), frames)
     assert len(results) == 11
     for t, frame in enumerate(frames):
         assert torch.equal(results[2 * t].image, frame.image)
@@ -150,28 +149,6 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         if t == 3:
             expected = frames[3].image
         torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("make", [slowmo, midpoint])
-def test_new_frames_have_the_mean_colour_of_their_neighbours(make: Any) -> None:
-    frames = [frame.with_image(frame.image * 0.2 + 0.4) for frame in make_clip(11, cuts=(0, 7))]
-    levelled, raw = (images(run(make(levelled=value), frames)) for value in (True, False))
-    assert torch.equal(levelled[::2], raw[::2])
-    colours, off = levelled.mean((2, 3)), raw.mean((2, 3))
-    between = (colours[:-2:2] + colours[2::2]) / 2
-    cut = 6  # the seventh new frame stands before it and repeats the frame before
-    kept = [k for k in range(len(between)) if k != cut]
-    assert torch.equal(levelled[2 * cut + 1], levelled[2 * cut])
-    apart, before = ((values[1::2] - between)[kept].abs() for values in (colours, off))
-    # Not exactly: random weights make values outside 0..1, which are cut off.
-    assert before.max() > 0.01 and apart.mean() < 0.2 * before.mean()
-
-
-def test_levelling_is_exact_where_nothing_is_cut_off() -> None:
-    image, before, after = make_clip(1)[0].image * 0.5 + 0.25, torch.tensor([0.5, 0.4, 0.6]), torch.tensor([0.5] * 3)
-    result = level(image, before, after)
-    torch.testing.assert_close(mean_colour(result), torch.tensor([0.5, 0.45, 0.55]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(result - result.mean((1, 2), True), image - image.mean((1, 2), True))
 
 
 def test_given_frames_stay_bit_for_bit_in_tiles_too() -> None:

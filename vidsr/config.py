@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Backend = Literal["torch", "onnx"]
 SceneMode = Literal["auto", "off"]
+DuplicateMode = Literal["auto", "off"]
 CopyMode = Literal["copy", "none"]
 AudioMode = Literal["copy", "stretch", "none"]
 
@@ -119,13 +120,17 @@ class UpscaleConfig(FilmConfig):
 
 @dataclass(frozen=True, slots=True)
 class SlowmoConfig(FilmConfig):
-    """All of `vidsr slowmo`: `interp` frames for one; the film becomes slower by as much, or keeps its duration."""
+    """All of `vidsr slowmo`: `interp` frames for one; the film becomes slower by as much, or keeps its duration.
+
+    `duplicates` "auto": a frame that only repeats the one before it becomes one of its own moment.
+    """
 
     default_scale: ClassVar[float] = 1.0
 
     output: OutputConfig = field(default_factory=lambda: OutputConfig(audio="stretch"))
     interp: Literal[2, 4, 8] = 2
     keep_duration: bool = False
+    duplicates: DuplicateMode = "auto"
 
     @property
     def stretch(self) -> int:

@@ -24,6 +24,8 @@ from vidsr.errors import CheckError
 from vidsr.forecast import Forecast, forecast
 from vidsr.memory import peak_memory_bytes
 from vidsr.nets.resize import resize
+from vidsr.stages.duplicates import Duplicates
+from vidsr.stages.newframes import finish_new_frames
 from vidsr.stages.prefetch import background, prefetch
 from vidsr.stages.scenes import mark_scenes
 from vidsr.stopwatch import StageClock
@@ -85,6 +87,7 @@ def enhance(
             interp=expected.interp, stretch=expected.stretch,
         )  # fmt: skip
         clock = StageClock(report.stage_seconds)
+        duplicates = _look_for_duplicates(config, chosen, report)
         on_start(reader.info, expected)
         # What the threads do is timed inside them; what the main thread does is the network and waiting.
         with (
@@ -92,7 +95,10 @@ def enhance(
             prefetch(clock.timed("decode", mark_scenes(reader.frames(), config.scenes)), QUEUE_DEPTH, spare) as frames,
             background(clock.timing("encode", writer.write), QUEUE_DEPTH, spare) as put,
         ):
-            for frame in _count_out(clock.timed("network", film.enhanced(_count_in(frames, report))), report):
+            given = _count_in(frames, report)
+            if duplicates is not None:
+                given = duplicates.fill(given)
+            for frame in _count_out(clock.timed("network", film.enhanced(given)), report):
                 put(frame)
                 on_progress(Progress(report.frames_out, expected.frames, time.monotonic() - started))
         report.damages = list(reader.damages)
@@ -105,7 +111,9 @@ def enhance(
         commit_started = time.monotonic()
         writer.commit(config.strict)
         report.stage_seconds["commit"] = time.monotonic() - commit_started
-        report.warnings = [*reader.warnings, *writer.warnings]
+        report.warnings += [*reader.warnings, *writer.warnings]
+    if duplicates is not None:
+        report.duplicates_replaced = duplicates.replaced
     report.tile = chosen.engine.tile
     if shrinks := chosen.engine.shrinks:
         report.warnings.append(f"memory ran out: the tile was made smaller {shrinks} times")
@@ -159,12 +167,18 @@ class _Opened:
 
     def enhanced(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames of the result: of its size, at its times, in 0..1."""
+        results = self._results(frames)
+        if self.forecast.interp > 1:
+            results = finish_new_frames(results, self.forecast.interp)
+        return map(self._finished, results)
+
+    def _results(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         engine, info = self.chosen.engine, self.reader.info
         state = engine.init_state(info.height, info.width)
         for frame in frames:
             ready, state = engine.step(frame, state)
-            yield from (self._finished(result) for result in ready)
-        yield from (self._finished(result) for result in engine.flush(state))
+            yield from ready
+        yield from engine.flush(state)
 
     def _finished(self, frame: Frame) -> Frame:
         width, height = self.forecast.size
@@ -192,6 +206,18 @@ def _opened(source: Path, target: Path, config: RunConfig) -> Iterator[_Opened]:
         wanted = (config.compute, info.height, info.width, expected.enlargement(info))
         chosen = choose_slowmo(*wanted, config.interp) if isinstance(config, SlowmoConfig) else choose_engine(*wanted)
         yield _Opened(reader, writer, chosen, expected)
+
+
+def _look_for_duplicates(config: RunConfig, chosen: ChosenEngine, report: RunReport) -> Duplicates | None:
+    """What gives repeated frames their own moment; None where nothing does, which is said if it was wished."""
+    if not isinstance(config, SlowmoConfig) or config.duplicates == "off":
+        return None
+    if chosen.midpoint is None:
+        report.warnings.append(
+            f"repeated frames are left as they are: the model '{chosen.model}' makes no frames of the input's size"
+        )
+        return None
+    return Duplicates(chosen.midpoint)
 
 
 def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:

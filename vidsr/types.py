@@ -162,6 +162,7 @@ class RunReport:
     frames_out: int = 0
     input_size: tuple[int, int] = (0, 0)
     output_size: tuple[int, int] = (0, 0)
+    duplicates_replaced: int = 0
     interp: int = 1
     stretch: int = 1
     duration_seconds: float = 0.0

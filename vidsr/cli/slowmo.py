@@ -20,6 +20,9 @@ def slowmo(
     keep_duration: Annotated[
         bool, typer.Option("--keep-duration", help="Not slower, but more frames a second.")
     ] = _ALL.keep_duration,
+    duplicates: Annotated[
+        c.DuplicateMode, typer.Option(help="Give repeated frames, as of telecine, their own moment, or leave them.")
+    ] = _ALL.duplicates,
     scale: Annotated[float | None, typer.Option(help="Enlargement of each side, 1 to 8.", show_default="1")] = None,
     size: o.Size = None,
     height: o.Height = None,
@@ -74,5 +77,6 @@ def slowmo(
             strict=strict,
             interp=interp,
             keep_duration=keep_duration,
+            duplicates=duplicates,
         )
         run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)

@@ -34,13 +34,18 @@ NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
 
 @dataclass(frozen=True, slots=True)
 class ChosenEngine:
-    """An engine, ready to run, and what the report says of it. `card` is None for bicubic."""
+    """An engine, ready to run, and what the report says of it. `card` is None for bicubic.
+
+    `midpoint` makes frames between two of the input at its size; only networks for slow motion with a head for that
+    have it.
+    """
 
     engine: TiledEngine
     model: str
     card: ModelCard | None
     device: torch.device
     precision: str
+    midpoint: TiledEngine | None = None
 
 
 def choose_device(name: str) -> torch.device:
@@ -156,14 +161,16 @@ def choose_slowmo(compute: ComputeConfig, height: int, width: int, enlargement: 
     network = load_network(card)
     assert isinstance(network, ZoomingSlowMo), "choose_slowmo_card lets nothing else pass"
     doublings = interp.bit_length() - 1
-    arguments, engines = (network, card.name, device), list[Engine]()
-    is_onnx = compute.backend == "onnx"
-    for _ in range(doublings - (enlargement > 1)):
-        engines.append(OnnxMidpointEngine(*arguments) if is_onnx else MidpointEngine(*arguments, precision))
+    arguments, halvings = (network, card.name, device), doublings - (enlargement > 1)
+    is_onnx, midpoint = compute.backend == "onnx", None
+    if halvings or network.config.synthesis_blocks:
+        midpoint = OnnxMidpointEngine(*arguments) if is_onnx else MidpointEngine(*arguments, precision)
+    engines: list[Engine] = [midpoint] * halvings if midpoint else []
     if enlargement > 1:
         engines.append(OnnxSlowmoEngine(*arguments) if is_onnx else SlowmoEngine(*arguments, precision))
     inner = engines[0] if len(engines) == 1 else ChainEngine(engines)
     bytes_per_pixel = slowmo_bytes_per_pixel(network.config, precision, enlargement > 1)
     bytes_per_pixel *= ONNX_MEMORY if is_onnx else 1.0
     tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
-    return ChosenEngine(TiledEngine(inner, tile), card.name, card, device, precision)
+    between = TiledEngine(midpoint, tile) if midpoint else None
+    return ChosenEngine(TiledEngine(inner, tile), card.name, card, device, precision, between)

@@ -8,7 +8,6 @@ import torch
 
 from vidsr.engines.base import EngineInfo
 from vidsr.engines.halfway import before_a_cut, halfway, on_half_ticks
-from vidsr.engines.level import level, mean_colour
 from vidsr.engines.precision import DTYPES, prepared
 from vidsr.errors import ModelError
 from vidsr.nets.alignment import Pyramid
@@ -27,9 +26,7 @@ class MidpointState:
 class MidpointEngine:
     """Gives each frame bit for bit and after it a new one by the network's low-resolution head."""
 
-    def __init__(
-        self, network: ZoomingSlowMo, name: str, device: torch.device, precision: str, levelled: bool = True
-    ) -> None:
+    def __init__(self, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> None:
         """As in SlowmoEngine; raises ModelError for a network without the head."""
         if not network.config.synthesis_blocks:
             raise ModelError(
@@ -37,7 +34,6 @@ class MidpointEngine:
                 "give a larger size and --interp 2, or choose another model"
             )
         self._network = prepared(network, device, precision)
-        self._levelled = levelled
         self._info = EngineInfo(name, 1, 1, 1, tuple(DTYPES), interp=2)
 
     @property
@@ -58,10 +54,8 @@ class MidpointEngine:
         if before is not None and frame.starts_scene:
             ready += before_a_cut(before, given.pts)
         elif before is not None:
-            picture = network.synthesise(network.interpolate(state.levels, levels))[0].clamp(0, 1)
-            if self._levelled:
-                picture = level(picture, mean_colour(before.image), mean_colour(given.image))
-            ready += halfway(before, given, picture)
+            picture = network.synthesise(network.interpolate(state.levels, levels))
+            ready += halfway(before, given, picture[0].clamp(0, 1))
         return ready, MidpointState(given, levels)
 
     def flush(self, state: MidpointState) -> list[Frame]:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
 from vidsr.engines.halfway import before_a_cut, halfway, on_half_ticks
-from vidsr.engines.level import level, mean_colour
 from vidsr.engines.precision import DTYPES, prepared
 from vidsr.errors import UsageError
 from vidsr.nets.alignment import Pyramid
@@ -40,13 +39,12 @@ class Moment:
 class SlowmoState:
     """The features of the newest given frame, the moments without result, oldest first, and the forward LSTM's state.
 
-    `past` None: nothing of the scene is done yet. `colour`: the mean one of the last result of a given frame.
+    `past` None: nothing of the scene is done yet.
     """
 
     levels: Pyramid = ()
     waiting: tuple[Moment, ...] = ()
     past: LSTMState | None = None
-    colour: Tensor | None = None
 
 
 class SlowmoEngine:
@@ -54,8 +52,7 @@ class SlowmoEngine:
 
     The forward state goes on from window to window. The backward one starts at rest some frames behind each window,
     so that its last moments see a future too; only these steps are computed twice. A scene's last windows are shorter.
-    With `window` 4, no `lookahead`, no `carry` and not `levelled` each window is what the network's own `forward` makes
-    of it.
+    With `window` 4, no `lookahead` and no `carry` each window is what the network's own `forward` makes of it.
     """
 
     def __init__(
@@ -67,12 +64,11 @@ class SlowmoEngine:
         window: int = WINDOW,
         lookahead: int = LOOKAHEAD,
         carry: bool = True,
-        levelled: bool = True,
     ) -> None:
         """`network` is copied, not changed; `precision` is that of the convolutions.
 
         `window`, at least 2, and `lookahead`, behind it, count given frames; else UsageError. Without `carry` the
-        forward state starts at rest in each window. `levelled`: new frames get the mean colour of their neighbours.
+        forward state starts at rest in each window.
         """
         if window < 2 or lookahead < 0:
             raise UsageError(
@@ -80,7 +76,7 @@ class SlowmoEngine:
                 "use 2 or more and 0 or more"
             )
         self._network = prepared(network, device, precision)
-        self._window, self._ahead, self._carry, self._levelled = window, lookahead, carry, levelled
+        self._window, self._ahead, self._carry = window, lookahead, carry
         # The window's last frame waits for the next one in any case, which tells how long it is shown.
         self._behind = max(1, lookahead)
         self._info = EngineInfo(name, network.config.scale, window - 1 + self._behind, 1, tuple(DTYPES), interp=2)
@@ -114,7 +110,7 @@ class SlowmoEngine:
             waiting[-1] = replace(waiting[-1], frame=before)
             waiting.append(self._moment(new, True, self._network.interpolate(state.levels, levels)))
         waiting.append(self._moment(given, False, levels[0]))
-        state = SlowmoState(levels, tuple(waiting), state.past, state.colour)
+        state = SlowmoState(levels, tuple(waiting), state.past)
         while len(state.waiting) >= self._size(state) + 2 * self._behind:
             results, state = self._run_window(state)
             ready += results
@@ -145,20 +141,12 @@ class SlowmoEngine:
         for moment in reversed((*window, *ahead)):
             future = network.step(moment.share, future)
             backwards.append(future.hidden)
-        past, images = rest if state.past is None else state.past, list[Tensor]()
+        past, results = rest if state.past is None else state.past, list[Frame]()
         for moment in window:
             past = network.step(moment.share, past)
             picture = None if moment.is_new else moment.frame.image[None]
             result = network.reconstruct(moment.feature, past.hidden, backwards.pop(), picture)
-            images.append(result[0].clamp_(0, 1))
+            results.append(moment.frame.with_image(result[0].clamp_(0, 1)))
         if not self._carry:  # the window's last frame is the next one's first
             past = network.step(window[-1].share, rest)
-        colours = [mean_colour(image) for image in images]
-        if self._levelled:
-            for i, moment in enumerate(window):
-                if moment.is_new:
-                    before = colours[i - 1] if i else state.colour
-                    assert before is not None, "a given frame comes before a new one"
-                    images[i] = level(images[i], before, colours[i + 1])
-        results = [moment.frame.with_image(image) for moment, image in zip(window, images, strict=True)]
-        return results, SlowmoState(state.levels, state.waiting[size:], past, colours[-1])
+        return results, SlowmoState(state.levels, state.waiting[size:], past)
