@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from vidsr import __version__
-from vidsr.config import FaceConfig, FacesConfig
+from vidsr.config import FacesConfig
 from vidsr.engines.choose import choose_device
-from vidsr.errors import ModelError, UsageError
+from vidsr.errors import UsageError
 from vidsr.stages.contactsheet import ContactSheet
 from vidsr.stages.detections import Detections, turn_points
-from vidsr.stages.detector import FaceDetector, View
+from vidsr.stages.detector import FaceDetector, View, load_detector
 from vidsr.stages.drawing import draw_faces
 from vidsr.stages.faces import find_faces
 from vidsr.stages.scenes import mark_scenes
@@ -53,13 +53,6 @@ class FaceReport:
     frames: int
     tracks: tuple[FaceTrack, ...]
     warnings: tuple[str, ...]
-
-
-def load_detector(config: FaceConfig, device: torch.device, threads: int) -> Yunet:
-    """The detector of `--face-detector`. Raises ModelError if there is none or it is not one, and DeviceError."""
-    if config.detector is None:
-        raise ModelError("no face detector comes with vidsr yet: give a YuNet file with --face-detector FILE")
-    return Yunet(config.detector, device, threads)
 
 
 def describe_faces(

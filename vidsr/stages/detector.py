@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidsr.config import FaceConfig
+from vidsr.errors import ModelError
 from vidsr.stages.detections import Detections
 from vidsr.stages.yunet import MULTIPLE, Yunet
 from vidsr.types import VideoInfo
@@ -40,6 +43,13 @@ class View:
     def upright(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """A picture, C x H x W, as it is shown; a view of the same memory."""
         return np.rot90(planes, self.quarters, axes=(1, 2))
+
+
+def load_detector(config: FaceConfig, device: torch.device, threads: int) -> Yunet:
+    """The detector of `--face-detector`. Raises ModelError if there is none or it is not one, and DeviceError."""
+    if config.detector is None:
+        raise ModelError("no face detector comes with vidsr yet: give a YuNet file with --face-detector FILE")
+    return Yunet(config.detector, device, threads)
 
 
 class FaceDetector:
