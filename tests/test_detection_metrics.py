@@ -1,0 +1,76 @@
+"""Recall, precision, false alarms and landmark error by hand, and thresholds against counting one by one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vidsr.stages.detections import LANDMARKS, Detections
+from vidsr.train.detection_metrics import Judgement, figures, figures_at_precision, judge, match
+
+POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+
+
+def faces(*rows: tuple[float, float, float, float]) -> Detections:
+    """(left, top, side, score) each."""
+    boxes = np.array([[left, top, side, side] for left, top, side, _ in rows]).reshape(-1, 4)
+    return Detections(
+        boxes,
+        (boxes[:, None, :2] + POINTS * boxes[:, None, 2:]).reshape(-1, LANDMARKS, 2),
+        np.array([row[3] for row in rows]),
+    )
+
+
+def test_each_reference_is_hit_once_and_by_the_best_score() -> None:
+    found = faces((1, 0, 40, 0.7), (0, 0, 40, 0.9), (100, 0, 40, 0.8))
+    assert match(found, faces((0, 0, 40, 0.9), (60, 0, 40, 0.9))).tolist() == [-1, 0, -1]
+
+
+def test_what_is_wanted_excused_and_false() -> None:
+    reference = faces((0, 0, 40, 0.9), (100, 0, 40, 0.6), (200, 0, 10, 0.9), (300, 0, 40, 0.3))
+    found = faces((0, 0, 40, 0.9), (100, 0, 40, 0.9), (200, 0, 10, 0.9), (300, 0, 40, 0.9), (2, 0, 40, 0.5))
+    verdict = judge(found, reference, least_side=20)
+    assert verdict.wanted == 1
+    assert verdict.is_hit.tolist() == [True, False, False, False, False]
+    assert verdict.is_false.tolist() == [False, False, False, True, True]  # unknown, and the second box on one face
+
+
+def test_landmark_error_is_in_eye_distances() -> None:
+    reference = faces((0, 0, 50, 0.9))
+    found = Detections(reference.boxes, reference.landmarks + np.array([3.0, 4.0]), reference.scores)
+    errors = judge(found, reference, 20).errors
+    assert errors == pytest.approx(5 / (0.4 * 50))
+
+
+def test_figures_count_over_pictures() -> None:
+    reference, nothing = faces((0, 0, 40, 0.9), (60, 0, 40, 0.9)), faces()
+    pictures = [
+        judge(faces((0, 0, 40, 0.9), (60, 0, 40, 0.4)), reference, 20),
+        judge(faces((5, 5, 30, 0.6)), nothing, 20),
+        judge(nothing, nothing, 20),
+    ]
+    strict, loose = figures(pictures, 0.5), figures(pictures, 0.3)
+    assert (strict.recall, strict.precision, strict.false_alarms) == (0.5, 0.5, pytest.approx(1 / 3))
+    assert (loose.recall, loose.precision) == (1.0, pytest.approx(2 / 3))
+    assert loose.landmark_error == 0.0
+    assert math.isnan(figures([], 0.5).recall) and math.isnan(figures(pictures, 0.95).landmark_error)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_lowest_threshold_with_the_precision(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(6):
+        count = int(random.integers(0, 6))
+        is_hit = random.random(count) < 0.7
+        scores = random.integers(1, 10, count) / 10  # with ties, which one threshold keeps or drops together
+        pictures.append(Judgement(int(is_hit.sum()) + 1, scores, is_hit, ~is_hit, np.where(is_hit, 0.1, np.nan)))
+    best = figures_at_precision(pictures, 0.75)
+    reached = [t / 10 for t in range(1, 10) if figures(pictures, t / 10).precision >= 0.75]
+    if not reached:
+        assert best.threshold == math.inf
+        return
+    assert best.recall == max(figures(pictures, t).recall for t in reached)
+    assert best.precision >= 0.75
