@@ -5,35 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 
 from vidsr.config import RunConfig, SlowmoConfig
-from vidsr.engines.choose import (
-    ChosenEngine,
-    choose_card,
-    choose_device,
-    choose_engine,
-    choose_slowmo,
-    choose_slowmo_card,
-)
+from vidsr.engines.choose import ChosenEngine
 from vidsr.errors import CheckError
-from vidsr.forecast import Forecast, forecast
+from vidsr.film import open_film
+from vidsr.forecast import Forecast
 from vidsr.memory import peak_memory_bytes
-from vidsr.nets.resize import resize
 from vidsr.stages.duplicates import Duplicates
-from vidsr.stages.newframes import finish_new_frames
 from vidsr.stages.prefetch import background, prefetch
-from vidsr.stages.scenes import mark_scenes
 from vidsr.stopwatch import StageClock
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.priority import yield_the_cores
-from vidsr.video.reader import Reader
-from vidsr.video.target import check_target
-from vidsr.video.writer import Writer
 
 # Frames in each of the two queues. They wait at full size, so more would cost memory and gain nothing.
 QUEUE_DEPTH = 3
@@ -61,6 +49,7 @@ class Plan:
     tile: int | None
     codec: str
     pixel_format: str
+    face_model: str | None
     seconds_per_frame: float
     warnings: tuple[str, ...]
 
@@ -78,13 +67,14 @@ def enhance(
     then nothing is left behind and an existing target is untouched.
     """
     started = time.monotonic()
-    with _opened(source, target, config) as film, film.writer as writer:
+    with open_film(source, target, config) as film, film.writer as writer:
         reader, chosen, expected = film.reader, film.chosen, film.forecast
         report = RunReport(
             input=str(source), output=str(target), model=chosen.model,
             model_sha256=chosen.card.sha256 if chosen.card else None, device=str(chosen.device),
             precision=chosen.precision, input_size=(reader.info.width, reader.info.height), output_size=expected.size,
             interp=expected.interp, stretch=expected.stretch,
+            face_model=film.faces.model if film.faces else None,
         )  # fmt: skip
         clock = StageClock(report.stage_seconds)
         duplicates = _look_for_duplicates(config, chosen, report)
@@ -92,7 +82,7 @@ def enhance(
         # What the threads do is timed inside them; what the main thread does is the network and waiting.
         with (
             sparing_threads() as spare,
-            prefetch(clock.timed("decode", mark_scenes(reader.frames(), config.scenes)), QUEUE_DEPTH, spare) as frames,
+            prefetch(clock.timed("decode", film.given(config)), QUEUE_DEPTH, spare) as frames,
             background(clock.timing("encode", writer.write), QUEUE_DEPTH, spare) as put,
         ):
             given = _count_in(frames, report)
@@ -112,6 +102,9 @@ def enhance(
         writer.commit(config.strict)
         report.stage_seconds["commit"] = time.monotonic() - commit_started
         report.warnings += [*reader.warnings, *writer.warnings]
+        if film.faces is not None:
+            report.faces = film.faces.reports
+            report.warnings += film.faces.warnings
     if duplicates is not None:
         report.duplicates_replaced = duplicates.replaced
     report.tile = chosen.engine.tile
@@ -124,8 +117,8 @@ def enhance(
 
 def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
     """What `enhance` would do, with a short measurement on the first frames; writes nothing, raises what it would."""
-    with _opened(source, target, config) as film:
-        frames = list(islice(mark_scenes(film.reader.frames(), config.scenes), ESTIMATE_FRAMES))
+    with open_film(source, target, config) as film:
+        frames = list(islice(film.given(config), ESTIMATE_FRAMES))
         list(film.enhanced(frames[:1]))  # the first one takes longer than those that follow
         started = time.monotonic()
         count = sum(1 for _ in film.enhanced(frames))
@@ -133,8 +126,9 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
         return Plan(
             info=film.reader.info, forecast=film.forecast, model=chosen.model, device=str(chosen.device),
             precision=chosen.precision, tile=chosen.engine.tile, codec=film.writer.codec_name,
-            pixel_format=film.writer.pixel_format, seconds_per_frame=(time.monotonic() - started) / max(count, 1),
-            warnings=(*film.reader.warnings, *film.writer.warnings),
+            pixel_format=film.writer.pixel_format, face_model=film.faces.model if film.faces else None,
+            seconds_per_frame=(time.monotonic() - started) / max(count, 1),
+            warnings=(*film.reader.warnings, *film.writer.warnings, *(film.faces.warnings if film.faces else ())),
         )  # fmt: skip
 
 
@@ -154,58 +148,6 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
         yield spare
     finally:
         torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A film that can be read, a result that may be written, and the engine between them."""
-
-    reader: Reader
-    writer: Writer
-    chosen: ChosenEngine
-    forecast: Forecast
-
-    def enhanced(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames of the result: of its size, at its times, in 0..1."""
-        results = self._results(frames)
-        if self.forecast.interp > 1:
-            results = finish_new_frames(results, self.forecast.interp)
-        return map(self._finished, results)
-
-    def _results(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        engine, info = self.chosen.engine, self.reader.info
-        state = engine.init_state(info.height, info.width)
-        for frame in frames:
-            ready, state = engine.step(frame, state)
-            yield from ready
-        yield from engine.flush(state)
-
-    def _finished(self, frame: Frame) -> Frame:
-        width, height = self.forecast.size
-        image = frame.image
-        if image.shape[-2:] != (height, width):
-            image = resize(image, (height, width)).clamp(0, 1)
-        return replace(frame, image=image, time_base=frame.time_base * self.forecast.stretch)
-
-
-@contextmanager
-def _opened(source: Path, target: Path, config: RunConfig) -> Iterator[_Opened]:
-    """Opens the film and whatever else a run needs. What can be refused before any work is refused here."""
-    check_target(target, source, config.output.overwrite)
-    if isinstance(config, SlowmoConfig):
-        choose_slowmo_card(config.compute.model)
-    else:
-        choose_card(config.compute.model)
-    if config.compute.threads:
-        torch.set_num_threads(config.compute.threads)
-    with Reader(source, config.input, choose_device(config.compute.device)) as reader:
-        info = reader.info
-        expected = forecast(info, config)
-        output = replace(config.output, stretch=expected.stretch)
-        writer = Writer(target, expected.describe(info), expected.size, output, config.input)
-        wanted = (config.compute, info.height, info.width, expected.enlargement(info))
-        chosen = choose_slowmo(*wanted, config.interp) if isinstance(config, SlowmoConfig) else choose_engine(*wanted)
-        yield _Opened(reader, writer, chosen, expected)
 
 
 def _look_for_duplicates(config: RunConfig, chosen: ChosenEngine, report: RunReport) -> Duplicates | None:

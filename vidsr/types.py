@@ -74,13 +74,42 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of whole pixels of the source as coded, inside its frame."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def area(self) -> int:
+        """How many pixels it has."""
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A face made anew, to be put into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `window`.
+
+    `box` is the face's, in source pixels, smoothed in time: left, top, width, height. `weight`, 0..1, is how much of it
+    shows: it grows and falls at a track's ends.
+    """
+
+    image: Tensor
+    window: Window
+    box: tuple[float, float, float, float]
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class Face:
     """One face in one frame, in pixels of the source as coded, from its left upper corner; parts may lie outside.
 
     `box` is left, top, width, height. `landmarks` are the two eyes, the tip of the nose and the two corners of the
     mouth, the person's right one of each pair first; `steadied` are they after smoothing in time, if that was done.
     `track` numbers the person's track from 1. Without `is_found` the detector did not see the face in this very frame:
-    its place is known from the frames around it.
+    its place is known from the frames around it. `patch` is the face restored, if it was.
     """
 
     box: tuple[float, float, float, float]
@@ -89,6 +118,7 @@ class Face:
     track: int
     is_found: bool = True
     steadied: tuple[Point, ...] | None = None
+    patch: Patch | None = None
 
     @property
     def side(self) -> float:
@@ -109,6 +139,15 @@ class FaceTrack:
     smallest_side: float
     largest_side: float
     best_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackReport:
+    """What became of a track: in how many frames it was restored, and in how many it was not, by reason."""
+
+    seen: FaceTrack
+    restored: int
+    skipped: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +202,8 @@ class RunReport:
     input_size: tuple[int, int] = (0, 0)
     output_size: tuple[int, int] = (0, 0)
     duplicates_replaced: int = 0
+    face_model: str | None = None
+    faces: list[TrackReport] = field(default_factory=list)
     interp: int = 1
     stretch: int = 1
     duration_seconds: float = 0.0

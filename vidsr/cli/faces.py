@@ -34,12 +34,8 @@ def faces(
     sheet: Annotated[
         Path | None, typer.Option(metavar="OUT.png", readable=False, help="Make a picture of all tracks.")
     ] = None,
-    face_detector: Annotated[
-        Path | None, typer.Option(metavar="FILE", readable=False, help="A YuNet file (.onnx).")
-    ] = _ALL.faces.detector,
-    min_face: Annotated[
-        float, typer.Option(min=8, metavar="PIXELS", help="Side of the smallest face to find, in input pixels.")
-    ] = _ALL.faces.min_face,
+    face_detector: o.FaceDetector = _ALL.faces.detector,
+    min_face: o.MinFace = _ALL.faces.min_face,
     device: o.Device = _ALL.device,
     threads: o.Threads = _ALL.threads,
     scenes: o.Scenes = _ALL.scenes.mode,

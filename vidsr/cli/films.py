@@ -82,7 +82,8 @@ def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> N
     (width, height), frames = plan.forecast.size, plan.forecast.frames
     screen.say(
         f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
-        f"({plan.precision}), {plan.codec} {plan.pixel_format}, tile {plan.tile or 'off'}"
+        f"({plan.precision}), {plan.codec} {plan.pixel_format}, tile {plan.tile or 'off'}, "
+        f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
     )
     per_frame = f"{plan.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
     if frames is None:
@@ -113,12 +114,28 @@ def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunRepo
         f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
         f"({report.precision}), {rate:.1f} frames/s"
     )
+    if report.face_model is not None:
+        _say_faces(screen, report)
     if screen.is_verbose:
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
     typer.echo(os.fsencode(result))
     return report
+
+
+def _say_faces(screen: Screen, report: RunReport) -> None:
+    """How many faces there were, and why some were left as they are."""
+    restored = sum(track.restored > 0 for track in report.faces)
+    text = f"faces: {restored} of {len(report.faces)} restored by {report.face_model}"
+    left: dict[str, int] = {}
+    for track in report.faces:
+        if track.restored == 0:
+            reason = max(track.skipped, key=lambda name: track.skipped[name], default="too short")
+            left[reason] = left.get(reason, 0) + 1
+    if left:
+        text += "; left as they are: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
+    screen.say(text)
 
 
 def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, config: RunConfig) -> None:

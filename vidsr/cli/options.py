@@ -24,7 +24,7 @@ from vidsr.errors import UsageError, VidsrError
 if TYPE_CHECKING:
     from vidsr.ui import Screen
 
-_FILES, _COMPUTE, ENCODING = "Input and output", "Model and device", "Encoding"
+_FILES, _COMPUTE, FACES, ENCODING = "Input and output", "Model and device", "Faces", "Encoding"
 
 # readable=False: whether a file can be read is found out by reading, and is no matter of usage.
 Source = Annotated[
@@ -56,6 +56,14 @@ Tile = Annotated[str, typer.Option(help="auto, off or N input pixels: less memor
 Scenes = Annotated[c.SceneMode, typer.Option(help="Start afresh at scene cuts, or never.", rich_help_panel=_COMPUTE)]
 SceneThreshold = Annotated[
     float, typer.Option(min=0, help="How different two frames must be, 0..255.", rich_help_panel=_COMPUTE)
+]
+
+FaceDetector = Annotated[
+    Path | None, typer.Option(metavar="FILE", readable=False, help="A YuNet file (.onnx).", rich_help_panel=FACES)
+]
+MinFace = Annotated[
+    float,
+    typer.Option(min=8, metavar="PIXELS", help="Side of the smallest face, in input pixels.", rich_help_panel=FACES),
 ]
 
 Codec = Annotated[

@@ -25,6 +25,20 @@ def upscale(
     backend: o.Backend = _ALL.compute.backend,
     threads: o.Threads = _ALL.compute.threads,
     tile: o.Tile = str(_ALL.compute.tile),
+    faces: Annotated[
+        bool | None,
+        typer.Option(
+            "--faces/--no-faces", help="Restore faces.", show_default="on with a network", rich_help_panel=o.FACES
+        ),
+    ] = _ALL.faces.use,
+    face_strength: Annotated[
+        float, typer.Option(min=0, max=1, help="How much of a restored face shows.", rich_help_panel=o.FACES)
+    ] = _ALL.faces.strength,
+    min_face: o.MinFace = _ALL.faces.min_face,
+    max_faces: Annotated[
+        int, typer.Option(min=1, help="Restore at most so many faces in a frame.", rich_help_panel=o.FACES)
+    ] = _ALL.faces.most,
+    face_detector: o.FaceDetector = _ALL.faces.detector,
     scenes: o.Scenes = _ALL.scenes.mode,
     scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
     codec: o.Codec = _ALL.output.codec,
@@ -61,5 +75,6 @@ def upscale(
             compute=o.compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(scenes, scene_threshold),
             strict=strict,
+            faces=c.RestoreConfig(faces, face_strength, min_face, most=max_faces, detector=face_detector),
         )
         run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)

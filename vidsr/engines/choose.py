@@ -10,6 +10,7 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
+from vidsr.engines.faces import FaceEngine
 from vidsr.engines.footprint import (
     ONNX_MEMORY,
     bicubic_bytes_per_pixel,
@@ -29,6 +30,7 @@ from vidsr.weights import ModelCard, find_card, list_cards, load_network, untrai
 
 DEFAULT_MODEL = "secnet-fast"
 DEFAULT_SLOWMO_MODEL = "zsm-fast"
+FACE_MODEL = "secnet-fast-face"
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
 
 
@@ -119,6 +121,18 @@ def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: 
         bytes_per_pixel *= ONNX_MEMORY if is_onnx else 1.0
     tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
     return ChosenEngine(TiledEngine(inner, tile), name, card, device, precision)
+
+
+def choose_face_engine(compute: ComputeConfig, quarters: int) -> tuple[FaceEngine, ModelCard, torch.device]:
+    """What restores faces, by torch whatever the backend. Raises UsageError, ModelError or DeviceError.
+
+    `quarters`: quarter turns counterclockwise that bring the film upright.
+    """
+    card, device = find_card(FACE_MODEL), choose_device(compute.device)
+    network = load_network(card)
+    assert isinstance(network, SECNet), "the card says so"
+    precision = choose_precision("auto" if compute.backend == "onnx" else compute.precision, device)
+    return FaceEngine(network, device, precision, quarters), card, device
 
 
 def _check_enlarges(name: str, architecture: str) -> None:

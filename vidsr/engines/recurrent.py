@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,10 +68,7 @@ class RecurrentEngine:
         finished = []
         if frame.starts_scene:
             finished, state = self.flush(state), StreamState()
-        picture = frame.image[None]
-        if self._network.config.mirrored:
-            picture = torch.cat((picture, picture.flip(-1)))
-        known = Known(frame, picture, self._network.flow.pyramid(picture))
+        known = look(self._network, frame, frame.image)
         state = StreamState((*state.window, known), state.done, state.recurrent)
         while len(state.window) - state.done > self._info.lookahead:
             result, state = self._enhance(state)
@@ -88,18 +86,37 @@ class RecurrentEngine:
 
     def _enhance(self, state: StreamState) -> tuple[Frame, StreamState]:
         """The first frame that is not done yet, and the state without the frames that nothing needs any more."""
-        network, window, here = self._network, state.window, state.done
-        current = window[here].picture
-
-        def near(offset: int) -> Known:
-            return window[min(max(here + offset, 0), len(window) - 1)]
-
-        lookahead = self._info.lookahead
-        flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
-        first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows)
-        recurrent = network.init_state(current) if state.recurrent is None else state.recurrent
-        picture, recurrent = network.refine(network.bicubic(current), first, flows, recurrent, is_final=True)
+        window, here = state.window, state.done
+        picture, recurrent = advance(self._network, window, here, state.recurrent)
         drop = max(0, here + 1 - self._keep)
-        image = (picture[0] + picture[1].flip(-1)) / 2 if network.config.mirrored else picture[0]
-        result = window[here].frame.with_image(image)
+        result = window[here].frame.with_image(plain(self._network, picture))
         return result, StreamState(window[drop:], here + 1 - drop, recurrent)
+
+
+def look(network: SECNet, frame: Frame, image: Tensor) -> Known:
+    """What is computed once of a picture, 3 x h x w: all of `frame` or a part of it."""
+    picture = image[None]
+    if network.config.mirrored:
+        picture = torch.cat((picture, picture.flip(-1)))
+    return Known(frame, picture, network.flow.pyramid(picture))
+
+
+def advance(
+    network: SECNet, window: Sequence[Known], here: int, past: RecurrentState | None
+) -> tuple[Tensor, RecurrentState]:
+    """The result of frame `here` of the window, B x 3 x H x W in 0..1, and what it hands on; `past` None: nothing."""
+    current = window[here].picture
+
+    def near(offset: int) -> Known:
+        return window[min(max(here + offset, 0), len(window) - 1)]
+
+    lookahead = network.config.lookahead
+    flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
+    first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows)
+    past = network.init_state(current) if past is None else past
+    return network.refine(network.bicubic(current), first, flows, past, is_final=True)
+
+
+def plain(network: SECNet, picture: Tensor) -> Tensor:
+    """One picture, 3 x H x W, of a result of batch 1, or of 2 if the second one is its mirror image."""
+    return (picture[0] + picture[1].flip(-1)) / 2 if network.config.mirrored else picture[0]

@@ -1,0 +1,195 @@
+"""SECNet on windows that follow faces, each with a past of its own; those of one size are computed together.
+
+A window may move and change its size by whole pixels: its past moves with it, and where it shows new ground there is
+none, as at the first frame. So nothing is resampled, which would cost the detail that is to be restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vidsr.engines.precision import prepared
+from vidsr.engines.recurrent import Known, advance, look, plain
+from vidsr.nets.flow import stack_pyramids
+from vidsr.nets.secnet import RecurrentState, SECNet
+from vidsr.types import Frame, Window
+
+
+@dataclass(frozen=True, slots=True)
+class FaceStream:
+    """One face's memory: its window, the frames still needed, oldest first, how many of them are done, the past."""
+
+    window: Window
+    known: tuple[Known, ...] = ()
+    done: int = 0
+    past: RecurrentState | None = None
+
+
+Streams = Mapping[int, FaceStream]
+Enlarged = tuple[Window, Tensor]
+
+
+class FaceEngine:
+    """Runs a SECNet beside the film, on a window for each face. All memory is in the streams that the caller holds.
+
+    `quarters`: quarter turns counterclockwise that bring the film upright; the network sees upright faces.
+    """
+
+    def __init__(self, network: SECNet, device: torch.device, precision: str, quarters: int = 0) -> None:
+        """`network` is copied, not changed. `precision`: of the convolutions."""
+        self._network = prepared(network, device, precision)
+        self._quarters = quarters
+        self._keep = -min(network.config.offsets)
+
+    @property
+    def lookahead(self) -> int:
+        """How many later frames a result needs."""
+        return self._network.config.lookahead
+
+    @property
+    def scale(self) -> int:
+        """The enlargement of each side."""
+        return self._network.config.scale
+
+    def init_state(self) -> Streams:
+        """No face is known."""
+        return {}
+
+    @torch.inference_mode()
+    def step(
+        self, frame: Frame, windows: Mapping[int, Window], streams: Streams
+    ) -> tuple[dict[int, Enlarged], dict[int, FaceStream]]:
+        """Takes a frame and its faces' windows by track; gives what is ready of the frame `lookahead` before.
+
+        A stream begins with its face's first frame; to end one, `flush` it: only the tracks of `windows` go on. With
+        each picture, 3 x H x W in 0..1, comes the window that it shows, the newest one of its face.
+        """
+        after = {track: self._joined(frame, window, streams.get(track)) for track, window in windows.items()}
+        due = {track: stream for track, stream in after.items() if len(stream.known) - stream.done > self.lookahead}
+        ready, advanced = self._advance(due)
+        return ready, after | advanced
+
+    @torch.inference_mode()
+    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[Enlarged]]:
+        """The faces still waiting of these tracks, in order; their last frame stands for those that would follow."""
+        rest = {track: streams[track] for track in tracks}
+        ready: dict[int, list[Enlarged]] = {track: [] for track in rest}
+        while rest := {track: stream for track, stream in rest.items() if stream.done < len(stream.known)}:
+            pictures, rest = self._advance(rest)
+            for track, picture in pictures.items():
+                ready[track].append(picture)
+        return ready
+
+    def _advance(self, streams: Streams) -> tuple[dict[int, Enlarged], dict[int, FaceStream]]:
+        """The next picture of each stream, and the streams after it; equal ones go through the network together."""
+        groups: dict[tuple[int, int, int, int, bool], dict[int, FaceStream]] = {}
+        for track, stream in sorted(streams.items()):
+            size = stream.window.height, stream.window.width
+            key = (*size, len(stream.known), stream.done, stream.past is None)
+            groups.setdefault(key, {})[track] = stream
+        ready: dict[int, Enlarged] = {}
+        after: dict[int, FaceStream] = {}
+        for group in groups.values():
+            members = list(group.values())
+            here = members[0].done
+            known = [_together(frames) for frames in zip(*(stream.known for stream in members), strict=True)]
+            pictures, past = advance(self._network, known, here, _past_together([stream.past for stream in members]))
+            drop = max(0, here + 1 - self._keep)
+            for index, (track, stream) in enumerate(group.items()):
+                picture = plain(self._network, pictures.chunk(len(members))[index])
+                ready[track] = stream.window, torch.rot90(picture, -self._quarters, (1, 2))
+                own = RecurrentState(
+                    tuple(tensor.chunk(len(members))[index] for tensor in past.results),
+                    tuple(tensor.chunk(len(members))[index] for tensor in past.memory),
+                )
+                after[track] = replace(stream, known=stream.known[drop:], done=here + 1 - drop, past=own)
+        return ready, after
+
+    def _joined(self, frame: Frame, window: Window, stream: FaceStream | None) -> FaceStream:
+        """The stream with one frame more, at its new window."""
+        stream = FaceStream(window) if stream is None else self._moved(stream, window)
+        return replace(stream, known=(*stream.known, self._look(frame, window)))
+
+    def _look(self, frame: Frame, window: Window) -> Known:
+        part = frame.image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+        return look(self._network, frame, torch.rot90(part, self._quarters, (1, 2)))
+
+    def _moved(self, stream: FaceStream, window: Window) -> FaceStream:
+        """The stream as it would be had it always had this window, as far as it knows."""
+        if window == stream.window:
+            return stream
+        known = tuple(self._look(each.frame, window) for each in stream.known)
+        if stream.past is None:
+            return replace(stream, window=window, known=known)
+        fresh = self._network.init_state(known[max(0, stream.done - 1)].picture)
+        past = RecurrentState(
+            tuple(
+                self._shifted(old, new, stream.window, window)
+                for old, new in zip(stream.past.results, fresh.results, strict=True)
+            ),
+            tuple(
+                self._shifted(old, self._nothing(old, stream.window, window), stream.window, window)
+                for old in stream.past.memory
+            ),
+        )
+        return replace(stream, window=window, known=known, past=past)
+
+    def _nothing(self, old: Tensor, before: Window, after: Window) -> Tensor:
+        """Zeros for the window `after`, as `old` is for `before`."""
+        factor = self._as_coded(old).shape[-1] // before.width
+        return self._as_seen(old.new_zeros(*old.shape[:2], factor * after.height, factor * after.width))
+
+    def _shifted(self, old: Tensor, new: Tensor, before: Window, after: Window) -> Tensor:
+        """`new` with what `old` knows of the ground that both windows show."""
+        old, new = self._as_coded(old), self._as_coded(new).clone()
+        factor = new.shape[-1] // after.width
+        left, top = max(before.left, after.left), max(before.top, after.top)
+        right = min(before.left + before.width, after.left + after.width)
+        bottom = min(before.top + before.height, after.top + after.height)
+        if left < right and top < bottom:
+
+            def part(tensor: Tensor, window: Window) -> Tensor:
+                rows = slice(factor * (top - window.top), factor * (bottom - window.top))
+                columns = slice(factor * (left - window.left), factor * (right - window.left))
+                return tensor[..., rows, columns]
+
+            part(new, after).copy_(part(old, before))
+        return self._as_seen(new)
+
+    def _as_coded(self, tensor: Tensor) -> Tensor:
+        """A stream's maps, turned as the film is coded, the second half of the batch no longer mirrored."""
+        if self._network.config.mirrored:
+            straight, mirrored = tensor.chunk(2)
+            tensor = torch.cat((straight, mirrored.flip(-1)))
+        return torch.rot90(tensor, -self._quarters, (-2, -1))
+
+    def _as_seen(self, tensor: Tensor) -> Tensor:
+        """The inverse of `_as_coded`."""
+        tensor = torch.rot90(tensor, self._quarters, (-2, -1))
+        if self._network.config.mirrored:
+            straight, mirrored = tensor.chunk(2)
+            tensor = torch.cat((straight, mirrored.flip(-1)))
+        return tensor
+
+
+def _together(frames: Sequence[Known]) -> Known:
+    """The same place in several streams, as one batch; its `frame` is the first one's."""
+    first = frames[0]
+    if len(frames) == 1:
+        return first
+    pyramid = stack_pyramids([known.pyramid for known in frames])
+    return Known(first.frame, torch.cat([known.picture for known in frames]), pyramid)
+
+
+def _past_together(pasts: Sequence[RecurrentState | None]) -> RecurrentState | None:
+    known = [past for past in pasts if past is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    return RecurrentState(
+        tuple(torch.cat(tensors) for tensors in zip(*(past.results for past in known), strict=True)),
+        tuple(torch.cat(tensors) for tensors in zip(*(past.memory for past in known), strict=True)),
+    )
