@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -231,14 +231,34 @@ def score(clip: Clip, paths: dict[str, Array]) -> dict[str, Array]:
     return result
 
 
+def measure(
+    data: Path, detector: Detector | None, count: int, compared: Callable[[Clip, Array], dict[str, Array]] = systems
+) -> dict[str, list[dict[str, Array]]]:
+    """What `score` says of each clip, by kind of clip; `compared` makes the paths, "raw" among them."""
+    found: dict[str, list[dict[str, Array]]] = {}
+    for label, clip, raw in material(data, False, detector, count):
+        found.setdefault(label, []).append(score(clip, compared(clip, raw)))
+        print(f"{clip.name}, {label}", file=sys.stderr)
+    return found
+
+
+def means(scores: list[dict[str, Array]]) -> dict[str, Array]:
+    """The mean over clips of one kind; of a clip that is too short for a figure this one does not count."""
+    return {name: np.nanmean([entry[name] for entry in scores], axis=0) for name in scores[0]}
+
+
+def is_met(values: Array, raw: Array) -> bool:
+    """The bar: STD at most half of raw, NME not worse."""
+    return bool(values[1] <= 0.5 * raw[1] and values[0] <= raw[0])
+
+
 def rows(label: str, scores: list[dict[str, Array]]) -> Iterator[tuple[str, ...]]:
     """The table's lines for one kind of clip."""
-    mean = {name: np.nanmean([entry[name] for entry in scores], axis=0) for name in scores[0]}
+    mean = means(scores)
     raw = mean["raw"]
     for name, values in mean.items():
         ratios = values[1:4] / raw[1:4]
-        is_met = ratios[0] <= 0.5 and values[0] <= raw[0]
-        bar = "" if name in ("truth", "raw") else "met" if is_met else "missed"
+        bar = "" if name in ("truth", "raw") else "met" if is_met(values, raw) else "missed"
         cells = [f"{100 * value:.2f}" for value in values[:4]] + [f"{ratio:.2f}" for ratio in ratios]
         yield (label, name, *cells, f"{100 * values[4]:.0f} %", bar)
 
@@ -287,15 +307,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     detector = None if options.detector is None else Detector(options.detector)
-    clips = material(options.data, options.tune, detector, options.clips)
     if options.tune:
-        heading, *lines = tune(list(clips))
+        heading, *lines = tune(list(material(options.data, True, detector, options.clips)))
         print(markdown(heading, lines))
         return
-    found: dict[str, list[dict[str, Array]]] = {}
-    for label, clip, raw in clips:
-        found.setdefault(label, []).append(score(clip, systems(clip, raw)))
-        print(f"{clip.name}, {label}", file=sys.stderr)
+    found = measure(options.data, detector, options.clips)
     text = markdown(COLUMNS, [row for label, scores in found.items() for row in rows(label, scores)])
     print(text)
     if options.markdown is not None:
