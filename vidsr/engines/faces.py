@@ -86,10 +86,12 @@ class FaceEngine:
 
     def _advance(self, streams: Streams) -> tuple[dict[int, Enlarged], dict[int, FaceStream]]:
         """The next picture of each stream, and the streams after it; equal ones go through the network together."""
-        groups: dict[tuple[int, int, int, int, bool], dict[int, FaceStream]] = {}
+        groups: dict[tuple[int, ...], dict[int, FaceStream]] = {}
         for track, stream in sorted(streams.items()):
             size = stream.window.height, stream.window.width
-            key = (*size, len(stream.known), stream.done, stream.past is None)
+            # Bidirectional encodings remember more and more features at first.
+            remembered = -1 if stream.past is None else len(stream.past.memory)
+            key = (*size, len(stream.known), stream.done, remembered)
             groups.setdefault(key, {})[track] = stream
         ready: dict[int, Enlarged] = {}
         after: dict[int, FaceStream] = {}
