@@ -1,0 +1,105 @@
+"""Windows around faces anywhere in frames of any size: what they must hold, and how long they stand still."""
+
+from __future__ import annotations
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from vidsr.stages.paste import REACH
+from vidsr.stages.windows import MARGIN, SLACK, STEP, WASTE, choose_window
+from vidsr.types import Window
+
+Box = tuple[float, float, float, float]
+SIDES = st.floats(4, 200)
+BOXES = st.tuples(st.floats(-300, 600), st.floats(-300, 600), SIDES, SIDES)
+LIMITS = st.integers(5, 400)
+# Frames so large that nothing is cut off.
+LARGE = 2000
+
+
+def inner(box: Box) -> Box:
+    """The same face in the midst of a large frame."""
+    return 800 + box[0], 800 + box[1], box[2], box[3]
+
+
+def spans(box: Box, width: int, height: int, margin: float) -> list[tuple[float, float]]:
+    """From where to where the box, its soft border and the margin reach, as far as the frame goes."""
+    found = []
+    for start, side, limit in ((box[0], box[2], width), (box[1], box[3], height)):
+        middle, half = start + side / 2, side / 2 * REACH + margin
+        found.append((min(max(middle - half, 0), limit), min(max(middle + half, 0), limit)))
+    return found
+
+
+def ends(window: Window) -> list[tuple[int, int]]:
+    return [(window.left, window.left + window.width), (window.top, window.top + window.height)]
+
+
+def holds(window: Window, box: Box, width: int, height: int, margin: float) -> bool:
+    pairs = zip(ends(window), spans(box, width, height, margin), strict=True)
+    return all(first <= low + 1e-9 and high - 1e-9 <= last for (first, last), (low, high) in pairs)
+
+
+@given(path=st.lists(BOXES, min_size=1, max_size=5), width=LIMITS, height=LIMITS)
+def test_always_inside_the_frame_and_around_the_face(path: list[Box], width: int, height: int) -> None:
+    window = None
+    for box in path:
+        before, window = window, choose_window(box, width, height, window)
+        for (first, last), limit in zip(ends(window), (width, height), strict=True):
+            assert first >= 0 and first + min(STEP, limit) <= last <= limit
+        assert holds(window, box, width, height, MARGIN)
+        if window != before:
+            assert holds(window, box, width, height, MARGIN + SLACK * max(box[2:]))
+
+
+@given(box=BOXES, width=LIMITS, height=LIMITS)
+def test_ends_are_at_the_steps_or_at_the_frame_s(box: Box, width: int, height: int) -> None:
+    for (first, last), limit in zip(ends(choose_window(box, width, height, None)), (width, height), strict=True):
+        assert last % STEP == 0 or last == limit
+        assert first % STEP == 0 or (last == limit and last - first == STEP)
+
+
+@given(box=BOXES)
+def test_no_larger_than_it_need_be(box: Box) -> None:
+    window = choose_window(inner(box), LARGE, LARGE, None)
+    room = spans(inner(box), LARGE, LARGE, MARGIN + SLACK * max(box[2:]))
+    for (first, last), (low, high) in zip(ends(window), room, strict=True):
+        assert low - first < STEP and last - high < STEP
+
+
+@given(box=st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(16, 200), st.floats(16, 200)),
+       moves=st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=8))  # fmt: skip
+def test_still_as_long_as_the_face_moves_little(box: Box, moves: list[tuple[float, float]]) -> None:
+    assume(0.5 < box[2] / box[3] < 2)
+    left, top, *size = inner(box)
+    still = window = choose_window((left, top, *size), LARGE, LARGE, None)
+    for x, y in moves:
+        room = 0.999 * SLACK * max(size)
+        window = choose_window((left + x * room, top + y * room, *size), LARGE, LARGE, window)
+        assert window == still
+
+
+@given(box=BOXES, moves=st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 1])))
+def test_a_face_that_comes_to_the_edge_takes_its_window_along(box: Box, moves: tuple[int, int]) -> None:
+    left, top, width, height = inner(box)
+    before = choose_window((left, top, width, height), LARGE, LARGE, None)
+    far = SLACK * max(width, height) + STEP + 1
+    after = choose_window((left + moves[0] * far, top + moves[1] * far, width, height), LARGE, LARGE, before)
+    assert after != before
+    assert after == choose_window((left + moves[0] * far, top + moves[1] * far, width, height), LARGE, LARGE, None)
+
+
+@settings(max_examples=200)
+@given(box=BOXES, before=st.floats(1, 3), width=LIMITS, height=LIMITS)
+def test_given_up_when_much_too_large_and_only_then(box: Box, before: float, width: int, height: int) -> None:
+    grown = (box[0] - box[2] * (before - 1) / 2, box[1] - box[3] * (before - 1) / 2, before * box[2], before * box[3])
+    large = choose_window(grown, width, height, None)
+    fresh = choose_window(box, width, height, None)
+    is_waste = large.area > WASTE * fresh.area
+    assert choose_window(box, width, height, large) == (fresh if is_waste else large)
+
+
+def test_a_face_of_half_the_size_gets_a_window_of_its_own() -> None:
+    large = choose_window((400, 400, 100, 100), LARGE, LARGE, None)
+    assert large == Window(352, 352, 192, 192)
+    assert choose_window((425, 425, 50, 50), LARGE, LARGE, large) == Window(400, 400, 104, 104)
