@@ -98,7 +98,7 @@ def assert_same(results: Sequence[tuple[Window, Tensor]], expected: Sequence[Ten
         torch.testing.assert_close(picture, wanted, atol=1e-5, rtol=0)
 
 
-# --------------------------------------------------------------------------------------------------- windows that stay
+# ---------------------------------------------------------------------------------------------------- windows that stay
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,7 +148,7 @@ def test_a_track_that_comes_back_begins_anew() -> None:
     assert_same(results[1], alone(network, frames[:4], window) + alone(network, frames[5:], window))
 
 
-# --------------------------------------------------------------------------------------------------- windows that move
+# ---------------------------------------------------------------------------------------------------- windows that move
 
 MOVES = {
     "moves": (Window(0, 8, 112, 112), Window(24, 0, 112, 112)),
@@ -225,7 +225,7 @@ def test_before_the_first_result_a_jump_leaves_no_trace(form: str) -> None:
     assert_same(results, alone(network, frames, after))
 
 
-# ------------------------------------------------------------------------------------------------- films on their side
+# -------------------------------------------------------------------------------------------------- films on their side
 
 
 def turned(window: Window, quarters: int, height: int, width: int) -> Window:
@@ -251,7 +251,7 @@ def test_a_turned_film_gives_the_turned_faces(form: str, quarters: int) -> None:
         torch.testing.assert_close(torch.rot90(picture, quarters, (1, 2)), wanted, atol=1e-5, rtol=0)
 
 
-# ------------------------------------------------------------------------------------------------------------ streams
+# -------------------------------------------------------------------------------------------------------------- streams
 
 
 @pytest.mark.parametrize("form", ["paper", "fast"])

@@ -1,7 +1,8 @@
 """Restored faces put into the enlarged frame: a soft border, the colour of what is around. What is pasted is `restore`.
 
-The mask is a superellipse around the face's box, 1 on all of it and falling off smoothly outside, so that no straight
-border can be seen; towards the edge of its window, where the network saw nothing beyond, a patch loses its weight too.
+The mask is a superellipse around the face's box, 1 on it but for its corners and falling off smoothly outside, so that
+no straight border can be seen; towards the edge of its window, where the network saw nothing beyond, a patch loses its
+weight too.
 """
 
 from __future__ import annotations
