@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from vidsr.errors import InputError, OutputError
 from vidsr.types import Colour
-from vidsr.video.chroma import enlarge_rows, reduce_rows
+from vidsr.video import color
+from vidsr.video.chroma import enlarge_rows, reduce_columns, reduce_rows
 from vidsr.video.color import MATRIX_CODES, colour_in, colour_of, frame_to_rgb, rgb_to_frame
 from vidsr.video.planes import layout_of, read_planes, write_planes
 
@@ -116,6 +117,27 @@ def test_reducing_undoes_enlarging(rows: int, seed: int, siting: str) -> None:
     large = torch.empty(2, 2 * rows, 3)
     enlarge_rows(plane, large, siting)
     assert torch.allclose(reduce_rows(large, siting), plane, atol=1e-6 if siting == "cosited" else 2e-3)
+
+
+@given(columns=st.integers(1, 40), seed=st.integers(0, 999), siting=st.sampled_from(["cosited", "centred"]))
+@settings(max_examples=40, deadline=None)
+def test_columns_are_reduced_as_rows_are(columns: int, seed: int, siting: str) -> None:
+    plane = torch.rand(2, 3, columns, generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(reduce_columns(plane, siting), reduce_rows(plane.mT, siting).mT)
+
+
+@pytest.mark.parametrize("height", [33, 66, 79, 112])
+@pytest.mark.parametrize("chroma_location", ["left", "topleft", "center"])
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv410p", "yuv422p", "yuv444p", "gray"])
+def test_a_picture_is_converted_alike_in_bands_and_whole(
+    height: int, chroma_location: str, pixel_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = torch.rand(3, height, 37, generator=torch.Generator().manual_seed(height))
+    colour = Colour(matrix_used="bt709", range_used="tv", chroma_location=chroma_location)
+    whole = samples(rgb_to_frame(picture, pixel_format, colour))
+    monkeypatch.setattr(color, "BAND_VALUES", 1)  # bands of 16 rows, the least
+    bands = samples(rgb_to_frame(picture, pixel_format, colour))
+    assert [plane.tolist() for plane in bands] == [plane.tolist() for plane in whole]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 5), (47, 63), (16, 16)])

@@ -51,7 +51,7 @@ def enlarge_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
         torch.add(plane[..., :-1, :], plane[..., 1:, :], out=odd[..., :-1, :]).mul_(0.5)
         odd[..., -1, :] = plane[..., -1, :]
         return
-    padded = _pad_rows(plane, 2, 2, "half")
+    padded = _pad(plane, 2, 2, siting, -2)
     taps = [padded[..., i : i + count, :] for i in range(5)]
     far, near, main, other = _CUBIC
     torch.mul(taps[2], main, out=even)
@@ -62,29 +62,49 @@ def enlarge_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
 
 def reduce_rows(plane: Tensor, siting: Siting) -> Tensor:
     """Halves the rows of (..., h, w), to h / 2 rounded up."""
-    rows = plane.shape[-2]
-    count = (rows + 1) // 2
+    before, after = _margins(plane.shape[-2], siting)
+    padded = _pad(plane, before, after, siting, -2)
+    return _reduce(padded[..., 0::2, :], padded[..., 1::2, :], siting, -2)
+
+
+def reduce_columns(plane: Tensor, siting: Siting) -> Tensor:
+    """Halves the columns of (..., h, w), to w / 2 rounded up."""
+    before, after = _margins(plane.shape[-1], siting)
+    padded = _pad(plane, before, after, siting, -1)
+    # Apart in memory: every pass over each second sample would take several times as long.
+    return _reduce(padded[..., 0::2].contiguous(), padded[..., 1::2].contiguous(), siting, -1)
+
+
+def _margins(size: int, siting: Siting) -> tuple[int, int]:
+    """How many samples the reducing filter needs beyond both ends."""
+    reach = 2 if siting == "cosited" else 3
+    return reach, reach + size % 2
+
+
+def _reduce(even: Tensor, odd: Tensor, siting: Siting, axis: int) -> Tensor:
+    count = even.shape[axis] - (2 if siting == "cosited" else 3)
+
+    def at(samples: Tensor, first: int) -> Tensor:
+        return samples.narrow(axis, first, count)
+
     if siting == "cosited":
-        padded = _pad_rows(plane, 2, 2 + rows % 2, "whole")
-        even, odd = padded[..., 0::2, :], padded[..., 1::2, :]
-        inner = odd[..., :count, :] + odd[..., 1 : count + 1, :]
-        inner.mul_(0.25).add_(even[..., 1 : count + 1, :], alpha=0.75)
-        return inner.add_(even[..., :count, :], alpha=-0.125).add_(even[..., 2 : count + 2, :], alpha=-0.125)
-    padded = _pad_rows(plane, 3, 3 + rows % 2, "half")
-    even, odd = padded[..., 0::2, :], padded[..., 1::2, :]
-    out = (odd[..., 1 : count + 1, :] + even[..., 2 : count + 2, :]).mul_(_DUAL[0])
-    out.add_(even[..., 1 : count + 1, :], alpha=_DUAL[1]).add_(odd[..., 2 : count + 2, :], alpha=_DUAL[1])
-    out.add_(odd[..., :count, :], alpha=_DUAL[2]).add_(even[..., 3 : count + 3, :], alpha=_DUAL[2])
-    return out.add_(even[..., :count, :], alpha=_DUAL[3]).add_(odd[..., 3 : count + 3, :], alpha=_DUAL[3])
+        inner = (at(odd, 0) + at(odd, 1)).mul_(0.25).add_(at(even, 1), alpha=0.75)
+        return inner.add_(at(even, 0), alpha=-0.125).add_(at(even, 2), alpha=-0.125)
+    out = (at(odd, 1) + at(even, 2)).mul_(_DUAL[0])
+    out.add_(at(even, 1), alpha=_DUAL[1]).add_(at(odd, 2), alpha=_DUAL[1])
+    out.add_(at(odd, 0), alpha=_DUAL[2]).add_(at(even, 3), alpha=_DUAL[2])
+    return out.add_(at(even, 0), alpha=_DUAL[3]).add_(at(odd, 3), alpha=_DUAL[3])
 
 
-def _pad_rows(plane: Tensor, before: int, after: int, symmetry: Literal["half", "whole"]) -> Tensor:
-    """Mirrors rows at both ends: about the edge ("half", the edge row comes twice) or about the edge row ("whole")."""
-    rows = plane.shape[-2]
-    if rows == 1:
-        return plane.expand(*plane.shape[:-2], 1 + before + after, plane.shape[-1])
-    turn = 2 * rows - 1 if symmetry == "half" else 2 * rows - 2
-    period = 2 * rows if symmetry == "half" else turn
-    wanted = [i % period for i in (*range(-before, 0), *range(rows, rows + after))]
-    edges = [plane[..., j : j + 1, :] for j in (i if i < rows else turn - i for i in wanted)]
-    return torch.cat((*edges[:before], plane, *edges[before:]), dim=-2)
+def _pad(plane: Tensor, before: int, after: int, siting: Siting, axis: int) -> Tensor:
+    """Mirrors samples at both ends: about the edge sample if cosited, else about the edge (that sample comes twice)."""
+    size = plane.shape[axis]
+    if size == 1:
+        shape = list(plane.shape)
+        shape[axis] = 1 + before + after
+        return plane.expand(shape)
+    turn = 2 * size - 2 if siting == "cosited" else 2 * size - 1
+    period = turn if siting == "cosited" else 2 * size
+    wanted = [i % period for i in (*range(-before, 0), *range(size, size + after))]
+    edges = [plane.narrow(axis, i if i < size else turn - i, 1) for i in wanted]
+    return torch.cat((*edges[:before], plane, *edges[before:]), dim=axis)
