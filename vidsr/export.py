@@ -14,15 +14,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vidsr.errors import OutputError, UsageError
 from vidsr.nets import Network
+from vidsr.nets.facepyramid import COLUMNS, FacePyramid, FacePyramidGraph
 from vidsr.nets.parts import parts_of
 from vidsr.nets.secnet import SECNet
 from vidsr.nets.steps import SECNetStep, Shapes, Step
 
 OPSET = 18  # the newest that both of ONNX Runtime's devices run grid sampling of
 EXAMPLE = (24, 40)  # the frame that is traced: any other size comes out of the graph as well
+DETECTOR_EXAMPLE = (64, 96)
 
 
 def steps_of(network: Network) -> dict[str, Step]:
@@ -32,22 +35,13 @@ def steps_of(network: Network) -> dict[str, Step]:
 
 def graph_of(step: Step) -> bytes:
     """The ONNX model of a step, float32, for frames of any size; raises UsageError without the package `onnx`."""
-    if importlib.util.find_spec("onnx") is None:
-        raise UsageError("ONNX graphs need the package onnx: install it with 'pip install onnx'")
+    _demand_onnx()
     step = step.float().eval()
     device = next(step.parameters()).device
     inputs, outputs = step.inputs(*EXAMPLE), step.outputs(*EXAMPLE)
     examples = tuple(torch.zeros(shape, device=device) for shape in inputs.values())
-    content = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        # That the exporter is an old one, and that Python numbers are fixed: tests run the graphs at other sizes.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            step, examples, content,  # type: ignore[arg-type]  # it takes a stream as well, which nobody wrote down
-            input_names=list(inputs), output_names=list(outputs), opset_version=OPSET,
-            dynamic_axes={name: _axes(shape) for name, shape in (inputs | outputs).items()}, dynamo=False,
-        )  # fmt: skip
-    return _with_shapes(content.getvalue(), inputs | outputs)
+    axes = {name: _axes(shape) for name, shape in (inputs | outputs).items()}
+    return _with_shapes(_traced(step, examples, list(inputs), list(outputs), axes), inputs | outputs)
 
 
 def export(network: Network, path: Path, overwrite: bool) -> Sequence[Path]:
@@ -104,3 +98,46 @@ def _axis(name: str, length: int, whole: int) -> str:
     if length >= whole:
         return name if length == whole else f"{length // whole}*{name}"
     return f"{name}/{whole // length}"
+
+
+def detector_graph(network: FacePyramid) -> bytes:
+    """The ONNX model of a face detector with YuNet's interface, float32, for pictures of any size.
+
+    Raises UsageError without the package `onnx`.
+    """
+    _demand_onnx()
+    import onnx
+
+    graph = FacePyramidGraph(network)
+    names = graph.outputs()
+    axes = {name: {1: f"cells_{name.partition('_')[2]}"} for name in names}
+    device = next(graph.parameters()).device
+    example = torch.zeros(1, 3, *DETECTOR_EXAMPLE, device=device)
+    content = _traced(graph, (example,), ["input"], names, {"input": {2: "height", 3: "width"}} | axes)
+    proto = onnx.load_from_string(content)
+    for value in proto.graph.output:
+        shape: list[str | int | None] = [1, axes[value.name][1], COLUMNS[value.name.partition("_")[0]]]
+        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
+    onnx.checker.check_model(proto)
+    serialised: bytes = proto.SerializeToString()
+    return serialised
+
+
+def _traced(
+    module: torch.nn.Module, examples: tuple[Tensor, ...], inputs: list[str], outputs: list[str],
+    axes: dict[str, dict[int, str]],
+) -> bytes:  # fmt: skip
+    content = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        # That the exporter is an old one, and that Python numbers are fixed: tests run the graphs at other sizes.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, examples, content,  # type: ignore[arg-type]  # it takes a stream as well, which nobody wrote down
+            input_names=inputs, output_names=outputs, opset_version=OPSET, dynamic_axes=axes, dynamo=False,
+        )  # fmt: skip
+    return content.getvalue()
+
+
+def _demand_onnx() -> None:
+    if importlib.util.find_spec("onnx") is None:
+        raise UsageError("ONNX graphs need the package onnx: install it with 'pip install onnx'")

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidsr.cardfile import sha256_of
 from vidsr.errors import ModelError, OutputError
 from vidsr.modelfiles import write_model
 from vidsr.nets import build
 from vidsr.presets import RELEASED
-from vidsr.weights import check_tensors, sha256_of
+from vidsr.weights import check_tensors
 
 WRAPPERS = ("state_dict", "params")  # names under which training code keeps the tensors in its checkpoints
 PREFIX = "module."  # what DataParallel puts before each name

@@ -1,4 +1,4 @@
-"""Writes the three files of a model: weights, stored numeric example, card. What a card says is up to the caller."""
+"""Writes the three files of a model: weights or graph, stored example, card. What a card says is up to the caller."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from numpy.typing import DTypeLike
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from vidsr.cardfile import sha256_of
 from vidsr.errors import OutputError
 from vidsr.nets import Network
-from vidsr.weights import run_golden, sha256_of
+from vidsr.stages.yunet import Yunet
+from vidsr.weights import run_golden
 
 GOLDEN_SHAPE = (4, 3, 16, 12)
 
@@ -59,6 +61,46 @@ def write_model(
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
     return path
+
+
+def write_detector(
+    folder: Path, head: Mapping[str, str], graph: bytes, network: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Path:
+    """Writes NAME.onnx, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
+
+    `head` and `facts` as in `write_model`; `graph`: a face detector's; `network`: its arguments.
+
+    Raises OutputError if a file cannot be written.
+    """
+    name = head["name"]
+    model, golden, path = (folder / f"{name}.{ending}" for ending in ("onnx", "golden.npz", "toml"))
+    picture = _golden_picture()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(model, lambda beside: beside.write_bytes(graph))
+        outputs = Yunet(model, torch.device("cpu"), 1).outputs(picture.astype(np.float32))
+        arrays: dict[str, Any] = {"input": picture, **outputs}
+        _replace(golden, lambda beside: np.savez_compressed(beside, **arrays))
+        card = {
+            **head,
+            "file": model.name,
+            "bytes": model.stat().st_size,
+            "sha256": sha256_of(model),
+            "golden": golden.name,
+            "golden_sha256": sha256_of(golden),
+            **facts,
+        }
+        text = _as_toml({**card, "network": dict(network)})
+        _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
+    return path
+
+
+def _golden_picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Blocks of colour, 3 x H x W: every stride has something to see."""
+    coarse = np.random.default_rng(7).integers(0, 256, (3, 8, 12)).astype(np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from vidsr.errors import ModelError
 
+DETECTOR = "face-detector"  # its recipe makes no preset, and its card is read by stages/shipped.py
 RELEASED = ("zsm",)  # presets whose architecture's authors have released weights, which a user may import
 
 
@@ -55,6 +56,8 @@ def list_presets() -> list[Preset]:
     """All presets by name, with and without weights; raises ModelError for a recipe that cannot be read."""
     presets = []
     for path in sorted((models_folder() / "recipes").glob("*.toml")):
+        if path.stem == DETECTOR:
+            continue
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
             presets.append(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vidsr.cardfile import check_file, fill_card, read_card_table
 from vidsr.errors import ModelError
 from vidsr.nets import Network, build
 from vidsr.nets.secnet import SECNet
-from vidsr.presets import Preset, list_presets, models_folder
+from vidsr.presets import DETECTOR, Preset, list_presets, models_folder
 
 # Float32 on another processor sums in another order; a wrong weight moves the output by far more.
 GOLDEN_TOLERANCE = 1e-3
@@ -79,11 +78,12 @@ class ImportedCard(ModelCard):
 
 
 def list_cards(folder: Path | None = None) -> list[ModelCard]:
-    """The shipped models' cards by name, or those of another folder; none if it is not there.
+    """The shipped models' cards by name, or those of another folder; none if it is not there. Not the face detector's.
 
     Raises ModelError for a card that cannot be read, or a shipped one that does not say how it was trained.
     """
-    cards = [read_card(path) for path in sorted((folder or models_folder()).glob("*.toml"))]
+    paths = sorted((folder or models_folder()).glob("*.toml"))
+    cards = [read_card(path) for path in paths if path.stem != DETECTOR]
     for card in cards:
         if folder is None and not isinstance(card, TrainedCard):
             raise ModelError(f"the shipped card {card.path} does not say how it was trained: install vidsr again")
@@ -107,6 +107,8 @@ def find_card(name: str) -> ModelCard:
     for card in cards:
         if card.name == name:
             return card
+    if name == DETECTOR:
+        raise ModelError(f"the model '{name}' finds faces and makes no pictures: choose another one")
     for preset in untrained_presets():
         if preset.name == name:
             raise ModelError(f"the model '{name}' comes without weights: {preset.remedy}")
@@ -116,22 +118,9 @@ def find_card(name: str) -> ModelCard:
 
 def read_card(path: Path) -> ModelCard:
     """Reads a card; raises ModelError if it cannot be read, or a field lacks, is too many or holds no such value."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise ModelError(f"cannot read the model card {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"the model card {path} is not valid TOML: {error}") from error
+    table = read_card_table(path)
     kind = ImportedCard if "origin" in table else TrainedCard
-    fields = {field.name for field in dataclasses.fields(kind)} - {"path"}
-    if wrong := sorted(fields ^ set(table)):
-        state = "misses" if wrong[0] in fields else "has the unknown"
-        raise ModelError(f"the model card {path} {state} field '{wrong[0]}'")
-    for name, value in table.items():
-        if not _is_right_kind(name, value):
-            raise ModelError(f"the model card {path} has an impossible value in its field '{name}'")
-    return kind(**table, path=path)
+    return fill_card(kind, table, path)
 
 
 def load_network(card: ModelCard) -> Network:
@@ -139,7 +128,7 @@ def load_network(card: ModelCard) -> Network:
 
     Checks size, hash and header against the card before a weight is used; raises ModelError where they differ.
     """
-    _check_file(card.weights_path, card.sha256, card.bytes)
+    check_file(card.weights_path, card.sha256, card.bytes)
     network = build(card.architecture, card.network)
     tensors: dict[str, Tensor] = {}
     try:
@@ -170,7 +159,7 @@ def verify(card: ModelCard) -> float:
     Raises ModelError if a file is not what the card says or the difference is above GOLDEN_TOLERANCE.
     """
     network = load_network(card)
-    _check_file(card.golden_path, card.golden_sha256, None)
+    check_file(card.golden_path, card.golden_sha256, None)
     with np.load(card.golden_path) as golden:
         clip, stored = golden["input"], golden["output"]
     difference = float(np.abs(run_golden(network, clip) - stored.astype(np.float32)).max())
@@ -234,27 +223,3 @@ def multiply_adds_per_pixel(network: Network) -> float:
             network(torch.zeros(1, length, 3, size, size))
         counts.append(float(counter.get_total_flops()))
     return share * (counts[1] - counts[0]) / 2 / size**2
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_right_kind(name: str, value: Any) -> bool:
-    """Whether a card's field may hold the value; `type`, because for `isinstance` true is a whole number."""
-    if name == "network":
-        return type(value) is dict  # what the architecture makes of it is said by `build`
-    if name == "metrics":
-        return type(value) is dict and all(type(figure) in (int, float) for figure in value.values())
-    return type(value) is (int if name in ("scale", "lookahead", "bytes", "seed", "steps") else str)
-
-
-def _check_file(path: Path, sha256: str, size: int | None) -> None:
-    if not path.is_file():
-        raise ModelError(f"the model file {path} is missing")
-    if size is not None and path.stat().st_size != size:
-        raise ModelError(f"the model file {path} has {path.stat().st_size} bytes, its card says {size}: fetch it again")
-    if sha256_of(path) != sha256:
-        raise ModelError(f"the model file {path} is not the one its card describes (SHA-256 differs): fetch it again")

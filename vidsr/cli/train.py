@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,18 +37,29 @@ def train(
     with o.reporting(screen):
         import torch
 
-        from vidsr.train.loop import TrainOptions
-        from vidsr.train.loop import train as run_training
-        from vidsr.train.publish import publish_model
+        from vidsr.train import loop
+        from vidsr.train.detector_loop import train_detector
+        from vidsr.train.detector_recipe import is_detector_recipe, load_detector_recipe
+        from vidsr.train.publish import publish_detector, publish_model
         from vidsr.train.recipe import load_recipe
 
         if threads:
             torch.set_num_threads(threads)
-        plan = load_recipe(recipe)
-        options = TrainOptions(data, output, device, workers, minutes, init_from)
-        checkpoint = run_training(plan, options, lambda entry: screen.say(_line(entry)))
+        options = loop.TrainOptions(data, output, device, workers, minutes, init_from)
+
+        def say(entry: dict[str, float]) -> None:
+            screen.say(_line(entry))
+
+        if is_detector_recipe(recipe):
+            detector = load_detector_recipe(recipe)
+            checkpoint = train_detector(detector, options, say)
+            make_files = partial(publish_detector, detector)
+        else:
+            plan = load_recipe(recipe)
+            checkpoint = loop.train(plan, options, say)
+            make_files = partial(publish_model, plan)
         if publish is not None:
-            card = publish_model(plan, recipe, checkpoint.with_name("best.pt"), publish)
+            card = make_files(recipe, checkpoint.with_name("best.pt"), publish)
             screen.say(f"wrote {card}; its metrics are to be measured before it is shipped")
         typer.echo(str(checkpoint))
 

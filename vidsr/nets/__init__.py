@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from vidsr.errors import ModelError
+from vidsr.nets.facepyramid import FacePyramid, FacePyramidConfig
 from vidsr.nets.secnet import SECNet, SECNetConfig
 from vidsr.nets.zsm import ZoomingSlowMo, ZSMConfig
 
 Network = SECNet | ZoomingSlowMo
+N = TypeVar("N")
 # Per name the class of the sizes and the network that takes them.
 ARCHITECTURES: dict[str, tuple[type[Any], Callable[[Any], Network]]] = {
     "secnet": (SECNetConfig, SECNet),
     "zsm": (ZSMConfig, ZoomingSlowMo),
 }
+# Networks that take one picture and make none: no engine runs them.
+DETECTORS: dict[str, tuple[type[Any], Callable[[Any], FacePyramid]]] = {
+    "facepyramid": (FacePyramidConfig, FacePyramid),
+}
 
 
 def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
     """A network with fresh weights; raises ModelError for an unknown architecture or argument, or impossible sizes."""
-    if architecture not in ARCHITECTURES:
-        raise ModelError(f"unknown architecture '{architecture}'; known are {', '.join(sorted(ARCHITECTURES))}")
-    config_class, make = ARCHITECTURES[architecture]
+    return _build(ARCHITECTURES, architecture, arguments)
+
+
+def build_detector(architecture: str, arguments: Mapping[str, Any]) -> FacePyramid:
+    """A face detector's network with fresh weights; raises ModelError as `build`."""
+    return _build(DETECTORS, architecture, arguments)
+
+
+def _build(
+    table: Mapping[str, tuple[type[Any], Callable[[Any], N]]], architecture: str, arguments: Mapping[str, Any]
+) -> N:
+    if architecture not in table:
+        raise ModelError(f"unknown architecture '{architecture}'; known are {', '.join(sorted(table))}")
+    config_class, make = table[architecture]
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     values: dict[str, Any] = {}
     for name, value in arguments.items():

@@ -42,6 +42,10 @@ class Yunet:
 
         Raises ModelError if the file gives what the interface does not allow.
         """
+        return decode(self.outputs(picture), picture.shape[1], picture.shape[2], least_score)
+
+    def outputs(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """What the file gives for a picture, by name, as `run` wants it; raises ModelError as `run`."""
         try:
             values = self._session.run(None, {self._input: picture[None]})
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -53,7 +57,7 @@ class Yunet:
             shape = (1, (height // stride) * (width // stride), columns)
             if outputs[name].shape != shape:
                 raise ModelError(f"{self.path} is no YuNet detector: {name} is {outputs[name].shape}, not {shape}")
-        return decode(outputs, height, width, least_score)
+        return outputs
 
     def _check(self) -> tuple[int, int] | None:
         inputs = self._session.get_inputs()

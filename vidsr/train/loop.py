@@ -10,22 +10,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from vidsr.errors import DeviceError, InputError, OutputError
 from vidsr.nets import Network, build
 from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.data import Batch, Batches
 from vidsr.train.degrade import H264Roundtrip
+from vidsr.train.detector_recipe import DetectorRecipe
 from vidsr.train.footage import CLIPS, Item, cached_frames, find_footage, split_holdout
 from vidsr.train.recipe import Recipe
 from vidsr.train.start import start_from
 from vidsr.train.tasks import task_of
+
+B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if
     the recipe asks for what its network cannot learn, such as motion over more frames than a clip has.
     """
-    settings, device = recipe.optimisation, _device(options.device)
-    _make_folder(options.output)
+    settings, device = recipe.optimisation, device_of(options.device)
+    make_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
@@ -79,7 +82,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     step, best = 0, -math.inf
     if last_path.is_file():
         saved = load_checkpoint(last_path)
-        check_same_recipe(saved["recipe"], _plain(recipe), last_path)
+        check_same_recipe(saved["recipe"], plain_values(recipe), last_path)
         network.load_state_dict(saved["network"])
         average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -88,7 +91,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
 
     def checkpoint(name: str) -> None:
         content = {
-            "recipe": _plain(recipe), "step": step, "best": best, "network": network.state_dict(),
+            "recipe": plain_values(recipe), "step": step, "best": best, "network": network.state_dict(),
             "average": average.state_dict(), "optimiser": optimiser.state_dict(), "torch_random": torch.get_rng_state(),
         }  # fmt: skip
         save_checkpoint(options.output / name, content)
@@ -104,7 +107,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     started = saved_at = time.monotonic()
     sums: dict[str, float] = {}
     summed = 0
-    loader = _loader(batches, step, options.workers)
+    loader = batch_loader(batches, step, options.workers)
     for batch in loader:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, recipe)
@@ -155,7 +158,7 @@ def train_step(
     return {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
+def learning_rate(step: int, recipe: Recipe | DetectorRecipe) -> float:
     """Linear warm-up, then a cosine from the recipe's first to its last learning rate."""
     settings = recipe.optimisation
     if step < settings.warmup_steps:
@@ -180,8 +183,9 @@ def _validation_clip(item: Item, cache: Path) -> Tensor:
     return torch.from_numpy(np.array(frames[:, :height, :width])).permute(0, 3, 1, 2).float() / 255
 
 
-def _loader(batches: Batches, first: int, workers: int) -> Iterator[Batch]:
-    rest = Subset(batches, range(first, len(batches)))
+def batch_loader(batches: Dataset[B], first: int, workers: int) -> Iterator[B]:
+    """The batches from number `first` on, made beforehand by `workers` processes."""
+    rest = Subset(batches, range(first, len(batches)))  # type: ignore[arg-type]  # a Dataset may lack a length
     loader = DataLoader(
         rest, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread if workers else None,
@@ -201,7 +205,8 @@ def _h264(recipe: Recipe) -> H264Roundtrip | None:
     return h264_roundtrip
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of this name; raises DeviceError if it is not there."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -210,7 +215,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     """Before any work, so that a run of hours does not end at its first checkpoint."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -224,7 +229,7 @@ def _update_average(average: Network, network: Network, decay: float) -> None:
         kept.lerp_(new, 1 - decay)
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
+def plain_values(recipe: Recipe | DetectorRecipe) -> dict[str, Any]:
     """The recipe as values that JSON can hold, so that a checkpoint can be read without running code."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
     return plain

@@ -111,25 +111,37 @@ class Recipe:
 
 def load_recipe(path: Path) -> Recipe:
     """Reads a recipe; raises UsageError for an unreadable file, an unknown key, a wrong type or an impossible value."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
+    table = read_table(path)
     parts: dict[str, type[Any]] = {
         "data": DataConfig,
         "degradation": DegradationConfig,
         "optimisation": OptimisationConfig,
     }
-    for key, part in parts.items():
-        table[key] = _fill(part, table.get(key, {}), f"{path}: [{key}]")
     if "guidance" in table:
-        table["guidance"] = _fill(GuidanceConfig, table["guidance"], f"{path}: [guidance]")
-    recipe = _fill(Recipe, table, str(path))
+        parts["guidance"] = GuidanceConfig
+    recipe = fill_tables(Recipe, parts, table, path)
     _check(recipe, path)
     return recipe
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file as it stands; raises UsageError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
+
+
+def fill_tables(kind: type[T], parts: dict[str, type[Any]], table: dict[str, Any], path: Path) -> T:
+    """A recipe of this kind, with the fields named in `parts` from tables of their own.
+
+    Raises UsageError for an unknown key, a wrong type or a field that is missing.
+    """
+    filled = {key: _fill(part, table.get(key, {}), f"{path}: [{key}]") for key, part in parts.items()}
+    return _fill(kind, table | filled, str(path))
 
 
 def _fill(kind: type[T], table: dict[str, Any], where: str) -> T:

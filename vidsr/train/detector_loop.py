@@ -1,0 +1,201 @@
+"""The training loop of face detectors, whole and visible; pictures, targets and losses are elsewhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from vidsr.errors import InputError, OutputError
+from vidsr.nets import build_detector
+from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
+from vidsr.stages.detections import Detections
+from vidsr.stages.detector import OVERLAP
+from vidsr.stages.yunet import MULTIPLE, decode
+from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
+from vidsr.train.detection_metrics import Judgement, figures_at_precision, judge
+from vidsr.train.detector_losses import detector_losses
+from vidsr.train.detector_recipe import DetectorRecipe
+from vidsr.train.face_labels import LABELS, Scene, read_labels
+from vidsr.train.face_targets import FaceBatch, FaceBatches
+from vidsr.train.face_warp import Picture
+from vidsr.train.footage import find_footage, split_holdout
+from vidsr.train.loop import TrainOptions, batch_loader, device_of, learning_rate, make_folder, plain_values
+
+# Validation: held-out pictures as they are, and as small and badly compressed ones.
+_SCALES = {"full": 1.0, "small": 0.25}
+_QUALITY = 40
+_PRECISION = 0.95
+_LEAST_SIDE, _LEAST_SCORE = 20.0, 0.05
+_UNSURE = 0.6  # neither asked for nor wrong
+
+
+def train_detector(
+    recipe: DetectorRecipe, options: TrainOptions, on_log: Callable[[dict[str, Any]], None] = lambda _: None
+) -> Path:
+    """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it is there.
+
+    The labels are those of face-labels.json beside `output`. Writes last.pt, best.pt (averaged weights with the best
+    validation; only if clips are held out) and log.jsonl into `output`; returns the path of last.pt. Raises UsageError
+    if last.pt belongs to another recipe.
+    """
+    settings, device = recipe.optimisation, device_of(options.device)
+    make_folder(options.output)
+    torch.manual_seed(recipe.seed)
+    network = build_detector(recipe.architecture, recipe.network).to(device)
+    items, held = split_holdout(find_footage(options.data, recipe.data.licence_classes), recipe.data.holdout_clips)
+    labels, cache = options.output.parent / LABELS, options.output.parent / "frames"
+    batches = FaceBatches(recipe, read_labels(labels, options.data, items), cache)
+    validation = read_labels(labels, options.data, held)
+
+    last_path, log_path = options.output / "last.pt", options.output / "log.jsonl"
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+    if options.init_from is not None and not last_path.is_file():
+        _start_from(network, options.init_from)
+    average = copy.deepcopy(network).requires_grad_(False).eval()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    step, best = 0, -math.inf
+    if last_path.is_file():
+        saved = load_checkpoint(last_path)
+        check_same_recipe(saved["recipe"], plain_values(recipe), last_path)
+        network.load_state_dict(saved["network"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        step, best = int(saved["step"]), float(saved["best"])
+
+    def checkpoint(name: str) -> None:
+        content = {
+            "recipe": plain_values(recipe), "step": step, "best": best, "network": network.state_dict(),
+            "average": average.state_dict(), "optimiser": optimiser.state_dict(),
+        }  # fmt: skip
+        save_checkpoint(options.output / name, content)
+
+    def log(entry: dict[str, Any]) -> None:
+        try:
+            with log_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write the log {log_path}: {error.strerror}") from error
+        on_log(entry)
+
+    started = saved_at = time.monotonic()
+    sums: dict[str, float] = {}
+    summed = 0
+    for batch in batch_loader(batches, step, options.workers):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, recipe)
+        parts = train_detector_step(network, batch, optimiser, recipe, device)
+        step += 1
+        _update_average(average, network, min(settings.ema_decay, (1 + step) / (10 + step)))
+        for key, value in parts.items():
+            sums[key] = sums.get(key, 0.0) + value
+        summed += 1
+        out_of_time = time.monotonic() - started > 60 * options.stop_after_minutes
+        is_last = step == settings.steps or out_of_time
+        if step % 50 == 0 or is_last:
+            head = {
+                "step": step,
+                "seconds": round(time.monotonic() - started, 1),
+                "lr": optimiser.param_groups[0]["lr"],
+            }
+            log(head | {key: value / summed for key, value in sums.items()})
+            sums, summed = {}, 0
+        if validation and (step % settings.validate_every == 0 or is_last):
+            scores = validate_detector(average, validation, cache, device)
+            log({"step": step, "seconds": round(time.monotonic() - started, 1)} | scores)
+            worth = sum(value for name, value in scores.items() if name.startswith("recall"))
+            if worth > best:
+                best = worth
+                checkpoint("best.pt")
+        if time.monotonic() - saved_at > 60 * settings.checkpoint_minutes or is_last:
+            checkpoint("last.pt")
+            saved_at = time.monotonic()
+        if out_of_time:
+            break
+    return last_path
+
+
+def train_detector_step(
+    network: FacePyramid, batch: FaceBatch, optimiser: torch.optim.Optimizer, recipe: DetectorRecipe,
+    device: torch.device,
+) -> dict[str, float]:  # fmt: skip
+    """One step on one batch, in bf16 autocast; returns the losses as numbers."""
+    network.train()
+    batch = batch.to(device)
+    pictures = (batch.pictures.float() / 255).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16):
+        raw = network(pictures)
+    losses = detector_losses(raw, batch, recipe.loss)
+    optimiser.zero_grad(set_to_none=True)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.gradient_clip)
+    if torch.isfinite(norm):
+        optimiser.step()
+    return {key: float(value.detach()) for key, value in losses._asdict().items()} | {"gradient_norm": float(norm)}
+
+
+def validate_detector(network: FacePyramid, scenes: list[Scene], cache: Path, device: torch.device) -> dict[str, float]:
+    """Recall at a precision of 0.95, its threshold and landmark error, full size and small, where there are any.
+
+    Wanted are faces of 20 pixels and more.
+    """
+    values: dict[str, float] = {}
+    graph = FacePyramidGraph(network)
+    for name, scale in _SCALES.items():
+        judgements: list[Judgement] = []
+        for scene in scenes:
+            picture = np.ascontiguousarray(scene.picture(cache)[..., ::-1])
+            height, width = picture.shape[:2]
+            reference = Detections(
+                scene.faces.boxes, scene.faces.landmarks, np.where(scene.faces.is_sure, 1.0, _UNSURE)
+            )
+            if scale < 1:
+                picture = _spoilt(picture, max(1, round(width * scale)), max(1, round(height * scale)))
+                reference = reference.scaled(picture.shape[1] / width, picture.shape[0] / height)
+            judgements.append(judge(detect(graph, picture, device, _LEAST_SCORE), reference, _LEAST_SIDE))
+        best = figures_at_precision(judgements, _PRECISION)
+        values |= {f"recall_{name}": best.recall, f"threshold_{name}": best.threshold}
+        values |= {f"landmarks_{name}": best.landmark_error}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+@torch.inference_mode()
+def detect(graph: FacePyramidGraph, picture: Picture, device: torch.device, least_score: float) -> Detections:
+    """The faces in a picture, H x W x 3 BGR, in float32, thinned out as vidsr/stages/detector.py does."""
+    height, width = (-(-side // MULTIPLE) * MULTIPLE for side in picture.shape[:2])
+    canvas = np.zeros((height, width, 3), np.float32)
+    canvas[: picture.shape[0], : picture.shape[1]] = picture
+    values = graph(torch.from_numpy(canvas.transpose(2, 0, 1)[None].copy()).to(device))
+    outputs = {name: value.float().cpu().numpy() for name, value in zip(graph.outputs(), values, strict=True)}
+    return decode(outputs, height, width, least_score).suppressed(OVERLAP)
+
+
+def _spoilt(picture: Picture, width: int, height: int) -> Picture:
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
+@torch.no_grad()
+def _update_average(average: FacePyramid, network: FacePyramid, decay: float) -> None:
+    """Weights and the batch statistics alike: they belong together."""
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+
+
+def _start_from(network: FacePyramid, path: Path) -> None:
+    """Takes the averaged weights of another run's checkpoint."""
+    try:
+        network.load_state_dict(load_checkpoint(path)["average"])
+    except (RuntimeError, KeyError) as error:
+        raise InputError(f"the weights of {path} do not fit the recipe's network") from error

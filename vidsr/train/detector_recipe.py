@@ -1,0 +1,117 @@
+"""A recipe for a face detector: every number that decides what it becomes, read from one TOML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidsr.errors import UsageError
+from vidsr.nets import DETECTORS
+from vidsr.train.recipe import fill_tables, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorDataConfig:
+    """What training pictures look like. Shares are of pictures, or of persons put into one; sizes are in pixels.
+
+    A batch has pictures of one of `sizes`, as many of `pixels` in all as fit. A face is `least_side` (root of its box's
+    area) to `largest_share` of the picture, turned by up to `largest_angle` degrees. Per picture: nobody is put into
+    `share_background` of them, one person (and not several small ones) into `share_single` of the others; per person: a
+    photograph and not a clip's frame in `share_stills`, the head alone in `share_cut_out`.
+    """
+
+    sizes: tuple[int, ...] = (192, 256, 256, 384)
+    pixels: int = 1_600_000
+    least_side: float = 9.0
+    largest_share: float = 1.0
+    largest_angle: float = 30.0
+    share_background: float = 0.2
+    share_single: float = 0.55
+    share_stills: float = 0.4
+    share_cut_out: float = 0.25
+    share_occluded: float = 0.25
+    share_margin: float = 0.15
+    licence_classes: tuple[str, ...] = ("A", "B")
+    holdout_clips: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorLossConfig:
+    """`near`: faces of these sides (root of the area) belong to a stride; `radius` of its cells; both in strides.
+
+    Weights of the losses of box and points; those of the two scores are 1.
+    """
+
+    near: tuple[float, float] = (2.5, 6.0)
+    radius: float = 1.3
+    weight_box: float = 2.0
+    weight_points: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptimisationConfig:
+    """As for the other networks, with AdamW's `weight_decay`."""
+
+    steps: int = 12000
+    learning_rate: float = 2e-3
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    gradient_clip: float = 10.0
+    ema_decay: float = 0.999
+    validate_every: int = 1000
+    checkpoint_minutes: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorRecipe:
+    """One detector's training from start to end. `network` holds the arguments of the architecture's configuration.
+
+    `score_shift` is added to the logits of the scores in the published file.
+    """
+
+    name: str
+    summary: str
+    architecture: str
+    seed: int = 0
+    score_shift: float = 0.0
+    network: dict[str, Any] = field(default_factory=dict)
+    data: DetectorDataConfig = field(default_factory=DetectorDataConfig)
+    loss: DetectorLossConfig = field(default_factory=DetectorLossConfig)
+    optimisation: DetectorOptimisationConfig = field(default_factory=DetectorOptimisationConfig)
+
+
+def is_detector_recipe(path: Path) -> bool:
+    """Whether a recipe's architecture is a face detector's. Raises UsageError for an unreadable file."""
+    return read_table(path).get("architecture") in DETECTORS
+
+
+def load_detector_recipe(path: Path) -> DetectorRecipe:
+    """Reads a recipe; raises UsageError for an unreadable file, an unknown key, a wrong type or an impossible value."""
+    parts = {
+        "data": DetectorDataConfig,
+        "loss": DetectorLossConfig,
+        "optimisation": DetectorOptimisationConfig,
+    }
+    recipe = fill_tables(DetectorRecipe, parts, read_table(path), path)
+    data, loss, optimisation = recipe.data, recipe.loss, recipe.optimisation
+    shares = (data.share_background, data.share_single, data.share_stills, data.share_cut_out, data.share_occluded)
+    demands = {
+        "data.sizes must be multiples of 32 of 64 or more": bool(data.sizes)
+        and all(size >= 64 and size % 32 == 0 for size in data.sizes),
+        "data.pixels must hold a picture of the largest size": data.pixels >= max(data.sizes, default=0) ** 2,
+        "the shares of data must lie in 0..1": min(*shares, data.share_margin) >= 0
+        and max(*shares, data.share_margin) <= 1,
+        "data.least_side must be positive and below a quarter of the smallest size": 0
+        < data.least_side
+        < min(data.sizes, default=0) / 4,
+        "loss.near must be positive and rise by at least 2": 0 < 2 * loss.near[0] <= loss.near[1],
+        "loss.radius must be positive": loss.radius > 0,
+        "optimisation.steps must be at least 1": optimisation.steps >= 1,
+        "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
+    }
+    for demand, met in demands.items():
+        if not met:
+            raise UsageError(f"{path}: {demand}")
+    return recipe
