@@ -60,13 +60,26 @@ def update_cell(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[Ten
 
 
 def _update_strip(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[Tensor, Tensor]:
-    gates = gates.float()  # slices of a channels-last tensor take longer, so all four quarters go through the sigmoid
-    new = tanh(gates.chunk(4, dim=1)[candidate])
-    quarters = torch.sigmoid(gates).chunk(4, dim=1)
-    new = quarters[0] * new
+    quarters = _quarters(gates)
+    new = tanh(quarters[candidate])
+    opened = torch.sigmoid(quarters)  # all at once; slices of the candidate's quarter would take as long as it saves
+    new = opened[0] * new
     if cell is not None:
-        new += quarters[1] * cell.float()  # addcmul takes three times as long over slices
-    return quarters[5 - candidate] * tanh(new), new
+        new += opened[1] * cell.float()  # addcmul takes three times as long over slices
+    return opened[5 - candidate] * tanh(new), new
+
+
+def _quarters(gates: Tensor) -> Tensor:
+    """The four gates B x 4 C x H x W as 4 x B x C x H x W float32.
+
+    What lies channels last on a CPU is brought into four blocks, each channels last: over slices of whole pixels every
+    operation takes several times as long.
+    """
+    batch, channels, height, width = gates.shape
+    if gates.device.type == "cpu" and gates.is_contiguous(memory_format=torch.channels_last):
+        pixels = gates.permute(0, 2, 3, 1).reshape(batch, height, width, 4, channels // 4).permute(3, 0, 1, 2, 4)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
+    return gates.float().reshape(batch, 4, channels // 4, height, width).transpose(0, 1)
 
 
 class SpatialAttention(nn.Module):

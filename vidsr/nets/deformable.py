@@ -40,7 +40,7 @@ def deformable_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
     grid_y = torch.add(rows[:, :, None], offset[:, :, 0], alpha=2 / height)
     grid = torch.stack((grid_x, grid_y), dim=1).view(batch * groups, 2, points * height, width).permute(0, 2, 3, 1)
     # One picture that lies channels last is read as it is: bringing it to planes took half as long as the sampling.
-    planes = x.to(dtype).unflatten(1, (groups, channels // groups)).flatten(0, 1)
+    planes = x.to(dtype).reshape(batch * groups, channels // groups, height, width)
     samples = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     samples = samples.view(batch * groups, channels // groups, points, height * width)
     samples = samples * mask.reshape(batch * groups, 1, points, height * width)
