@@ -10,7 +10,7 @@ from vidsr.engines.base import EngineInfo
 from vidsr.engines.halfway import before_a_cut, halfway, on_half_ticks
 from vidsr.engines.precision import DTYPES, prepared
 from vidsr.errors import ModelError
-from vidsr.nets.alignment import Pyramid
+from vidsr.nets.alignment import Prepared
 from vidsr.nets.zsm import ZoomingSlowMo
 from vidsr.types import Frame
 
@@ -20,7 +20,7 @@ class MidpointState:
     """The newest given frame, which waits to know how long it is shown, and its features."""
 
     newest: Frame | None = None
-    levels: Pyramid = ()
+    features: Prepared | None = None
 
 
 class MidpointEngine:
@@ -49,14 +49,14 @@ class MidpointEngine:
     def step(self, frame: Frame, state: MidpointState) -> tuple[list[Frame], MidpointState]:
         """Takes frame t, gives frame t - 1 and the new one between the two."""
         network, before, given = self._network, state.newest, on_half_ticks(frame)
-        levels = network.features(frame.image[None])
+        features = network.neighbour(network.features(frame.image[None]))
         ready: list[Frame] = []
         if before is not None and frame.starts_scene:
             ready += before_a_cut(before, given.pts)
-        elif before is not None:
-            picture = network.synthesise(network.interpolate(state.levels, levels))
+        elif before is not None and state.features is not None:
+            picture = network.synthesise(network.between(state.features, features))
             ready += halfway(before, given, picture[0].clamp(0, 1))
-        return ready, MidpointState(given, levels)
+        return ready, MidpointState(given, features)
 
     def flush(self, state: MidpointState) -> list[Frame]:
         """The last frame, as long as it was."""

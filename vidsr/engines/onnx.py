@@ -143,6 +143,14 @@ class OnnxParts(ZoomingSlowMo):
         """The feature half-way between two frames."""
         return self._run("between", before[0], *before, *after)[0]
 
+    def neighbour(self, levels: Pyramid) -> Prepared:
+        """The levels alone: the graph computes their shares itself."""
+        return Prepared(levels, ())
+
+    def between(self, before: Prepared, after: Prepared) -> Tensor:
+        """As `interpolate`."""
+        return self.interpolate(before.levels, after.levels)
+
     def synthesise(self, feature: Tensor) -> Tensor:
         """The low-resolution head's picture; the engines that need the head ask for it beforehand."""
         return self._run("picture", feature, feature)[0]

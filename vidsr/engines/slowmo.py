@@ -11,7 +11,7 @@ from vidsr.engines.base import EngineInfo
 from vidsr.engines.halfway import before_a_cut, halfway, on_half_ticks
 from vidsr.engines.precision import DTYPES, prepared
 from vidsr.errors import UsageError
-from vidsr.nets.alignment import Pyramid
+from vidsr.nets.alignment import Prepared
 from vidsr.nets.deformable_lstm import LSTMState, StepInput
 from vidsr.nets.zsm import WINDOW, ZoomingSlowMo
 from vidsr.types import Frame
@@ -42,7 +42,7 @@ class SlowmoState:
     `past` None: nothing of the scene is done yet.
     """
 
-    levels: Pyramid = ()
+    newest: Prepared | None = None
     waiting: tuple[Moment, ...] = ()
     past: LSTMState | None = None
 
@@ -104,13 +104,14 @@ class SlowmoEngine:
             ready += before_a_cut(last, given.pts)
             state = SlowmoState()
         levels = self._network.features(frame.image[None])
+        newest = self._network.neighbour(levels)
         waiting = list(state.waiting)
-        if waiting:
+        if state.newest is not None:
             before, new = halfway(waiting[-1].frame, given, waiting[-1].frame.image)
             waiting[-1] = replace(waiting[-1], frame=before)
-            waiting.append(self._moment(new, True, self._network.interpolate(state.levels, levels)))
+            waiting.append(self._moment(new, True, self._network.between(state.newest, newest)))
         waiting.append(self._moment(given, False, levels[0]))
-        state = SlowmoState(levels, tuple(waiting), state.past)
+        state = SlowmoState(newest, tuple(waiting), state.past)
         while len(state.waiting) >= self._size(state) + 2 * self._behind:
             results, state = self._run_window(state)
             ready += results
@@ -149,4 +150,4 @@ class SlowmoEngine:
             results.append(moment.frame.with_image(result[0].clamp_(0, 1)))
         if not self._carry:  # the window's last frame is the next one's first
             past = network.step(window[-1].share, rest)
-        return results, SlowmoState(state.levels, state.waiting[size:], past)
+        return results, SlowmoState(state.newest, state.waiting[size:], past)

@@ -24,6 +24,10 @@ class Prepared(NamedTuple):
     levels: Pyramid
     shares: tuple[Pyramid, ...]
 
+    def rows(self) -> tuple[Pyramid, ...]:
+        """The levels, then the shares."""
+        return self.levels, *self.shares
+
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
     """Twice the size, bilinear, cropped to the size of `like` (a level of odd size has half a pixel too many)."""

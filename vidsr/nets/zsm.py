@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.errors import ModelError
-from vidsr.nets.alignment import DeformableBlend, Pyramid
+from vidsr.nets.alignment import DeformableBlend, Prepared, Pyramid
 from vidsr.nets.blocks import (
     BicubicPhases,
     ResidualBlock,
@@ -109,7 +109,7 @@ class FrameSynthesis(nn.Module):
 class ZoomingSlowMo(DeformableBlend):
     """The whole network; as published, the parts that interpolate features sit at its top level, so it inherits them.
 
-    `forward` runs a window. A stream calls `features` once per frame, `interpolate` once per pair of neighbours,
+    `forward` runs a window. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
     `prepare_step` once per given or new frame, `step` forwards with the state carried on and backwards over the frames
     ahead, and `reconstruct` with the hidden states of both directions.
     """
@@ -146,6 +146,16 @@ class ZoomingSlowMo(DeformableBlend):
     def interpolate(self, before: Pyramid, after: Pyramid) -> Tensor:
         """The feature B x C x h x w of the moment half-way between two neighbours (equation (6.4))."""
         return self.blend(self.prepare(before, "first"), self.prepare(after, "second"))
+
+    def neighbour(self, levels: Pyramid) -> Prepared:
+        """A frame's features as `between` wants them: with their shares if both roles have the same (shared sides)."""
+        return self.prepare(levels, "first") if self.shared else Prepared(levels, ())
+
+    def between(self, before: Prepared, after: Prepared) -> Tensor:
+        """As `interpolate`, without computing anew what a frame gave to the moment before it."""
+        if not self.shared:
+            return self.interpolate(before.levels, after.levels)
+        return self.blend(before, Prepared(after.levels, after.shares[::-1]))  # the sides change places with the roles
 
     def synthesise(self, feature: Tensor) -> Tensor:
         """The picture B x 3 x h x w of a feature at the input's size; needs the low-resolution head."""
@@ -217,9 +227,13 @@ class ZoomingSlowMo(DeformableBlend):
 
     def _between(self, levels: Pyramid, batch: int) -> Tensor:
         """The features between neighbours in time: (B N) x C x h x w per level to (B (N-1)) x C x h x w."""
-        in_time = [_in_time(x, batch) for x in levels]
-        before = tuple(x[:, :-1].flatten(0, 1) for x in in_time)
-        return self.interpolate(before, tuple(x[:, 1:].flatten(0, 1) for x in in_time))
+        all_frames = self.neighbour(levels)
+
+        def part(frames: slice) -> Prepared:
+            rows = [tuple(_in_time(x, batch)[:, frames].flatten(0, 1) for x in row) for row in all_frames.rows()]
+            return Prepared(rows[0], tuple(rows[1:]))
+
+        return self.between(part(slice(None, -1)), part(slice(1, None)))
 
     def _results(self, clip: Tensor, given: Tensor, between: Tensor, pictures: Tensor | None) -> Tensor:
         """The recurrence over all moments and their reconstruction; `given` is B x N x C x h x w."""
