@@ -15,17 +15,19 @@ from scipy.signal import correlate2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidsr.nets import blocks, build
+from vidsr.nets import blocks, build, folding
 from vidsr.nets.blocks import (
     BicubicPhases,
     ConvLSTMCell,
     ResidualBlock,
     SpatialAttention,
     conv3x3,
+    depth_to_space,
     leaky_relu,
     run,
     start_near_zero,
 )
+from vidsr.nets.folding import unfold_sum
 from vidsr.nets.resize import resize
 from vidsr.nets.warp import enlarge_flow, warp
 
@@ -136,8 +138,11 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
+@pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("strip_values", [1, 16 * 6 * 2, blocks.STRIP_VALUES])
-def test_the_convlstm_takes_the_six_steps_of_the_paper(strip_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_convlstm_takes_the_six_steps_of_the_paper(
+    strip_values: int, learns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whole, in strips of two rows with one left over, and row by row."""
     monkeypatch.setattr(blocks, "STRIP_VALUES", strip_values)
     torch.manual_seed(5)
@@ -157,7 +162,9 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(strip_values: int, monkey
     a_o = sigmoid(convolve(e, w_e["o"]) + convolve(h, w_h["o"]) + b["o"])
     h_new = a_o * np.tanh(c_new)
 
-    hidden, cell = cell_net(*(torch.from_numpy(v).float()[None] for v in (e, h, c)))
+    with torch.set_grad_enabled(learns):
+        hidden, cell = cell_net(*(torch.from_numpy(v).float()[None] for v in (e, h, c)))
+    assert hidden.requires_grad == learns
     np.testing.assert_allclose(hidden[0].detach().numpy(), h_new, atol=2e-6)
     np.testing.assert_allclose(cell[0].detach().numpy(), c_new, atol=2e-6)
 
@@ -260,3 +267,18 @@ def test_gradients_of_warp_point_to_the_better_motion() -> None:
     (warp(ramp, flow) - target)[..., :-1].square().sum().backward()
     assert flow.grad is not None
     assert (flow.grad[:, 0, :, 1:-2] < 0).all() and flow.grad[:, 1].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("strip_values", [1, 4000, 1 << 20])
+def test_a_sum_is_unfolded_alike_in_strips_and_whole(
+    scale: int, layout: torch.memory_format, strip_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "STRIP_VALUES", strip_values)
+    base, first, second = torch.rand(3, 2, 3 * scale**2, 7, 5).sub_(0.1).unbind()
+    base, first, second = (x.contiguous(memory_format=layout) for x in (base, first.bfloat16(), second / 9))
+    whole = depth_to_space((base + first + second).clamp(0, 1), scale)
+    result = unfold_sum(base, (first, second), scale)
+    assert torch.equal(result, whole)
+    assert result.is_contiguous()

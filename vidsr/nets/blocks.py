@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 LEAKY_SLOPE = 0.1
 ATTENTION_REDUCTION = 4
-STRIP_VALUES = 1 << 20  # of a ConvLSTM's gates that are worked on at a time
+STRIP_VALUES = 1 << 19  # of a ConvLSTM's gates that are worked on at a time
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -55,31 +55,29 @@ def update_cell(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[Ten
         return _update_strip(gates, cell, candidate)
     gate_strips = torch.split(gates, rows, dim=2)
     cell_strips = [None] * len(gate_strips) if cell is None else torch.split(cell, rows, dim=2)
-    strips = [_update_strip(*strip, candidate) for strip in zip(gate_strips, cell_strips, strict=True)]
-    return torch.cat([hidden for hidden, _ in strips], dim=2), torch.cat([new for _, new in strips], dim=2)
+    strips = zip(gate_strips, cell_strips, strict=True)
+    if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():  # neither of them follows writing into a part
+        done = [_update_strip(*strip, candidate) for strip in strips]
+        return torch.cat([hidden for hidden, _ in done], dim=2), torch.cat([new for _, new in done], dim=2)
+    hidden, new = (torch.empty_like(gates[:, : channels // 4], dtype=torch.float32) for _ in range(2))
+    outs = zip(torch.split(hidden, rows, dim=2), torch.split(new, rows, dim=2), strict=True)
+    for strip, out in zip(strips, outs, strict=True):
+        _update_strip(*strip, candidate, *out)
+    return hidden, new
 
 
-def _update_strip(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[Tensor, Tensor]:
-    quarters = _quarters(gates)
-    new = tanh(quarters[candidate])
-    opened = torch.sigmoid(quarters)  # all at once; slices of the candidate's quarter would take as long as it saves
-    new = opened[0] * new
+def _update_strip(
+    gates: Tensor, cell: Tensor | None, candidate: int, hidden: Tensor | None = None, new: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`hidden` and `new` are written to, if there are any."""
+    # All four quarters go through the sigmoid: three slices of a channels-last tensor take longer. Bringing the
+    # quarters apart first takes longer too: 12.4 instead of 7.0 ms for 4 x 32 channels of 320x180 in bf16.
+    gates = gates.float()
+    opened = torch.sigmoid(gates).chunk(4, dim=1)
+    new = torch.mul(opened[0], tanh(gates.chunk(4, dim=1)[candidate]), out=new)
     if cell is not None:
         new += opened[1] * cell.float()  # addcmul takes three times as long over slices
-    return opened[5 - candidate] * tanh(new), new
-
-
-def _quarters(gates: Tensor) -> Tensor:
-    """The four gates B x 4 C x H x W as 4 x B x C x H x W float32.
-
-    What lies channels last on a CPU is brought into four blocks, each channels last: over slices of whole pixels every
-    operation takes several times as long.
-    """
-    batch, channels, height, width = gates.shape
-    if gates.device.type == "cpu" and gates.is_contiguous(memory_format=torch.channels_last):
-        pixels = gates.permute(0, 2, 3, 1).reshape(batch, height, width, 4, channels // 4).permute(3, 0, 1, 2, 4)
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format).permute(0, 1, 4, 2, 3)
-    return gates.float().reshape(batch, 4, channels // 4, height, width).transpose(0, 1)
+    return torch.mul(opened[5 - candidate], tanh(new), out=hidden), new
 
 
 class SpatialAttention(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from vidsr.nets.blocks import BicubicPhases, depth_to_space, space_to_depth
 from vidsr.nets.encoding import Memory, Strategy
 from vidsr.nets.flow import FlowNet, Pyramid, stack_pyramids
+from vidsr.nets.folding import unfold_sum
 from vidsr.nets.fusion import LocalFusion, RecurrentFusion
 from vidsr.nets.warp import enlarge_flow, warp
 
@@ -167,8 +168,10 @@ class SECNet(nn.Module):
         else:
             folded = [space_to_depth(picture, scale).sub_(base).to(first.dtype) for picture in past]
             correction, memory = self.recurrent(torch.cat((first, *folded), dim=1), state.memory, flows[:, 0])
-            total = (base + first).add_(correction)
-            result = depth_to_space(total.clamp_(0, 1) if is_final else total, scale)
+            if is_final:
+                result = unfold_sum(base, (first, correction), scale)
+            else:
+                result = depth_to_space((base + first).add_(correction), scale)
         kept = result if is_final else result.clamp(0, 1)
         return result, RecurrentState((kept, *state.results)[: self.config.t2], memory)
 
