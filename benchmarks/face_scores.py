@@ -82,7 +82,7 @@ class BorderFlicker:
     """How much the error in the rim of a face's box changes from frame to frame, in 1/255; holds one frame's rim.
 
     The rim of a frame lies between its box times 1.1 and times 1.5. Error is result less truth; what counts is its
-    absolute change from the frame before at the same place of the picture, over the rim of the later frame.
+    absolute change from the frame before at the same place of the pictures given, over the rim of the later frame.
     """
 
     def __init__(self) -> None:

@@ -1,13 +1,14 @@
-"""The figures that faces are to reach, with their bars: detector, tracks, landmarks.
+"""Every figure that faces are to reach, with its bar: detector, tracks, landmarks, restoration, cost.
 
     python benchmarks/faces.py --data DIR [--detector FILE] [--reference FILE] [--only PART,...]
-                               [--json FILE] [--markdown FILE]
+                               [--json FILE] [--markdown FILE] [--sheets FOLDER]
 
 DIR holds eval/ (faces/, general/, wild/) and faces_stills/. FILEs are detectors with YuNet's interface: what vidsr
-takes (default: the one that comes with it), and the published one as yardstick (default:
+takes (by default the one that comes with it), and a published one as yardstick (by default
 DIR/reference/yunet_n_dynamic.onnx). What each part compares with what is said in the file that measures it:
-face_detection.py, face_identities.py, landmarks.py. The files are written anew after
-each part.
+face_detection.py, face_identities.py, landmarks.py, face_restoration.py, face_cost.py. The files are written anew after
+each part. --sheets makes pictures of the restoration: ten consecutive frames of three faces, one row for each system
+and one for the truth, and pieces of the border at 400 %. Everything runs in one thread.
 """
 
 from __future__ import annotations
@@ -21,15 +22,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import face_cost
 import face_detection
 import face_identities
+import face_restoration
 import landmarks
 import numpy as np
 import torch
 from face_scores import Figure, table
 
+from vidsr.errors import VidsrError
+from vidsr.stages.shipped import shipped_detector
+from vidsr.stages.steady import LOOKAHEAD
+
 Array = landmarks.Array
-PARTS = ("detector", "tracks", "landmarks")
+PARTS = ("detector", "tracks", "landmarks", "restoration", "cost")
 LANDMARK_CLIPS = 12
 
 
@@ -39,17 +46,23 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, metavar="FILE")
     parser.add_argument("--reference", type=Path, metavar="FILE")
     parser.add_argument("--only", type=parse_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--clips", type=int, default=LANDMARK_CLIPS, help="clips of each source for the landmarks")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="pictures of the restoration")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    reference: Path = options.reference or options.data / "reference" / "yunet_n_dynamic.onnx"
-    detector: Path = options.detector or reference
+    data: Path = options.data
+    reference: Path = options.reference or data / "reference" / "yunet_n_dynamic.onnx"
+    try:
+        detector: Path = options.detector or shipped_detector()
+    except VidsrError as error:
+        parser.error(f"{error}; --detector FILE names another one")
     measured: dict[str, Callable[[], Iterator[Figure]]] = {
-        "detector": lambda: face_detection.measure(options.data, detector, reference),
-        "tracks": lambda: face_identities.measure(options.data, detector, reference),
-        "landmarks": lambda: landmark_figures(options.data, detector, options.clips),
+        "detector": lambda: face_detection.measure(data, detector, reference),
+        "tracks": lambda: face_identities.measure(data, detector, reference),
+        "landmarks": lambda: landmark_figures(data, detector, LANDMARK_CLIPS),
+        "restoration": lambda: face_restoration.measure(data, detector, reference, options.sheets),
+        "cost": lambda: face_cost.measure(data, detector),
     }
     figures: list[Figure] = []
     for part in (part for part in PARTS if part in options.only):
@@ -78,10 +91,11 @@ def finite(value: float) -> float | None:
 
 
 def landmark_figures(data: Path, file: Path, count: int) -> Iterator[Figure]:
-    """Raw against steadied, for each kind of clip: benchmarks/landmarks.py has more rows and columns."""
+    """Raw against steadied as vidsr does it, for each kind of clip; landmarks.py has more rows and columns."""
+    config = landmarks.SteadyConfig(lookahead=LOOKAHEAD)
 
     def compared(clip: landmarks.Clip, raw: Array) -> dict[str, Array]:
-        return {"truth": clip.truth, "raw": raw, "steadied": landmarks.steadied(clip, raw, landmarks.SteadyConfig())}
+        return {"truth": clip.truth, "raw": raw, "steadied": landmarks.steadied(clip, raw, config)}
 
     for label, scores in landmarks.measure(data, landmarks.Detector(file), count, compared).items():
         mean = landmarks.means(scores)

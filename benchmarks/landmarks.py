@@ -37,6 +37,7 @@ from quality import clip_paths, compressed, read_truth, reduced
 from torch import Tensor
 
 from vidsr.stages.landmarks import LandmarkSteadier, SteadyConfig
+from vidsr.stages.steady import LOOKAHEAD
 from vidsr.train.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
 from vidsr.train.storyboard import Shot, play
 
@@ -44,7 +45,6 @@ Array = NDArray[np.float64]
 PSEUDO_SIZE = (256, 256)
 PSEUDO_FRAMES = 40
 FLIPPED = [1, 0, 2, 4, 3]
-LOOKAHEAD = 4
 COLUMNS = (
     "clips",
     "system",
