@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidsr.engines.faces import FaceEngine, FaceStream
 from vidsr.engines.recurrent import RecurrentEngine, advance, look, plain
-from vidsr.nets.secnet import SECNet
+from vidsr.nets.secnet import RecurrentState, SECNet
 from vidsr.types import Frame, Window
 
 CPU = torch.device("cpu")
@@ -200,21 +200,48 @@ def test_a_window_that_moves_often_stays_close_to_one_that_holds_them_all() -> N
     assert gaps[0] < 0.05 * gaps[1]
 
 
+def overlaid(new: Tensor, old: Tensor, after: Window, before: Window) -> Tensor:
+    """B x C x H x W: `new` with the pixels of `old` that show the same ground; the second picture is a mirror image."""
+    factor, result = new.shape[-1] // after.width, new.clone()
+    for y in range(max(before.top, after.top), min(before.top + before.height, after.top + after.height)):
+        for x in range(max(before.left, after.left), min(before.left + before.width, after.left + after.width)):
+            for image in range(len(new)):
+                blocks = []
+                for tensor, window in ((result, after), (old, before)):
+                    row = factor * (y - window.top)
+                    column = factor * (window.left + window.width - 1 - x if image else x - window.left)
+                    blocks.append(tensor[image, :, row : row + factor, column : column + factor])
+                blocks[0].copy_(blocks[1])
+    return result
+
+
 @pytest.mark.parametrize("form", ["fast", "fast, mirrored"])
-def test_on_other_ground_nothing_is_known(form: str) -> None:
-    """After a jump: the frames as if always seen there, what is missing of results made from the frame before."""
-    network, frames = paper_network(**FORMS[form]), noise(5, 32, 56)
-    before, after = Window(0, 8, 24, 16), Window(32, 16, 16, 16)
-    engine = FaceEngine(network, CPU, "fp32")
-    (results,) = run(engine, frames, [{1: before}] * 4 + [{1: after}]).values()
-    assert [shown for shown, _ in results] == [before] * 3 + [after] * 2
+@pytest.mark.parametrize(
+    "after", [Window(32, 16, 16, 16), Window(8, 8, 24, 16), Window(0, 0, 32, 32), Window(8, 16, 8, 8)],
+    ids=["jumps", "moves", "grows", "shrinks"],
+)  # fmt: skip
+def test_a_moved_past_pixel_by_pixel(form: str, after: Window) -> None:
+    """The frames as if always seen there, and of new ground what the first frame knows: results from the one before."""
+    network, frames, before = paper_network(**FORMS[form]), noise(5, 32, 56), Window(0, 8, 24, 16)
+    engine, streams = FaceEngine(network, CPU, "fp32"), {}
+    for frame in frames[:4]:
+        _, streams = engine.step(frame, {1: before}, streams)
+    ready, moved = engine.step(frames[4], {1: after}, streams)
+    results = [ready[1], *engine.flush(moved, [1])[1]]
+    assert [shown for shown, _ in results] == [after] * 2
     known = [look(network, frame, cropped(frame, after)) for frame in frames]
-    past = None
     with torch.inference_mode():
-        for here in (3, 4):
-            past = network.init_state(known[here - 1].picture) if past is None else past
-            picture, past = advance(network, known, here, past)
-            torch.testing.assert_close(results[here][1], plain(network, picture), atol=1e-5, rtol=0)
+        past, fresh = streams[1].past, network.init_state(known[2].picture)
+        assert past is not None
+        past = RecurrentState(
+            *(
+                tuple(overlaid(new, old, after, before) for new, old in zip(news, olds, strict=True))
+                for news, olds in zip(fresh, past, strict=True)
+            )
+        )
+        for here, (_, picture) in zip((3, 4), results, strict=True):
+            wanted, past = advance(network, known, here, past)
+            torch.testing.assert_close(picture, plain(network, wanted), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS)
