@@ -180,6 +180,12 @@ class OnnxParts(ZoomingSlowMo):
         picture = self.synthesise(feature) if picture is None else picture
         return self._run("result", feature, *hidden, feature, picture)[0]
 
+    def finish(
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+    ) -> Tensor:
+        """As `reconstruct`, clamped."""
+        return self.reconstruct(feature, forward_hidden, backward_hidden, picture).clamp_(0, 1)
+
     def _run(self, part: str, like: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         height, width = like.shape[-2:]
         return self._graphs[part].run(values, height, width)

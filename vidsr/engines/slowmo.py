@@ -146,8 +146,8 @@ class SlowmoEngine:
         for moment in window:
             past = network.step(moment.share, past)
             picture = None if moment.is_new else moment.frame.image[None]
-            result = network.reconstruct(moment.feature, past.hidden, backwards.pop(), picture)
-            results.append(moment.frame.with_image(result[0].clamp_(0, 1)))
+            result = network.finish(moment.feature, past.hidden, backwards.pop(), picture)
+            results.append(moment.frame.with_image(result[0]))
         if not self._carry:  # the window's last frame is the next one's first
             past = network.step(window[-1].share, rest)
         return results, SlowmoState(state.newest, state.waiting[size:], past)

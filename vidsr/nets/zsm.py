@@ -27,6 +27,7 @@ from vidsr.nets.blocks import (
     start_near_zero,
 )
 from vidsr.nets.deformable_lstm import BidirectionalConvLSTM, LSTMState, StepInput
+from vidsr.nets.folding import unfold_sum
 
 SCALE = 4
 WINDOW = 4  # given frames, as published and trained
@@ -111,7 +112,7 @@ class ZoomingSlowMo(DeformableBlend):
 
     `forward` runs a window. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
     `prepare_step` once per given or new frame, `step` forwards with the state carried on and backwards over the frames
-    ahead, and `reconstruct` with the hidden states of both directions.
+    ahead, and `finish` with the hidden states of both directions.
     """
 
     def __init__(self, config: ZSMConfig) -> None:
@@ -186,13 +187,7 @@ class ZoomingSlowMo(DeformableBlend):
         `picture`: the frame itself, B x 3 x h x w, where there is one. Only a residual network looks at it; for a
         moment between two frames it makes the picture with its own head.
         """
-        x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
-        if self.config.residual:
-            x = x + feature
-        x = self.recon_trunk(x)
-        base = None
-        if self.config.residual:
-            base = self.bicubic(self.synthesise(feature) if picture is None else picture)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
         if not self.config.upsampler_width:
             folded = run(self.conv_last, x).float()
             return depth_to_space(folded if base is None else folded.add_(base), SCALE)
@@ -200,6 +195,25 @@ class ZoomingSlowMo(DeformableBlend):
         x = leaky_relu(F.pixel_shuffle(run(self.upconv2, x), 2))
         result = run(self.conv_last, leaky_relu(run(self.HRconv, x))).float()
         return result if base is None else result + depth_to_space(base, SCALE)
+
+    def finish(
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+    ) -> Tensor:
+        """`reconstruct` clamped to 0..1, for a stream: nothing can be learnt from it."""
+        if not self.config.residual or self.config.upsampler_width:
+            return self.reconstruct(feature, forward_hidden, backward_hidden, picture).clamp_(0, 1)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
+        assert base is not None
+        return unfold_sum(base, (run(self.conv_last, x),), SCALE)
+
+    def _trunk(
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the last layers read, and what a residual is added to: the picture enlarged, folded."""
+        x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
+        if not self.config.residual:
+            return self.recon_trunk(x), None
+        return self.recon_trunk(x + feature), self.bicubic(self.synthesise(feature) if picture is None else picture)
 
     def forward(self, clip: Tensor) -> Tensor:
         """A window B x N x 3 x h x w in 0..1 as published: B x (2N-1) x 3 x 4h x 4w float32, not clamped.
