@@ -4,8 +4,8 @@
 
 DIR is the curated set; FILE is a published YuNet file. Every 8th frame of each training clip and every training
 photograph of licence classes A and B is searched at half, full and double size. The data set's own boxes stay as they
-are; the teacher adds the faces that they leave out, with its score: from 0.8 on a face to be found, below a place of
-which nothing is said. vidsr/train/face_labels.py reads the result; the product never does.
+are; the teacher adds the faces that they leave out, with its score: from 0.85 on a face to be found, from 0.5 to 0.85 a
+place of which nothing is said, below that no face. vidsr/train/face_labels.py reads the result; the product never does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vidsr.train.footage import CLIPS, cached_frames, find_footage
 
 EVERY = 8
 SCALES = (0.5, 1.0, 2.0)
-LEAST_SCORE = 0.3
+LEAST_SCORE = 0.5
 # Less than that, and it is another face.
 SAME = 0.4
 

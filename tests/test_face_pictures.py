@@ -191,3 +191,17 @@ def test_pictures_without_faces_or_without_anything_else_are_not_enough(scenes: 
             Pools.of(some)
     doubtful = [Scene(Item(Path("a"), "faces", "a", "A"), 0, Faces.none())]
     assert len(Pools.of([*scenes, *doubtful]).people) == len(Pools.of(scenes).people)
+
+
+def test_clutter_is_drawn_and_what_it_hides_is_no_longer_asked_for() -> None:
+    hidden = 0
+    for seed in range(20):
+        canvas = np.zeros((160, 160, 3), np.uint8)
+        faces = Faces(np.array([[70.0, 70, 20, 20]]), np.zeros((1, 5, 2)), np.array([True]))
+        left = face_scenes._clutter(canvas, faces, np.random.default_rng(seed))
+        assert canvas.any()
+        share = float(canvas[70:90, 70:90].any(axis=2).mean())
+        assert share < 0.5 or left.is_sure.tolist() != [True]
+        assert share > 0.3 or left.is_sure.tolist() == [True]
+        hidden += share > 0.5
+    assert hidden

@@ -18,7 +18,8 @@ class DetectorDataConfig:
     A batch has pictures of one of `sizes`, as many of `pixels` in all as fit. A face is `least_side` (root of its box's
     area) to `largest_share` of the picture, turned by up to `largest_angle` degrees. Per picture: nobody is put into
     `share_background` of them, one person (and not several small ones) into `share_single` of the others; per person: a
-    photograph and not a clip's frame in `share_stills`, the head alone in `share_cut_out`.
+    photograph and not a clip's frame in `share_stills`, the head alone in `share_cut_out`. Into `share_clutter` of the
+    pictures shapes and text are drawn, before any person.
     """
 
     sizes: tuple[int, ...] = (192, 256, 256, 384)
@@ -31,6 +32,7 @@ class DetectorDataConfig:
     share_stills: float = 0.4
     share_cut_out: float = 0.25
     share_occluded: float = 0.25
+    share_clutter: float = 0.3
     share_margin: float = 0.15
     licence_classes: tuple[str, ...] = ("A", "B")
     holdout_clips: int = 20
@@ -96,13 +98,15 @@ def load_detector_recipe(path: Path) -> DetectorRecipe:
     }
     recipe = fill_tables(DetectorRecipe, parts, read_table(path), path)
     data, loss, optimisation = recipe.data, recipe.loss, recipe.optimisation
-    shares = (data.share_background, data.share_single, data.share_stills, data.share_cut_out, data.share_occluded)
+    shares = (
+        data.share_background, data.share_single, data.share_stills, data.share_cut_out, data.share_occluded,
+        data.share_clutter, data.share_margin,
+    )  # fmt: skip
     demands = {
         "data.sizes must be multiples of 32 of 64 or more": bool(data.sizes)
         and all(size >= 64 and size % 32 == 0 for size in data.sizes),
         "data.pixels must hold a picture of the largest size": data.pixels >= max(data.sizes, default=0) ** 2,
-        "the shares of data must lie in 0..1": min(*shares, data.share_margin) >= 0
-        and max(*shares, data.share_margin) <= 1,
+        "the shares of data must lie in 0..1": min(shares) >= 0 and max(shares) <= 1,
         "data.least_side must be positive and below a quarter of the smallest size": 0
         < data.least_side
         < min(data.sizes, default=0) / 4,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from vidsr.stages.detections import LANDMARKS, Array
 from vidsr.train.footage import Item, cached_frames
 
 LABELS = "face-labels.json"
-# A teacher's weaker boxes may be faces or not.
-SURE = 0.8
+# A teacher's boxes below SURE may be faces or not; of 386 below POSSIBLE, in pictures of other things, none was one.
+SURE, POSSIBLE = 0.85, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +96,10 @@ def read_labels(path: Path, folder: Path, items: list[Item]) -> list[Scene]:
         raise InputError(f"cannot use the labels {path}: {type(error).__name__}: {error}") from error
 
 
-def _faces(entries: list[dict[str, object]]) -> Faces:
+def _faces(entries: list[dict[str, Any]]) -> Faces:
+    entries = [entry for entry in entries if float(entry["score"]) >= POSSIBLE]
     return Faces(
         np.array([entry["box"] for entry in entries], np.float64).reshape(-1, 4),
         np.array([entry["landmarks"] for entry in entries], np.float64).reshape(-1, LANDMARKS, 2),
-        np.array([float(entry["score"]) >= SURE for entry in entries], bool),  # type: ignore[arg-type]
+        np.array([float(entry["score"]) >= SURE for entry in entries], bool),
     )

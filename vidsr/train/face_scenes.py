@@ -17,6 +17,7 @@ from vidsr.train.detector_recipe import DetectorDataConfig
 from vidsr.train.face_labels import Faces, Scene
 from vidsr.train.face_spoil import REDUCTIONS, spoil
 from vidsr.train.face_warp import Move, Picture, visible_shares, warp, window_of
+from vidsr.train.footage import cached_frames
 
 # Of a face that is hidden or outside by more than the first share nothing is asked; beyond the second it is gone.
 _DOUBT, _GONE = 0.4, 0.8
@@ -50,10 +51,13 @@ class SceneMaker:
 
     def __init__(self, data: DetectorDataConfig, pools: Pools, cache: Path) -> None:
         self._data, self._pools, self._cache = data, pools, cache
+        self._frames: dict[Path, NDArray[np.uint8]] = {}  # mapped files: opening one costs a tenth of a picture
 
     def make(self, size: int, generator: np.random.Generator) -> tuple[Picture, Faces]:
         """A spoilt picture; faces below the least side, or hardly to be seen, are not sure."""
         canvas, faces = self._background(size, generator)
+        if generator.random() < self._data.share_clutter:
+            faces = _clutter(canvas, faces, generator)
         if generator.random() >= self._data.share_background:
             canvas, faces = self._populate(canvas, faces, generator)
         if generator.random() < self._data.share_occluded:
@@ -65,8 +69,18 @@ class SceneMaker:
             canvas[hidden > 0] = 0
             faces = _covered(faces, hidden)
         sides = faces.sides[faces.is_sure]
-        canvas = spoil(np.ascontiguousarray(canvas[..., ::-1]), float(sides.min(initial=size)), generator)
+        canvas = spoil(
+            np.asarray(cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR), np.uint8), float(sides.min(initial=size)), generator
+        )
         return canvas, faces.doubted(faces.sides < self._data.least_side)
+
+    def _picture(self, scene: Scene) -> Picture:
+        """H x W x 3 RGB."""
+        path = scene.item.path
+        if path not in self._frames:
+            self._frames[path] = cached_frames(scene.item, self._cache)
+        picture: Picture = self._frames[path][scene.frame]
+        return picture
 
     def _pick(self, generator: np.random.Generator) -> Scene:
         is_still = generator.random() < self._data.share_stills or not self._pools.people
@@ -75,7 +89,7 @@ class SceneMaker:
     def _background(self, size: int, generator: np.random.Generator) -> tuple[Picture, Faces]:
         """A part of another picture at a random scale, with the faces that are in it."""
         scene = _draw(self._pools.backgrounds, generator)
-        picture = scene.picture(self._cache)
+        picture = self._picture(scene)
         height, width = picture.shape[:2]
         least = size / min(height, width)  # fills the canvas
         scale = max(least, 0.3) * float(np.exp(generator.uniform(0, np.log(max(1.05, 2.5 / max(least, 0.3))))))
@@ -101,7 +115,7 @@ class SceneMaker:
             sides = np.sort(np.clip(sides, self._data.least_side, size / 3))[::-1]
         for side in sides:
             scene = self._pick(generator)
-            canvas, faces = _lay(canvas, faces, scene, scene.picture(self._cache), float(side), self._data, generator)
+            canvas, faces = _lay(canvas, faces, scene, self._picture(scene), float(side), self._data, generator)
         return canvas, faces
 
 
@@ -158,6 +172,31 @@ def _covered(faces: Faces, weight: NDArray[np.float32]) -> Faces:
     high = np.clip(np.ceil(faces.boxes[:, :2] + faces.boxes[:, 2:]), low + 1, size).astype(int)
     hidden = np.array([weight[y0:y1, x0:x1].mean() for (x0, y0), (x1, y1) in zip(low, high, strict=True)])
     return faces.doubted(hidden > _DOUBT).take(hidden < _GONE)
+
+
+def _clutter(canvas: Picture, faces: Faces, generator: np.random.Generator) -> Faces:
+    """Draws what is round, framed or written, and no face: rings, discs, bars, letters."""
+    size = len(canvas)
+    hidden = np.zeros((size, size), np.uint8)
+    for _ in range(int(generator.integers(1, 9))):
+        colour = tuple(int(value) for value in generator.integers(0, 256, 3))
+        place = (int(generator.integers(size)), int(generator.integers(size)))
+        side = float(np.exp(generator.uniform(np.log(8), np.log(size / 2))))
+        axes, angle = (side, side * float(generator.uniform(0.6, 1.4))), float(generator.uniform(0, 180))
+        line = max(1, int(side * generator.uniform(0.03, 0.25)))
+        kind = generator.random()
+        for target, paint in ((canvas, colour), (hidden, 1)):
+            if kind < 0.4:
+                cv2.ellipse(target, (place, axes, angle), paint, line, cv2.LINE_AA)
+            elif kind < 0.6:
+                cv2.ellipse(target, (place, axes, angle), paint, -1, cv2.LINE_AA)
+            elif kind < 0.8:
+                corners = cv2.boxPoints((place, axes, angle)).astype(np.int32)
+                cv2.polylines(target, [corners], True, paint, line, cv2.LINE_AA)
+            else:
+                letter = chr(int(generator.integers(33, 127))) if target is canvas else ""
+                cv2.putText(target, letter, place, 0, side / 24, paint, max(1, line // 2), cv2.LINE_AA)
+    return _covered(faces, hidden.astype(np.float32))
 
 
 def _occlude(canvas: Picture, faces: Faces, generator: np.random.Generator) -> Faces:
