@@ -1,9 +1,9 @@
 """What faces cost: `vidsr upscale` of 640x360 with two faces, with and without restoring them, in turn in one process.
 
-Two films of FRAMES frames: faces of about 26 pixels (clips of eval/faces, reduced by 4 as in face_restoration.py) and
-of about 105 (the clips as they are; the largest that vidsr restores have 128). Seconds are those of the processor, for
-all threads from opening the film to its check, because a busy machine hardly changes them; on one core they are the
-time that passes. Finding (detection, tracking and steadying) is measured by itself on the same frames.
+Films of FRAMES frames, with faces of about 26, 52 and 105 pixels: clips of eval/faces, reduced by 4, by 2 and as they
+are. Seconds are those of the processor, for all threads, from opening the film to its check, because a busy machine
+hardly changes them; on one core they are the time that passes.
+Finding (detection, tracking and steadying) is measured by itself on the same frames.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import av
+import cv2
 import numpy as np
 import torch
 from face_detection import CPU
-from face_restoration import BORDER, made
-from face_scenes import Insert, Picture, Scene, compose, enlarged
+from face_restoration import BORDER
+from face_scenes import Insert, Picture, compose, enlarged
 from face_scores import Figure
 from footage import SWSCALE_ACCURATE
 
@@ -33,35 +34,34 @@ from vidsr.types import Frame
 from vidsr.video.reader import Reader
 
 P, T = ParamSpec("P"), TypeVar("T")
-FRAMES, ROUNDS = 16, 2
+FRAMES, ROUNDS = 12, 2
 SIZE = 640, 360
 # Nobody else is in the picture.
 BEHIND = "davis_coaster_00"
-SMALL = Scene("small", BEHIND, (Insert("sr_3_00", 600, 500, (0, 3)), Insert("lp_s32_00", 1500, 600)))
-LARGE = Scene("large", BEHIND, (Insert("sr_3_00", 40, 60, (1, 0)), Insert("lp_s32_00", 340, 50)))
+INSERTS = Insert("sr_3_00", 40, 60, (1, 0)), Insert("lp_s32_00", 340, 50)
+# Divisors of the clips' size, and about how large the two faces then are.
+SIDES = {4: 26, 2: 52, 1: 105}
 MOST_RESTORATION, MOST_FINDING = 0.6, 0.08
 
 
 def measure(data: Path, detector: Path) -> Iterator[Figure]:
     """The figures of this part."""
     with tempfile.TemporaryDirectory() as folder:
-        for label, pictures in (("26", small_faces(data)), ("105", large_faces(data))):
-            film = Path(folder, f"faces{label}.mp4")
-            write_film(film, pictures)
-            yield from costs(film, Path(folder), detector, f"640x360, two faces of about {label} pixels")
+        for divisor, side in SIDES.items():
+            film = Path(folder, f"{side}.mp4")
+            write_film(film, list(pictures(data, divisor)))
+            yield from costs(film, Path(folder), detector, f"640x360, two faces of about {side} pixels")
 
 
-def small_faces(data: Path) -> list[Picture]:
-    """The frames of a scene with two faces, reduced."""
-    low = made(data, SMALL)[1]["BI"][:FRAMES]
-    return [(image * 255).round().byte().permute(1, 2, 0).numpy() for image in low]
-
-
-def large_faces(data: Path) -> list[Picture]:
-    """Two clips at their full size in one small picture."""
+def pictures(data: Path, divisor: int) -> Iterator[Picture]:
+    """Two clips, reduced, in one picture."""
     behind = read_clip(data / "eval" / "general" / f"{BEHIND}.mp4")
-    clips = [read_clip(data / "eval" / "faces" / f"{insert.clip}.mp4") for insert in LARGE.inserts]
-    return list(compose(enlarged(behind, *SIZE, FRAMES), clips, LARGE.inserts, BORDER))
+    clips = []
+    for insert in INSERTS:
+        clip = read_clip(data / "eval" / "faces" / f"{insert.clip}.mp4")[:FRAMES]
+        size = clip.shape[2] // divisor, clip.shape[1] // divisor
+        clips.append(np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in clip]))
+    yield from compose(enlarged(behind, *SIZE, FRAMES), clips, INSERTS, BORDER // divisor)
 
 
 def write_film(path: Path, pictures: list[Picture]) -> None:

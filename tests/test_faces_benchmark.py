@@ -93,9 +93,10 @@ def test_what_lies_outside_the_canvas_is_cut_off(left: int, top: int) -> None:
     assert np.array_equal(canvas, wanted)
 
 
-def test_a_background_fills_the_scene_without_stretching() -> None:
-    ramp = np.zeros((2, 50, 90, 3), np.uint8)
-    ramp[:, :, :, 0], ramp[:, :, :, 1] = np.arange(90) * 2, np.arange(50)[:, None] * 2
+@pytest.mark.parametrize(("height", "width"), [(50, 120), (80, 90)])
+def test_a_background_fills_the_scene_without_stretching(height: int, width: int) -> None:
+    ramp = np.zeros((2, height, width, 3), np.uint8)
+    ramp[:, :, :, 0], ramp[:, :, :, 1] = np.arange(width) * 2, np.arange(height)[:, None] * 2
     pictures = list(enlarged(ramp, 320, 160, 3))
     assert [picture.shape for picture in pictures] == [(160, 320, 3)] * 3
     across = pictures[0][80, 1:, 0].astype(int) - pictures[0][80, :-1, 0]
@@ -131,7 +132,9 @@ def test_boxes_that_follow_a_face_keep_their_size_and_lose_the_jitter() -> None:
     steps = np.arange(21)
     jitter = np.where(steps % 2, 1.0, -1.0)
     raw = np.stack([10.0 + 3 * steps + jitter, 20 + jitter, 40 - 2 * jitter, 50 + 0 * steps], axis=1)
+    raw[0] += -25, -25, 50, 50
     boxes = followed(raw)
+    assert (boxes[0].right - boxes[0].left, boxes[0].bottom - boxes[0].top) == (42, 50)
     assert len({(box.right - box.left, box.bottom - box.top) for box in boxes}) == 1
     lefts = [box.left for box in boxes][5:-5]
     assert all(3 - 1 <= b - a <= 3 + 1 for a, b in pairwise(lefts))
