@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.slowmo import LOOKAHEAD
-from vidsr.nets.zsm import WINDOW
+from vidsr.nets.zsmconfig import WINDOW
 from vidsr.train.degrade import to_8_bits
 from vidsr.train.metrics import decibels, luma, squared_errors, ssim, with_luma
 

@@ -42,7 +42,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.engines.choose import choose_precision
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.nets import build
-from vidsr.nets.zsm import WINDOW, ZoomingSlowMo
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsmconfig import WINDOW
 from vidsr.presets import Preset, list_presets
 from vidsr.types import Frame
 from vidsr.weights import multiply_adds_per_pixel

@@ -17,7 +17,7 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.choose import ChosenEngine, choose_slowmo
 from vidsr.engines.footprint import slowmo_bytes_per_pixel
 from vidsr.errors import ModelError, UsageError
-from vidsr.nets.zsm import ZSMConfig
+from vidsr.nets.zsmconfig import ZSMConfig
 from vidsr.presets import list_presets
 from vidsr.weights import TrainedCard, list_cards
 

@@ -27,7 +27,7 @@ from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.errors import ModelError, OutputError
 from vidsr.imported import import_model
 from vidsr.nets import build
-from vidsr.nets.zsm import ZSMConfig
+from vidsr.nets.zsmconfig import ZSMConfig
 from vidsr.types import Frame
 from vidsr.weights import (
     ImportedCard,

@@ -29,7 +29,8 @@ from slowmo_scores import (
 from slowmo_systems import RATE, aligned, between, check_times, minterpolate
 
 from vidsr.engines.slowmo import LOOKAHEAD
-from vidsr.nets.zsm import ZoomingSlowMo, ZSMConfig
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsmconfig import ZSMConfig
 
 
 def moving(frames: int, height: int, width: int, step: int) -> Tensor:

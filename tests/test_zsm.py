@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.errors import ModelError
 from vidsr.nets.alignment import DeformableBlend, enlarge
 from vidsr.nets.resize import resize
-from vidsr.nets.zsm import GuidedOutput, ZoomingSlowMo, ZSMConfig
+from vidsr.nets.zsm import GuidedOutput, ZoomingSlowMo
+from vidsr.nets.zsmconfig import ZSMConfig
 from vidsr.presets import list_presets
 
 PARITY = Path(__file__).parent / "parity"

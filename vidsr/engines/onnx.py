@@ -24,7 +24,8 @@ from vidsr.nets.deformable_lstm import LSTMState, StepInput
 from vidsr.nets.parts import parts_of
 from vidsr.nets.secnet import SECNet
 from vidsr.nets.steps import SECNetStep, Step
-from vidsr.nets.zsm import WINDOW, ZoomingSlowMo
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsmconfig import WINDOW
 from vidsr.types import Frame
 
 PRECISIONS = ("fp32",)

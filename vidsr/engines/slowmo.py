@@ -13,7 +13,8 @@ from vidsr.engines.precision import DTYPES, prepared
 from vidsr.errors import UsageError
 from vidsr.nets.alignment import Prepared
 from vidsr.nets.deformable_lstm import LSTMState, StepInput
-from vidsr.nets.zsm import WINDOW, ZoomingSlowMo
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsmconfig import WINDOW
 from vidsr.types import Frame
 
 # Given frames that the backward LSTM sees behind a window. With 0 the new frame at a window's end was 0.010 dB worse

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from vidsr.errors import ModelError
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidConfig
 from vidsr.nets.secnet import SECNet, SECNetConfig
-from vidsr.nets.zsm import ZoomingSlowMo, ZSMConfig
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsmconfig import ZSMConfig
 
 Network = SECNet | ZoomingSlowMo
 N = TypeVar("N")

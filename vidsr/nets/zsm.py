@@ -3,12 +3,11 @@
 Features of the given frames, features of the frames between them by deformable alignment, a bidirectional deformable
 ConvLSTM over all of them, reconstruction frame by frame. Module names are those of the authors' checkpoint, so it
 loads as it is. Ours, for narrow networks and off by default: a narrower ConvLSTM, alignment of the state alone,
-deformable kernels of one point, reconstruction in one step, and the results as residuals (see `ZSMConfig`).
+deformable kernels of one point, reconstruction in one step, and the results as residuals (see zsmconfig).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,59 +27,7 @@ from vidsr.nets.blocks import (
 )
 from vidsr.nets.deformable_lstm import BidirectionalConvLSTM, LSTMState, StepInput
 from vidsr.nets.folding import unfold_sum
-
-SCALE = 4
-WINDOW = 4  # given frames, as published and trained
-
-
-@dataclass(frozen=True, slots=True)
-class ZSMConfig:
-    """The sizes of the parts; the defaults are the published network.
-
-    `levels`, `kernel`, `groups`: pyramid levels of the interpolation; side and channel groups of all deformable
-    convolutions. `shared_sides`: the interpolation aligns both neighbours with the same weights. `state_sides` 2 aligns
-    state and feature with each other, 1 only the state; `state_joint`: the cell is moved as the hidden state is.
-    `upsampler_width` 0: one convolution and one pixel shuffle.
-    `synthesis_blocks`: residual blocks of the low-resolution head (k3, 5 in the paper); 0 for no head, as in the
-    released checkpoint. `residual`: the ConvLSTM's result is added to its input, and the network's result to the
-    bicubic enlargement of the frame, or of the head's picture where there is no frame.
-    """
-
-    width: int = 64
-    front_blocks: int = 5
-    back_blocks: int = 40
-    levels: int = 3
-    kernel: int = 3
-    groups: int = 8
-    state_width: int = 64
-    state_levels: int = 3
-    state_sides: int = 2
-    state_joint: bool = False
-    upsampler_width: int = 64
-    synthesis_blocks: int = 0
-    shared_sides: bool = False
-    residual: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for sizes that do not fit together."""
-        if self.width % self.groups or self.state_width % self.groups:
-            raise ValueError(f"the widths must be multiples of the {self.groups} deformable groups")
-        if self.kernel % 2 == 0 or self.state_sides not in (1, 2) or min(self.levels, self.state_levels) < 1:
-            raise ValueError("the kernel must be odd, the state sides 1 or 2, the levels at least 1")
-        if self.state_joint and (self.state_sides, self.state_levels) != (1, 1):
-            raise ValueError("hidden state and cell move together (state_joint) with one state side and level only")
-        if self.residual and not self.synthesis_blocks:
-            raise ValueError("residual results need the low-resolution head (synthesis_blocks of 1 or more)")
-
-    @property
-    def scale(self) -> int:
-        """The one enlargement that the network makes."""
-        return SCALE
-
-    @property
-    def lookahead(self) -> int:
-        """How many given frames ahead the first one of a window sees, as published; a stream may choose another."""
-        return WINDOW - 1
+from vidsr.nets.zsmconfig import SCALE, ZSMConfig
 
 
 class GuidedOutput(NamedTuple):

@@ -10,7 +10,8 @@ from torch import Tensor
 from vidsr.errors import UsageError
 from vidsr.nets import Network
 from vidsr.nets.secnet import SECNet
-from vidsr.nets.zsm import WINDOW, ZoomingSlowMo
+from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsmconfig import WINDOW
 from vidsr.train.data import Batch
 from vidsr.train.degrade import degrade_bd, degrade_bi, to_8_bits
 from vidsr.train.losses import secnet_losses
