@@ -131,7 +131,7 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
     left: dict[str, int] = {}
     for track in report.faces:
         if track.restored == 0:
-            reason = max(track.skipped, key=lambda name: track.skipped[name], default="too short")
+            reason = max(track.skipped, key=lambda name: track.skipped[name])
             left[reason] = left.get(reason, 0) + 1
     if left:
         text += "; left as they are: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))

@@ -58,7 +58,7 @@ class FaceWork:
 
 
 class FaceRestorer:
-    """The stage. `work` tells what became of each track in the frames given out so far."""
+    """The stage. `work` tells what became of each track; it is complete when the frames are."""
 
     def __init__(self, network: FaceNetwork, config: RestoreConfig) -> None:
         self._network, self._config = network, config
@@ -186,8 +186,8 @@ class _Scene:
 
     def _until_end(self, track: int) -> float:
         for index, later in enumerate(self._held):
-            if index < FADE and track not in later.boxes:
-                return (index + 1) / (FADE + 1)
+            if track not in later.boxes:
+                return min(1.0, (index + 1) / (FADE + 1))
         return 1.0
 
     def _note(self, track: int, reason: str | None) -> None:
