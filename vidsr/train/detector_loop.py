@@ -37,6 +37,7 @@ _QUALITY = 40
 _PRECISION = 0.95
 _LEAST_SIDE, _LEAST_SCORE = 20.0, 0.05
 _UNSURE = 0.6  # neither asked for nor wrong
+_WORTH = {"recall": 1.0, "landmarks": -1.0, "threshold": 0.0}
 
 
 def train_detector(
@@ -45,8 +46,8 @@ def train_detector(
     """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it is there.
 
     The labels are those of face-labels.json beside `output`. Writes last.pt, best.pt (averaged weights with the best
-    validation; only if clips are held out) and log.jsonl into `output`; returns the path of last.pt. Raises UsageError
-    if last.pt belongs to another recipe.
+    sum of recalls less landmark errors; only if clips are held out) and log.jsonl into `output`; returns the path of
+    last.pt. Raises UsageError if last.pt belongs to another recipe.
     """
     settings, device = recipe.optimisation, device_of(options.device)
     make_folder(options.output)
@@ -112,7 +113,7 @@ def train_detector(
         if validation and (step % settings.validate_every == 0 or is_last):
             scores = validate_detector(average, validation, cache, device)
             log({"step": step, "seconds": round(time.monotonic() - started, 1)} | scores)
-            worth = sum(value for name, value in scores.items() if name.startswith("recall"))
+            worth = sum(_WORTH[name.partition("_")[0]] * value for name, value in scores.items())
             if worth > best:
                 best = worth
                 checkpoint("best.pt")
