@@ -101,5 +101,5 @@ def test_given_up_when_much_too_large_and_only_then(box: Box, before: float, wid
 
 def test_a_face_of_half_the_size_gets_a_window_of_its_own() -> None:
     large = choose_window((400, 400, 100, 100), LARGE, LARGE, None)
-    assert large == Window(352, 352, 192, 192)
-    assert choose_window((425, 425, 50, 50), LARGE, LARGE, large) == Window(400, 400, 104, 104)
+    assert large == Window(360, 360, 176, 176)
+    assert choose_window((425, 425, 50, 50), LARGE, LARGE, large) == Window(400, 400, 96, 96)

@@ -16,7 +16,7 @@ from torch import Tensor
 from vidsr.types import Frame, Patch, Window
 
 # The mask is full within a superellipse of so many half boxes, and nothing is left of it at the second one.
-FULL, REACH = 1.1, 1.5
+FULL, REACH = 1.1, 1.4
 POWER = 4.0
 # Over so many source pixels a patch loses its weight towards an edge of its window.
 RAMP = 3.0

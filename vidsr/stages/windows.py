@@ -15,7 +15,7 @@ from vidsr.types import Window
 # Windows begin and end at multiples of this: pyramids of pictures then need no padding.
 STEP = 8
 # What a window shows around a face and its soft border, in source pixels, and in sides of the face when it is new.
-MARGIN, SLACK = 4.0, 0.15
+MARGIN, SLACK = 4.0, 0.1
 # A window is given up when a new one would be this much smaller.
 WASTE = 1.7
 
