@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vidsr.stages.detections import Detections, overlaps
 from vidsr.stages.faces import find_faces
+from vidsr.stages.motion import Motion
 from vidsr.stages.tracking import FaceTracker, TrackerConfig, TrackerState
 from vidsr.types import Frame
 
@@ -187,6 +188,22 @@ def test_two_faces_that_cross_keep_their_numbers(every: int, seed: int) -> None:
         owner = int(np.argmin([np.abs(middle(face.box) - path[0][:2]).sum() for path in paths]))
         assert np.abs(middle(last.box) - paths[owner][-1][:2]).max() < 5
     assert max(max(ids(frame), default=0) for frame in frames) == 2
+
+
+@pytest.mark.parametrize("direction", [(1, 0), (-1, 0), (0, 1), (0, -1)])
+def test_a_face_that_is_covered_keeps_its_way(direction: tuple[int, int]) -> None:
+    """What comes in front of it leaves a box around the rest, whose middle stays behind."""
+    way, side, speed = np.array(direction), 50.0, 4.0
+    motion, middles = None, [160 + speed * t * way for t in range(26)]
+    for t, place in enumerate(middles[:16]):
+        hidden = max(0.0, speed * (t - 12))
+        size = side - hidden * np.abs(way)
+        at = place - way * hidden / 2
+        box = np.concatenate([at - size / 2, size])
+        landmarks = at + INNER * size
+        motion = Motion.start(box, landmarks) if motion is None else motion.predicted(1).corrected(box, landmarks)
+    assert motion is not None
+    assert np.abs(motion.predicted(10).middle - middles[25]).max() < side / 3
 
 
 # ---------------------------------------------------------------------------------------------------------- cuts

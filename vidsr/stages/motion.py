@@ -55,10 +55,16 @@ class Motion:
         )
 
     def corrected(self, box: Array, landmarks: Array) -> Motion:
-        """The same moment with a detection."""
+        """The same moment with a detection.
+
+        A box smaller than expected may be what is left of a covered face, whose middle stays behind: its middle counts
+        only as far as it cannot be that. Otherwise a face would lose its way just before it is hidden.
+        """
         middle, size, inner = _parts(box, landmarks)
         gain = self.covariance[:, 0] / (self.covariance[0, 0] + MEASUREMENT**2)
+        covered = np.maximum(0.0, self.size - size) / 2
         error = middle - self.middle
+        error = np.sign(error) * np.maximum(0.0, np.abs(error) - covered)
         return Motion(
             self.middle + gain[0] * error,
             self.velocity + gain[1] * error,
