@@ -17,8 +17,10 @@ from yunet_files import blob_finder, write_yunet
 
 from vidsr.cli import app
 from vidsr.config import FaceConfig, InputConfig
+from vidsr.presets import models_folder
 from vidsr.stages.contactsheet import COLUMNS, GAP, LABEL, SIDE
 from vidsr.stages.drawing import colour_of
+from vidsr.stages.shipped import detector_card
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, COUNT = 128, 80, 14
@@ -133,10 +135,36 @@ def test_a_film_without_faces_still_gives_all_files(tmp_path: Path, detector: Pa
     assert cv2.imread(str(tmp_path / "b.png")) is not None
 
 
+def test_without_the_option_the_shipped_detector_is_used(tmp_path: Path) -> None:
+    result = faces(film(tmp_path / "a.mkv", [picture(0)] * 3), "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    card = detector_card()
+    listed = json.loads(result.stdout)["detector"]
+    assert listed == {"file": str(card.model_path), "sha256": card.sha256}
+
+
+def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for path in models_folder().glob("face-detector.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr("vidsr.stages.shipped.models_folder", lambda: folder)
+    source, file = film(tmp_path / "a.mkv", [picture(0)]), folder / "face-detector.onnx"
+    content = file.read_bytes()
+    for change, sentence in (
+        (lambda: file.write_bytes(content[:-1] + b"!"), "not the one its card describes"),
+        (file.unlink, "is missing"),
+        ((folder / "face-detector.toml").unlink, "cannot read the model card"),
+    ):
+        change()
+        result = faces(source)
+        assert (result.exit_code, result.stdout) == (5, "")
+        assert sentence in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        ((), 5, "give a YuNet file with --face-detector FILE"),
         (("--face-detector", "none.onnx"), 5, "does not exist"),
         (("--face-detector", "blobs.onnx", "--sheet", "b.jpg"), 2, "must be a .png file"),
         (("--face-detector", "blobs.onnx", "--sheet", "b.png", "--json", "b.png"), 2, "must be different files"),

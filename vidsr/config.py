@@ -75,7 +75,9 @@ class SceneConfig:
 
 @dataclass(frozen=True, slots=True)
 class FaceConfig:
-    """Finding faces. `detector` is a YuNet file; `min_face` is the side in input pixels that must be found.
+    """Finding faces. `detector` is a YuNet file, None the shipped one.
+
+    `min_face` is the side in input pixels that must be found.
 
     `every`: one frame in so many is searched, and the tracks bridge those between.
     """
@@ -87,7 +89,7 @@ class FaceConfig:
 
 @dataclass(frozen=True, slots=True)
 class RestoreConfig:
-    """Restoring faces. `use` None: with networks that enlarge, but not with bicubic, which is to be itself.
+    """Restoring faces. `use` None: the default of restoration.py.
 
     `strength`, 0..1, is how much of a restored face shows. Faces from `min_face` to `largest` input pixels are
     restored, `most` of them in a frame: from 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills; what

@@ -36,9 +36,13 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
     screen = Screen()
     with o.reporting(screen):
+        from vidsr.stages.shipped import detector_card
+
         cards, untrained = _known()
+        detector = detector_card()
         if as_json:
             known = [{"name": card.name, "summary": card.summary, "trained": True} for card in cards]
+            known += [{"name": detector.name, "summary": detector.summary, "trained": True}]
             known += [{"name": preset.name, "summary": preset.summary, "trained": False} for preset in untrained]
             typer.echo(json.dumps(known, indent=2))
             return
@@ -53,6 +57,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
             ]
             for preset in untrained
         ]
+        rows.append([detector.name, detector.summary, "", f"{detector.bytes / 1000:.0f} kB", detector.date])
         rows.insert(0, ["bicubic", "Keys' cubic interpolation, the baseline: no network", "x4", "", ""])
         screen.table("models", ["name", "what", "scale", "weights", "date"], rows)
 
@@ -64,9 +69,11 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print
 
     screen = Screen()
     with o.reporting(screen):
+        from vidsr.presets import DETECTOR
+        from vidsr.stages.shipped import describe_detector
         from vidsr.weights import describe
 
-        values = describe(resolve_model(name))
+        values = describe_detector() if name == DETECTOR else describe(resolve_model(name))
         if as_json:
             typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
             return
@@ -82,12 +89,19 @@ def verify(
 
     screen = Screen()
     with o.reporting(screen):
+        from vidsr.presets import DETECTOR
+        from vidsr.stages.shipped import verify_detector
         from vidsr.weights import find_card
         from vidsr.weights import verify as verify_card
 
-        for card in [find_card(resolve_model(name)) for name in names] if names else _known()[0]:
-            difference = verify_card(card)
-            screen.say(f"{card.name}: whole; its example is reproduced to {difference:.1g}")
+        known = names or [*(str(card.path) for card in _known()[0]), DETECTOR]
+        for name in known:
+            if name == DETECTOR:
+                difference = verify_detector()
+            else:
+                card = find_card(resolve_model(name))
+                name, difference = card.name, verify_card(card)
+            screen.say(f"{name}: whole; its example is reproduced to {difference:.1g}")
 
 
 @models.command("import")

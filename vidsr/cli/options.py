@@ -59,7 +59,10 @@ SceneThreshold = Annotated[
 ]
 
 FaceDetector = Annotated[
-    Path | None, typer.Option(metavar="FILE", readable=False, help="A YuNet file (.onnx).", rich_help_panel=FACES)
+    Path | None,
+    typer.Option(
+        metavar="FILE", readable=False, help="A YuNet file (.onnx) instead of the shipped one.", rich_help_panel=FACES
+    ),
 ]
 MinFace = Annotated[
     float,

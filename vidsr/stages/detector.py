@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.config import FaceConfig
-from vidsr.errors import ModelError
 from vidsr.stages.detections import Detections
+from vidsr.stages.shipped import shipped_detector
 from vidsr.stages.yunet import MULTIPLE, Yunet
 from vidsr.types import VideoInfo
 
@@ -46,10 +46,8 @@ class View:
 
 
 def load_detector(config: FaceConfig, device: torch.device, threads: int) -> Yunet:
-    """The detector of `--face-detector`. Raises ModelError if there is none or it is not one, and DeviceError."""
-    if config.detector is None:
-        raise ModelError("no face detector comes with vidsr yet: give a YuNet file with --face-detector FILE")
-    return Yunet(config.detector, device, threads)
+    """The detector of `--face-detector`, or the shipped one. Raises ModelError if it is not one, and DeviceError."""
+    return Yunet(shipped_detector() if config.detector is None else config.detector, device, threads)
 
 
 class FaceDetector:

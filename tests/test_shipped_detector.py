@@ -1,0 +1,47 @@
+"""The face detector that comes with vidsr: its card, its file, and what is said when they are not right."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from vidsr.cli import app
+from vidsr.errors import ModelError
+from vidsr.nets import build_detector
+from vidsr.presets import models_folder
+from vidsr.stages.shipped import describe_detector, detector_card, verify_detector
+from vidsr.train.detector_recipe import load_detector_recipe
+from vidsr.weights import find_card, list_cards
+
+
+def models(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["models", *arguments])
+
+
+def test_the_shipped_detector_is_whole_and_its_card_complete() -> None:
+    assert verify_detector() <= 1e-3
+    card = detector_card()
+    recipe = load_detector_recipe(models_folder() / card.recipe)
+    assert (card.name, card.architecture, card.seed) == (recipe.name, recipe.architecture, recipe.seed)
+    network = build_detector(card.architecture, card.network)
+    assert network.config == build_detector(recipe.architecture, recipe.network).config
+    assert recipe.data.licence_classes == ("A", "B")
+    assert card.licence == "Apache-2.0" and card.metrics and card.metrics_command
+    described = describe_detector()
+    assert described["parameters"]["total"] == sum(p.numel() for p in network.parameters()) < 200_000
+
+
+def test_models_knows_it_and_no_engine_takes_it() -> None:
+    listed = json.loads(models("list", "--json").stdout)
+    assert [entry["trained"] for entry in listed if entry["name"] == "face-detector"] == [True]
+    assert "face-detector" in models("list").stderr
+    shown = json.loads(models("show", "face-detector", "--json").stdout)
+    assert shown["sha256"] == detector_card().sha256 and shown["metrics"] == detector_card().metrics
+    for arguments in ([], ["face-detector"]):
+        result = models("verify", *arguments)
+        assert result.exit_code == 0 and "face-detector: whole" in result.stderr
+    assert "face-detector" not in {card.name for card in list_cards()}
+    with pytest.raises(ModelError, match="finds faces and makes no pictures"):
+        find_card("face-detector")
