@@ -23,7 +23,8 @@ LIMIT = 1.05
 
 def peak_bytes(film: Path, result: Path, model: str) -> int:
     """Runs the command in a process of its own and returns the most memory it had resident."""
-    command = [vidsr_command(), "upscale", str(film), str(result), "-y", "-q", "--progress", "none", "--model", model]
+    command = [vidsr_command(), "upscale", str(film), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
+    command += ["--model", model]
     # A child's figure starts at what its parent had at the fork, so nothing large may be loaded in this process.
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)

@@ -120,7 +120,7 @@ def measure_speed(rival: Rival, model: str, size: tuple[int, int], frames: int, 
         film, result, report, short = (Path(folder, name) for name in ("a.mp4", "b.mp4", "c.json", "d.mp4"))
         make_film(film, frames, *size)
         make_film(short, 3, *size)
-        upscale = [vidsr_command(), "upscale", str(film), str(result), "-y", "-q", "--progress", "none"]
+        upscale = [vidsr_command(), "upscale", str(film), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
         upscale += ["--device", "cpu", "--threads", str(rival.cores), "--model", model, "--report", str(report)]
         upscale += ["--codec", "libx264", "--crf", CRF, "--preset", PRESET]
 

@@ -85,7 +85,7 @@ def end_to_end(model: str, size: tuple[int, int], frames: int, runs: int, cores:
         one = [vidsr, "slowmo", str(film), str(result), "--interp", "2", "--model", model, *common]
         ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-i", str(film), "-vf", MINTERPOLATE]
         ffmpeg += ["-c:v", "ffv1", str(middle)]
-        two = [vidsr, "upscale", str(middle), str(result), "--model", "secnet-fast", *common]
+        two = [vidsr, "upscale", str(middle), str(result), "--model", "secnet-fast", "--no-faces", *common]
         sides = [Side(f"vidsr slowmo, {model}"), Side("minterpolate=mci, then vidsr upscale, secnet-fast")]
         for _ in range(runs):
             for side, commands in zip(sides, ([one], [ffmpeg, two]), strict=True):

@@ -97,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         film, result, report = (str(Path(folder, name)) for name in ("film.mp4", "result.mp4", "report.json"))
         make_film(Path(film), options.frames, width, height)
-        upscale = [vidsr, "upscale", film, result, "-y", "-q", "--progress", "none", "--report", report]
+        upscale = [vidsr, "upscale", film, result, "-y", "-q", "--progress", "none", "--no-faces", "--report", report]
         upscale += ["--model", options.model, "--device", options.device]
         with Reader(Path(film), InputConfig(), choose_device(options.device)) as reader:
             frames = list(reader.frames())

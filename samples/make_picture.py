@@ -1,6 +1,9 @@
-"""Makes before_after.png: a frame of the portrait sample as bicubic, as vidsr enlarges it, and the truth, side by side.
+"""Makes the README's pictures of the portrait sample: before_after.png and faces_sheet.png.
 
-python samples/make_picture.py [--output FILE]
+The first shows a frame as bicubic, as vidsr enlarges it without and with its face restored, and the truth; the second
+the face's track in the result.
+
+python samples/make_picture.py [--output FOLDER]
 """
 
 from __future__ import annotations
@@ -13,13 +16,19 @@ import cv2
 import numpy as np
 import torch
 
-from vidsr.config import ComputeConfig, InputConfig, OutputConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, FacesConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
+from vidsr.faces import FaceTargets, describe_faces
 from vidsr.run import enhance
 from vidsr.video.reader import Reader
 
 FOLDER = Path(__file__).parent
 FRAME = 30
-CROP = (slice(0, 184), slice(116, 324))
+CROP = (slice(0, 184), slice(136, 304))
+PANELS = (
+    ("bicubic", "bicubic", False),
+    ("secnet-fast", "secnet-fast", False),
+    ("secnet-fast, face restored", "secnet-fast", True),
+)
 
 
 def frame_of(path: Path) -> np.ndarray:
@@ -33,15 +42,20 @@ def frame_of(path: Path) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=FOLDER / "before_after.png")
+    parser.add_argument("--output", type=Path, default=FOLDER)
     options = parser.parse_args()
     panels = []
     with tempfile.TemporaryDirectory() as folder:
-        for label, model in (("bicubic", "bicubic"), ("vidsr, secnet-fast", "secnet-fast")):
-            result = Path(folder) / f"{model}.mkv"
-            config = UpscaleConfig(output=OutputConfig(codec="ffv1"), compute=ComputeConfig(model=model))
+        for label, model, faces in PANELS:
+            result = Path(folder) / f"{label}.mkv"
+            config = UpscaleConfig(
+                output=OutputConfig(codec="ffv1"), compute=ComputeConfig(model=model), faces=RestoreConfig(faces)
+            )
             enhance(FOLDER / "portrait_112x84.mp4", result, config)
             panels.append((label, frame_of(result)))
+        sheet = FaceTargets(sheet=options.output / "faces_sheet.png")
+        with tempfile.TemporaryFile() as listing:
+            describe_faces(result, sheet, listing, FacesConfig(output=OutputConfig(overwrite=True)))
     panels.append(("truth", frame_of(FOLDER / "portrait_448x336_truth.mp4")))
     pictures = []
     for label, picture in panels:
@@ -50,7 +64,7 @@ def main() -> None:
         cv2.putText(strip, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
         part = np.vstack([strip, part])
         pictures.append(part)
-    cv2.imwrite(str(options.output), np.hstack(pictures), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    cv2.imwrite(str(options.output / "before_after.png"), np.hstack(pictures), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == "__main__":

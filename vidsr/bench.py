@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidsr.config import ComputeConfig, InputConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, InputConfig, RestoreConfig, UpscaleConfig
 from vidsr.convolutions import Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
 from vidsr.engines.choose import choose_card, choose_device, choose_engine
 from vidsr.engines.recurrent import RecurrentEngine
@@ -160,7 +160,7 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
         with Reader(film, InputConfig(), device) as reader:
             pictures = list(islice(reader.frames(), PICTURES))
         network = measure_network(chosen.engine, pictures, frames // ROUNDS, device)
-        run = enhance(film, result, UpscaleConfig(compute=compute))
+        run = enhance(film, result, UpscaleConfig(compute=compute, faces=RestoreConfig(use=False)))
     return BenchReport(
         model=chosen.model, device=str(device), precision=chosen.precision, threads=torch.get_num_threads(), size=size,
         output_size=run.output_size, frames=run.frames_out, network=network, film_stage_seconds=run.stage_seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vidsr.config import ComputeConfig, RestoreConfig
-from vidsr.engines.choose import choose_face_engine
+from vidsr.engines.choose import FACE_MODEL, choose_face_engine
 from vidsr.stages.detector import FaceDetector, View, load_detector
 from vidsr.stages.faces import find_faces
 from vidsr.stages.paste import paste_faces
@@ -59,6 +59,9 @@ class Restoration:
 
 
 def is_wanted(config: RestoreConfig, model: str) -> bool:
-    """Whether faces are restored in a run with this model; bicubic, asked for by name, is to be itself."""
-    wanted = model != "bicubic" and config.detector is not None if config.use is None else config.use
+    """Whether faces are restored in a run with this model.
+
+    If nothing was said, not with bicubic, which is to be itself, nor with the network for faces, which runs anyway.
+    """
+    wanted = model not in ("bicubic", FACE_MODEL) if config.use is None else config.use
     return wanted and config.strength > 0

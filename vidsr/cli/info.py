@@ -23,7 +23,7 @@ def info(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import ComputeConfig, OutputConfig, UpscaleConfig
-        from vidsr.engines.choose import DEFAULT_MODEL, choose_device, choose_precision
+        from vidsr.engines.choose import DEFAULT_MODEL, FACE_MODEL, choose_device, choose_precision
         from vidsr.forecast import forecast
         from vidsr.video.probe import probe
 
@@ -36,6 +36,7 @@ def info(
             "precision": choose_precision(ComputeConfig().precision, device),
             "output_width": width,
             "output_height": height,
+            "faces": f"restored by {FACE_MODEL}",
             "codec": OutputConfig().codec,
         }
         values = dataclasses.asdict(film)
