@@ -176,9 +176,12 @@ def test_options_that_make_no_sense(
 # ----------------------------------------------------------------------------------------- one option, field, default
 
 # Where the field's own name would say too little on the command line, or is given once for each pair.
-RENAMED = {"mode": "scenes", "threshold": "scene_threshold", "encoder_options": "encoder_option"}
+RENAMED = {
+    "mode": "scenes", "threshold": "scene_threshold", "encoder_options": "encoder_option", "use": "faces",
+    "strength": "face_strength", "most": "max_faces", "detector": "face_detector",
+}  # fmt: skip
 ONLY_HERE = {"source", "target", "skip_existing", "recursive", "suffix", "dry_run", "report", "progress", "quiet"}
-DERIVED = {"stretch"}  # from other options, by the run
+NO_OPTIONS = {"stretch", "largest"}  # the first follows from others, the second from measurements
 
 
 def fields(config: Any) -> Iterator[tuple[str, Any]]:
@@ -187,7 +190,7 @@ def fields(config: Any) -> Iterator[tuple[str, Any]]:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from fields(value)
-        elif field.name not in DERIVED:
+        elif field.name not in NO_OPTIONS:
             yield RENAMED.get(field.name, field.name), value
 
 
@@ -211,7 +214,9 @@ def test_without_options_the_run_gets_the_defaults(film: Path, configs: list[c.R
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_reaches_its_field(film: Path, configs: list[c.RunConfig], command: str) -> None:
-    own: dict[str, Any] = {"interp": 8, "keep_duration": True, "duplicates": "off"} if command == "slowmo" else {}
+    own: dict[str, Any] = {"interp": 8, "keep_duration": True, "duplicates": "off"}
+    if command == "upscale":
+        own = {"faces": c.RestoreConfig(False, 0.5, 20.0, most=3, detector=Path("f.onnx"))}
     wanted = COMMANDS[command][1](
         input=c.InputConfig(Fraction("62.25"), Fraction(3723)),
         output=c.OutputConfig(
@@ -228,7 +233,11 @@ def test_every_option_reaches_its_field(film: Path, configs: list[c.RunConfig], 
         "--encoder-option tune=grain --encoder-option a=b=c --audio none --subtitles none --overwrite --scale 2.5 "
         "--size 640x480 --height 480 --model bicubic --device cpu --precision bf16 --backend onnx --threads 3 "
         "--tile 128 --scenes off --scene-threshold 12.5 --strict"
-    ) + (" --interp 8 --keep-duration --duplicates off" if own else "")
+    )
+    if command == "upscale":
+        options += " --no-faces --face-strength 0.5 --min-face 20 --max-faces 3 --face-detector f.onnx"
+    else:
+        options += " --interp 8 --keep-duration --duplicates off"
     assert vidsr_cli(command, film, film.with_name("b.mp4"), *options.split()).exit_code == 0
     assert configs == [wanted]
     changed = dict(fields(wanted))
