@@ -16,7 +16,7 @@ from vidsr.engines.choose import ChosenEngine
 from vidsr.errors import CheckError
 from vidsr.film import open_film
 from vidsr.forecast import Forecast
-from vidsr.memory import peak_memory_bytes
+from vidsr.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.prefetch import background, prefetch
 from vidsr.stopwatch import StageClock
@@ -67,6 +67,7 @@ def enhance(
     then nothing is left behind and an existing target is untouched.
     """
     started = time.monotonic()
+    keep_freed_memory()
     with open_film(source, target, config) as film, film.writer as writer:
         reader, chosen, expected = film.reader, film.chosen, film.forecast
         report = RunReport(
