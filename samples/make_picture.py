@@ -53,9 +53,13 @@ def main() -> None:
             )
             enhance(FOLDER / "portrait_112x84.mp4", result, config)
             panels.append((label, frame_of(result)))
-        sheet = FaceTargets(sheet=options.output / "faces_sheet.png")
+        sheet = Path(folder) / "sheet.png"
         with tempfile.TemporaryFile() as listing:
-            describe_faces(result, sheet, listing, FacesConfig(output=OutputConfig(overwrite=True)))
+            describe_faces(result, FaceTargets(sheet=sheet), listing, FacesConfig())
+        tracks = cv2.imread(str(sheet))
+        assert tracks is not None
+        small = cv2.resize(tracks, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(options.output / "faces_sheet.png"), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     panels.append(("truth", frame_of(FOLDER / "portrait_448x336_truth.mp4")))
     pictures = []
     for label, picture in panels:
