@@ -1,8 +1,9 @@
-"""Training state on disk: written beside and renamed, so that a stopped run can always be resumed."""
+"""Training state on disk: written beside and renamed, so that a stopped run can always be resumed; and its log."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,12 @@ def check_same_recipe(saved: dict[str, Any], current: dict[str, Any], path: Path
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def append_entry(path: Path, entry: dict[str, Any]) -> None:
+    """Adds one line of JSON to a training's log. Raises OutputError."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write the log {path}: {error.strerror}") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from vidsr.errors import InputError, OutputError
+from vidsr.errors import InputError
 from vidsr.nets import build_detector
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
 from vidsr.stages.detections import Detections
 from vidsr.stages.detector import OVERLAP
 from vidsr.stages.yunet import MULTIPLE, decode
-from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
+from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.detection_metrics import Judgement, figures_at_precision, judge
 from vidsr.train.detector_losses import detector_losses
 from vidsr.train.detector_recipe import DetectorRecipe
@@ -81,11 +80,7 @@ def train_detector(
         save_checkpoint(options.output / name, content)
 
     def log(entry: dict[str, Any]) -> None:
-        try:
-            with log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise OutputError(f"cannot write the log {log_path}: {error.strerror}") from error
+        append_entry(log_path, entry)
         on_log(entry)
 
     started = saved_at = time.monotonic()

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from vidsr.errors import DeviceError, InputError, OutputError
 from vidsr.nets import Network, build
-from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, save_checkpoint
+from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.data import Batch, Batches
 from vidsr.train.degrade import H264Roundtrip
 from vidsr.train.detector_recipe import DetectorRecipe
@@ -97,11 +97,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
         save_checkpoint(options.output / name, content)
 
     def log(entry: dict[str, Any]) -> None:
-        try:
-            with log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as error:
-            raise OutputError(f"cannot write the log {log_path}: {error.strerror}") from error
+        append_entry(log_path, entry)
         on_log(entry)
 
     started = saved_at = time.monotonic()
