@@ -89,7 +89,7 @@ class FaceConfig:
 
 @dataclass(frozen=True, slots=True)
 class RestoreConfig:
-    """Restoring faces. `use` None: the default of restoration.py.
+    """Restoring faces. `use` None: the default of film.py.
 
     `strength`, 0..1, is how much of a restored face shows. Faces from `min_face` to `largest` input pixels are
     restored, `most` of them in a frame: from 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills; what

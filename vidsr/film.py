@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from vidsr.config import RunConfig, SlowmoConfig, UpscaleConfig
+from vidsr.config import RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.choose import (
+    FACE_MODEL,
     ChosenEngine,
     choose_card,
     choose_device,
@@ -21,13 +23,15 @@ from vidsr.engines.choose import (
 from vidsr.errors import UsageError
 from vidsr.forecast import Forecast, forecast
 from vidsr.nets.resize import resize
-from vidsr.restoration import Restoration, is_wanted
 from vidsr.stages.newframes import finish_new_frames
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame, VideoInfo
 from vidsr.video.reader import Reader
 from vidsr.video.target import check_target
 from vidsr.video.writer import Writer
+
+if TYPE_CHECKING:
+    from vidsr.restoration import Restoration
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,21 @@ def open_film(source: Path, target: Path, config: RunConfig) -> Iterator[OpenFil
 
 def _restoration(config: RunConfig, chosen: ChosenEngine, info: VideoInfo) -> Restoration | None:
     """What restores faces in this run, if anything does."""
-    if not isinstance(config, UpscaleConfig) or not is_wanted(config.faces, chosen.model):
+    if not isinstance(config, UpscaleConfig) or not _is_wanted(config.faces, chosen.model):
         return None
     if chosen.card is None:
         raise UsageError(
             "bicubic is no network, and faces are restored beside one: leave out --faces, or choose a model"
         )
+    from vidsr.restoration import Restoration  # SciPy comes along, a third of the start of a run that needs it not
+
     return Restoration(config.faces, config.compute, info)
+
+
+def _is_wanted(config: RestoreConfig, model: str) -> bool:
+    """Whether faces are restored in a run with this model.
+
+    If nothing was said, not with bicubic, which is to be itself, nor with the network for faces, which runs anyway.
+    """
+    wanted = model not in ("bicubic", FACE_MODEL) if config.use is None else config.use
+    return wanted and config.strength > 0

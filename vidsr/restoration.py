@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vidsr.config import ComputeConfig, RestoreConfig
-from vidsr.engines.choose import FACE_MODEL, choose_face_engine
+from vidsr.engines.choose import choose_face_engine
 from vidsr.stages.detector import FaceDetector, View, load_detector
 from vidsr.stages.faces import find_faces
 from vidsr.stages.paste import paste_faces
@@ -56,12 +56,3 @@ class Restoration:
         nothing = FaceWork()
         works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._table.tracks)
         return [TrackReport(seen, work.restored, dict(work.skipped)) for seen, work in works]
-
-
-def is_wanted(config: RestoreConfig, model: str) -> bool:
-    """Whether faces are restored in a run with this model.
-
-    If nothing was said, not with bicubic, which is to be itself, nor with the network for faces, which runs anyway.
-    """
-    wanted = model not in ("bicubic", FACE_MODEL) if config.use is None else config.use
-    return wanted and config.strength > 0

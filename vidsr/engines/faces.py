@@ -50,11 +50,6 @@ class FaceEngine:
         """How many later frames a result needs."""
         return self._network.config.lookahead
 
-    @property
-    def scale(self) -> int:
-        """The enlargement of each side."""
-        return self._network.config.scale
-
     def init_state(self) -> Streams:
         """No face is known."""
         return {}
