@@ -140,7 +140,7 @@ def test_without_the_option_the_shipped_detector_is_used(tmp_path: Path) -> None
     assert result.exit_code == 0, result.stderr
     card = detector_card()
     listed = json.loads(result.stdout)["detector"]
-    assert listed == {"file": str(card.model_path), "sha256": card.sha256}
+    assert listed == {"file": str(card.weights_path), "sha256": card.sha256}
 
 
 def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,70 @@
-"""Files of models: the fields of a card, and whether a file is the one its card means. No kind of model is known."""
+"""Cards: what is said of any model's file, and whether a file is the one its card means. No kind of model is known."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vidsr.errors import ModelError
 
-C = TypeVar("C")
+C = TypeVar("C", bound="Card")
+
+# Float32 on another processor sums in another order; a wrong weight moves the output by far more.
+GOLDEN_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is to be known of any model's file; every field of a card is required, those of its kind too."""
+
+    name: str
+    summary: str
+    architecture: str
+    network: Mapping[str, Any]
+    file: str
+    bytes: int
+    sha256: str
+    golden: str
+    golden_sha256: str
+    licence: str
+    date: str
+    path: Path
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the weights lie: beside the card."""
+        return self.path.parent / self.file
+
+    @property
+    def golden_path(self) -> Path:
+        """The stored numeric example, beside the card."""
+        return self.path.parent / self.golden
+
+    def check_weights(self) -> None:
+        """Raises ModelError unless the weights are there and are what the card says."""
+        check_file(self.weights_path, self.sha256, self.bytes)
+
+    def read_golden(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the stored example; raises ModelError unless it is what the card says."""
+        check_file(self.golden_path, self.golden_sha256, None)
+        with np.load(self.golden_path) as golden:
+            return {name: golden[name] for name in golden.files}
+
+    def check_difference(self, difference: float) -> float:
+        """Gives it back; raises ModelError if the example is missed by more than GOLDEN_TOLERANCE."""
+        if not difference <= GOLDEN_TOLERANCE:
+            raise ModelError(
+                f"{self.name} computes something else than stored in {self.golden}: off by {difference:.2g}"
+            )
+        return difference
 
 
 def read_card_table(path: Path) -> dict[str, Any]:
@@ -26,7 +80,7 @@ def read_card_table(path: Path) -> dict[str, Any]:
 
 def fill_card(kind: type[C], table: dict[str, Any], path: Path) -> C:
     """A card of this kind; raises ModelError if a field lacks, is too many or holds no such value."""
-    fields = {field.name for field in dataclasses.fields(kind)} - {"path"}  # type: ignore[arg-type]
+    fields = {field.name for field in dataclasses.fields(kind)} - {"path"}
     if wrong := sorted(fields ^ set(table)):
         state = "misses" if wrong[0] in fields else "has the unknown"
         raise ModelError(f"the model card {path} {state} field '{wrong[0]}'")

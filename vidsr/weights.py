@@ -14,44 +14,19 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vidsr.cardfile import check_file, fill_card, read_card_table
+from vidsr.cardfile import Card, fill_card, read_card_table
 from vidsr.errors import ModelError
 from vidsr.nets import Network, build
 from vidsr.nets.secnet import SECNet
 from vidsr.presets import DETECTOR, Preset, list_presets, models_folder
 
-# Float32 on another processor sums in another order; a wrong weight moves the output by far more.
-GOLDEN_TOLERANCE = 1e-3
-
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What is to be known of any weight file; every field of a card is required, those of its kind too."""
+class ModelCard(Card):
+    """A model that makes pictures."""
 
-    name: str
-    summary: str
-    architecture: str
-    network: Mapping[str, Any]
     scale: int
     lookahead: int
-    file: str
-    bytes: int
-    sha256: str
-    golden: str
-    golden_sha256: str
-    licence: str
-    date: str
-    path: Path
-
-    @property
-    def weights_path(self) -> Path:
-        """Where the weights lie: beside the card."""
-        return self.path.parent / self.file
-
-    @property
-    def golden_path(self) -> Path:
-        """The stored numeric example, beside the card."""
-        return self.path.parent / self.golden
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +103,7 @@ def load_network(card: ModelCard) -> Network:
 
     Checks size, hash and header against the card before a weight is used; raises ModelError where they differ.
     """
-    check_file(card.weights_path, card.sha256, card.bytes)
+    card.check_weights()
     network = build(card.architecture, card.network)
     tensors: dict[str, Tensor] = {}
     try:
@@ -159,13 +134,9 @@ def verify(card: ModelCard) -> float:
     Raises ModelError if a file is not what the card says or the difference is above GOLDEN_TOLERANCE.
     """
     network = load_network(card)
-    check_file(card.golden_path, card.golden_sha256, None)
-    with np.load(card.golden_path) as golden:
-        clip, stored = golden["input"], golden["output"]
-    difference = float(np.abs(run_golden(network, clip) - stored.astype(np.float32)).max())
-    if not difference <= GOLDEN_TOLERANCE:
-        raise ModelError(f"{card.name} computes something else than stored in {card.golden}: off by {difference:.2g}")
-    return difference
+    golden = card.read_golden()
+    found = run_golden(network, golden["input"])
+    return card.check_difference(float(np.abs(found - golden["output"].astype(np.float32)).max()))
 
 
 @torch.inference_mode()

@@ -12,49 +12,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsr.cardfile import check_file, fill_card, read_card_table
-from vidsr.errors import ModelError
+from vidsr.cardfile import Card, fill_card, read_card_table
 from vidsr.nets import build_detector
 from vidsr.presets import DETECTOR, models_folder
 from vidsr.stages.yunet import Yunet
-from vidsr.weights import GOLDEN_TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorCard:
-    """What is to be known of the detector's file; every field is required. `metrics` are of benchmarks/faces.py."""
+class DetectorCard(Card):
+    """The detector that vidsr trained. `metrics` are of benchmarks/faces.py."""
 
-    name: str
-    summary: str
-    architecture: str
-    network: Mapping[str, Any]
-    file: str
-    bytes: int
-    sha256: str
-    golden: str
-    golden_sha256: str
-    licence: str
     recipe: str
     recipe_commit: str
     seed: int
     steps: int
     hardware: str
-    date: str
     data: str
     data_licences: str
     metrics_command: str
     metrics: Mapping[str, float]
-    path: Path
-
-    @property
-    def model_path(self) -> Path:
-        """Where the file lies: beside the card."""
-        return self.path.parent / self.file
-
-    @property
-    def golden_path(self) -> Path:
-        """The stored numeric example, beside the card."""
-        return self.path.parent / self.golden
 
 
 def detector_card(folder: Path | None = None) -> DetectorCard:
@@ -66,8 +42,8 @@ def detector_card(folder: Path | None = None) -> DetectorCard:
 def shipped_detector(folder: Path | None = None) -> Path:
     """The file of the shipped detector; raises ModelError unless it is there and is what its card says."""
     card = detector_card(folder)
-    check_file(card.model_path, card.sha256, card.bytes)
-    return card.model_path
+    card.check_weights()
+    return card.weights_path
 
 
 def verify_detector(folder: Path | None = None) -> float:
@@ -77,14 +53,9 @@ def verify_detector(folder: Path | None = None) -> float:
     """
     card = detector_card(folder)
     outputs = Yunet(shipped_detector(folder), torch.device("cpu"), 1).outputs
-    check_file(card.golden_path, card.golden_sha256, None)
-    with np.load(card.golden_path) as golden:
-        stored = {name: golden[name] for name in golden.files}
+    stored = card.read_golden()
     found = outputs(stored.pop("input").astype(np.float32))
-    difference = max(_distance(found[name], value) for name, value in stored.items())
-    if not difference <= GOLDEN_TOLERANCE:
-        raise ModelError(f"{card.name} computes something else than stored in {card.golden}: off by {difference:.2g}")
-    return difference
+    return card.check_difference(max(_distance(found[name], value) for name, value in stored.items()))
 
 
 def describe_detector(folder: Path | None = None) -> dict[str, Any]:
