@@ -36,31 +36,14 @@ def write_model(
 
     Raises OutputError if a file cannot be written.
     """
-    name = head["name"]
-    weights, golden, path = (folder / f"{name}.{ending}" for ending in ("safetensors", "golden.npz", "toml"))
     tensors = {key: value.to(weights_type).contiguous() for key, value in network.state_dict().items()}
     clip = _golden_clip()
-    output = run_golden(network.eval(), clip)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(weights, lambda beside: save_file(tensors, str(beside)))
-        _replace(golden, lambda beside: np.savez_compressed(beside, input=clip, output=output.astype(example_type)))
-        card = {
-            **head,
-            "scale": network.config.scale,
-            "lookahead": network.config.lookahead,
-            "file": weights.name,
-            "bytes": weights.stat().st_size,
-            "sha256": sha256_of(weights),
-            "golden": golden.name,
-            "golden_sha256": sha256_of(golden),
-            **facts,
-        }
-        text = _as_toml({**card, "network": dataclasses.asdict(network.config)})
-        _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
-    return path
+    output = run_golden(network.eval(), clip).astype(example_type)
+    known = {"scale": network.config.scale, "lookahead": network.config.lookahead, **facts}
+    return _write_files(
+        folder, head, "safetensors", lambda beside: save_file(tensors, str(beside)),
+        lambda _: {"input": clip, "output": output}, known, dataclasses.asdict(network.config),
+    )  # fmt: skip
 
 
 def write_detector(
@@ -72,14 +55,25 @@ def write_detector(
 
     Raises OutputError if a file cannot be written.
     """
-    name = head["name"]
-    model, golden, path = (folder / f"{name}.{ending}" for ending in ("onnx", "golden.npz", "toml"))
     picture = _golden_picture()
+
+    def example(model: Path) -> dict[str, Any]:
+        return {"input": picture, **Yunet(model, torch.device("cpu"), 1).outputs(picture.astype(np.float32))}
+
+    return _write_files(folder, head, "onnx", lambda beside: beside.write_bytes(graph), example, facts, dict(network))
+
+
+def _write_files(
+    folder: Path, head: Mapping[str, str], ending: str, save: Callable[[Path], object],
+    example: Callable[[Path], Mapping[str, Any]], facts: Mapping[str, Any], network: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """The three files, the card last; `save` writes the model's file, `example` makes the stored arrays of it."""
+    name = head["name"]
+    model, golden, path = (folder / f"{name}.{kind}" for kind in (ending, "golden.npz", "toml"))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(model, lambda beside: beside.write_bytes(graph))
-        outputs = Yunet(model, torch.device("cpu"), 1).outputs(picture.astype(np.float32))
-        arrays: dict[str, Any] = {"input": picture, **outputs}
+        _replace(model, save)
+        arrays = example(model)
         _replace(golden, lambda beside: np.savez_compressed(beside, **arrays))
         card = {
             **head,
@@ -90,9 +84,9 @@ def write_detector(
             "golden_sha256": sha256_of(golden),
             **facts,
         }
-        text = _as_toml({**card, "network": dict(network)})
+        text = _as_toml({**card, "network": network})
         _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
     return path
 
