@@ -22,12 +22,12 @@ from vidsr.presets import models_folder
 from vidsr.stages.shipped import detector_card, shipped_detector, verify_detector
 from vidsr.stages.yunet import Yunet
 from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.course import TrainOptions
 from vidsr.train.detector_loop import detect, train_detector, train_detector_step
 from vidsr.train.detector_recipe import is_detector_recipe, load_detector_recipe
 from vidsr.train.face_labels import read_labels
 from vidsr.train.face_targets import FaceBatches
 from vidsr.train.footage import find_footage
-from vidsr.train.loop import TrainOptions
 from vidsr.train.publish import publish_detector
 
 CPU = torch.device("cpu")

@@ -23,10 +23,11 @@ from vidsr.nets.resize import resize
 from vidsr.nets.zsm import GuidedOutput, ZoomingSlowMo
 from vidsr.presets import list_presets
 from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.course import TrainOptions
 from vidsr.train.data import Batch, Batches
 from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi, to_8_bits
 from vidsr.train.footage import Item
-from vidsr.train.loop import TrainOptions, train, train_step, validate
+from vidsr.train.loop import train, train_step, validate
 from vidsr.train.publish import publish_model
 from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
 from vidsr.train.slowmo_losses import slowmo_losses

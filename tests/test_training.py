@@ -23,10 +23,11 @@ from vidsr.nets.resize import resize
 from vidsr.nets.secnet import SECNet
 from vidsr.train import loop
 from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.course import TrainOptions, learning_rate
 from vidsr.train.data import Batch
 from vidsr.train.degrade import degrade_bi, to_8_bits
 from vidsr.train.footage import cached_frames, find_footage, split_holdout
-from vidsr.train.loop import TrainOptions, learning_rate, train, train_step, validate
+from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import secnet_losses
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, Recipe
 

@@ -38,6 +38,7 @@ def train(
         import torch
 
         from vidsr.train import loop
+        from vidsr.train.course import TrainOptions
         from vidsr.train.detector_loop import train_detector
         from vidsr.train.detector_recipe import is_detector_recipe, load_detector_recipe
         from vidsr.train.publish import publish_detector, publish_model
@@ -45,7 +46,7 @@ def train(
 
         if threads:
             torch.set_num_threads(threads)
-        options = loop.TrainOptions(data, output, device, workers, minutes, init_from)
+        options = TrainOptions(data, output, device, workers, minutes, init_from)
 
         def say(entry: dict[str, float]) -> None:
             screen.say(_line(entry))

@@ -1,11 +1,10 @@
-"""The training loop of face detectors, whole and visible; pictures, targets and losses are elsewhere."""
+"""The training of face detectors: one step and one validation. Pictures, targets and losses are elsewhere."""
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
 from vidsr.stages.detections import Detections
 from vidsr.stages.detector import OVERLAP
 from vidsr.stages.yunet import MULTIPLE, decode
-from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
+from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.course import Course, TrainOptions, device_of, make_folder
 from vidsr.train.detection_metrics import Judgement, figures_at_precision, judge
 from vidsr.train.detector_losses import detector_losses
 from vidsr.train.detector_recipe import DetectorRecipe
@@ -28,7 +28,6 @@ from vidsr.train.face_labels import LABELS, Scene, read_labels
 from vidsr.train.face_targets import FaceBatch, FaceBatches
 from vidsr.train.face_warp import Picture
 from vidsr.train.footage import find_footage, split_holdout
-from vidsr.train.loop import TrainOptions, batch_loader, device_of, learning_rate, make_folder, plain_values
 
 # Validation: held-out pictures as they are, and as small and badly compressed ones.
 _SCALES = {"full": 1.0, "small": 0.25}
@@ -57,67 +56,19 @@ def train_detector(
     batches = FaceBatches(recipe, read_labels(labels, options.data, items), cache)
     validation = read_labels(labels, options.data, held)
 
-    last_path, log_path = options.output / "last.pt", options.output / "log.jsonl"
+    def step(batch: FaceBatch, _: int) -> dict[str, float]:
+        return train_detector_step(network, batch, optimiser, recipe, device)
+
+    def scores(average: FacePyramid) -> dict[str, float]:
+        return validate_detector(average, validation, cache, device) if validation else {}
+
+    def worth(found: dict[str, float]) -> float:
+        return sum(_WORTH[name.partition("_")[0]] * value for name, value in found.items())
+
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
-    if options.init_from is not None and not last_path.is_file():
-        _start_from(network, options.init_from)
-    average = copy.deepcopy(network).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    step, best = 0, -math.inf
-    if last_path.is_file():
-        saved = load_checkpoint(last_path)
-        check_same_recipe(saved["recipe"], plain_values(recipe), last_path)
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        step, best = int(saved["step"]), float(saved["best"])
-
-    def checkpoint(name: str) -> None:
-        content = {
-            "recipe": plain_values(recipe), "step": step, "best": best, "network": network.state_dict(),
-            "average": average.state_dict(), "optimiser": optimiser.state_dict(),
-        }  # fmt: skip
-        save_checkpoint(options.output / name, content)
-
-    def log(entry: dict[str, Any]) -> None:
-        append_entry(log_path, entry)
-        on_log(entry)
-
-    started = saved_at = time.monotonic()
-    sums: dict[str, float] = {}
-    summed = 0
-    for batch in batch_loader(batches, step, options.workers):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        parts = train_detector_step(network, batch, optimiser, recipe, device)
-        step += 1
-        _update_average(average, network, min(settings.ema_decay, (1 + step) / (10 + step)))
-        for key, value in parts.items():
-            sums[key] = sums.get(key, 0.0) + value
-        summed += 1
-        out_of_time = time.monotonic() - started > 60 * options.stop_after_minutes
-        is_last = step == settings.steps or out_of_time
-        if step % 50 == 0 or is_last:
-            head = {
-                "step": step,
-                "seconds": round(time.monotonic() - started, 1),
-                "lr": optimiser.param_groups[0]["lr"],
-            }
-            log(head | {key: value / summed for key, value in sums.items()})
-            sums, summed = {}, 0
-        if validation and (step % settings.validate_every == 0 or is_last):
-            scores = validate_detector(average, validation, cache, device)
-            log({"step": step, "seconds": round(time.monotonic() - started, 1)} | scores)
-            worth = sum(_WORTH[name.partition("_")[0]] * value for name, value in scores.items())
-            if worth > best:
-                best = worth
-                checkpoint("best.pt")
-        if time.monotonic() - saved_at > 60 * settings.checkpoint_minutes or is_last:
-            checkpoint("last.pt")
-            saved_at = time.monotonic()
-        if out_of_time:
-            break
-    return last_path
+    course = Course(recipe, options, network, optimiser, partial(_start_from, network), scores, worth, on_log)
+    return course.run(batches, step)
 
 
 def train_detector_step(
@@ -179,14 +130,6 @@ def _spoilt(picture: Picture, width: int, height: int) -> Picture:
     small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-
-
-@torch.no_grad()
-def _update_average(average: FacePyramid, network: FacePyramid, decay: float) -> None:
-    """Weights and the batch statistics alike: they belong together."""
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
 
 
 def _start_from(network: FacePyramid, path: Path) -> None:
