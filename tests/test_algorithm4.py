@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -40,8 +41,19 @@ def frames_of(clip: Tensor) -> list[Frame]:
     return [Frame(image, 40 * t, Fraction(1, 1000), 40, t == 0) for t, image in enumerate(clip)]
 
 
-def engine_of(network: SECNet) -> RecurrentEngine:
-    return RecurrentEngine(network, "paper", torch.device("cpu"), "fp32")
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """As many as overlapping takes, on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def engine_of(network: SECNet, is_overlapped: bool = False) -> RecurrentEngine:
+    engine = RecurrentEngine(network, "paper", torch.device("cpu"), "fp32", is_overlapped)
+    assert engine.info.lookahead == network.config.lookahead + is_overlapped
+    return engine
 
 
 def stream(engine: RecurrentEngine, clip: Tensor) -> tuple[list[Frame], list[StreamState]]:
@@ -66,8 +78,9 @@ def test_whole_clip_and_stream_are_algorithm_4(variant: str, length: int) -> Non
     output = network(clip[None])
     assert_near(output.firsts[0], initial)
     assert_near(output.results[0], results)
-    streamed = torch.stack([frame.image for frame in stream(engine_of(network), clip)[0]])
-    assert_near(streamed, [result.clip(0, 1) for result in results])
+    for is_overlapped in (False, True):
+        streamed = torch.stack([frame.image for frame in stream(engine_of(network, is_overlapped), clip)[0]])
+        assert_near(streamed, [result.clip(0, 1) for result in results])
 
 
 def test_the_comparison_sees_every_part() -> None:
@@ -107,9 +120,12 @@ def test_the_state_holds_t2_results_and_t3_features() -> None:
             assert torch.equal(result[0], expected)
 
 
+@pytest.mark.parametrize("is_overlapped", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_pyramids_and_fields_are_computed_once_per_frame(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, clip = engine_of(paper_network(**VARIANTS[variant])), clip_of(12)
+def test_pyramids_and_fields_are_computed_once_per_frame(
+    variant: str, is_overlapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, clip = engine_of(paper_network(**VARIANTS[variant]), is_overlapped), clip_of(12)
     network, calls = engine.network, Counter[str]()
     pyramid, flow, offsets = network.flow.pyramid, network.flow.forward, len(network.config.offsets)
 
@@ -131,7 +147,8 @@ def test_pyramids_and_fields_are_computed_once_per_frame(variant: str, monkeypat
         given, state = engine.step(frame, state)
         done = max(0, t - engine.info.lookahead)
         assert len(given) == min(done, 1)
-        expected = {"pyramids": t, "fields": offsets * done, "fusions": done, "corrections": done}
+        begun = done + (is_overlapped and done > 0)
+        expected = {"pyramids": t, "fields": offsets * begun, "fusions": begun, "corrections": done}
         assert {name: calls[name] for name in expected} == expected | (
             ({"fusions": 0} if network.fusion is None else {})
             | ({"corrections": 0} if network.recurrent is None else {})

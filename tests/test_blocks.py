@@ -163,7 +163,9 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
     h_new = a_o * np.tanh(c_new)
 
     with torch.set_grad_enabled(learns):
-        hidden, cell = cell_net(*(torch.from_numpy(v).float()[None] for v in (e, h, c)))
+        x, past, before = (torch.from_numpy(v).float()[None] for v in (e, h, c))
+        gates = cell_net.project(x, 0, bias=True) + cell_net.project(past, inputs, bias=False)
+        hidden, cell = cell_net.step(gates, before)
     assert hidden.requires_grad == learns
     np.testing.assert_allclose(hidden[0].detach().numpy(), h_new, atol=2e-6)
     np.testing.assert_allclose(cell[0].detach().numpy(), c_new, atol=2e-6)
@@ -171,8 +173,8 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
 
 def test_the_convlstm_cell_stays_float32_in_half_precision() -> None:
     cell_net = ConvLSTMCell(2, 3).bfloat16()
-    state = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 100.0)
-    _, cell = cell_net(torch.rand(1, 2, 4, 4).bfloat16(), *state)
+    gates = cell_net.project(torch.rand(1, 2, 4, 4), 0, bias=True)
+    _, cell = cell_net.step(gates, torch.full((1, 3, 4, 4), 100.0))
     assert cell.dtype == torch.float32
 
 

@@ -40,7 +40,7 @@ def enhance(module: OneWay | Bidirectional, frames: int) -> tuple[list[Tensor], 
     memory = module.start(feature(1))
     enhanced, memories = [], []
     for t in range(1, frames + 1):
-        result, memory = module(feature(t), memory, flow(t))
+        result, memory = module(feature(t), module.recall(memory, flow(t)))
         enhanced.append(result)
         memories.append(memory)
     return enhanced, memories
@@ -94,7 +94,7 @@ def test_a_feature_is_forgotten_after_t3_frames(strategy: Strategy) -> None:
     plain = enhance(module, 7)[0]
     memory = module.start(feature(1))
     for t in range(1, 8):
-        result, memory = module(-feature(t) if t == 2 else feature(t), memory, flow(t))
+        result, memory = module(-feature(t) if t == 2 else feature(t), module.recall(memory, flow(t)))
         is_reached = 2 <= t <= 2 + past
         assert torch.equal(result, plain[t - 1]) != is_reached
 
@@ -104,7 +104,7 @@ def test_one_way_never_forgets_but_its_memory_is_one_pair() -> None:
     plain, memories = enhance(module, 7)
     memory = module.start(feature(1))
     for t in range(1, 8):
-        result, memory = module(-feature(t) if t == 2 else feature(t), memory, flow(t))
+        result, memory = module(-feature(t) if t == 2 else feature(t), module.recall(memory, flow(t)))
         assert torch.equal(result, plain[t - 1]) == (t < 2)
     assert {tuple(tensor.shape for tensor in memory) for memory in memories} == {((2, WIDTH, *SIZE),) * 2}
     assert {tensor.dtype for memory in memories for tensor in memory} == {torch.float32}
@@ -133,7 +133,7 @@ def test_a_frame_costs_the_same_for_ever_and_computes_nothing_twice(strategy: St
     costs = []
     for t in range(1, past + 12):
         with FlopCounterMode(display=False) as counter:
-            _, memory = module(feature(t), memory, flow(t))
+            _, memory = module(feature(t), module.recall(memory, flow(t)))
         costs.append(counter.get_total_flops() / (2 * 2 * SIZE[0] * SIZE[1] * 9 * WIDTH * 4 * WIDTH))
     assert costs[past : past + 11] == [COST[strategy, past]] * 11
     assert all(a <= b for a, b in pairwise(costs))

@@ -182,18 +182,23 @@ class _Player:
 
 def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, device: torch.device) -> NetworkSpeed:
     """Runs the engine and each of its convolutions in turn; `steps` frames in each round, on the device already."""
-    inner, now = engine.inner, device_clock(device)
-    network = inner.network if isinstance(inner, RecurrentEngine) else None
-    player = _Player(engine, pictures)
+    now = device_clock(device)
+    # Counted and taken apart without overlap: what runs in another thread is not seen.
+    alone, network = engine, None
+    if isinstance(engine.inner, RecurrentEngine):
+        one_lane = engine.inner.without_overlap()
+        alone, network = engine.around(one_lane), one_lane.network
+    player, parts_player = _Player(engine, pictures), _Player(alone, pictures)
     player.play(engine.info.lookahead + WARM_UP)
+    parts_player.play(engine.info.lookahead + WARM_UP)
     now()
     peak = peak_memory_bytes(device)
     with FlopCounterMode(display=False) as counter, ConvolutionRecorder() as recorder:
         if network is None:
-            player.play(1)
+            parts_player.play(1)
         else:
             with watch_parts(network, recorder.on_change):
-                player.play(1)
+                parts_player.play(1)
     calls = Counter(recorder.calls)
     whole: list[float] = []
     parts: dict[str, list[float]] = {}
@@ -204,7 +209,7 @@ def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, devi
         if network is not None:
             clock = PartClock(now)
             with watch_parts(network, clock.on_change):
-                player.play(steps)
+                parts_player.play(steps)
             for part, seconds in clock.stop().items():
                 parts.setdefault(part, []).append(seconds / steps)
         for convolution, seconds_of in layers.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from vidsr.video.priority import yield_the_cores
 # Frames in each of the two queues. They wait at full size, so more would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
+SWITCH_SECONDS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,11 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
 def sparing_threads() -> Iterator[Callable[[], None]]:
     """Gives what a thread beside the network calls at its start: it takes one core, and only if the network leaves one.
 
-    Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other.
+    Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other. And a thread that
+    wants the interpreter does not wait for 5 ms, the default and as long as several layers take.
     """
-    threads = torch.get_num_threads()
+    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
 
     def spare() -> None:
         torch.set_num_threads(1)
@@ -149,6 +153,7 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
         yield spare
     finally:
         torch.set_num_threads(threads)
+        sys.setswitchinterval(interval)
 
 
 def _look_for_duplicates(config: RunConfig, chosen: ChosenEngine, report: RunReport) -> Duplicates | None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
+from vidsr.engines.lanes import Lanes
 from vidsr.engines.precision import DTYPES, prepared
+from vidsr.nets.encoding import Memory
 from vidsr.nets.flow import Pyramid
-from vidsr.nets.secnet import RecurrentState, SECNet
+from vidsr.nets.secnet import Groundwork, RecurrentState, SECNet
 from vidsr.types import Frame
+
+# Of the cores, for the frame that is begun while the one before is finished: secnet-fast's share of the work.
+SHARE_BEGUN = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +30,25 @@ class Known:
     pyramid: Pyramid
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is computed of a frame while the one before is finished: without its past, and what is recalled of that."""
+
+    ground: Groundwork
+    recalled: Memory
+
+
 @dataclass(slots=True)
 class StreamState:
-    """What one step hands to the next: the frames still needed, oldest first, how many of them are done, the past."""
+    """What one step hands to the next: the frames still needed, oldest first, how many of them are done, the past.
+
+    `begun` belongs to the first frame that is not done; None if nothing of it is computed yet.
+    """
 
     window: tuple[Known, ...] = ()
     done: int = 0
     recurrent: RecurrentState | None = None
+    begun: Begun | None = None
 
 
 class RecurrentEngine:
@@ -39,18 +57,23 @@ class RecurrentEngine:
     A `mirrored` network runs on each picture and on its mirror image, as a batch of two with a past of their own, and
     the two results are averaged (the self-ensemble of Timofte et al., CVPR 2016, with one of its eight symmetries:
     faces stand upright). It doubles the work.
+
+    On a CPU with several cores a frame is begun while the one before is finished, which takes one frame of look-ahead.
     """
 
-    def __init__(self, network: SECNet, name: str, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, network: SECNet, name: str, device: torch.device, precision: str, is_overlapped: bool = True
+    ) -> None:
         """`network` is copied, not changed. `precision`: of the convolutions; warping and pictures stay in float32."""
-        self._network = prepared(network, device, precision)
+        self._network, self._device, self._precision = prepared(network, device, precision), device, precision
+        self._lanes = Lanes(device, SHARE_BEGUN, is_overlapped)
         config = network.config
-        self._info = EngineInfo(name, config.scale, config.lookahead, 1, tuple(DTYPES))
+        self._info = EngineInfo(name, config.scale, config.lookahead + self._lanes.are_two, 1, tuple(DTYPES))
         self._keep = -min(config.offsets)
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale 4, look-ahead T1."""
+        """Name, scale 4, look-ahead T1, or one more if two frames overlap."""
         return self._info
 
     @property
@@ -58,18 +81,22 @@ class RecurrentEngine:
         """The network on its device, its convolutions in the engine's precision; not to be changed."""
         return self._network
 
+    def without_overlap(self) -> RecurrentEngine:
+        """The same engine for which no frame is begun before the one before it is finished."""
+        return RecurrentEngine(self._network, self._info.name, self._device, self._precision, is_overlapped=False)
+
     def init_state(self, height: int, width: int) -> StreamState:  # noqa: ARG002 - sizes follow the frames
         """An empty state: the first frame starts a scene whatever it says."""
         return StreamState()
 
     @torch.inference_mode()
     def step(self, frame: Frame, state: StreamState) -> tuple[list[Frame], StreamState]:
-        """Takes frame t, gives frame t - T1; at a cut the waiting frames are finished without looking across it."""
+        """Takes frame t, gives the one `lookahead` before; at a cut those waiting are finished, not looking across."""
         finished = []
         if frame.starts_scene:
             finished, state = self.flush(state), StreamState()
         known = look(self._network, frame, frame.image)
-        state = StreamState((*state.window, known), state.done, state.recurrent)
+        state = StreamState((*state.window, known), state.done, state.recurrent, state.begun)
         while len(state.window) - state.done > self._info.lookahead:
             result, state = self._enhance(state)
             finished.append(result)
@@ -86,11 +113,25 @@ class RecurrentEngine:
 
     def _enhance(self, state: StreamState) -> tuple[Frame, StreamState]:
         """The first frame that is not done yet, and the state without the frames that nothing needs any more."""
-        window, here = state.window, state.done
-        picture, recurrent = advance(self._network, window, here, state.recurrent)
+        network, window, here, lanes = self._network, state.window, state.done, self._lanes
+        past = network.init_state(window[here].picture) if state.recurrent is None else state.recurrent
+        begun = begin(network, window, here, past) if state.begun is None else state.begun
+        ground = recalled = None
+        with lanes.open():
+            if lanes.are_two and here + 1 < len(window):
+                ground = lanes.start(partial(lay_ground, network, window, here + 1))
+            draft, memory = network.encode(begun.ground, past.results, begun.recalled)
+            if ground is not None:
+                recalled = lanes.start(partial(_recall, network, memory, ground))
+            picture, past = network.decode(begun.ground, draft, past, memory, is_final=True)
         drop = max(0, here + 1 - self._keep)
-        result = window[here].frame.with_image(plain(self._network, picture))
-        return result, StreamState(window[drop:], here + 1 - drop, recurrent)
+        result = window[here].frame.with_image(plain(network, picture))
+        next_begun = Begun(ground(), recalled()) if ground and recalled else None
+        return result, StreamState(window[drop:], here + 1 - drop, past, next_begun)
+
+
+def _recall(network: SECNet, memory: Memory, ground: Callable[[], Groundwork]) -> Memory:
+    return network.recall(memory, ground())
 
 
 def look(network: SECNet, frame: Frame, image: Tensor) -> Known:
@@ -101,20 +142,32 @@ def look(network: SECNet, frame: Frame, image: Tensor) -> Known:
     return Known(frame, picture, network.flow.pyramid(picture))
 
 
-def advance(
-    network: SECNet, window: Sequence[Known], here: int, past: RecurrentState | None
-) -> tuple[Tensor, RecurrentState]:
-    """The result of frame `here` of the window, B x 3 x H x W in 0..1, and what it hands on; `past` None: nothing."""
-    current = window[here].picture
+def lay_ground(network: SECNet, window: Sequence[Known], here: int) -> Groundwork:
+    """What is computed of frame `here` of the window without its past; the window is clamped at both ends."""
+    current, lookahead = window[here].picture, network.config.lookahead
 
     def near(offset: int) -> Known:
         return window[min(max(here + offset, 0), len(window) - 1)]
 
-    lookahead = network.config.lookahead
     flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
     first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows)
-    past = network.init_state(current) if past is None else past
-    return network.refine(network.bicubic(current), first, flows, past, is_final=True)
+    return network.ground(network.bicubic(current), first, flows)
+
+
+def begin(network: SECNet, window: Sequence[Known], here: int, past: RecurrentState) -> Begun:
+    """Frame `here` of the window as far as it can be computed without past results."""
+    ground = lay_ground(network, window, here)
+    return Begun(ground, network.recall(past.memory, ground))
+
+
+def advance(
+    network: SECNet, window: Sequence[Known], here: int, past: RecurrentState | None
+) -> tuple[Tensor, RecurrentState]:
+    """The result of frame `here` of the window, B x 3 x H x W in 0..1, and what it hands on; `past` None: nothing."""
+    past = network.init_state(window[here].picture) if past is None else past
+    begun = begin(network, window, here, past)
+    draft, memory = network.encode(begun.ground, past.results, begun.recalled)
+    return network.decode(begun.ground, draft, past, memory, is_final=True)
 
 
 def plain(network: SECNet, picture: Tensor) -> Tensor:

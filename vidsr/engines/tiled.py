@@ -106,6 +106,10 @@ class TiledEngine:
         """The engine that computes the tiles."""
         return self._inner
 
+    def around(self, inner: Engine) -> TiledEngine:
+        """The same tiles for another engine."""
+        return TiledEngine(inner, self._tile, self._overlap, self._smallest)
+
     @property
     def tile(self) -> int | None:
         """The tile that new videos start with: the given one, or the last one that memory allowed."""

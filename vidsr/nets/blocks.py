@@ -129,13 +129,6 @@ class ConvLSTMCell(nn.Module):
         self.hidden_channels = hidden_channels
         self.gates = conv3x3(input_channels + hidden_channels, 4 * hidden_channels)
 
-    def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Input B x C x H x W, hidden state and cell B x hidden x H x W; returns the new hidden state and cell.
-
-        The cell is kept in float32: it is summed over the whole film.
-        """
-        return self.step(run(self.gates, torch.cat((x, hidden.to(x.dtype)), dim=1)), cell)
-
     def project(self, x: Tensor, first: int, bias: bool) -> Tensor:
         """What the channels `first` and following of [input, hidden state] add to the gates: B x 4 hidden x H x W.
 
@@ -146,7 +139,10 @@ class ConvLSTMCell(nn.Module):
 
     @staticmethod
     def step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Steps 1 to 6 from the summed gates; `cell` None stands for 0. Returns the new hidden state and cell."""
+        """Steps 1 to 6 from the summed gates; `cell` None stands for 0. Returns the new hidden state and cell.
+
+        The cell is kept in float32: it is summed over the whole film.
+        """
         return update_cell(gates, cell, candidate=2)
 
 

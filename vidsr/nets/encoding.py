@@ -1,7 +1,8 @@
 """The three sequential feature encodings of SECNet (II-C3, Algorithms 1 to 3): what past features add to this frame's.
 
-An encoding takes the feature of one frame and a memory, and gives the enhanced feature and the memory for the next
-frame. The memory is a tuple of tensors whose size is bounded, whatever the length of the film.
+An encoding takes the feature of one frame and what is recalled of the memory, and gives the enhanced feature and the
+memory for the next frame. The memory is a tuple of tensors whose size is bounded, whatever the length of the film. What
+of it needs no feature of the new frame is computed by `recall`, so that a stream can do it beforehand.
 """
 
 from __future__ import annotations
@@ -29,19 +30,24 @@ class OneWay(nn.Module):
         """`channels` of the feature, the hidden state and the cell."""
         super().__init__()
         self.cell = ConvLSTMCell(channels, channels)
-        self.aligned = aligned
+        self.channels, self.aligned = channels, aligned
 
     def start(self, like: Tensor) -> Memory:
         """A ConvLSTM at rest, for features of the batch, height and width of `like`."""
         zeros = like.new_zeros(like.shape[0], self.cell.hidden_channels, *like.shape[-2:], dtype=torch.float32)
         return zeros, zeros.clone()
 
-    def forward(self, feature: Tensor, memory: Memory, flow: Tensor) -> tuple[Tensor, Memory]:
-        """Feature B x C x h x w; `flow` B x 2 x h x w to the previous frame."""
+    def recall(self, memory: Memory, flow: Tensor) -> Memory:
+        """What the past adds to the gates, and the cell; `flow` B x 2 x h x w to the previous frame."""
         hidden, cell = memory
         if self.aligned:
             hidden, cell = warp_features((hidden, cell), flow)
-        hidden, cell = self.cell(feature, hidden, cell)
+        return self.cell.project(hidden, self.channels, bias=False), cell
+
+    def forward(self, feature: Tensor, recalled: Memory) -> tuple[Tensor, Memory]:
+        """Feature B x C x h x w and what `recall` gave."""
+        past, cell = recalled
+        hidden, cell = self.cell.step(self.cell.project(feature, 0, bias=True).add_(past), cell)
         return hidden, (hidden, cell)
 
 
@@ -66,9 +72,13 @@ class Bidirectional(nn.Module):
         """No past feature."""
         return ()
 
-    def forward(self, feature: Tensor, memory: Memory, flow: Tensor) -> tuple[Tensor, Memory]:  # noqa: ARG002
-        """Feature B x C x h x w; the motion is not used: the paper's features stay where they are."""
-        known = (*memory, self.project(feature))  # oldest first
+    def recall(self, memory: Memory, flow: Tensor) -> Memory:  # noqa: ARG002 - the same call as for the other encoding
+        """The memory: the motion is not used, the paper's features stay where they are."""
+        return memory
+
+    def forward(self, feature: Tensor, recalled: Memory) -> tuple[Tensor, Memory]:
+        """Feature B x C x h x w and what `recall` gave."""
+        known = (*recalled, self.project(feature))  # oldest first
         return self.encode(known), known[max(0, len(known) - self.past) :]
 
     def encode(self, known: Sequence[Tensor], is_real: Sequence[Tensor] | None = None) -> Tensor:

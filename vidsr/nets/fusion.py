@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,14 @@ class DetailDecoder(nn.Module):
         return out
 
 
+class Encoded(NamedTuple):
+    """A frame between encoder and decoder: E_3, E_3 enhanced (both B x width x h x w), and the skips E_1, E_2."""
+
+    feature: Tensor
+    enhanced: Tensor
+    skips: tuple[Tensor, ...]
+
+
 class RecurrentFusion(nn.Module):
     """Refines the first result with past results and past features: encoder, sequential encoding, decoder.
 
@@ -113,6 +122,12 @@ class RecurrentFusion(nn.Module):
         self.out = conv3x3(ups[-1], 3 if details else 3 * scale**2)
         start_near_zero(self.out)
 
+    def forward(self, pictures: Tensor, recalled: Memory) -> tuple[Encoded, Memory]:
+        """Encoder and encoding: the first result and past results as `pictures`, and what is recalled of the memory."""
+        feature, skips = self.encode(pictures)
+        enhanced, memory = self.encoding(feature, recalled)
+        return Encoded(feature, enhanced, skips), memory
+
     def encode(self, pictures: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The feature E_3 (B x width x h x w) and the skip connections E_1, E_2 of the stacked pictures."""
         x, skips = pictures, []
@@ -132,9 +147,3 @@ class RecurrentFusion(nn.Module):
         for detail, skip in zip(self.details_out, reversed(skips), strict=True):
             x = detail(x, skip)
         return run(self.out, x)
-
-    def forward(self, pictures: Tensor, memory: Memory, flow: Tensor) -> tuple[Tensor, Memory]:
-        """First result and past results as `pictures`, `flow` to the previous frame; the correction and the memory."""
-        feature, skips = self.encode(pictures)
-        enhanced, memory = self.encoding(feature, memory, flow)
-        return self.decode(feature, enhanced, skips), memory

@@ -21,7 +21,7 @@ from vidsr.nets.blocks import BicubicPhases, depth_to_space, space_to_depth
 from vidsr.nets.encoding import Memory, Strategy
 from vidsr.nets.flow import FlowNet, Pyramid, stack_pyramids
 from vidsr.nets.folding import unfold_sum
-from vidsr.nets.fusion import LocalFusion, RecurrentFusion
+from vidsr.nets.fusion import Encoded, LocalFusion, RecurrentFusion
 from vidsr.nets.warp import enlarge_flow, warp
 
 
@@ -75,6 +75,26 @@ class RecurrentState(NamedTuple):
     memory: Memory
 
 
+class Groundwork(NamedTuple):
+    """What is known of a frame before its past is looked at.
+
+    `base`, the bicubic enlargement, and `first`, the first result as a residual to it, are folded: B x (3 * scale^2) x
+    h x w. `flows` is the motion, B x K x 2 x h x w; `large` its fields to the past results at full size, B x 2 x H x W.
+    """
+
+    base: Tensor
+    first: Tensor
+    flows: Tensor
+    large: tuple[Tensor, ...]
+
+
+class Draft(NamedTuple):
+    """A frame whose memory is known and its result not yet; without the local fusion's picture in a narrow network."""
+
+    initial: Tensor | None
+    encoded: Encoded | None
+
+
 class ClipOutput(NamedTuple):
     """A clip's results B x T x 3 x H x W, first results alike, and motion fields B x T x K x 2 x h x w.
 
@@ -88,7 +108,7 @@ class ClipOutput(NamedTuple):
 
 
 class SECNet(nn.Module):
-    """The whole network. `forward` runs a clip (training); a stream calls `motion`, `fuse` and `refine` by itself."""
+    """The whole network. `forward` runs a clip (training); a stream calls `motion`, `fuse` and what follows."""
 
     def __init__(self, config: SECNetConfig) -> None:
         """Parts sized by `config`. Raises ValueError for a configuration that makes no network."""
@@ -145,35 +165,63 @@ class SECNet(nn.Module):
         residual: Tensor = self.fusion(torch.cat((*moved[:t1], window[t1].float(), *moved[t1:]), dim=1))
         return residual
 
-    def refine(
-        self, base: Tensor, first: Tensor, flows: Tensor, state: RecurrentState, is_final: bool = False
+    def ground(self, base: Tensor, first: Tensor, flows: Tensor) -> Groundwork:
+        """What `base`, the folded bicubic enlargement, `first` of `fuse` and `flows` of `motion` are to the past.
+
+        No gradient reaches the motion from here on (III-A).
+        """
+        flows = flows.detach()
+        large = tuple(enlarge_flow(flows[:, k], self.config.scale) for k in range(self.config.t2))
+        return Groundwork(base, first, flows, large if self.recurrent is not None else ())
+
+    def recall(self, memory: Memory, ground: Groundwork) -> Memory:
+        """What the memory of the frame before adds to this one: all that needs no more of it than its motion."""
+        return memory if self.recurrent is None else self.recurrent.encoding.recall(memory, ground.flows[:, 0])
+
+    def encode(self, ground: Groundwork, results: Sequence[Tensor], recalled: Memory) -> tuple[Draft, Memory]:
+        """The frame up to its memory, from the past `results` (as in RecurrentState) and what `recall` gave."""
+        base, first, scale = ground.base, ground.first, self.config.scale
+        if self.recurrent is None:
+            return Draft(None, None), ()
+        past = [warp(result, field) for result, field in zip(results, ground.large, strict=True)]
+        if self.config.detail_widths:
+            initial = depth_to_space(base + first.float(), scale)
+            encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled)
+            return Draft(initial, encoded), memory
+        folded = [space_to_depth(picture, scale).sub_(base).to(first.dtype) for picture in past]
+        encoded, memory = self.recurrent(torch.cat((first, *folded), dim=1), recalled)
+        return Draft(None, encoded), memory
+
+    def decode(
+        self, ground: Groundwork, draft: Draft, state: RecurrentState, memory: Memory, is_final: bool = False
     ) -> tuple[Tensor, RecurrentState]:
         """The final result B x 3 x H x W float32 and the state for the next frame.
 
         The result is clamped to 0..1 only if `is_final`, when nothing is to be learnt from what lies outside.
-
-        `base`: the folded bicubic enlargement; `first`: the folded residual of `fuse`; `flows` as `motion` gives them;
-        `state`: as the previous frame left it. No gradient reaches the motion (III-A).
         """
-        scale, flows = self.config.scale, flows.detach()
-        if self.recurrent is None:
-            result = depth_to_space(base + first.float(), scale)
-            return result.clamp_(0, 1) if is_final else result, state
-        past = [warp(result, enlarge_flow(flows[:, k], scale)) for k, result in enumerate(state.results)]
-        if self.config.detail_widths:
-            initial = depth_to_space(base + first.float(), scale)
-            correction, memory = self.recurrent(torch.cat((initial, *past), dim=1), state.memory, flows[:, 0])
-            result = initial + correction.float()
+        base, first, scale = ground.base, ground.first, self.config.scale
+        residuals = [first]
+        if self.recurrent is not None and draft.encoded is not None:
+            residuals.append(self.recurrent.decode(*draft.encoded))
+        if draft.initial is not None:
+            result = draft.initial + residuals[1].float()
             result = result.clamp_(0, 1) if is_final else result
+        elif is_final:
+            result = unfold_sum(base, tuple(residuals), scale)
         else:
-            folded = [space_to_depth(picture, scale).sub_(base).to(first.dtype) for picture in past]
-            correction, memory = self.recurrent(torch.cat((first, *folded), dim=1), state.memory, flows[:, 0])
-            if is_final:
-                result = unfold_sum(base, (first, correction), scale)
-            else:
-                result = depth_to_space((base + first).add_(correction), scale)
+            result = depth_to_space(sum(residuals, base), scale)
+        if self.recurrent is None:
+            return result, state
         kept = result if is_final else result.clamp(0, 1)
         return result, RecurrentState((kept, *state.results)[: self.config.t2], memory)
+
+    def refine(
+        self, base: Tensor, first: Tensor, flows: Tensor, state: RecurrentState, is_final: bool = False
+    ) -> tuple[Tensor, RecurrentState]:
+        """All from `ground` to `decode` in turn, with their arguments; `state` as the previous frame left it."""
+        ground = self.ground(base, first, flows)
+        draft, memory = self.encode(ground, state.results, self.recall(state.memory, ground))
+        return self.decode(ground, draft, state, memory, is_final)
 
     def forward(
         self,

@@ -41,9 +41,13 @@ class CountedMemory(nn.Module):
         super().__init__()
         self.encoding = encoding
 
-    def forward(self, feature: Tensor, memory: Memory, flow: Tensor) -> tuple[Tensor, Memory]:  # noqa: ARG002
+    def recall(self, memory: Memory, flow: Tensor) -> Memory:
+        """As `Bidirectional.recall`."""
+        return self.encoding.recall(memory, flow)
+
+    def forward(self, feature: Tensor, recalled: Memory) -> tuple[Tensor, Memory]:
         """As `Bidirectional.forward`, and to the same result."""
-        seen, *past = memory
+        seen, *past = recalled
         known = (*past, self.encoding.project(feature))
         is_real = [seen > len(past) - 0.5 - k for k in range(len(past))]
         hidden = self.encoding.encode(known, [*is_real, torch.ones_like(seen) > 0])
