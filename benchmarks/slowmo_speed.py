@@ -109,7 +109,7 @@ def fresh(preset: Preset) -> ZoomingSlowMo:
 
 def streamed_operations(network: ZoomingSlowMo, name: str) -> float:
     """Multiply-adds per given pixel and resulting frame of an endless film: films that differ by one window."""
-    engine, counts = SlowmoEngine(network, name, CPU, "fp32"), []
+    engine, counts = SlowmoEngine(network, name, CPU, "fp32", is_overlapped=False), []
     for frames in (4 * WINDOW, 5 * WINDOW - 1):
         clip = list(torch.zeros(frames, 3, OPERATIONS_SIDE, OPERATIONS_SIDE))
         with FlopCounterMode(display=False) as counter:

@@ -128,7 +128,7 @@ def test_places_in_a_window_count_from_behind_its_border() -> None:
     """The first window and those without all that lies behind are left out: here they would spoil every mean."""
     whole = 3 * WINDOW_RESULTS + 1  # the first window is one longer
     values = [1000.0] * (WINDOW_RESULTS + 1) + [float(place) for place in range(WINDOW_RESULTS)] * 2
-    behind = [1000.0] * (2 * LOOKAHEAD)
+    behind = [1000.0] * LOOKAHEAD
     clip, base = clip_of([*values, *behind]), clip_of([0.0] * (whole + len(behind)))
     assert gain_by_place([clip], [base]) == [(2, float(place)) for place in range(WINDOW_RESULTS)]
     shorter = clip_of(values), clip_of([0.0] * whole)

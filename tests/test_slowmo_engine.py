@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
+from math import ceil
 from typing import Any
 
 import pytest
@@ -38,6 +40,15 @@ def network_of(form: str) -> ZoomingSlowMo:
     return slowmo_network(form)
 
 
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """As many as overlapping takes, on any machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> SlowmoEngine:
     return SlowmoEngine(network_of(form), "untrained", CPU, precision, **arguments)
 
@@ -63,7 +74,7 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
     """All results of a scene N x 3 x h x w with everything in memory, by the rule as it is written down.
 
     Window k begins with the frame that window k - 1 ended with. The forward state runs over the whole scene, or from
-    each window's first frame; the backward one from `lookahead` frames behind each window, or the scene's end.
+    each window's first frame; the backward one from `lookahead` moments behind each window, or the scene's end.
     """
     features = [network.features(frame[None]) for frame in clip]
     moments = [features[0][0]]
@@ -83,7 +94,7 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
     first = 0
     while first < max(last, 1):
         end = min(first + 2 * (window - 1), last)
-        backwards = hidden(list(range(min(end + 2 * lookahead, last), first - 1, -1)))
+        backwards = hidden(list(range(min(end + lookahead, last), first - 1, -1)))
         if not carry:
             forwards = hidden(list(range(first, end + 1)))
         for t in range(first, end + 1):
@@ -97,8 +108,8 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
 @pytest.mark.parametrize("form", SLOWMO_FORMS)
 @torch.inference_mode()
 def test_at_the_papers_setting_each_window_is_what_the_published_network_makes(form: str) -> None:
-    engine = slowmo(form, window=4, lookahead=0, carry=False)
-    for length in (1, 2, 3, 4, 7, 9):
+    for length, is_overlapped in product((1, 2, 3, 4, 7, 9), (False, True)):
+        engine = slowmo(form, window=4, lookahead=0, carry=False, is_overlapped=is_overlapped)
         frames = make_clip(length)
         clip = images(frames)
         expected = network_of(form)(clip[None, :4])[0]
@@ -111,10 +122,10 @@ def test_at_the_papers_setting_each_window_is_what_the_published_network_makes(f
 @settings(max_examples=25, deadline=None)
 @given(
     form=st.sampled_from(sorted(SLOWMO_FORMS)), length=st.integers(1, 12), cuts=st.sets(st.integers(1, 11), max_size=3),
-    window=st.integers(2, 6), lookahead=st.integers(0, 4), carry=st.booleans(),
+    window=st.integers(2, 6), lookahead=st.integers(0, 8), carry=st.booleans(), is_overlapped=st.booleans(),
 )  # fmt: skip
 def test_streaming_equals_the_whole_scene_in_memory(
-    form: str, length: int, cuts: set[int], window: int, lookahead: int, carry: bool
+    form: str, length: int, cuts: set[int], window: int, lookahead: int, carry: bool, is_overlapped: bool
 ) -> None:
     frames = make_clip(length, 12, 10, cuts=tuple(cuts))
     borders = [0, *sorted(cut for cut in cuts if cut < length), length]
@@ -122,11 +133,12 @@ def test_streaming_equals_the_whole_scene_in_memory(
     for first, end in pairwise(borders):
         part = whole_scene(network_of(form), images(frames[first:end]), window, lookahead, carry)
         parts += [part] if end == length else [part, part[-1:]]  # before a cut the near side is repeated
-    results = run(slowmo(form, window=window, lookahead=lookahead, carry=carry), frames)
+    engine = slowmo(form, window=window, lookahead=lookahead, carry=carry, is_overlapped=is_overlapped)
+    results = run(engine, frames)
     torch.testing.assert_close(images(results), torch.cat(parts), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, 2])
+@pytest.mark.parametrize("lookahead", [0, 1, 2, 3])
 def test_windows_differ_in_what_they_know(lookahead: int) -> None:
     """So that the tests above can fail: neither carrying on nor looking ahead is without effect."""
     frames = make_clip(9)
@@ -184,15 +196,16 @@ def test_half_precision_is_near() -> None:
             assert (plain - half).square().mean().sqrt() < 0.02
 
 
-@pytest.mark.parametrize("window, lookahead", [(2, 1), (4, 0), (4, 2), (5, 3)])
-def test_results_leave_with_their_window(window: int, lookahead: int) -> None:
-    engine = slowmo(window=window, lookahead=lookahead)
+@pytest.mark.parametrize("is_overlapped", [False, True])
+@pytest.mark.parametrize("window, lookahead", [(2, 1), (4, 0), (4, 1), (4, 2), (4, 3), (5, 6)])
+def test_results_leave_with_their_window(window: int, lookahead: int, is_overlapped: bool) -> None:
+    engine = slowmo(window=window, lookahead=lookahead, is_overlapped=is_overlapped)
     state, counts = engine.init_state(8, 8), []
-    for frame in make_clip(14, 8, 8):
+    for frame in make_clip(18, 8, 8):
         ready, state = engine.step(frame, state)
         counts.append(len(ready))
     first = engine.info.lookahead
-    assert first == window - 1 + max(1, lookahead)
+    assert first == (window - 1) * (1 + is_overlapped) + max(1, ceil(lookahead / 2))
     assert counts[:first] == [0] * first
     assert counts[first] == 2 * window - 1
     later = counts[first + 1 :]
@@ -204,7 +217,7 @@ def test_streaming_recomputes_next_to_nothing(name: str) -> None:
     """Operations of one window in the middle of a film against the network's own, of the real sizes."""
     network = build("zsm", PRESETS[name].network)
     assert isinstance(network, ZoomingSlowMo)
-    engine = SlowmoEngine(network, name, CPU, "fp32")
+    engine = SlowmoEngine(network, name, CPU, "fp32", is_overlapped=False)  # another thread is not counted
     frame = Frame(torch.zeros(3, 4, 4), 0, Fraction(1, 25), 1)
     state, fed, ready = engine.init_state(4, 4), 0, list[Frame]()
     while not ready:

@@ -24,7 +24,8 @@ from vidsr.stopwatch import StageClock
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.priority import yield_the_cores
 
-# Frames in each of the two queues. They wait at full size, so more would cost memory and gain nothing.
+# Frames in the queue before the network; behind it there may be as many times more as there are more frames, because
+# the network gives them in bursts. They wait at full size, so more would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
 SWITCH_SECONDS = 0.0002
@@ -86,7 +87,7 @@ def enhance(
         with (
             sparing_threads() as spare,
             prefetch(clock.timed("decode", film.given(config)), QUEUE_DEPTH, spare) as frames,
-            background(clock.timing("encode", writer.write), QUEUE_DEPTH, spare) as put,
+            background(clock.timing("encode", writer.write), QUEUE_DEPTH * expected.interp, spare) as put,
         ):
             given = _count_in(frames, report)
             if duplicates is not None:

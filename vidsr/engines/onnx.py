@@ -205,7 +205,7 @@ class OnnxSlowmoEngine(SlowmoEngine):
         carry: bool = True,
     ) -> None:
         """As SlowmoEngine, in float32."""
-        super().__init__(network, name, device, "fp32", window, lookahead, carry)
+        super().__init__(network, name, device, "fp32", window, lookahead, carry, is_overlapped=False)
         wanted = ["features", "between", "shares", "step", "result"]
         self._network = OnnxParts(network, device, wanted + ["picture"] * network.config.residual)
         self._info = replace(self._info, precisions=PRECISIONS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
 from vidsr.engines.halfway import before_a_cut, halfway, on_half_ticks
+from vidsr.engines.lanes import Lanes
 from vidsr.engines.precision import DTYPES, prepared
 from vidsr.errors import UsageError
 from vidsr.nets.alignment import Prepared
@@ -38,22 +40,29 @@ class Moment:
 
 @dataclass(slots=True)
 class SlowmoState:
-    """The features of the newest given frame, the moments without result, oldest first, and the forward LSTM's state.
+    """What one step hands to the next: the past is the forward LSTM's state, None if nothing of the scene is done yet.
 
-    `past` None: nothing of the scene is done yet.
+    `newest`: the features of the newest given frame of `waiting`, the moments without result, oldest first. `fresh` are
+    the given frames behind it, of which nothing is computed yet. `backwards` are the backward LSTM's hidden states at
+    the moments of the next window, oldest first; empty if it has not begun.
     """
 
     newest: Prepared | None = None
     waiting: tuple[Moment, ...] = ()
+    fresh: tuple[Frame, ...] = ()
     past: LSTMState | None = None
+    backwards: tuple[Tensor, ...] = ()
 
 
 class SlowmoEngine:
     """Runs a ZoomingSlowMo in windows of given frames; a window begins with the frame that the one before ended with.
 
-    The forward state goes on from window to window. The backward one starts at rest some frames behind each window,
+    The forward state goes on from window to window. The backward one starts at rest some results behind each window,
     so that its last moments see a future too; only these steps are computed twice. A scene's last windows are shorter.
     With `window` 4, no `lookahead` and no `carry` each window is what the network's own `forward` makes of it.
+
+    On a CPU with several cores a window's features and backward states are computed while the window before it is
+    finished: each is half of the work. It takes a window more of look-ahead.
     """
 
     def __init__(
@@ -65,26 +74,29 @@ class SlowmoEngine:
         window: int = WINDOW,
         lookahead: int = LOOKAHEAD,
         carry: bool = True,
+        is_overlapped: bool = True,
     ) -> None:
         """`network` is copied, not changed; `precision` is that of the convolutions.
 
-        `window`, at least 2, and `lookahead`, behind it, count given frames; else UsageError. Without `carry` the
+        `window`, at least 2, counts given frames, `lookahead` results behind it; else UsageError. Without `carry` the
         forward state starts at rest in each window.
         """
         if window < 2 or lookahead < 0:
             raise UsageError(
-                f"a window of {window} frames and {lookahead} frames of look-ahead are no way to make slow motion: "
+                f"a window of {window} frames and {lookahead} results of look-ahead are no way to make slow motion: "
                 "use 2 or more and 0 or more"
             )
         self._network = prepared(network, device, precision)
+        self._lanes = Lanes(device, 0.5, is_overlapped)
         self._window, self._ahead, self._carry = window, lookahead, carry
         # The window's last frame waits for the next one in any case, which tells how long it is shown.
-        self._behind = max(1, lookahead)
-        self._info = EngineInfo(name, network.config.scale, window - 1 + self._behind, 1, tuple(DTYPES), interp=2)
+        self._behind = max(1, -(-lookahead // 2))
+        known = (window - 1) * (1 + self._lanes.are_two) + self._behind
+        self._info = EngineInfo(name, network.config.scale, known, 1, tuple(DTYPES), interp=2)
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale 4, the whole window and what lies behind it as look-ahead, twice as many frames."""
+        """Name, scale 4, the whole window (or two) and what lies behind as look-ahead, twice as many frames."""
         return self._info
 
     @property
@@ -100,20 +112,12 @@ class SlowmoEngine:
     def step(self, frame: Frame, state: SlowmoState) -> tuple[list[Frame], SlowmoState]:
         """Takes a frame; gives a window's results when the frames behind it are known, and all of a scene at a cut."""
         given, ready = on_half_ticks(frame), list[Frame]()
-        if frame.starts_scene and state.waiting:
+        if frame.starts_scene and (state.waiting or state.fresh):
             *ready, last = self.flush(state)
             ready += before_a_cut(last, given.pts)
             state = SlowmoState()
-        levels = self._network.features(frame.image[None])
-        newest = self._network.neighbour(levels)
-        waiting = list(state.waiting)
-        if state.newest is not None:
-            before, new = halfway(waiting[-1].frame, given, waiting[-1].frame.image)
-            waiting[-1] = replace(waiting[-1], frame=before)
-            waiting.append(self._moment(new, True, self._network.between(state.newest, newest)))
-        waiting.append(self._moment(given, False, levels[0]))
-        state = SlowmoState(newest, tuple(waiting), state.past)
-        while len(state.waiting) >= self._size(state) + 2 * self._behind:
+        state = replace(state, fresh=(*state.fresh, given))
+        while self._count(state) >= self._wanted(state):
             results, state = self._run_window(state)
             ready += results
         return ready, state
@@ -122,33 +126,68 @@ class SlowmoEngine:
     def flush(self, state: SlowmoState) -> list[Frame]:
         """The last windows, as many frames as there are."""
         ready: list[Frame] = []
-        while state.waiting:
+        while state.waiting or state.fresh:
             results, state = self._run_window(state)
             ready += results
         return ready
 
-    def _moment(self, frame: Frame, is_new: bool, feature: Tensor) -> Moment:
-        return Moment(frame, is_new, feature, self._network.prepare_step(feature))
+    def _count(self, state: SlowmoState) -> int:
+        """How many moments have no result: with each frame but a scene's first comes a new one before it."""
+        return len(state.waiting) + 2 * len(state.fresh) - (state.newest is None)
+
+    def _wanted(self, state: SlowmoState) -> int:
+        """How many of them there must be for the next window, and for the one that begins meanwhile."""
+        overlapped = 2 * (self._window - 1) if self._lanes.are_two else 0
+        return self._size(state) + overlapped + 2 * self._behind
 
     def _size(self, state: SlowmoState) -> int:
         """How many moments of the next window have no result yet: all, or all but the frame that it begins with."""
         return 2 * self._window - 1 if state.past is None else 2 * self._window - 2
 
+    def _begin(self, state: SlowmoState, size: int) -> SlowmoState:
+        """The state with all that the next window, of at most `size` moments, needs of frames and future."""
+        state = self._look(state)
+        window, ahead = state.waiting[:size], state.waiting[size : size + self._ahead]
+        future, backwards = self._network.init_state(window[0].feature), list[Tensor]()
+        for moment in reversed((*window, *ahead)):
+            future = self._network.step(moment.share, future)
+            backwards.append(future.hidden)
+        return replace(state, backwards=tuple(backwards[len(ahead) :][::-1]))
+
+    def _look(self, state: SlowmoState) -> SlowmoState:
+        """The fresh frames and the moments before them, with what is computed of them once, among the waiting."""
+        newest, waiting = state.newest, list(state.waiting)
+        for given in state.fresh:
+            levels = self._network.features(given.image[None])
+            known = self._network.neighbour(levels)
+            if newest is not None:
+                before, new = halfway(waiting[-1].frame, given, waiting[-1].frame.image)
+                waiting[-1] = replace(waiting[-1], frame=before)
+                waiting.append(self._moment(new, True, self._network.between(newest, known)))
+            waiting.append(self._moment(given, False, levels[0]))
+            newest = known
+        return replace(state, newest=newest, waiting=tuple(waiting), fresh=())
+
+    def _moment(self, frame: Frame, is_new: bool, feature: Tensor) -> Moment:
+        return Moment(frame, is_new, feature, self._network.prepare_step(feature))
+
     def _run_window(self, state: SlowmoState) -> tuple[list[Frame], SlowmoState]:
         """The results of the next window, made one by one to spare memory, and the state behind it."""
         network, size = self._network, self._size(state)
-        window, ahead = state.waiting[:size], state.waiting[size : size + 2 * self._ahead]
-        rest = network.init_state(window[0].feature)
-        future, backwards = rest, list[Tensor]()
-        for moment in reversed((*window, *ahead)):
-            future = network.step(moment.share, future)
-            backwards.append(future.hidden)
-        past, results = rest if state.past is None else state.past, list[Frame]()
-        for moment in window:
-            past = network.step(moment.share, past)
-            picture = None if moment.is_new else moment.frame.image[None]
-            result = network.finish(moment.feature, past.hidden, backwards.pop(), picture)
-            results.append(moment.frame.with_image(result[0]))
+        if not state.backwards:
+            state = self._begin(state, size)
+        window, rest = state.waiting[:size], network.init_state(state.waiting[0].feature)
+        after = replace(state, waiting=state.waiting[size:], backwards=())
+        begun, results = None, list[Frame]()
+        with self._lanes.open():
+            if self._lanes.are_two and (after.waiting or after.fresh):
+                begun = self._lanes.start(partial(self._begin, after, 2 * self._window - 2))
+            past = rest if state.past is None else state.past
+            for moment, backward in zip(window, state.backwards, strict=True):
+                past = network.step(moment.share, past)
+                picture = None if moment.is_new else moment.frame.image[None]
+                result = network.finish(moment.feature, past.hidden, backward, picture)
+                results.append(moment.frame.with_image(result[0]))
         if not self._carry:  # the window's last frame is the next one's first
             past = network.step(window[-1].share, rest)
-        return results, SlowmoState(state.newest, state.waiting[size:], past)
+        return results, replace(begun() if begun else after, past=past)
