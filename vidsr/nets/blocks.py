@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 LEAKY_SLOPE = 0.1
 ATTENTION_REDUCTION = 4
-STRIP_VALUES = 1 << 19  # of a ConvLSTM's gates that are worked on at a time
+STRIP_VALUES = 1 << 20  # of a ConvLSTM's gates that are worked on at a time
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -25,7 +25,8 @@ def start_near_zero(conv: nn.Conv2d) -> None:
 
 def run(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Applies `conv` in the precision and memory layout of its weights."""
-    out: Tensor = conv(x.to(conv.weight.dtype))
+    dtype = conv.weight.dtype
+    out: Tensor = conv(x if x.dtype == dtype else x.to(dtype))
     return out
 
 

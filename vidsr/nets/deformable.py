@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,16 +30,13 @@ def deformable_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
     size = weight.shape[-1]
     points = size * size
     groups = mask.shape[1] // points
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    offset = offset.to(dtype).reshape(batch * groups, points, 2, height, width)
-    kernel = torch.arange(size, device=x.device, dtype=dtype) - (size - 1) / 2
-    # Pixel centres, which grid_sample wants in -1..1 over the whole width and height. The two planes stay apart in
-    # memory, interleaving them takes time.
-    columns = (torch.arange(width, device=x.device, dtype=dtype) + kernel.repeat(size)[:, None] + 0.5) * (2 / width) - 1
-    rows = torch.arange(height, device=x.device, dtype=dtype) + kernel.repeat_interleave(size)[:, None] + 0.5
-    rows = rows * (2 / height) - 1
-    grid_x = torch.add(columns[:, None, :], offset[:, :, 1], alpha=2 / width)
-    grid_y = torch.add(rows[:, :, None], offset[:, :, 0], alpha=2 / height)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    rows, columns = offset.to(dtype).reshape(batch * groups, points, 2, height, width).unbind(2)
+    centres = _centres if torch.onnx.is_in_onnx_export() else _kept_centres
+    centre_x, centre_y = centres(height, width, size, x.device, dtype)
+    # The two planes stay apart in memory, interleaving them takes time.
+    grid_x = torch.add(centre_x, columns, alpha=2 / width)
+    grid_y = torch.add(centre_y, rows, alpha=2 / height)
     grid = torch.stack((grid_x, grid_y), dim=1).view(batch * groups, 2, points * height, width).permute(0, 2, 3, 1)
     # One picture that lies channels last is read as it is: bringing it to planes took half as long as the sampling.
     planes = x.to(dtype).reshape(batch * groups, channels // groups, height, width)
@@ -48,6 +47,23 @@ def deformable_conv(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bia
     matrix, added = weight.flatten(1).t().expand(batch, -1, -1), bias.expand(batch, 1, -1)
     product = torch.baddbmm(added, samples.transpose(1, 2), matrix)  # pixel by pixel, as the next convolution wants it
     return product.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
+
+
+def _centres(height: int, width: int, size: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Where the points of a kernel lie undisplaced, as grid_sample wants it, in -1..1 over the whole width and height.
+
+    x is points x 1 x w, y is points x h x 1.
+    """
+    kernel = torch.arange(size, device=device, dtype=dtype) - (size - 1) / 2
+    x = torch.arange(width, device=device, dtype=dtype) + kernel.repeat(size)[:, None, None] + 0.5
+    y = torch.arange(height, device=device, dtype=dtype)[:, None] + kernel.repeat_interleave(size)[:, None, None] + 0.5
+    return x * (2 / width) - 1, y * (2 / height) - 1
+
+
+@lru_cache(maxsize=64)
+def _kept_centres(*arguments: Any) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # training may use them later
+        return _centres(*arguments)
 
 
 class DeformableConv(nn.Module):
