@@ -95,7 +95,7 @@ def gain_by_place(clips: list[ClipFrames], base: list[ClipFrames]) -> list[tuple
     gains: list[list[float]] = [[] for _ in range(WINDOW_RESULTS)]
     for clip, other in zip(clips, base, strict=True):
         start = WINDOW_RESULTS + 1
-        while start + WINDOW_RESULTS + LOOKAHEAD <= len(clip.psnr_y):
+        while start + WINDOW_RESULTS + 2 * LOOKAHEAD <= len(clip.psnr_y):
             for place in range(WINDOW_RESULTS):
                 gains[place].append(clip.psnr_y[start + place] - other.psnr_y[start + place])
             start += WINDOW_RESULTS

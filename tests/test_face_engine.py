@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -35,6 +35,15 @@ NEAR_SIGHTED = FAST_FORM | {"flow_levels": 1}
 Windows = Mapping[int, Window]
 # By track, for each of its frames in order: the window that is shown and the picture.
 Results = dict[int, list[tuple[Window, Tensor]]]
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With two, halves of a batch run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:

@@ -28,7 +28,6 @@ from slowmo_scores import (
 )
 from slowmo_systems import RATE, aligned, between, check_times, minterpolate
 
-from vidsr.engines.slowmo import LOOKAHEAD
 from vidsr.nets.zsm import ZoomingSlowMo
 from vidsr.nets.zsmconfig import ZSMConfig
 
@@ -124,11 +123,12 @@ def test_results_that_are_not_the_given_frames_are_refused() -> None:
         aligned(times(5), [pictures[0], *pictures[:4]], given)  # the right times, everything one place late
 
 
-def test_places_in_a_window_count_from_behind_its_border() -> None:
+def test_places_in_a_window_count_from_behind_its_border(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first window and those without all that lies behind are left out: here they would spoil every mean."""
+    monkeypatch.setattr("slowmo_scores.LOOKAHEAD", 2)
     whole = 3 * WINDOW_RESULTS + 1  # the first window is one longer
     values = [1000.0] * (WINDOW_RESULTS + 1) + [float(place) for place in range(WINDOW_RESULTS)] * 2
-    behind = [1000.0] * LOOKAHEAD
+    behind = [1000.0] * 4
     clip, base = clip_of([*values, *behind]), clip_of([0.0] * (whole + len(behind)))
     assert gain_by_place([clip], [base]) == [(2, float(place)) for place in range(WINDOW_RESULTS)]
     shorter = clip_of(values), clip_of([0.0] * whole)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise, product
-from math import ceil
 from typing import Any
 
 import pytest
@@ -74,7 +73,7 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
     """All results of a scene N x 3 x h x w with everything in memory, by the rule as it is written down.
 
     Window k begins with the frame that window k - 1 ended with. The forward state runs over the whole scene, or from
-    each window's first frame; the backward one from `lookahead` moments behind each window, or the scene's end.
+    each window's first frame; the backward one from `lookahead` frames behind each window, or the scene's end.
     """
     features = [network.features(frame[None]) for frame in clip]
     moments = [features[0][0]]
@@ -94,7 +93,7 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
     first = 0
     while first < max(last, 1):
         end = min(first + 2 * (window - 1), last)
-        backwards = hidden(list(range(min(end + lookahead, last), first - 1, -1)))
+        backwards = hidden(list(range(min(end + 2 * lookahead, last), first - 1, -1)))
         if not carry:
             forwards = hidden(list(range(first, end + 1)))
         for t in range(first, end + 1):
@@ -122,7 +121,7 @@ def test_at_the_papers_setting_each_window_is_what_the_published_network_makes(f
 @settings(max_examples=25, deadline=None)
 @given(
     form=st.sampled_from(sorted(SLOWMO_FORMS)), length=st.integers(1, 12), cuts=st.sets(st.integers(1, 11), max_size=3),
-    window=st.integers(2, 6), lookahead=st.integers(0, 8), carry=st.booleans(), is_overlapped=st.booleans(),
+    window=st.integers(2, 6), lookahead=st.integers(0, 4), carry=st.booleans(), is_overlapped=st.booleans(),
 )  # fmt: skip
 def test_streaming_equals_the_whole_scene_in_memory(
     form: str, length: int, cuts: set[int], window: int, lookahead: int, carry: bool, is_overlapped: bool
@@ -138,7 +137,7 @@ def test_streaming_equals_the_whole_scene_in_memory(
     torch.testing.assert_close(images(results), torch.cat(parts), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("lookahead", [0, 1, 2, 3])
+@pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_windows_differ_in_what_they_know(lookahead: int) -> None:
     """So that the tests above can fail: neither carrying on nor looking ahead is without effect."""
     frames = make_clip(9)
@@ -197,7 +196,7 @@ def test_half_precision_is_near() -> None:
 
 
 @pytest.mark.parametrize("is_overlapped", [False, True])
-@pytest.mark.parametrize("window, lookahead", [(2, 1), (4, 0), (4, 1), (4, 2), (4, 3), (5, 6)])
+@pytest.mark.parametrize("window, lookahead", [(2, 1), (4, 0), (4, 2), (5, 3)])
 def test_results_leave_with_their_window(window: int, lookahead: int, is_overlapped: bool) -> None:
     engine = slowmo(window=window, lookahead=lookahead, is_overlapped=is_overlapped)
     state, counts = engine.init_state(8, 8), []
@@ -205,7 +204,7 @@ def test_results_leave_with_their_window(window: int, lookahead: int, is_overlap
         ready, state = engine.step(frame, state)
         counts.append(len(ready))
     first = engine.info.lookahead
-    assert first == (window - 1) * (1 + is_overlapped) + max(1, ceil(lookahead / 2))
+    assert first == (window - 1) * (1 + is_overlapped) + max(1, lookahead)
     assert counts[:first] == [0] * first
     assert counts[first] == 2 * window - 1
     later = counts[first + 1 :]

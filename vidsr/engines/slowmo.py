@@ -19,10 +19,11 @@ from vidsr.nets.zsm import ZoomingSlowMo
 from vidsr.nets.zsmconfig import WINDOW
 from vidsr.types import Frame
 
-# Given frames that the backward LSTM sees behind a window. With 0 the new frame at a window's end was 0.010 dB worse
-# than those inside; with 1, 2 or 3 all were within 0.003 dB (zsm-fast at step 2468, nine clips). Carrying the forward
-# state on is worth 0.013 dB at a window's start. A frame costs 2 % more operations, in the published network 7 %.
-LOOKAHEAD = 1
+# Given frames that the backward LSTM sees behind a window. With 0 all sets are as good as with 1 to 0.01 dB, and so are
+# the frames on a window's borders beside those inside; a frame costs 2 % more operations (in the published network 7 %)
+# and 5 % of the time. Half a frame, the new moment behind the window alone, is worse than none: the last new frame of a
+# window then loses 0.4 dB on Vid4. Carrying the forward state on is worth 0.013 dB at a window's start.
+LOOKAHEAD = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ class SlowmoState:
 class SlowmoEngine:
     """Runs a ZoomingSlowMo in windows of given frames; a window begins with the frame that the one before ended with.
 
-    The forward state goes on from window to window. The backward one starts at rest some results behind each window,
-    so that its last moments see a future too; only these steps are computed twice. A scene's last windows are shorter.
+    The forward state goes on from window to window. The backward one starts at rest at the end of each window, or
+    `lookahead` frames behind it; only these steps are computed twice. A scene's last windows are shorter.
     With `window` 4, no `lookahead` and no `carry` each window is what the network's own `forward` makes of it.
 
     On a CPU with several cores a window's features and backward states are computed while the window before it is
@@ -78,19 +79,19 @@ class SlowmoEngine:
     ) -> None:
         """`network` is copied, not changed; `precision` is that of the convolutions.
 
-        `window`, at least 2, counts given frames, `lookahead` results behind it; else UsageError. Without `carry` the
+        `window`, at least 2, and `lookahead`, behind it, count given frames; else UsageError. Without `carry` the
         forward state starts at rest in each window.
         """
         if window < 2 or lookahead < 0:
             raise UsageError(
-                f"a window of {window} frames and {lookahead} results of look-ahead are no way to make slow motion: "
+                f"a window of {window} frames and {lookahead} frames of look-ahead are no way to make slow motion: "
                 "use 2 or more and 0 or more"
             )
         self._network = prepared(network, device, precision)
         self._lanes = Lanes(device, 0.5, is_overlapped)
         self._window, self._ahead, self._carry = window, lookahead, carry
         # The window's last frame waits for the next one in any case, which tells how long it is shown.
-        self._behind = max(1, -(-lookahead // 2))
+        self._behind = max(1, lookahead)
         known = (window - 1) * (1 + self._lanes.are_two) + self._behind
         self._info = EngineInfo(name, network.config.scale, known, 1, tuple(DTYPES), interp=2)
 
@@ -147,7 +148,7 @@ class SlowmoEngine:
     def _begin(self, state: SlowmoState, size: int) -> SlowmoState:
         """The state with all that the next window, of at most `size` moments, needs of frames and future."""
         state = self._look(state)
-        window, ahead = state.waiting[:size], state.waiting[size : size + self._ahead]
+        window, ahead = state.waiting[:size], state.waiting[size : size + 2 * self._ahead]
         future, backwards = self._network.init_state(window[0].feature), list[Tensor]()
         for moment in reversed((*window, *ahead)):
             future = self._network.step(moment.share, future)
