@@ -24,7 +24,7 @@ from vidsr.engines.choose import choose_card, choose_device, choose_engine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
-from vidsr.memory import peak_memory_bytes
+from vidsr.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.run import enhance
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
@@ -148,6 +148,7 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
     """
     if frames < ROUNDS:
         raise UsageError(f"{frames} frames are too few to measure: give {ROUNDS} or more")
+    keep_freed_memory()  # as `enhance` does
     choose_card(compute.model)
     device = choose_device(compute.device)
     if compute.threads:
@@ -183,22 +184,20 @@ class _Player:
 def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, device: torch.device) -> NetworkSpeed:
     """Runs the engine and each of its convolutions in turn; `steps` frames in each round, on the device already."""
     now = device_clock(device)
-    # Counted and taken apart without overlap: what runs in another thread is not seen.
-    alone, network = engine, None
-    if isinstance(engine.inner, RecurrentEngine):
-        one_lane = engine.inner.without_overlap()
-        alone, network = engine.around(one_lane), one_lane.network
-    player, parts_player = _Player(engine, pictures), _Player(alone, pictures)
+    network = None
+    if isinstance(engine.inner, RecurrentEngine):  # one frame after the other: what runs in another thread is not seen
+        inner = engine.inner.without_overlap()
+        engine, network = engine.around(inner), inner.network
+    player = _Player(engine, pictures)
     player.play(engine.info.lookahead + WARM_UP)
-    parts_player.play(engine.info.lookahead + WARM_UP)
     now()
     peak = peak_memory_bytes(device)
     with FlopCounterMode(display=False) as counter, ConvolutionRecorder() as recorder:
         if network is None:
-            parts_player.play(1)
+            player.play(1)
         else:
             with watch_parts(network, recorder.on_change):
-                parts_player.play(1)
+                player.play(1)
     calls = Counter(recorder.calls)
     whole: list[float] = []
     parts: dict[str, list[float]] = {}
@@ -209,7 +208,7 @@ def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, devi
         if network is not None:
             clock = PartClock(now)
             with watch_parts(network, clock.on_change):
-                parts_player.play(steps)
+                player.play(steps)
             for part, seconds in clock.stop().items():
                 parts.setdefault(part, []).append(seconds / steps)
         for convolution, seconds_of in layers.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,11 +23,10 @@ from vidsr.stopwatch import StageClock
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.priority import yield_the_cores
 
-# Frames in the queue before the network; behind it there may be as many times more as there are more frames, because
-# the network gives them in bursts. They wait at full size, so more would cost memory and gain nothing.
+# Frames in the queue before the network; behind it there may be twice as many in slow motion, where they come in
+# bursts. They wait at full size, so more would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
-SWITCH_SECONDS = 0.0002
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def enhance(
         with (
             sparing_threads() as spare,
             prefetch(clock.timed("decode", film.given(config)), QUEUE_DEPTH, spare) as frames,
-            background(clock.timing("encode", writer.write), QUEUE_DEPTH * expected.interp, spare) as put,
+            background(clock.timing("encode", writer.write), QUEUE_DEPTH * min(expected.interp, 2), spare) as put,
         ):
             given = _count_in(frames, report)
             if duplicates is not None:
@@ -140,11 +138,9 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
 def sparing_threads() -> Iterator[Callable[[], None]]:
     """Gives what a thread beside the network calls at its start: it takes one core, and only if the network leaves one.
 
-    Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other. And a thread that
-    wants the interpreter does not wait for 5 ms, the default and as long as several layers take.
+    Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other.
     """
-    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
+    threads = torch.get_num_threads()
 
     def spare() -> None:
         torch.set_num_threads(1)
@@ -154,7 +150,6 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
         yield spare
     finally:
         torch.set_num_threads(threads)
-        sys.setswitchinterval(interval)
 
 
 def _look_for_duplicates(config: RunConfig, chosen: ChosenEngine, report: RunReport) -> Duplicates | None:

@@ -13,6 +13,7 @@ from vidsr.engines.chain import ChainEngine
 from vidsr.engines.faces import FaceEngine
 from vidsr.engines.footprint import (
     ONNX_MEMORY,
+    OVERLAPPED_MEMORY,
     bicubic_bytes_per_pixel,
     choose_tile,
     network_bytes_per_pixel,
@@ -184,7 +185,10 @@ def choose_slowmo(compute: ComputeConfig, height: int, width: int, enlargement: 
         engines.append(OnnxSlowmoEngine(*arguments) if is_onnx else SlowmoEngine(*arguments, precision))
     inner = engines[0] if len(engines) == 1 else ChainEngine(engines)
     bytes_per_pixel = slowmo_bytes_per_pixel(network.config, precision, enlargement > 1)
-    bytes_per_pixel *= ONNX_MEMORY if is_onnx else 1.0
+    if is_onnx:
+        bytes_per_pixel *= ONNX_MEMORY
+    elif device.type == "cpu" and enlargement > 1:
+        bytes_per_pixel *= OVERLAPPED_MEMORY
     tile = choose_tile(compute.tile, height, width, bytes_per_pixel, device)
     between = TiledEngine(midpoint, tile) if midpoint else None
     return ChosenEngine(TiledEngine(inner, tile), card.name, card, device, precision, between)

@@ -1,6 +1,7 @@
 """How much memory an engine takes, and the tile that follows from it. Which engine it is, is chosen in `choose`.
 
-Figures are peaks for each input pixel, measured on a CPU, with some room and with six queued results of 0.2 kB each.
+Figures are peaks for each input pixel, measured on a CPU, with some room and with the queued frames, of which a result
+takes 0.2 kB.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from vidsr.nets.zsmconfig import ZSMConfig
 
 # ONNX Runtime takes twice as much: 8.4 instead of 4.3 kB for secnet-fast, 16.3 instead of 10.6 for zsm-fast.
 ONNX_MEMORY = 2.0
+# Where a window of slow motion begins while the one before is finished: 12.9 instead of 7.1 kB for zsm-fast in
+# bfloat16, 19.3 instead of 10.0 in float32.
+OVERLAPPED_MEMORY = 1.6
 
 
 def bicubic_bytes_per_pixel(enlargement: int) -> float:
@@ -24,11 +28,13 @@ def bicubic_bytes_per_pixel(enlargement: int) -> float:
 
 
 def network_bytes_per_pixel(config: SECNetConfig, precision: str) -> float:
-    """A SECNet's. Measured: secnet-fast 2.6 to 4.3 kB, with five frames 5.5; the paper's size 36, in bfloat16 22."""
+    """A SECNet's. Measured: secnet-fast 5.2 kB where frames overlap, else 2.6 to 4.3, with five frames 5.5; the paper's
+    size 36, in bfloat16 22.
+    """
     if config.detail_widths:  # full-size pictures in two scales
         bytes_per_pixel = 43_000.0 if precision == "fp32" else 28_000.0
     else:
-        bytes_per_pixel = 5200.0 if config.t1 == 1 else 7000.0
+        bytes_per_pixel = 6400.0 if config.t1 == 1 else 8200.0
     return 2 * bytes_per_pixel if config.mirrored else bytes_per_pixel
 
 
