@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.errors import ModelError
 from vidsr.nets import build
 from vidsr.nets.resize import resize
-from vidsr.nets.secnet import RecurrentState, SECNet, SECNetConfig
+from vidsr.nets.secnet import RecurrentState, SECNet
+from vidsr.nets.secnetconfig import SECNetConfig
 
 
 def fresh(**arguments: Any) -> SECNet:

@@ -12,7 +12,7 @@ import torch
 
 from vidsr.engines.tiled import SMALLEST_TILE, auto_tile
 from vidsr.errors import UsageError
-from vidsr.nets.secnet import SECNetConfig
+from vidsr.nets.secnetconfig import SECNetConfig
 from vidsr.nets.zsmconfig import ZSMConfig
 
 # ONNX Runtime takes twice as much: 8.4 instead of 4.3 kB for secnet-fast, 16.3 instead of 10.6 for zsm-fast.

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from vidsr.errors import ModelError
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidConfig
-from vidsr.nets.secnet import SECNet, SECNetConfig
+from vidsr.nets.secnet import SECNet
+from vidsr.nets.secnetconfig import SECNetConfig
 from vidsr.nets.zsm import ZoomingSlowMo
 from vidsr.nets.zsmconfig import ZSMConfig
 

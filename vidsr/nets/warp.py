@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidsr.nets.blocks import space_to_depth
 
-def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+
+def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bilinear", bands: int = 1) -> Tensor:
     """Samples `image` at every pixel displaced by `flow`; outside, the border pixel is repeated.
 
     `image` is B x C x H x W; `flow` is B x 2 x H x W in pixels of `image`, x first: the result at (y, x) is the image
     at (y + flow[1], x + flow[0]). Computed in float32 whatever the input: bf16 has too few bits for positions.
-    "bicubic" is Keys' cubic with a = -0.75, as torch has it.
+    "bicubic" is Keys' cubic with a = -0.75, as torch has it. `bands` of rows, for one image: the result is bands x C x
+    H / bands x W.
     """
     height, width = image.shape[-2:]
     flow = flow.float()
@@ -28,7 +32,24 @@ def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bi
         torch.add(y[:, None], flow[:, 1:], alpha=2.0 / height),
     )
     grid = torch.cat(planes, dim=1).permute(0, 2, 3, 1)
-    return F.grid_sample(image.float(), grid, mode=mode, padding_mode="border", align_corners=False)
+    image = image.float()
+    if bands > 1:
+        image, grid = image.expand(bands, -1, -1, -1), grid.reshape(bands, height // bands, width, 2)
+    return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def warp_folded(image: Tensor, flow: Tensor, scale: int) -> Tensor:
+    """`warp` (bilinear), then `space_to_depth`: B x (C * scale^2) x h x w.
+
+    On a CPU in as many bands of rows as there are threads, where the rows divide: torch samples one picture in one.
+    """
+    height, bands = image.shape[-2], 1
+    if image.device.type == "cpu" and image.shape[0] == 1 and not torch.is_grad_enabled():
+        bands = gcd(height // scale, torch.get_num_threads())
+    folded = space_to_depth(warp(image, flow, bands=bands), scale)
+    if bands == 1:
+        return folded
+    return folded.permute(0, 2, 3, 1).reshape(1, height // scale, -1, folded.shape[1]).permute(0, 3, 1, 2)
 
 
 def warp_features(features: Sequence[Tensor], flow: Tensor) -> list[Tensor]:
