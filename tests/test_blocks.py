@@ -29,7 +29,7 @@ from vidsr.nets.blocks import (
 )
 from vidsr.nets.folding import unfold_sum
 from vidsr.nets.resize import resize
-from vidsr.nets.warp import enlarge_flow, warp
+from vidsr.nets.warp import enlarge_flow, warp, warp_folded
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mode = Literal["bilinear", "bicubic"]
@@ -169,6 +169,24 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
     assert hidden.requires_grad == learns
     np.testing.assert_allclose(hidden[0].detach().numpy(), h_new, atol=2e-6)
     np.testing.assert_allclose(cell[0].detach().numpy(), c_new, atol=2e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch, height", [(1, 24), (1, 28), (2, 24)])
+def test_a_warp_in_bands_is_the_folded_warp_bit_for_bit(threads: int, batch: int, height: int) -> None:
+    generator = torch.Generator().manual_seed(11)
+    image = torch.rand(batch, 3, height, 20, generator=generator)
+    flow = 6 * torch.randn(batch, 2, height, 20, generator=generator)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            folded = warp_folded(image, flow, 4)
+    finally:
+        torch.set_num_threads(before)
+    expected = F.pixel_unshuffle(warp(image, flow), 4)
+    assert torch.equal(folded, expected)
+    assert folded.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_convlstm_cell_stays_float32_in_half_precision() -> None:
