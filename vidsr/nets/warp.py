@@ -44,7 +44,8 @@ def warp_folded(image: Tensor, flow: Tensor, scale: int) -> Tensor:
     On a CPU in as many bands of rows as there are threads, where the rows divide: torch samples one picture in one.
     """
     height, bands = image.shape[-2], 1
-    if image.device.type == "cpu" and image.shape[0] == 1 and not torch.is_grad_enabled():
+    streams = not torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export()  # a graph serves any size
+    if streams and image.device.type == "cpu" and image.shape[0] == 1:
         bands = gcd(height // scale, torch.get_num_threads())
     folded = space_to_depth(warp(image, flow, bands=bands), scale)
     if bands == 1:
