@@ -14,6 +14,7 @@ from paper_algorithms import Array, algorithm_4
 from tiny_networks import paper_network
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from torch_threads import torch_threads
 
 from vidsr.engines.recurrent import RecurrentEngine, StreamState
 from vidsr.nets.flow import Pyramid
@@ -44,10 +45,8 @@ def frames_of(clip: Tensor) -> list[Frame]:
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """As many as overlapping takes, on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(2):
+        yield
 
 
 def engine_of(network: SECNet, is_overlapped: bool = False) -> RecurrentEngine:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.signal import correlate2d
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch_threads import torch_threads
 
 from vidsr.nets import blocks, build, folding
 from vidsr.nets.blocks import (
@@ -177,13 +178,8 @@ def test_a_warp_in_bands_is_the_folded_warp_bit_for_bit(threads: int, batch: int
     generator = torch.Generator().manual_seed(11)
     image = torch.rand(batch, 3, height, 20, generator=generator)
     flow = 6 * torch.randn(batch, 2, height, 20, generator=generator)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.no_grad():
-            folded = warp_folded(image, flow, 4)
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(threads), torch.no_grad():
+        folded = warp_folded(image, flow, 4)
     expected = F.pixel_unshuffle(warp(image, flow), 4)
     assert torch.equal(folded, expected)
     assert folded.is_contiguous(memory_format=torch.channels_last)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_networks import paper_network
 from torch import Tensor
+from torch_threads import torch_threads
 
 from vidsr.engines.faces import FaceEngine, FaceStream
 from vidsr.engines.recurrent import RecurrentEngine, advance, look, plain
@@ -40,10 +41,8 @@ Results = dict[int, list[tuple[Window, Tensor]]]
 @pytest.fixture(autouse=True, params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     """With two, halves of a batch run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield
 
 
 def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:

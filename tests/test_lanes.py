@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch_threads import torch_threads
 
 from vidsr.engines.lanes import Lanes
 
@@ -15,10 +16,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def four_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(4):
+        yield
 
 
 def where() -> tuple[int, int]:

@@ -48,7 +48,7 @@ def stream(network: SECNet, clip: Tensor) -> tuple[list[Tensor], list[RecurrentS
         pyramids = {k: network.flow.pyramid(frame) for k, frame in near.items()}
         flows = network.motion(pyramids[0], [pyramids[k] for k in network.config.offsets])
         first = network.fuse([near[k] for k in range(-reach, reach + 1)], flows)
-        result, state = network.refine(network.bicubic(near[0]), first, flows, state)
+        result, state = network.refine(network.ground(network.bicubic(near[0]), first, flows), state)
         results.append(result)
         states.append(state)
     return results, states
@@ -163,10 +163,10 @@ def test_the_past_is_moved_to_where_things_are_now() -> None:
     folded = torch.rand(2, 1, 48, *size, generator=torch.Generator().manual_seed(3))
     past = network(make_clip(1, 2, *size)).state
     flows = torch.tensor([2.0, -1.0]).view(1, 1, 2, 1, 1).expand(1, 2, 2, *size)
-    result, state = network.refine(folded[0], folded[1], flows, past)
+    result, state = network.refine(network.ground(folded[0], folded[1], flows), past)
     last, hidden, cell = (t.roll((f, -2 * f), (2, 3)) for t, f in zip(tensors(past), (4, 1, 1), strict=True))
     moved = RecurrentState((last,), (hidden, cell))
-    expected_result, expected = network.refine(folded[0], folded[1], torch.zeros_like(flows), moved)
+    expected_result, expected = network.refine(network.ground(folded[0], folded[1], torch.zeros_like(flows)), moved)
     inside = slice(9, -9)  # the borders differ, and seven convolutions carry them in
     torch.testing.assert_close(result[..., 36:-36, 36:-36], expected_result[..., 36:-36, 36:-36], atol=1e-4, rtol=0)
     for a, b in zip(state.memory, expected.memory, strict=True):

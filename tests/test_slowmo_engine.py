@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tiny_networks import SLOWMO_FORMS, slowmo_network
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from torch_threads import torch_threads
 from toy_engine import film_side_data, make_clip, side_data
 
 from vidsr.engines.base import Engine
@@ -42,10 +43,8 @@ def network_of(form: str) -> ZoomingSlowMo:
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """As many as overlapping takes, on any machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(2):
+        yield
 
 
 def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> SlowmoEngine:

@@ -102,10 +102,7 @@ class FaceEngine:
             for index, (track, stream) in enumerate(group.items()):
                 picture = plain(self._network, pictures.chunk(len(members))[index])
                 ready[track] = stream.window, torch.rot90(picture, -self._quarters, (1, 2))
-                own = RecurrentState(
-                    tuple(tensor.chunk(len(members))[index] for tensor in past.results),
-                    tuple(tensor.chunk(len(members))[index] for tensor in past.memory),
-                )
+                own = _part(past, index, len(members))
                 after[track] = replace(stream, known=stream.known[drop:], done=here + 1 - drop, past=own)
         return ready, after
 
@@ -116,7 +113,8 @@ class FaceEngine:
         network, lanes = self._network, self._lanes
         if not lanes.are_two or known[0].picture.shape[0] % 2:
             return advance(network, known, here, past)
-        halves = [([_half(each, k) for each in known], here, _half_past(past, k)) for k in range(2)]
+        pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
+        halves = [([_half(each, k) for each in known], here, pasts[k]) for k in range(2)]
         with lanes.open():
             later = lanes.start(partial(advance, network, *halves[1]))
             first, first_past = advance(network, *halves[0])
@@ -207,12 +205,11 @@ def _half(known: Known, number: int) -> Known:
     return Known(known.frame, known.picture.chunk(2)[number], pyramid)
 
 
-def _half_past(past: RecurrentState | None, number: int) -> RecurrentState | None:
-    if past is None:
-        return None
+def _part(past: RecurrentState, number: int, count: int) -> RecurrentState:
+    """One of `count` equal parts of a batch."""
     return RecurrentState(
-        tuple(tensor.chunk(2)[number] for tensor in past.results),
-        tuple(tensor.chunk(2)[number] for tensor in past.memory),
+        tuple(tensor.chunk(count)[number] for tensor in past.results),
+        tuple(tensor.chunk(count)[number] for tensor in past.memory),
     )
 
 

@@ -115,18 +115,22 @@ class RecurrentEngine:
         """The first frame that is not done yet, and the state without the frames that nothing needs any more."""
         network, window, here, lanes = self._network, state.window, state.done, self._lanes
         past = network.init_state(window[here].picture) if state.recurrent is None else state.recurrent
-        begun = begin(network, window, here, past) if state.begun is None else state.begun
-        ground = recalled = None
+        if state.begun is None:
+            ground = lay_ground(network, window, here)
+            begun = Begun(ground, network.recall(past.memory, ground))
+        else:
+            begun = state.begun
+        next_ground = next_recalled = None
         with lanes.open():
             if lanes.are_two and here + 1 < len(window):
-                ground = lanes.start(partial(lay_ground, network, window, here + 1))
-            draft, memory = network.encode(begun.ground, past.results, begun.recalled)
-            if ground is not None:
-                recalled = lanes.start(partial(_recall, network, memory, ground))
-            picture, past = network.decode(begun.ground, draft, past, memory, is_final=True)
+                next_ground = lanes.start(partial(lay_ground, network, window, here + 1))
+            draft = network.encode(begun.ground, past.results, begun.recalled)
+            if next_ground is not None:
+                next_recalled = lanes.start(partial(_recall, network, draft.memory, next_ground))
+            picture, past = network.decode(begun.ground, draft, past, is_final=True)
         drop = max(0, here + 1 - self._keep)
         result = window[here].frame.with_image(plain(network, picture))
-        next_begun = Begun(ground(), recalled()) if ground and recalled else None
+        next_begun = Begun(next_ground(), next_recalled()) if next_ground and next_recalled else None
         return result, StreamState(window[drop:], here + 1 - drop, past, next_begun)
 
 
@@ -154,20 +158,12 @@ def lay_ground(network: SECNet, window: Sequence[Known], here: int) -> Groundwor
     return network.ground(network.bicubic(current), first, flows)
 
 
-def begin(network: SECNet, window: Sequence[Known], here: int, past: RecurrentState) -> Begun:
-    """Frame `here` of the window as far as it can be computed without past results."""
-    ground = lay_ground(network, window, here)
-    return Begun(ground, network.recall(past.memory, ground))
-
-
 def advance(
     network: SECNet, window: Sequence[Known], here: int, past: RecurrentState | None
 ) -> tuple[Tensor, RecurrentState]:
     """The result of frame `here` of the window, B x 3 x H x W in 0..1, and what it hands on; `past` None: nothing."""
     past = network.init_state(window[here].picture) if past is None else past
-    begun = begin(network, window, here, past)
-    draft, memory = network.encode(begun.ground, past.results, begun.recalled)
-    return network.decode(begun.ground, draft, past, memory, is_final=True)
+    return network.refine(lay_ground(network, window, here), past, is_final=True)
 
 
 def plain(network: SECNet, picture: Tensor) -> Tensor:

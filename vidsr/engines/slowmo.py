@@ -41,7 +41,7 @@ class Moment:
 
 @dataclass(slots=True)
 class SlowmoState:
-    """What one step hands to the next: the past is the forward LSTM's state, None if nothing of the scene is done yet.
+    """What one step hands to the next; `past` is the forward LSTM's state, None if nothing of the scene is done yet.
 
     `newest`: the features of the newest given frame of `waiting`, the moments without result, oldest first. `fresh` are
     the given frames behind it, of which nothing is computed yet. `backwards` are the backward LSTM's hidden states at
@@ -89,7 +89,8 @@ class SlowmoEngine:
             )
         self._network = prepared(network, device, precision)
         self._lanes = Lanes(device, 0.5, is_overlapped)
-        self._window, self._ahead, self._carry = window, lookahead, carry
+        self._ahead, self._carry = lookahead, carry
+        self._stride = 2 * (window - 1)  # moments from a window's first one to the next window's
         # The window's last frame waits for the next one in any case, which tells how long it is shown.
         self._behind = max(1, lookahead)
         known = (window - 1) * (1 + self._lanes.are_two) + self._behind
@@ -138,12 +139,12 @@ class SlowmoEngine:
 
     def _wanted(self, state: SlowmoState) -> int:
         """How many of them there must be for the next window, and for the one that begins meanwhile."""
-        overlapped = 2 * (self._window - 1) if self._lanes.are_two else 0
+        overlapped = self._stride if self._lanes.are_two else 0
         return self._size(state) + overlapped + 2 * self._behind
 
     def _size(self, state: SlowmoState) -> int:
         """How many moments of the next window have no result yet: all, or all but the frame that it begins with."""
-        return 2 * self._window - 1 if state.past is None else 2 * self._window - 2
+        return self._stride + (state.past is None)
 
     def _begin(self, state: SlowmoState, size: int) -> SlowmoState:
         """The state with all that the next window, of at most `size` moments, needs of frames and future."""
@@ -182,7 +183,7 @@ class SlowmoEngine:
         begun, results = None, list[Frame]()
         with self._lanes.open():
             if self._lanes.are_two and (after.waiting or after.fresh):
-                begun = self._lanes.start(partial(self._begin, after, 2 * self._window - 2))
+                begun = self._lanes.start(partial(self._begin, after, self._stride))
             past = rest if state.past is None else state.past
             for moment, backward in zip(window, state.backwards, strict=True):
                 past = network.step(moment.share, past)

@@ -46,10 +46,15 @@ class Groundwork(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A frame whose memory is known and its result not yet; without the local fusion's picture in a narrow network."""
+    """A frame whose memory is known and its result not yet.
+
+    `initial` is the first result at full size, which a narrow network does without; `encoded` is what the recurrent
+    part made so far, if there is one.
+    """
 
     initial: Tensor | None
     encoded: Encoded | None
+    memory: Memory
 
 
 class ClipOutput(NamedTuple):
@@ -135,25 +140,25 @@ class SECNet(nn.Module):
         """What the memory of the frame before adds to this one: all that needs no more of it than its motion."""
         return memory if self.recurrent is None else self.recurrent.encoding.recall(memory, ground.flows[:, 0])
 
-    def encode(self, ground: Groundwork, results: Sequence[Tensor], recalled: Memory) -> tuple[Draft, Memory]:
+    def encode(self, ground: Groundwork, results: Sequence[Tensor], recalled: Memory) -> Draft:
         """The frame up to its memory, from the past `results` (as in RecurrentState) and what `recall` gave."""
         base, first, scale = ground.base, ground.first, self.config.scale
         if self.recurrent is None:
-            return Draft(None, None), ()
+            return Draft(None, None, ())
         pairs = zip(results, ground.large, strict=True)
         if self.config.detail_widths:
             past = [warp(result, field) for result, field in pairs]
             initial = depth_to_space(base + first.float(), scale)
             encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled)
-            return Draft(initial, encoded), memory
+            return Draft(initial, encoded, memory)
         folded = [warp_folded(result, field, scale).sub_(base).to(first.dtype) for result, field in pairs]
         encoded, memory = self.recurrent(torch.cat((first, *folded), dim=1), recalled)
-        return Draft(None, encoded), memory
+        return Draft(None, encoded, memory)
 
     def decode(
-        self, ground: Groundwork, draft: Draft, state: RecurrentState, memory: Memory, is_final: bool = False
+        self, ground: Groundwork, draft: Draft, state: RecurrentState, is_final: bool = False
     ) -> tuple[Tensor, RecurrentState]:
-        """The final result B x 3 x H x W float32 and the state for the next frame.
+        """The final result B x 3 x H x W float32 and the state for the next frame, from this one's `state`.
 
         The result is clamped to 0..1 only if `is_final`, when nothing is to be learnt from what lies outside.
         """
@@ -171,15 +176,14 @@ class SECNet(nn.Module):
         if self.recurrent is None:
             return result, state
         kept = result if is_final else result.clamp(0, 1)
-        return result, RecurrentState((kept, *state.results)[: self.config.t2], memory)
+        return result, RecurrentState((kept, *state.results)[: self.config.t2], draft.memory)
 
     def refine(
-        self, base: Tensor, first: Tensor, flows: Tensor, state: RecurrentState, is_final: bool = False
+        self, ground: Groundwork, state: RecurrentState, is_final: bool = False
     ) -> tuple[Tensor, RecurrentState]:
-        """All from `ground` to `decode` in turn, with their arguments; `state` as the previous frame left it."""
-        ground = self.ground(base, first, flows)
-        draft, memory = self.encode(ground, state.results, self.recall(state.memory, ground))
-        return self.decode(ground, draft, state, memory, is_final)
+        """`recall`, `encode` and `decode` in turn; `state` as the previous frame left it."""
+        draft = self.encode(ground, state.results, self.recall(state.memory, ground))
+        return self.decode(ground, draft, state, is_final)
 
     def forward(
         self,
@@ -215,6 +219,7 @@ class SECNet(nn.Module):
             return ClipOutput(firsts, firsts, per_frame, state)
         results = []
         for t in range(length):
-            result, state = self.refine(folded_base[:, t], folded_first[:, t], per_frame[:, t], state)
+            ground = self.ground(folded_base[:, t], folded_first[:, t], per_frame[:, t])
+            result, state = self.refine(ground, state)
             results.append(result)
         return ClipOutput(torch.stack(results, dim=1), firsts, per_frame, state)

@@ -98,9 +98,9 @@ class SECNetStep(Step):
         current, pyramids = pictures[self.past], [network.flow.pyramid(picture) for picture in pictures]
         flows = network.motion(pyramids[self.past], [pyramids[self.past + offset] for offset in config.offsets])
         first = network.fuse(pictures[self.past - config.lookahead :], flows)
-        base = network.bicubic(current)
+        ground = network.ground(network.bicubic(current), first, flows)
         if not state:
-            result, _ = network.refine(base, first, flows, RecurrentState((), ()))
+            result, _ = network.refine(ground, RecurrentState((), ()))
             return (self._joined(result.clamp(0, 1)),)
         seen, results, memory = state[0], state[1 : 1 + config.t2], state[1 + config.t2 :]
         if not config.detail_widths:  # in a narrow network the bicubic enlargement stands for a missing result
@@ -108,7 +108,7 @@ class SECNetStep(Step):
             results = tuple(torch.where(seen > 0, *pair) for pair in zip(results, initial, strict=True))
         is_counted = config.t3 > 0
         past = RecurrentState(results, (seen, *memory) if is_counted else memory)
-        result, after = network.refine(base, first, flows, past)
+        result, after = network.refine(ground, past)
         memory = after.memory[1:] if is_counted else after.memory
         picture = result.clamp(0, 1)
         return self._joined(picture), torch.clamp(seen + 1, max=max(1, config.t3)), *after.results, *memory
