@@ -16,7 +16,7 @@ STD as root mean square over the coordinates. On clips where the face moves, STD
 "truth": the real motion that STD still sees there, the least a result can have. "STD of error" is the same STD of the
 difference from the truth, so without the real motion, but with the jitter that the truth itself has left. "to raw":
 ratios. Bar: STD at most half of raw and NME not worse.
-"printed" is the fusion as 3.4.1 has it: only the detection of the frame before is tracked.
+"printed" is the fusion as 3.4.1 has it: each landmark for itself, only the detection of the frame before is tracked.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ Array = NDArray[np.float64]
 PSEUDO_SIZE = (256, 256)
 PSEUDO_FRAMES = 40
 FLIPPED = [1, 0, 2, 4, 3]
+AS_PRINTED = SteadyConfig(patience=0, consistency=0.05, as_face=False)
 COLUMNS = (
     "clips",
     "system",
@@ -198,7 +199,7 @@ def as_printed(clip: Clip, raw: Array) -> Array:
     pairs = [raw[0]]
     for index in range(1, len(raw)):
         pair = Clip(clip.name, clip.grey[index - 1 : index + 1], [], clip.truth[index - 1 : index + 1], clip.moves)
-        pairs.append(steadied(pair, raw[index - 1 : index + 1], SteadyConfig(patience=0))[1])
+        pairs.append(steadied(pair, raw[index - 1 : index + 1], AS_PRINTED)[1])
     return np.array(pairs)
 
 

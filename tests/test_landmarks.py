@@ -243,7 +243,7 @@ def test_the_state_holds_no_view_of_what_was_given() -> None:
 def test_these_tests_see_a_broken_tracker(
     broken: Callable[..., tuple[Array, Array]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidsr.stages.landmarks.track", broken)
+    monkeypatch.setattr("vidsr.stages.facemotion.track", broken)
     with pytest.raises(AssertionError):
         test_noise_falls_to_half_and_the_face_does_not_lag(0)
 

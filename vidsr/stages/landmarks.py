@@ -12,6 +12,8 @@ forward-backward consistency c = |F^1(F^2(p1)) - p1|. Where the text is silent, 
 - Distances are in units of the landmarks' spread (see lucaskanade); the text gives no unit.
 - In 3.4.1 the *detected* landmarks of the frame before are tracked: two samples, so noise can fall to 0.71 at best.
   Ours tracks the fused ones, so all earlier frames count. `memory` bounds how long an error of tracking can last.
+- The text tracks each landmark for itself; `as_face` carries all by the motion of the whole face (see facemotion), and
+  c is then its mean over the face.
 - Tracking is chosen "if the tracking result is close to the detection result, and vice versa", so one wild detection
   goes right through. `patience` frames long a landmark tracked consistently stays on its way against a far detection;
   if that then wins (flow stuck to what covers the face), patience comes back slowly, by 1 in 10 agreeing frames.
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vidsr.stages.facemotion import carry, homecoming
 from vidsr.stages.lucaskanade import Grey, Patch, Points, cut_patch, patch_side, spread, track
 
 Weights = NDArray[np.float64]
@@ -42,13 +45,15 @@ class SteadyConfig:
 
     Tuned on training stills and clips (benchmarks/landmarks.py --tune). A longer memory hardly lowers the jitter of
     real detections and lets small errors of tracking add up; a look-ahead of 4 takes a further tenth off NME and SDD.
+    `as_face` False, as printed, wants a consistency of 0.05: a single point has no others that vote it down.
     """
 
-    memory: float = 4.0
+    memory: float = 6.0
     similarity: float = 0.3
-    consistency: float = 0.05
+    consistency: float = 0.15
     patience: int = 2
     lookahead: int = 0
+    as_face: bool = True
 
     def __post_init__(self) -> None:
         if not (self.memory >= 0 and self.similarity > 0 and self.consistency > 0):
@@ -136,49 +141,45 @@ class LandmarkSteadier:
         if face is None:
             nothing = np.zeros(len(detected))
             lost = np.full_like(detected, np.nan)
-            step, disputes = self._fuse(lost, lost, detected, nothing, nothing, 1.0, lost)
+            step, disputes = self._fuse(lost, nothing, detected, nothing, nothing, 1.0)
             return _Face(step, _patch_around(grey, step.points), np.zeros(2), disputes)
         last = face.step
-        tracked, back = self._track(grey, face, detected)
-        size = spread(last.points)
-        step, disputes = self._fuse(tracked, back, detected, last.samples, face.disputes, size, last.points)
+        tracked, trust = self._track(grey, face, detected)
+        step, disputes = self._fuse(tracked, trust, detected, last.samples, face.disputes, spread(last.points))
         moved = (step.points - last.points)[np.isfinite(step.points - last.points).all(1)]
         shift = np.median(moved, axis=0) if len(moved) else np.zeros(2)
         return _Face(step, _patch_around(grey, step.points), shift, disputes)
 
-    def _track(self, grey: Grey, face: _Face, detected: Points) -> tuple[Points, Points]:
-        """Tracking from where the face's own motion leads; if that fails, from where the detector sees it."""
-        before = face.patch
-        middle = np.array([before.left, before.top], np.float64) + before.side / 2
-        points = face.step.points
-        tracked, back = track(before, cut_patch(grey, middle + face.shift, before.side), points)
-        offsets = (detected - points)[np.isfinite(detected - points).all(1)]
-        if len(offsets) and not self._holds(back, points):
-            leap = np.median(offsets, axis=0)
-            again = track(before, cut_patch(grey, middle + leap, before.side), points)
-            if self._holds(again[1], points):
-                return again
-        return tracked, back
+    def _track(self, grey: Grey, face: _Face, detected: Points) -> tuple[Points, Weights]:
+        """Tracking from where the face's own motion leads; if that fails, from where the detector sees it.
 
-    def _holds(self, back: Points, points: Points) -> bool:
-        """Whether at least half of the known landmarks come home."""
-        home = np.hypot(*(back - points).T) <= self._config.consistency * spread(points)
-        return int(home.sum()) * 2 >= int(np.isfinite(points).all(1).sum())
+        With the trust in forward-backward consistency, 0 to 1 for each landmark.
+        """
+        before, points = face.patch, face.step.points
+        middle = np.array([before.left, before.top], np.float64) + before.side / 2
+        tracked, trust = self._follow(before, cut_patch(grey, middle + face.shift, before.side), points)
+        offsets = (detected - points)[np.isfinite(detected - points).all(1)]
+        if len(offsets) and not _holds(trust, points):
+            leap = np.median(offsets, axis=0)
+            again = self._follow(before, cut_patch(grey, middle + leap, before.side), points)
+            if _holds(again[1], points):
+                return again
+        return tracked, trust
+
+    def _follow(self, before: Patch, now: Patch, points: Points) -> tuple[Points, Weights]:
+        tolerance = self._config.consistency * spread(points)
+        if self._config.as_face:
+            return carry(before, now, points, tolerance)
+        tracked, back = track(before, now, points)
+        return tracked, homecoming(back, points, tolerance)
 
     def _fuse(
-        self,
-        tracked: Points,
-        back: Points,
-        detected: Points,
-        samples: Weights,
-        disputes: Weights,
-        size: float,
-        before: Points,
+        self, tracked: Points, trust: Weights, detected: Points, samples: Weights, disputes: Weights, size: float
     ) -> tuple[_Step, Weights]:
         """Equation (3.12) for the K landmarks of one face."""
         config = self._config
         seen, alive = np.isfinite(detected).all(1), np.isfinite(tracked).all(1)
-        consistent = np.where(alive, np.exp(-np.square(np.hypot(*(back - before).T) / size / config.consistency)), 0.0)
+        consistent = np.where(alive, trust, 0.0)
         distance = np.hypot(*(tracked - detected).T) / size
         similar = np.where(seen & alive, np.exp(-np.square(distance / config.similarity)), 1.0)
         # Half trust is the border: beyond it a distance speaks against its source.
@@ -193,6 +194,11 @@ class LandmarkSteadier:
         points = np.nan_to_num(alpha)[:, None] * np.nan_to_num(detected) + beta[:, None] * np.nan_to_num(tracked)
         step = _Step(points, np.nan_to_num(beta), carried + (seen & ~disputed), tracked, carried)
         return step, np.where(disputed, disputes + 1, np.where(agreed, np.maximum(disputes - FORGIVENESS, 0), disputes))
+
+
+def _holds(trust: Weights, points: Points) -> bool:
+    """Whether at least half of the known landmarks come home."""
+    return int((trust >= np.exp(-1.0)).sum()) * 2 >= int(np.isfinite(points).all(1).sum())
 
 
 def _patch_around(grey: Grey, points: Points) -> Patch:
