@@ -6,6 +6,7 @@ none, as at the first frame. So nothing is resampled, which would cost the detai
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +21,20 @@ from vidsr.nets.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet import RecurrentState, SECNet
 from vidsr.types import Frame, Window
 
+# Pixels of a face's first window up to which a mirrored network sees it twice. With two faces of 105 pixels, whose
+# windows are 30 % of a picture of 640x360, the second look alone would take a third of the film's time again.
+MOST_MIRRORED = 144 * 144
+
 
 @dataclass(frozen=True, slots=True)
 class FaceStream:
-    """One face's memory: its window, the frames still needed, oldest first, how many of them are done, the past."""
+    """One face's memory: its window, the frames still needed, oldest first, how many of them are done, the past.
+
+    `is_mirrored`: it is seen twice, once mirrored; that stays so as long as the stream lasts.
+    """
 
     window: Window
+    is_mirrored: bool
     known: tuple[Known, ...] = ()
     done: int = 0
     past: RecurrentState | None = None
@@ -44,6 +53,8 @@ class FaceEngine:
     def __init__(self, network: SECNet, device: torch.device, precision: str, quarters: int = 0) -> None:
         """`network` is copied, not changed. `precision`: of the convolutions."""
         self._network = prepared(network, device, precision)
+        self._single = copy.copy(self._network)  # the same weights
+        self._single.config = replace(network.config, mirrored=False)
         self._lanes = Lanes(device, 0.5)
         self._quarters = quarters
         self._keep = -min(network.config.offsets)
@@ -89,28 +100,30 @@ class FaceEngine:
             size = stream.window.height, stream.window.width
             # Bidirectional encodings remember more and more features at first.
             remembered = -1 if stream.past is None else len(stream.past.memory)
-            key = (*size, len(stream.known), stream.done, remembered)
+            key = (*size, stream.is_mirrored, len(stream.known), stream.done, remembered)
             groups.setdefault(key, {})[track] = stream
         ready: dict[int, Enlarged] = {}
         after: dict[int, FaceStream] = {}
         for group in groups.values():
             members = list(group.values())
-            here = members[0].done
+            network, here = self._network_of(members[0]), members[0].done
             known = [_together(frames) for frames in zip(*(stream.known for stream in members), strict=True)]
-            pictures, past = self._advance_batch(known, here, _past_together([stream.past for stream in members]))
+            pictures, past = self._advance_batch(
+                network, known, here, _past_together([stream.past for stream in members])
+            )
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
-                picture = plain(self._network, pictures.chunk(len(members))[index])
+                picture = plain(network, pictures.chunk(len(members))[index])
                 ready[track] = stream.window, torch.rot90(picture, -self._quarters, (1, 2))
                 own = _part(past, index, len(members))
                 after[track] = replace(stream, known=stream.known[drop:], done=here + 1 - drop, past=own)
         return ready, after
 
     def _advance_batch(
-        self, known: Sequence[Known], here: int, past: RecurrentState | None
+        self, network: SECNet, known: Sequence[Known], here: int, past: RecurrentState | None
     ) -> tuple[Tensor, RecurrentState]:
         """As `advance`; on several cores one half of the batch beside the other, if it has halves."""
-        network, lanes = self._network, self._lanes
+        lanes = self._lanes
         if not lanes.are_two or known[0].picture.shape[0] % 2:
             return advance(network, known, here, past)
         pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
@@ -125,41 +138,45 @@ class FaceEngine:
 
     def _joined(self, frame: Frame, window: Window, stream: FaceStream | None) -> FaceStream:
         """The stream with one frame more, at its new window."""
-        stream = FaceStream(window) if stream is None else self._moved(stream, window)
-        return replace(stream, known=(*stream.known, self._look(frame, window)))
+        if stream is None:
+            stream = FaceStream(window, self._network.config.mirrored and window.area <= MOST_MIRRORED)
+        else:
+            stream = self._moved(stream, window)
+        return replace(stream, known=(*stream.known, self._look(stream, frame, window)))
 
-    def _look(self, frame: Frame, window: Window) -> Known:
+    def _look(self, stream: FaceStream, frame: Frame, window: Window) -> Known:
         part = frame.image[:, window.top : window.top + window.height, window.left : window.left + window.width]
-        return look(self._network, frame, torch.rot90(part, self._quarters, (1, 2)))
+        return look(self._network_of(stream), frame, torch.rot90(part, self._quarters, (1, 2)))
+
+    def _network_of(self, stream: FaceStream) -> SECNet:
+        return self._network if stream.is_mirrored else self._single
 
     def _moved(self, stream: FaceStream, window: Window) -> FaceStream:
         """The stream as it would be had it always had this window, as far as it knows."""
         if window == stream.window:
             return stream
-        known = tuple(self._look(each.frame, window) for each in stream.known)
+        known = tuple(self._look(stream, each.frame, window) for each in stream.known)
         if stream.past is None:
             return replace(stream, window=window, known=known)
-        fresh = self._network.init_state(known[max(0, stream.done - 1)].picture)
+        fresh = self._network_of(stream).init_state(known[max(0, stream.done - 1)].picture)
         past = RecurrentState(
             tuple(
-                self._shifted(old, new, stream.window, window)
+                self._shifted(old, new, stream, window)
                 for old, new in zip(stream.past.results, fresh.results, strict=True)
             ),
-            tuple(
-                self._shifted(old, self._nothing(old, stream.window, window), stream.window, window)
-                for old in stream.past.memory
-            ),
+            tuple(self._shifted(old, self._nothing(old, stream, window), stream, window) for old in stream.past.memory),
         )
         return replace(stream, window=window, known=known, past=past)
 
-    def _nothing(self, old: Tensor, before: Window, after: Window) -> Tensor:
-        """Zeros for the window `after`, as `old` is for `before`."""
-        factor = self._as_coded(old).shape[-1] // before.width
-        return self._as_seen(old.new_zeros(*old.shape[:2], factor * after.height, factor * after.width))
+    def _nothing(self, old: Tensor, stream: FaceStream, after: Window) -> Tensor:
+        """Zeros for the window `after`, as `old` is for the stream's window."""
+        factor = self._as_coded(old, stream).shape[-1] // stream.window.width
+        return self._as_seen(old.new_zeros(*old.shape[:2], factor * after.height, factor * after.width), stream)
 
-    def _shifted(self, old: Tensor, new: Tensor, before: Window, after: Window) -> Tensor:
-        """`new` with what `old` knows of the ground that both windows show."""
-        old, new = self._as_coded(old), self._as_coded(new).clone()
+    def _shifted(self, old: Tensor, new: Tensor, stream: FaceStream, after: Window) -> Tensor:
+        """`new` with what `old` knows of the ground that the stream's window and `after` both show."""
+        before = stream.window
+        old, new = self._as_coded(old, stream), self._as_coded(new, stream).clone()
         factor = new.shape[-1] // after.width
         left, top = max(before.left, after.left), max(before.top, after.top)
         right = min(before.left + before.width, after.left + after.width)
@@ -172,22 +189,22 @@ class FaceEngine:
                 return tensor[..., rows, columns]
 
             part(new, after).copy_(part(old, before))
-        return self._as_seen(new)
+        return self._as_seen(new, stream)
 
-    def _as_coded(self, tensor: Tensor) -> Tensor:
-        """A stream's maps, turned as the film is coded, the second half of the batch no longer mirrored."""
-        if self._network.config.mirrored:
-            straight, mirrored = tensor.chunk(2)
-            tensor = torch.cat((straight, mirrored.flip(-1)))
-        return torch.rot90(tensor, -self._quarters, (-2, -1))
+    def _as_coded(self, tensor: Tensor, stream: FaceStream) -> Tensor:
+        """A stream's maps, turned as the film is coded, the second half of a mirrored batch no longer mirrored."""
+        return torch.rot90(_unmirrored(tensor) if stream.is_mirrored else tensor, -self._quarters, (-2, -1))
 
-    def _as_seen(self, tensor: Tensor) -> Tensor:
+    def _as_seen(self, tensor: Tensor, stream: FaceStream) -> Tensor:
         """The inverse of `_as_coded`."""
         tensor = torch.rot90(tensor, self._quarters, (-2, -1))
-        if self._network.config.mirrored:
-            straight, mirrored = tensor.chunk(2)
-            tensor = torch.cat((straight, mirrored.flip(-1)))
-        return tensor
+        return _unmirrored(tensor) if stream.is_mirrored else tensor
+
+
+def _unmirrored(tensor: Tensor) -> Tensor:
+    """The second half of the batch mirrored, or mirrored back."""
+    straight, mirrored = tensor.chunk(2)
+    return torch.cat((straight, mirrored.flip(-1)))
 
 
 def _together(frames: Sequence[Known]) -> Known:
