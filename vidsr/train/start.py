@@ -13,7 +13,7 @@ from vidsr.errors import ModelError
 from vidsr.nets import Network
 from vidsr.train.checkpoint import load_checkpoint
 
-_ROWS = ("fusion.body", "recurrent.encoder", "recurrent.decoder")  # residual blocks, one after the other
+_ROWS = ("fusion.body", "recurrent.encoder", "recurrent.decoder", "recon_trunk")  # residual blocks in a row
 # The layers that see the window, and the past results in the narrow form and in the paper's.
 _SEES_PICTURES = ("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight")
 
@@ -23,8 +23,8 @@ def start_from(network: Network, path: Path) -> None:
 
     Three things may differ in a SECNet so that the network first computes what the weights computed before: it may see
     more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open. And
-    it may have fewer residual blocks in a row: it takes some of the weights' blocks, evenly spread, the last one among
-    them. Raises ModelError if the file cannot be read or anything else differs.
+    it, or a Zooming SlowMo, may have fewer residual blocks in a row: it takes some of the weights' blocks, evenly
+    spread, the last one among them. Raises ModelError if the file cannot be read or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
