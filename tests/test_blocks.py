@@ -28,9 +28,9 @@ from vidsr.nets.blocks import (
     run,
     start_near_zero,
 )
-from vidsr.nets.folding import unfold_sum
+from vidsr.nets.folding import fold_warped, unfold_sum
 from vidsr.nets.resize import resize
-from vidsr.nets.warp import enlarge_flow, warp, warp_folded
+from vidsr.nets.warp import enlarge_flow, warp
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mode = Literal["bilinear", "bicubic"]
@@ -174,15 +174,23 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("batch, height", [(1, 24), (1, 28), (2, 24)])
-def test_a_warp_in_bands_is_the_folded_warp_bit_for_bit(threads: int, batch: int, height: int) -> None:
+@pytest.mark.parametrize("strip", [1, 600, 1 << 18])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_an_image_has_more_in_bands_and_strips_is_the_same_bit_for_bit(
+    threads: int, batch: int, height: int, strip: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidsr.nets.folding.STRIP_VALUES", strip)
     generator = torch.Generator().manual_seed(11)
     image = torch.rand(batch, 3, height, 20, generator=generator)
     flow = 6 * torch.randn(batch, 2, height, 20, generator=generator)
-    with torch_threads(threads), torch.no_grad():
-        folded = warp_folded(image, flow, 4)
-    expected = F.pixel_unshuffle(warp(image, flow), 4)
-    assert torch.equal(folded, expected)
-    assert folded.is_contiguous(memory_format=torch.channels_last)
+    base = torch.rand(batch, 48, height // 4, 5, generator=generator)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch_threads(threads), torch.no_grad():
+            folded = fold_warped(image, flow, base.contiguous(memory_format=layout), 4, dtype)
+        expected = (F.pixel_unshuffle(warp(image, flow), 4) - base).to(dtype)
+        assert torch.equal(folded, expected)
+        assert folded.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(fold_warped(image, flow.requires_grad_(), base, 4, dtype), expected), "what training sees"
 
 
 def test_the_convlstm_cell_stays_float32_in_half_precision() -> None:

@@ -15,6 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # What runs outside every named child of the network.
 REST = "rest"
+# oneDNN's convolutions with what follows them in one operation (nets/onepass), and where in their arguments the
+# weight stands.
+IN_ONE_PASS = {"mkldnn::_convolution_pointwise": 1, "mkldnn::_convolution_pointwise.binary": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +95,28 @@ class ConvolutionRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  
         if func is torch.ops.aten.convolution.default:
             picture, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups = args
             if picture.ndim == 4:
-                self.calls.append(
-                    Convolution(
-                        self.part, tuple(picture.shape), tuple(weight.shape), bias is not None, _pair(stride),
-                        _pair(padding), _pair(dilation), is_transposed, _pair(output_padding), groups, picture.dtype,
-                        picture.is_contiguous(memory_format=torch.channels_last),
-                    )
-                )  # fmt: skip
+                self._note(picture, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups)
+            return func(*args, **options)
+        if func.name() in IN_ONE_PASS:
+            picture, weight, bias, padding, stride, dilation, groups = args[:1] + args[IN_ONE_PASS[func.name()] :][:6]
+            self._note(picture, weight, bias, stride, padding, dilation, False, (0, 0), groups)
             return func(*args, **options)
         # In inference mode, with weights that need no gradient, conv2d comes here whole; what it is made of is noted.
         with self:
             result = func.decompose(*args, **options)
         return func(*args, **options) if result is NotImplemented else result
+
+    def _note(
+        self, picture: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int],
+        dilation: Sequence[int], is_transposed: bool, output_padding: Sequence[int], groups: int,
+    ) -> None:  # fmt: skip
+        self.calls.append(
+            Convolution(
+                self.part, tuple(picture.shape), tuple(weight.shape), bias is not None, _pair(stride),
+                _pair(padding), _pair(dilation), is_transposed, _pair(output_padding), groups, picture.dtype,
+                picture.is_contiguous(memory_format=torch.channels_last),
+            )
+        )  # fmt: skip
 
 
 def _pair(values: Sequence[int]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.blocks import conv3x3, leaky_relu, run
+from vidsr.nets.blocks import active3x3, conv3x3, leaky_relu, run
 from vidsr.nets.deformable import DeformableConv
 
 Pyramid = tuple[Tensor, ...]
@@ -57,12 +57,12 @@ class PyramidAlignment(nn.ModuleDict):
             for level in range(levels, 0, -1):
                 is_coarsest = level == levels
                 self[f"L{level}_offset_conv1_{side}"] = conv3x3(2 * width, width)
-                self[f"L{level}_offset_conv2_{side}"] = conv3x3(width if is_coarsest else 2 * width, width)
+                self[f"L{level}_offset_conv2_{side}"] = active3x3(width if is_coarsest else 2 * width, width)
                 if not is_coarsest:
-                    self[f"L{level}_offset_conv3_{side}"] = conv3x3(width, width)
+                    self[f"L{level}_offset_conv3_{side}"] = active3x3(width, width)
                 self[f"L{level}_dcnpack_{side}"] = DeformableConv(moved_width or width, kernel, groups, width)
                 if not is_coarsest:
-                    self[f"L{level}_fea_conv_{side}"] = conv3x3(2 * width, width)
+                    self[f"L{level}_fea_conv_{side}"] = (active3x3 if level > 1 else conv3x3)(2 * width, width)
 
     def share(self, feature: Tensor, level: int, side: int, is_moved: bool) -> Tensor:
         """The share of a feature, the moved one or the one it is moved onto, in the first offset layer."""
@@ -89,18 +89,17 @@ class PyramidAlignment(nn.ModuleDict):
             result = deformable(moved[level - 1], guide)
             if aligned is not None:
                 both = torch.cat((result, enlarge(aligned, result)), dim=1)
-                result = self._convolve(f"L{level}_fea_conv_{side}", both, is_active=level > 1)
+                result = self._convolve(f"L{level}_fea_conv_{side}", both)
             elif level > 1:
                 result = leaky_relu(result)
             offset, aligned = guide, result
         assert aligned is not None
         return aligned
 
-    def _convolve(self, name: str, x: Tensor, is_active: bool = True) -> Tensor:
+    def _convolve(self, name: str, x: Tensor) -> Tensor:
         conv = self[name]
         assert isinstance(conv, nn.Conv2d)
-        result = run(conv, x)
-        return leaky_relu(result) if is_active else result
+        return run(conv, x)
 
 
 class DeformableBlend(nn.Module):
@@ -126,8 +125,8 @@ class DeformableBlend(nn.Module):
         self.shared = shared
         self.depth = levels
         for level in range(2, levels + 1):
-            self.add_module(f"fea_L{level}_conv1", conv3x3(width, width, stride=2))
-            self.add_module(f"fea_L{level}_conv2", conv3x3(width, width))
+            self.add_module(f"fea_L{level}_conv1", active3x3(width, width, stride=2))
+            self.add_module(f"fea_L{level}_conv2", active3x3(width, width))
         self.pcd_align = PyramidAlignment(width, levels, kernel, groups, (1,) if shared else sides, moved_width)
         if len(sides) == 2:
             self.fusion = nn.Conv2d(2 * width, width, 1)
@@ -140,7 +139,7 @@ class DeformableBlend(nn.Module):
             for name in (f"fea_L{level}_conv1", f"fea_L{level}_conv2"):
                 conv = self.get_submodule(name)
                 assert isinstance(conv, nn.Conv2d)
-                x = leaky_relu(run(conv, x))
+                x = run(conv, x)
             levels.append(x)
         return tuple(levels)
 

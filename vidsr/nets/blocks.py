@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidsr.nets.onepass import ActivatedConv2d, SummedConv2d
+
 LEAKY_SLOPE = 0.1
 ATTENTION_REDUCTION = 4
 STRIP_VALUES = 1 << 20  # of a ConvLSTM's gates that are worked on at a time
@@ -14,6 +16,11 @@ STRIP_VALUES = 1 << 20  # of a ConvLSTM's gates that are worked on at a time
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     """A 3x3 convolution that keeps the size, or divides it by `stride`."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+
+
+def active3x3(in_channels: int, out_channels: int, stride: int = 1, slope: float = LEAKY_SLOPE) -> ActivatedConv2d:
+    """`conv3x3` with a leaky ReLU behind it; the default slope is ours, SECNet does not give one. 0 is ReLU."""
+    return ActivatedConv2d(in_channels, out_channels, 3, stride, padding=1, slope=slope)
 
 
 def start_near_zero(conv: nn.Conv2d) -> None:
@@ -31,7 +38,7 @@ def run(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """LeakyReLU in place; the slope is ours, SECNet does not give one for its first layers."""
+    """LeakyReLU in place."""
     return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
 
 
@@ -92,7 +99,7 @@ class SpatialAttention(nn.Module):
         """`channels` of the features that are weighed."""
         super().__init__()
         hidden = max(1, channels // ATTENTION_REDUCTION)
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.squeeze = ActivatedConv2d(channels, hidden, 1)
         self.excite = conv3x3(hidden, 1)
         start_near_zero(self.excite)
         assert self.excite.bias is not None
@@ -100,7 +107,7 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x C x H x W to the map B x 1 x H x W in 0..1."""
-        return torch.sigmoid(self.excite(F.relu(self.squeeze(x), inplace=True)))
+        return torch.sigmoid(self.excite(self.squeeze(x)))
 
 
 class ResidualBlock(nn.Module):
@@ -109,16 +116,19 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, attention: bool = False) -> None:
         """`channels` in and out; `attention` weighs the residual before it is added."""
         super().__init__()
-        self.conv1 = conv3x3(channels, channels)
-        self.conv2 = conv3x3(channels, channels)
+        self.conv1 = active3x3(channels, channels, slope=0.0)
+        self.conv2 = SummedConv2d(channels, channels, 3)
         self.attention = SpatialAttention(channels) if attention else None
 
     def forward(self, x: Tensor) -> Tensor:
         """B x C x H x W to the same shape."""
-        residual: Tensor = self.conv2(F.relu(self.conv1(x), inplace=True))
-        if self.attention is not None:
-            residual = residual * self.attention(residual)
-        return residual.add_(x)
+        inner = self.conv1(x)
+        if self.attention is None:
+            result: Tensor = self.conv2(inner, x)
+        else:
+            residual = self.conv2(inner)
+            result = (residual * self.attention(residual)).add_(x)
+        return result
 
 
 class ConvLSTMCell(nn.Module):

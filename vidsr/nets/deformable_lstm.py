@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vidsr.nets.alignment import DeformableBlend, Prepared
 from vidsr.nets.blocks import conv3x3, update_cell
+from vidsr.nets.onepass import convolve_and_add
 
 
 class LSTMState(NamedTuple):
@@ -47,7 +48,7 @@ class LSTMGates(nn.Module):
     def forward(self, input_share: Tensor, hidden: Tensor, cell: Tensor) -> LSTMState:
         """The new state from the aligned old one."""
         weight = self.conv.weight[:, self.width :]
-        gates = input_share + F.conv2d(hidden.to(weight.dtype), weight, padding=1)
+        gates = convolve_and_add(hidden.to(weight.dtype), weight, None, input_share)
         return LSTMState(*update_cell(gates, cell, candidate=3))
 
 

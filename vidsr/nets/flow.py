@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.blocks import conv3x3, leaky_relu, run, start_near_zero
+from vidsr.nets.blocks import active3x3, conv3x3, run, start_near_zero
 from vidsr.nets.warp import enlarge_flow, warp
 
 
@@ -34,7 +34,7 @@ class FlowLevel(nn.Module):
         """`depth` 3x3 convolutions of `width` channels between input (8) and output (2)."""
         super().__init__()
         widths = [8, *[width] * (depth - 1)]
-        self.hidden = nn.ModuleList(conv3x3(a, b) for a, b in pairwise(widths))
+        self.hidden = nn.ModuleList(active3x3(a, b) for a, b in pairwise(widths))
         self.out = conv3x3(width, 2)
         start_near_zero(self.out)  # almost no motion at the start of training
 
@@ -43,7 +43,7 @@ class FlowLevel(nn.Module):
         x = torch.cat((target - 0.5, warp(source, flow) - 0.5, flow), dim=1)
         for conv in self.hidden:
             assert isinstance(conv, nn.Conv2d)
-            x = leaky_relu(run(conv, x))
+            x = run(conv, x)
         return flow + run(self.out, x).float()
 
 

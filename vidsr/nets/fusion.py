@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.blocks import ResidualBlock, conv3x3, leaky_relu, run, start_near_zero
+from vidsr.nets.blocks import LEAKY_SLOPE, ResidualBlock, active3x3, conv3x3, run, start_near_zero
 from vidsr.nets.encoding import Memory, Strategy, build_encoding
 
 
@@ -27,20 +27,20 @@ class LocalFusion(nn.Module):
         """
         super().__init__()
         self.scale = scale
-        self.head = conv3x3(3 * frames, width)
+        self.head = active3x3(3 * frames, width)
         self.body = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(blocks)))
         self.join = conv3x3(width, width) if tail else None
-        self.up = conv3x3(width, tail * scale**2) if tail else None
+        self.up = active3x3(width, tail * scale**2) if tail else None
         self.out = conv3x3(tail, 3) if tail else conv3x3(width, 3 * scale**2)
         start_near_zero(self.out)  # training starts at the bicubic enlargement
 
     def forward(self, window: Tensor) -> Tensor:
         """The aligned frames B x (3 * frames) x h x w in 0..1, oldest first; returns the residual, folded."""
-        x = leaky_relu(run(self.head, window - 0.5))
+        x = run(self.head, window - 0.5)
         if self.join is None or self.up is None:
             return run(self.out, self.body(x))
         x = x + self.join(self.body(x))
-        return F.pixel_unshuffle(run(self.out, leaky_relu(F.pixel_shuffle(self.up(x), self.scale))), self.scale)
+        return F.pixel_unshuffle(run(self.out, F.pixel_shuffle(self.up(x), self.scale)), self.scale)
 
 
 class DetailEncoder(nn.Module):
@@ -49,12 +49,12 @@ class DetailEncoder(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int, attention: bool) -> None:
         """`stride` 1 for the first scale, 2 for the second."""
         super().__init__()
-        self.enter = conv3x3(in_channels, channels, stride)
+        self.enter = active3x3(in_channels, channels, stride, slope=0.0)
         self.block = ResidualBlock(channels, attention)
 
     def forward(self, x: Tensor) -> Tensor:
         """The feature of this scale, which is also its skip connection."""
-        out: Tensor = self.block(F.relu(run(self.enter, x), inplace=True))
+        out: Tensor = self.block(run(self.enter, x))
         return out
 
 
@@ -64,14 +64,14 @@ class DetailDecoder(nn.Module):
     def __init__(self, in_channels: int, channels: int, attention: bool) -> None:
         """From `in_channels` of the coarser scale to `channels`, those of the skip connection."""
         super().__init__()
-        self.up = conv3x3(in_channels, 4 * channels)
-        self.join = conv3x3(2 * channels, channels)
+        self.up = active3x3(in_channels, 4 * channels, slope=0.0)
+        self.join = active3x3(2 * channels, channels, slope=0.0)
         self.block = ResidualBlock(channels, attention)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """The coarser feature and the encoder's feature of twice its size."""
-        doubled = F.relu(F.pixel_shuffle(self.up(x), 2))
-        out: Tensor = self.block(F.relu(self.join(torch.cat((doubled, skip), dim=1)), inplace=True))
+        doubled = F.pixel_shuffle(self.up(x), 2)
+        out: Tensor = self.block(self.join(torch.cat((doubled, skip), dim=1)))
         return out
 
 
@@ -112,11 +112,12 @@ class RecurrentFusion(nn.Module):
         self.details_in = nn.ModuleList(
             DetailEncoder(sides[i], details[i], 1 + (i > 0), attention) for i in range(len(details))
         )
-        self.head = conv3x3(sides[-1], width, 2 if details else 1)
+        # The paper has ReLUs; the narrow network has a slope here.
+        self.head = active3x3(sides[-1], width, 2 if details else 1, slope=0.0 if details else LEAKY_SLOPE)
         self.encoder = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(encoder_blocks)))
         self.encoding = build_encoding(strategy, width, past_features, aligned)
         self.decoder = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(decoder_blocks)))
-        self.leave = conv3x3(width, width) if details else None  # the mirror of `head`
+        self.leave = active3x3(width, width, slope=0.0) if details else None  # the mirror of `head`
         ups = [width, *reversed(details)]
         self.details_out = nn.ModuleList(DetailDecoder(a, b, attention) for a, b in pairwise(ups))
         self.out = conv3x3(ups[-1], 3 if details else 3 * scale**2)
@@ -134,16 +135,14 @@ class RecurrentFusion(nn.Module):
         for detail in self.details_in:
             x = detail(x)
             skips.append(x)
-        # The slope matters only where the narrow network has it; the paper has ReLUs.
-        x = F.relu(run(self.head, x), inplace=True) if skips else leaky_relu(run(self.head, x))
-        return self.encoder(x), tuple(skips)
+        return self.encoder(run(self.head, x)), tuple(skips)
 
     def decode(self, feature: Tensor, enhanced: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
         """From the enhanced feature and the skip connections to the correction of the first result."""
         enhanced = enhanced.to(feature.dtype)
         x = self.decoder(enhanced if skips else feature + enhanced)
         if self.leave is not None:
-            x = F.relu(self.leave(x), inplace=True)
+            x = self.leave(x)
         for detail, skip in zip(self.details_out, reversed(skips), strict=True):
             x = detail(x, skip)
         return run(self.out, x)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from vidsr.nets.blocks import BicubicPhases, depth_to_space
 from vidsr.nets.encoding import Memory
 from vidsr.nets.flow import FlowNet, Pyramid, stack_pyramids
-from vidsr.nets.folding import unfold_sum
+from vidsr.nets.folding import fold_warped, unfold_sum
 from vidsr.nets.fusion import Encoded, LocalFusion, RecurrentFusion
 from vidsr.nets.secnetconfig import SECNetConfig, check
-from vidsr.nets.warp import enlarge_flow, warp, warp_folded
+from vidsr.nets.warp import enlarge_flow, warp
 
 
 class RecurrentState(NamedTuple):
@@ -151,7 +151,7 @@ class SECNet(nn.Module):
             initial = depth_to_space(base + first.float(), scale)
             encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled)
             return Draft(initial, encoded, memory)
-        folded = [warp_folded(result, field, scale).sub_(base).to(first.dtype) for result, field in pairs]
+        folded = [fold_warped(result, field, base, scale, first.dtype) for result, field in pairs]
         encoded, memory = self.recurrent(torch.cat((first, *folded), dim=1), recalled)
         return Draft(None, encoded, memory)
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import gcd
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from vidsr.nets.blocks import space_to_depth
 
 
 def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bilinear", bands: int = 1) -> Tensor:
@@ -36,21 +33,6 @@ def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bi
     if bands > 1:
         image, grid = image.expand(bands, -1, -1, -1), grid.reshape(bands, height // bands, width, 2)
     return F.grid_sample(image, grid, mode=mode, padding_mode="border", align_corners=False)
-
-
-def warp_folded(image: Tensor, flow: Tensor, scale: int) -> Tensor:
-    """`warp` (bilinear), then `space_to_depth`: B x (C * scale^2) x h x w.
-
-    On a CPU in as many bands of rows as there are threads, where the rows divide: torch samples one picture in one.
-    """
-    height, bands = image.shape[-2], 1
-    streams = not torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export()  # a graph serves any size
-    if streams and image.device.type == "cpu" and image.shape[0] == 1:
-        bands = gcd(height // scale, torch.get_num_threads())
-    folded = space_to_depth(warp(image, flow, bands=bands), scale)
-    if bands == 1:
-        return folded
-    return folded.permute(0, 2, 3, 1).reshape(1, height // scale, -1, folded.shape[1]).permute(0, 3, 1, 2)
 
 
 def warp_features(features: Sequence[Tensor], flow: Tensor) -> list[Tensor]:

@@ -19,9 +19,9 @@ from vidsr.nets.alignment import DeformableBlend, Prepared, Pyramid
 from vidsr.nets.blocks import (
     BicubicPhases,
     ResidualBlock,
+    active3x3,
     conv3x3,
     depth_to_space,
-    leaky_relu,
     run,
     start_near_zero,
 )
@@ -67,7 +67,7 @@ class ZoomingSlowMo(DeformableBlend):
         super().__init__(config.width, config.levels, config.kernel, config.groups, (1, 2), config.shared_sides)
         self.config = config
         width, inner = config.width, config.upsampler_width
-        self.conv_first = conv3x3(3, width)
+        self.conv_first = active3x3(3, width)
         self.feature_extraction = nn.Sequential(*(ResidualBlock(width) for _ in range(config.front_blocks)))
         sides = (1, 2) if config.state_sides == 2 else (2,)
         self.ConvBLSTM = BidirectionalConvLSTM(
@@ -75,9 +75,9 @@ class ZoomingSlowMo(DeformableBlend):
         )
         self.recon_trunk = nn.Sequential(*(ResidualBlock(width) for _ in range(config.back_blocks)))
         if inner:
-            self.upconv1 = conv3x3(width, 4 * inner)
-            self.upconv2 = conv3x3(inner, 4 * inner)
-            self.HRconv = conv3x3(inner, inner)
+            self.upconv1 = active3x3(width, 4 * inner)
+            self.upconv2 = active3x3(inner, 4 * inner)
+            self.HRconv = active3x3(inner, inner)
             self.conv_last = conv3x3(inner, 3)
         else:
             self.conv_last = conv3x3(width, 3 * SCALE**2)
@@ -89,7 +89,7 @@ class ZoomingSlowMo(DeformableBlend):
 
     def features(self, frames: Tensor) -> Pyramid:
         """Frames B x 3 x h x w in 0..1; returns their features on all levels, the finest first, B x C x h x w."""
-        return self.pyramid(self.feature_extraction(leaky_relu(run(self.conv_first, frames))))
+        return self.pyramid(self.feature_extraction(run(self.conv_first, frames)))
 
     def interpolate(self, before: Pyramid, after: Pyramid) -> Tensor:
         """The feature B x C x h x w of the moment half-way between two neighbours (equation (6.4))."""
@@ -138,9 +138,9 @@ class ZoomingSlowMo(DeformableBlend):
         if not self.config.upsampler_width:
             folded = run(self.conv_last, x).float()
             return depth_to_space(folded if base is None else folded.add_(base), SCALE)
-        x = leaky_relu(F.pixel_shuffle(run(self.upconv1, x), 2))
-        x = leaky_relu(F.pixel_shuffle(run(self.upconv2, x), 2))
-        result = run(self.conv_last, leaky_relu(run(self.HRconv, x))).float()
+        x = F.pixel_shuffle(run(self.upconv1, x), 2)
+        x = F.pixel_shuffle(run(self.upconv2, x), 2)
+        result = run(self.conv_last, run(self.HRconv, x)).float()
         return result if base is None else result + depth_to_space(base, SCALE)
 
     def finish(

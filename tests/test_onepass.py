@@ -1,0 +1,96 @@
+"""Convolutions with what follows them in one operation: the same numbers as in two, and counted alike."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidsr.convolutions import ConvolutionRecorder
+from vidsr.nets import onepass
+from vidsr.nets.onepass import ActivatedConv2d, SummedConv2d, convolve_and_add
+
+LAYOUTS = {"planes": torch.contiguous_format, "channels last": torch.channels_last}
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_learn() -> Tensor:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+def picture(channels: int = 8, dtype: torch.dtype = torch.float32, layout: str = "planes") -> Tensor:
+    return torch.randn(2, channels, 13, 18).to(dtype).contiguous(memory_format=LAYOUTS[layout])
+
+
+def test_this_torch_has_the_operation() -> None:
+    """With the locked versions; else these tests would compare the second way with itself."""
+    assert onepass.ONE_PASS is not None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
+def test_an_activated_convolution_is_a_convolution_and_its_activation(
+    layout: str, slope: float, kernel: int, stride: int
+) -> None:
+    conv = ActivatedConv2d(8, 12, kernel, stride, kernel // 2, slope).to(memory_format=LAYOUTS[layout])
+    x = picture(layout=layout)
+    exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), stride, kernel // 2)
+    torch.testing.assert_close(conv(x), F.leaky_relu(exact, slope).float(), atol=1e-5, rtol=0)
+    assert (conv(x) < 0).any() == (slope > 0)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_in_bf16_it_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, x = ActivatedConv2d(8, 12, 3, padding=1, slope=slope).bfloat16(), picture(dtype=torch.bfloat16)
+    together = conv(x)
+    exact = F.leaky_relu(F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1), slope)
+    monkeypatch.setattr(onepass, "ONE_PASS", None)
+    apart = conv(x)
+    assert torch.equal(together, apart) == (slope == 0)
+    assert (together - exact).abs().mean() <= (apart - exact).abs().mean()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("most", [0, 1 << 21], ids=["in two", "in one"])
+def test_a_sum_is_a_sum_and_leaves_its_parts_alone(layout: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onepass, "MOST_SUMMED", most)
+    conv, x, other = SummedConv2d(8, 12, 3).to(memory_format=LAYOUTS[layout]), picture(), picture(12, layout=layout)
+    before = x.clone(), other.clone()
+    exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+    torch.testing.assert_close(conv(x, other), (exact + other).float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(conv(x), exact.float(), atol=1e-5, rtol=0)
+    without = convolve_and_add(x, conv.weight, None, other)
+    torch.testing.assert_close(without, (exact + other - conv.bias[:, None, None]).float(), atol=1e-5, rtol=0)
+    assert torch.equal(x, before[0]) and torch.equal(other, before[1])
+
+
+def test_both_are_counted_as_convolutions() -> None:
+    active, summed = ActivatedConv2d(8, 12, 3, padding=1), SummedConv2d(12, 12, 3)
+    x = picture()
+    with FlopCounterMode(display=False) as counter, ConvolutionRecorder() as recorder:
+        inner = active(x)
+        summed(inner, inner)
+    wanted = 2 * 13 * 18 * 9 * (8 * 12 + 12 * 12)
+    assert counter.get_total_flops() // 2 == sum(call.multiply_adds for call in recorder.calls) == wanted
+    assert [call.weight_size for call in recorder.calls] == [(12, 8, 3, 3), (12, 12, 3, 3)]
+
+
+def test_gradients_go_through() -> None:
+    with torch.inference_mode(False), torch.enable_grad():
+        active, summed = ActivatedConv2d(8, 8, 3, padding=1, slope=0.1), SummedConv2d(8, 8, 3)
+        x = torch.randn(2, 8, 13, 18, requires_grad=True)
+        summed(active(x), x).sum().backward()
+        assert x.grad is not None and x.grad.abs().sum() > 0
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (*active.parameters(), *summed.parameters()))
+
+
+def test_mixed_precision_is_left_to_torch() -> None:
+    conv, x = ActivatedConv2d(8, 12, 3, padding=1), picture()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+        assert conv(x.bfloat16()).dtype == torch.bfloat16
