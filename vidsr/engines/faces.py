@@ -22,7 +22,8 @@ from vidsr.nets.secnet import RecurrentState, SECNet
 from vidsr.types import Frame, Window
 
 # Pixels of a face's first window up to which a mirrored network sees it twice. With two faces of 105 pixels, whose
-# windows are 30 % of a picture of 640x360, the second look alone would take a third of the film's time again.
+# windows are 30 % of a picture of 640x360, the second look alone would take a third of the film's time again, for
+# 0.09 dB of a gain of 0.4 (moved photographs, faces of 64 and 72 pixels).
 MOST_MIRRORED = 144 * 144
 
 
