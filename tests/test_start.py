@@ -1,4 +1,4 @@
-"""Training that starts from a narrower network's weights: the wider one first computes the same."""
+"""Training that starts from a narrower or a deeper network's weights: the new one first computes the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_footage import TINY_NETWORK
+from tiny_networks import slowmo_network
 from torch import Tensor
 
 from vidsr.errors import ModelError
@@ -97,6 +98,18 @@ def test_fewer_blocks_take_some_of_the_deeper_networks(
             last.load_state_dict({name: torch.zeros_like(value) for name, value in last.state_dict().items()})
     network = started(weights_of(deep, tmp_path / "deep.safetensors"), **{option: new})
     torch.testing.assert_close(results(network), results(deep), atol=1e-5, rtol=0)
+
+
+def test_a_zsm_network_with_fewer_blocks_takes_some_too(tmp_path: Path) -> None:
+    deep = slowmo_network("fast", back_blocks=6)
+    for name, value in deep.recon_trunk[4].conv2.state_dict().items():
+        deep.recon_trunk[4].conv2.load_state_dict({name: torch.zeros_like(value)}, strict=False)
+    file = tmp_path / "deep.safetensors"
+    save_file(deep.state_dict(), file)
+    network = slowmo_network("fast", back_blocks=5)
+    start_from(network, file)
+    with torch.no_grad():
+        torch.testing.assert_close(network(CLIP), deep(CLIP), atol=1e-5, rtol=0)
 
 
 def test_the_new_weights_learn(tmp_path: Path) -> None:
