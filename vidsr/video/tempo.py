@@ -18,6 +18,9 @@ from vidsr.video.transients import Grain, Samples, Transients
 CENTRING = 0.19
 # And this much after it: the filter drops or repeats a part of its last window.
 TRAILING = 2.0
+# So much sound, in windows, goes into the filter at once to begin with: in small pieces it now and then repeats some
+# samples within its first windows.
+AT_ONCE = 3.0
 PIECES_PER_SECOND = 24
 # How long the stretched sound may ring on, in hops of the source, and how much louder than the source it may be.
 RINGING_HOPS = 20
@@ -39,6 +42,7 @@ class Tempo:
         self._graph = self._new_graph()
         self._taken = self._fed = self._given = 0
         self._window = 1 << (rate // PIECES_PER_SECOND - 1).bit_length()
+        self._early: list[Samples] | None = []  # what waits for more, to begin with
         self._feed_silence(CENTRING)
         self._energies = np.zeros(RINGING_HOPS)
         self._limits: list[float] = []
@@ -59,6 +63,7 @@ class Tempo:
         steady, grains = self._transients.flush()
         self._advance(np.pad(steady, ((0, 0), (0, -self._taken % self._hop))), grains)
         self._feed_silence(TRAILING)
+        self._feed_early()
         self._graph.push(None)
         self._pull()
         rest = self._taken * self._factor - self._given
@@ -90,11 +95,20 @@ class Tempo:
         self._pull()
 
     def _feed(self, sound: Samples) -> None:
-        if sound.shape[1]:
+        if self._early is not None:
+            self._early.append(sound)
+            if sum(part.shape[1] for part in self._early) >= AT_ONCE * self._window:
+                self._feed_early()
+        elif sound.shape[1]:
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout=self._layout)
             frame.sample_rate, frame.pts, frame.time_base = self._rate, self._fed, Fraction(1, self._rate)
             self._graph.push(frame)
             self._fed += sound.shape[1]
+
+    def _feed_early(self) -> None:
+        early, self._early = self._early, None
+        if early:
+            self._feed(np.concatenate(early, axis=1))
 
     def _feed_silence(self, windows: float) -> None:
         self._feed(np.zeros((self._channels, round(windows * self._window)), np.float32))
