@@ -10,7 +10,7 @@ from torch import Tensor
 from vidsr.nets.blocks import space_to_depth
 from vidsr.nets.warp import warp
 
-STRIP_VALUES = 1 << 18  # of a folded picture that are worked on at a time on a CPU
+STRIP_VALUES = 1 << 19  # of a folded picture that are worked on at a time on a CPU
 # The `scale` neighbours in a row move as one number.
 _ROW_TYPES = {2: torch.complex64, 4: torch.complex128}
 
@@ -62,10 +62,9 @@ def unfold_sum(base: Tensor, residuals: tuple[Tensor, ...], scale: int) -> Tenso
     picture = base.new_empty(batch, planes, height, scale, width, scale)
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
-        first, *others = (residual[:, :, strip].float() for residual in residuals)
-        total = base[:, :, strip] + first
-        for other in others:
-            total += other
+        total = base[:, :, strip] + residuals[0][:, :, strip]
+        for residual in residuals[1:]:
+            total += residual[:, :, strip]
         pixels = total.clamp_(0, 1).permute(0, 2, 3, 1).contiguous().view(batch, -1, width, planes, scale, scale)
         source, target = pixels.permute(0, 3, 1, 4, 2, 5), picture[:, :, strip]
         if scale in _ROW_TYPES:

@@ -39,6 +39,9 @@ def _find_one_pass() -> Any:
 
 
 ONE_PASS = _find_one_pass()
+_TYPES = [torch.float32]
+if ONE_PASS is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    _TYPES.append(torch.bfloat16)
 
 
 def _runs_in_one_pass(x: Tensor, weight: Tensor) -> bool:
@@ -46,9 +49,7 @@ def _runs_in_one_pass(x: Tensor, weight: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.onnx.is_in_onnx_export():
         return False
-    if x.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return x.dtype == torch.float32
+    return x.dtype in _TYPES
 
 
 class ActivatedConv2d(nn.Conv2d):
