@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from blobs import POINTS, texture
 from numpy.typing import NDArray
 
 from vidsr.stages.facemotion import carry, homecoming
@@ -12,19 +13,13 @@ from vidsr.stages.lucaskanade import Patch, cut_patch, patch_side
 
 Array = NDArray[np.float64]
 MIDDLE = np.array([120.0, 100.0])
-FACE = MIDDLE + np.array([[-15.0, -12.0], [15.0, -12.0], [0.0, 5.0], [-11.0, 20.0], [11.0, 20.0]])
+FACE = MIDDLE + POINTS
 TOLERANCE = 2.0
-
-
-def texture(seed: int) -> NDArray[np.uint8]:
-    random = np.random.default_rng(seed)
-    picture = sum(cv2.GaussianBlur(random.normal(0, 1, (200, 240)), (0, 0), size) * size for size in (2.0, 5.0, 12.0))
-    return np.clip(128 + 35 * picture / picture.std(), 0, 255).astype(np.uint8)
 
 
 def moved(angle: float, size: float, shift: tuple[float, float]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Array]:
     """A picture, the same turned (degrees) and enlarged around MIDDLE and shifted, and the 2 x 3 map between them."""
-    still = texture(0)
+    still = texture()
     matrix = cv2.getRotationMatrix2D((float(MIDDLE[0]), float(MIDDLE[1])), angle, size)
     matrix[:, 2] += shift
     return still, cv2.warpAffine(still, matrix, (240, 200), flags=cv2.INTER_CUBIC), matrix
@@ -50,7 +45,7 @@ def test_what_covers_a_part_of_the_face_does_not_lead() -> None:
     """A hand over the lower left quarter, with one landmark under it, that stays where it is in both frames."""
     before, now, matrix = moved(2.0, 1.0, (4.0, -2.0))
     for frame in (before, now):
-        frame[100:140, 85:120] = texture(5)[:40, :35]
+        frame[100:140, 85:120] = texture(seed=5)[:40, :35]
     points, trust = carry(*patches(before, now), FACE, TOLERANCE)
     assert np.abs(points - (FACE @ matrix[:, :2].T + matrix[:, 2])).max() < 0.8  # of a motion of 4.5 pixels
     assert trust[0] > 0.5
@@ -75,7 +70,7 @@ def test_no_telling(points: Array) -> None:
 
 
 def test_another_picture_is_not_trusted() -> None:
-    _, trust = carry(*patches(texture(0), texture(1)), FACE, TOLERANCE)
+    _, trust = carry(*patches(texture(), texture(seed=1)), FACE, TOLERANCE)
     assert trust[0] < 0.3
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from blobs import POINTS, texture
 from numpy.typing import NDArray
 
 from vidsr.stages import lucaskanade
@@ -18,16 +19,7 @@ from vidsr.train.storyboard import Shot, play
 
 Array = NDArray[np.float64]
 Frames = list[NDArray[np.uint8]]
-FACE = np.array([[-15.0, -12.0], [15.0, -12.0], [0.0, 5.0], [-11.0, 20.0], [11.0, 20.0]])
 EYES = 30.0
-
-
-def texture(height: int = 200, width: int = 240, seed: int = 0) -> NDArray[np.uint8]:
-    """Blobs of several sizes, smooth enough to be moved by parts of a pixel."""
-    random = np.random.default_rng(seed)
-    layers = [cv2.GaussianBlur(random.normal(0, 1, (height, width)), (0, 0), size) * size for size in (2.0, 5.0, 12.0)]
-    picture = sum(layers)
-    return np.clip(128 + 35 * picture / picture.std(), 0, 255).astype(np.uint8)
 
 
 def moving(
@@ -38,7 +30,7 @@ def moving(
     # The face goes one way if the camera goes the other.
     reach = np.array(step) * (frames - 1) / 2
     ends = [Shot(*(middle + way * reach), noise=noise) for way in (1, -1)]
-    shown = list(play(still, FACE + middle, ends[0], ends[1], frames, (160, 140), 7))
+    shown = list(play(still, POINTS + middle, ends[0], ends[1], frames, (160, 140), 7))
     return [picture for picture, _ in shown], np.array([points for _, points in shown])
 
 
@@ -76,6 +68,13 @@ def test_noise_falls_to_half_and_the_face_does_not_lag(lookahead: int) -> None:
     np.testing.assert_allclose(trail, 0.0, atol=0.3)
 
 
+def test_each_landmark_followed_for_itself_as_printed_falls_too() -> None:
+    frames, truth = moving(30)
+    raw = noisy(truth)
+    found = points_of(run(frames, raw, SteadyConfig(as_face=False, consistency=0.05)))
+    assert overall(sdd(found[5:], truth[5:], EYES)) <= 0.5 * overall(sdd(raw[5:], truth[5:], EYES))
+
+
 def test_exact_detections_of_constant_motion_stay_exact() -> None:
     frames, truth = moving(20, noise=0.0)
     found = points_of(run(frames, truth))
@@ -86,7 +85,7 @@ def test_exact_detections_of_constant_motion_stay_exact() -> None:
 def test_size_of_the_face_does_not_matter(size: float) -> None:
     still = cv2.resize(texture(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     start = Shot(200.0, 215.0, scale=size, noise=1.0)
-    shown = list(play(still, 2 * FACE + 220, start, replace(start, x=215.0, angle=4.0), 20, (300, 260), 1))
+    shown = list(play(still, 2 * POINTS + 220, start, replace(start, x=215.0, angle=4.0), 20, (300, 260), 1))
     truth = np.array([points for _, points in shown])
     raw = noisy(truth, 2 * EYES * size * 0.03)
     found = points_of(run([picture for picture, _ in shown], raw))
@@ -134,7 +133,7 @@ def test_occlusion_falls_back_to_the_detection() -> None:
 
 def test_flat_picture_leaves_the_detection_as_it_is() -> None:
     frames = [np.full((140, 160), 90, np.uint8)] * 6
-    raw = noisy(np.broadcast_to(FACE + 70, (6, 5, 2)))
+    raw = noisy(np.broadcast_to(POINTS + 70, (6, 5, 2)))
     found = run(frames, raw)
     np.testing.assert_array_equal(points_of(found), raw)
     assert all((face.tracking == 0).all() for face in found)
@@ -198,7 +197,7 @@ def test_fast_constant_motion_is_bridged_by_its_own_prediction() -> None:
     """More than an eye distance a frame, which Lucas-Kanade alone does not find."""
     still = texture(200, 600)
     start = Shot(450.0, 100.0)
-    shown = list(play(still, FACE + np.array([300, 100]), start, replace(start, x=150.0), 9, (480, 160), 0))
+    shown = list(play(still, POINTS + np.array([300, 100]), start, replace(start, x=150.0), 9, (480, 160), 0))
     truth = np.array([points for _, points in shown])
     raw = truth.copy()
     raw[5:] = np.nan
@@ -255,7 +254,7 @@ def test_wrong_input_is_refused() -> None:
         with pytest.raises(ValueError, match="K x 2"):
             steadier.step(grey, {0: points}, steadier.init_state())
     with pytest.raises(ValueError, match="uint8"):
-        steadier.step(grey.astype(np.float32), {0: FACE}, steadier.init_state())
+        steadier.step(grey.astype(np.float32), {0: POINTS}, steadier.init_state())
     for wrong in ({"memory": -1.0}, {"similarity": 0.0}, {"consistency": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             SteadyConfig(**wrong)
@@ -313,7 +312,7 @@ def test_pseudo_video_moves_its_landmarks_with_the_picture() -> None:
 def test_pseudo_video_repeats_with_its_seed_and_changes_as_told() -> None:
     still = texture()
     start, end = Shot(120, 100), Shot(120, 100, brightness=0.5, noise=8.0)
-    first, again, other = (list(play(still, FACE + 100, start, end, 3, (90, 80), seed)) for seed in (1, 1, 2))
+    first, again, other = (list(play(still, POINTS + 100, start, end, 3, (90, 80), seed)) for seed in (1, 1, 2))
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[-1][0], other[-1][0])
     assert first[-1][0].mean() == pytest.approx(first[0][0].mean() / 2, rel=0.03)

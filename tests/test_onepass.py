@@ -1,4 +1,4 @@
-"""Convolutions with what follows them in one operation: the same numbers as in two, and counted alike."""
+"""Convolutions with what follows them in one operation: as in two but rounded once, and counted alike."""
 
 from __future__ import annotations
 
