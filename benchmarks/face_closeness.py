@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.stages.detector import FaceDetector
-from vidsr.train.evaluate import score_clip
+from vidsr.evaluation.evaluate import score_clip
+from vidsr.faces.detector import FaceDetector
 from vidsr.train.landmark_metrics import eye_distance, overall, sdd
 
 Array = NDArray[np.float64]

@@ -27,9 +27,9 @@ from face_scores import Figure
 from footage import SWSCALE_ACCURATE
 
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
-from vidsr.restoration import Restoration
-from vidsr.run import enhance
-from vidsr.train.footage import read_clip
+from vidsr.faces.pipeline import Restoration
+from vidsr.pipeline.run import enhance
+from vidsr.train.dataset import read_clip
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 

@@ -20,11 +20,11 @@ from quality import clip_paths, compressed, read_truth, reduced
 from torch import Tensor
 
 from vidsr.config import FaceConfig, InputConfig
-from vidsr.stages.detections import Detections
-from vidsr.stages.detector import FaceDetector, View
-from vidsr.stages.tracking import TrackerConfig
-from vidsr.stages.yunet import Yunet
-from vidsr.train.detection_metrics import Judgement, figures, figures_at_precision, judge
+from vidsr.evaluation.detection import Judgement, figures, figures_at_precision, judge
+from vidsr.faces.detections import Detections
+from vidsr.faces.detector import FaceDetector, View
+from vidsr.faces.tracker import TrackerConfig
+from vidsr.faces.yunet import Yunet
 from vidsr.video.reader import Reader
 
 CPU = torch.device("cpu")

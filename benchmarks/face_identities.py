@@ -24,12 +24,12 @@ from quality import clip_paths
 from scipy.optimize import linear_sum_assignment
 
 from vidsr.config import FaceConfig
-from vidsr.stages.detections import overlaps
-from vidsr.stages.detector import FaceDetector, View
-from vidsr.stages.faces import find_faces
-from vidsr.stages.tracking import FaceTracker, TrackerConfig
-from vidsr.stages.yunet import Yunet
-from vidsr.train.footage import read_clip
+from vidsr.faces.detections import overlaps
+from vidsr.faces.detector import FaceDetector, View
+from vidsr.faces.finding import find_faces
+from vidsr.faces.tracker import FaceTracker, TrackerConfig
+from vidsr.faces.yunet import Yunet
+from vidsr.train.dataset import read_clip
 from vidsr.types import Face, Frame
 
 CPU = torch.device("cpu")

@@ -26,15 +26,16 @@ from quality import DEGRADATIONS
 from torch import Tensor
 
 from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
-from vidsr.engines.choose import choose_engine, choose_face_engine
-from vidsr.restoration import Restoration
-from vidsr.stages.detector import FaceDetector, View
-from vidsr.stages.faces import find_faces
-from vidsr.stages.paste import paste_faces
-from vidsr.stages.restore import FaceRestorer
-from vidsr.stages.tracking import FaceTracker, TrackerConfig
-from vidsr.stages.yunet import Yunet
-from vidsr.train.footage import read_clip
+from vidsr.engines.select import choose_engine
+from vidsr.faces.blending import paste_faces
+from vidsr.faces.detector import FaceDetector, View
+from vidsr.faces.engine import choose_face_engine
+from vidsr.faces.finding import find_faces
+from vidsr.faces.pipeline import Restoration
+from vidsr.faces.restorer import FaceRestorer
+from vidsr.faces.tracker import FaceTracker, TrackerConfig
+from vidsr.faces.yunet import Yunet
+from vidsr.train.dataset import read_clip
 from vidsr.types import Colour, Frame, VideoInfo
 
 WIDTH, HEIGHT = 2560, 1440

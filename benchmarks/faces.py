@@ -32,8 +32,8 @@ import torch
 from face_scores import Figure, table
 
 from vidsr.errors import VidsrError
-from vidsr.stages.shipped import shipped_detector
-from vidsr.stages.steady import LOOKAHEAD
+from vidsr.faces.landmark_smoothing import LOOKAHEAD
+from vidsr.faces.shipped_detector import shipped_detector
 
 Array = landmarks.Array
 PARTS = ("detector", "tracks", "landmarks", "restoration", "cost")

@@ -5,7 +5,7 @@
 DIR is the curated set; FILE is a published YuNet file. Every 8th frame of each training clip and every training
 photograph of licence classes A and B is searched at half, full and double size. The data set's own boxes stay as they
 are; the teacher adds the faces that they leave out, with its score: from 0.85 on a face to be found, from 0.5 to 0.85 a
-place of which nothing is said, below that no face. vidsr/train/face_labels.py reads the result; the product never does.
+place of which nothing is said, below that no face. vidsr/train/detector/labels.py reads the result; the product never.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsr.stages.detections import Detections, overlaps
-from vidsr.stages.detector import OVERLAP
-from vidsr.stages.yunet import MULTIPLE, Yunet
-from vidsr.train.face_labels import SURE
-from vidsr.train.footage import CLIPS, cached_frames, find_footage
+from vidsr.faces.detections import Detections, overlaps
+from vidsr.faces.detector import OVERLAP
+from vidsr.faces.yunet import MULTIPLE, Yunet
+from vidsr.train.dataset import CLIPS, cached_frames, find_footage
+from vidsr.train.detector.labels import SURE
 
 EVERY = 8
 SCALES = (0.5, 1.0, 2.0)

@@ -36,8 +36,7 @@ from numpy.typing import NDArray
 from quality import clip_paths, compressed, read_truth, reduced
 from torch import Tensor
 
-from vidsr.stages.landmarks import LandmarkSteadier, SteadyConfig
-from vidsr.stages.steady import LOOKAHEAD
+from vidsr.faces.landmark_smoothing import LOOKAHEAD, LandmarkSteadier, SteadyConfig
 from vidsr.train.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
 from vidsr.train.storyboard import Shot, play
 

@@ -28,12 +28,12 @@ from torch import Tensor
 from ways import Enlarge, Way, build, ways
 
 from vidsr.config import ComputeConfig
-from vidsr.engines.choose import choose_card, choose_device
+from vidsr.engines.select import choose_card, choose_device
 from vidsr.errors import VidsrError
-from vidsr.nets.secnet import SECNet
-from vidsr.train.degrade import SCALE, degrade_bi
-from vidsr.train.metrics import decibels
-from vidsr.weights import load_network
+from vidsr.evaluation.metrics import SCALE, decibels
+from vidsr.models.loading import load_network
+from vidsr.nets.secnet.network import SECNet
+from vidsr.train.degrade import degrade_bi
 
 # A way this many times slower than float32 (fp16 on most CPUs) is timed once and not again.
 HOPELESS = 10.0

@@ -32,12 +32,12 @@ from torch import Tensor
 
 from vidsr.config import Precision
 from vidsr.errors import VidsrError
-from vidsr.filetypes import VIDEO_SUFFIXES
+from vidsr.evaluation.evaluate import ClipScores, evaluate_clip, summarise
+from vidsr.files import VIDEO_SUFFIXES
+from vidsr.models.loading import find_card
+from vidsr.train.dataset import read_clip
 from vidsr.train.degrade import degrade_bd, degrade_bi
-from vidsr.train.evaluate import ClipScores, evaluate_clip, summarise
-from vidsr.train.footage import read_clip
 from vidsr.video.roundtrip import h264_roundtrip
-from vidsr.weights import find_card
 
 DEGRADATIONS: dict[str, Callable[[Tensor], Tensor]] = {"BI": degrade_bi, "BD": degrade_bd}
 CLEAN = ("vid4-BD", "vid4-BI", "faces-BI", "faces-BD", "general-BI", "general-BD")

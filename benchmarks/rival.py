@@ -35,7 +35,7 @@ from quality import CLEAN, Setting, clip_paths, compressed, given, parse_setting
 from systems import stream
 from torch import Tensor
 
-from vidsr.train.evaluate import ClipScores, Scores, evaluate_clip, summarise
+from vidsr.evaluation.evaluate import ClipScores, Scores, evaluate_clip, summarise
 
 RIVAL = "realesr-animevideov3-x4"
 WORKER = Path(__file__).with_name("rival_worker.py")

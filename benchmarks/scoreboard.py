@@ -8,8 +8,8 @@ from pathlib import Path
 from printed import rows_of
 from systems import BASELINES
 
-from vidsr.train.evaluate import Evaluation
-from vidsr.weights import find_card
+from vidsr.evaluation.evaluate import Evaluation
+from vidsr.models.loading import find_card
 
 Results = dict[str, dict[str, Evaluation]]
 HEAD = ("set", "system", "PSNR RGB", "PSNR Y", "SSIM_vh RGB", "SSIM_vt RGB", "source")

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsr.nets.deformable import deformable_conv
-from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.zsm.deformable import deformable_conv
+from vidsr.nets.zsm.network import ZoomingSlowMo
 
 SLOPE = 0.1
 LEVELS = 3

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.slowmo import LOOKAHEAD
-from vidsr.nets.zsmconfig import WINDOW
-from vidsr.train.degrade import to_8_bits
-from vidsr.train.metrics import decibels, luma, squared_errors, ssim, with_luma
+from vidsr.evaluation.metrics import decibels, luma, squared_errors, ssim, to_8_bits, with_luma
+from vidsr.nets.zsm.config import WINDOW
 
 # What a window of the streaming engine adds to the one before it.
 WINDOW_RESULTS = 2 * (WINDOW - 1)

@@ -41,14 +41,14 @@ from slowmo_systems import MINTERPOLATE
 from speed import command_seconds, wait
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidsr.engines.choose import choose_precision
+from vidsr.engines.select import choose_precision
 from vidsr.engines.slowmo import SlowmoEngine
+from vidsr.models.cards import Preset, list_presets
+from vidsr.models.loading import multiply_adds_per_pixel
 from vidsr.nets import build
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.nets.zsmconfig import WINDOW
-from vidsr.presets import Preset, list_presets
+from vidsr.nets.zsm.config import WINDOW
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
-from vidsr.weights import multiply_adds_per_pixel
 
 WANTED_RATIO, MOST_OPERATIONS, WANTED_GPU_RATIO = 1.0, 1.15, 3.0
 PLAIN = "published forward, fp32"

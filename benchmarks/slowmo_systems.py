@@ -21,8 +21,8 @@ from systems import SCALE, SWS_FLAGS, lanczos, stream
 from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.choose import choose_slowmo
-from vidsr.stages.newframes import finish_new_frames
+from vidsr.engines.select import choose_slowmo
+from vidsr.stages.interpolated import finish_new_frames
 from vidsr.types import Frame
 from vidsr.video.roundtrip import SWSCALE_ACCURATE
 

@@ -22,7 +22,7 @@ import torch
 from footage import make_film, markdown, parse_size, vidsr_command
 
 from vidsr.config import ComputeConfig, InputConfig
-from vidsr.engines.choose import choose_device, choose_engine
+from vidsr.engines.select import choose_device, choose_engine
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 

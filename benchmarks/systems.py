@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.choose import choose_engine
+from vidsr.engines.select import choose_engine
+from vidsr.models.loading import list_cards
 from vidsr.types import Frame
-from vidsr.weights import list_cards
 
 SCALE = 4
 BASELINES = ("bicubic", "lanczos")

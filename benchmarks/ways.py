@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.choose import choose_engine
-from vidsr.nets.secnet import SECNet
+from vidsr.engines.select import choose_engine
+from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from vidsr.config import ComputeConfig, FacesConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
-from vidsr.faces import FaceTargets, describe_faces
-from vidsr.run import enhance
+from vidsr.faces.listing import FaceTargets, describe_faces
+from vidsr.pipeline.run import enhance
 from vidsr.video.reader import Reader
 
 FOLDER = Path(__file__).parent

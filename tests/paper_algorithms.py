@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from vidsr.nets.blocks import ConvLSTMCell
-from vidsr.nets.encoding import OneWay
-from vidsr.nets.secnet import SECNet
+from vidsr.nets.layers.blocks import ConvLSTMCell
+from vidsr.nets.secnet.feature_encoding import OneWay
+from vidsr.nets.secnet.network import SECNet
 
 Theta = dict[str, Tensor]
 Array = np.ndarray[Any, np.dtype[np.float64]]

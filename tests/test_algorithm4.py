@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_threads import torch_threads
 
 from vidsr.engines.recurrent import RecurrentEngine, StreamState
-from vidsr.nets.flow import Pyramid
-from vidsr.nets.secnet import SECNet
+from vidsr.nets.secnet.flow import Pyramid
+from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
 SIZE = (9, 11)

@@ -20,21 +20,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
-import vidsr.bench
-from vidsr.bench import LayerSpeed, NetworkSpeed, measure_network
+import vidsr.bench.bench
+from vidsr.bench.bench import LayerSpeed, NetworkSpeed, measure_network
+from vidsr.bench.convolutions import REST, Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
 from vidsr.cli import app
 from vidsr.config import InputConfig, SceneConfig
-from vidsr.convolutions import REST, Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
+from vidsr.models.loading import find_card
 from vidsr.nets import build
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 from vidsr.video.synthetic import make_film
-from vidsr.weights import find_card
 
 CPU = torch.device("cpu")
 MODEL = "secnet-fast"
@@ -46,8 +46,8 @@ LAYER = Convolution(
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Short measurements, temporary files where a test can see them, the number of threads put back."""
-    monkeypatch.setattr(vidsr.bench, "SLICE_SECONDS", 1e-4)
-    monkeypatch.setattr(vidsr.bench, "ROUNDS", 2)
+    monkeypatch.setattr(vidsr.bench.bench, "SLICE_SECONDS", 1e-4)
+    monkeypatch.setattr(vidsr.bench.bench, "ROUNDS", 2)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     threads = torch.get_num_threads()
@@ -271,7 +271,7 @@ def test_what_cannot_be_measured_has_its_exit_code(arguments: tuple[str, ...], c
 
 def test_the_library_refuses_too_few_frames() -> None:
     with pytest.raises(UsageError, match="1 frames are too few"):
-        vidsr.bench.bench(vidsr.bench.ComputeConfig(model="bicubic"), (16, 16), 1)
+        vidsr.bench.bench.bench(vidsr.bench.bench.ComputeConfig(model="bicubic"), (16, 16), 1)
 
 
 def test_the_film_is_one_moving_scene_of_the_wanted_size(tmp_path: Path) -> None:

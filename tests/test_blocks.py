@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_threads import torch_threads
 
-from vidsr.nets import blocks, build, folding
-from vidsr.nets.blocks import (
+from vidsr.nets import build
+from vidsr.nets.layers import blocks
+from vidsr.nets.layers import pixel_shuffle as folding
+from vidsr.nets.layers.blocks import (
     BicubicPhases,
     ConvLSTMCell,
     ResidualBlock,
@@ -28,9 +30,9 @@ from vidsr.nets.blocks import (
     run,
     start_near_zero,
 )
-from vidsr.nets.folding import fold_warped, unfold_sum
-from vidsr.nets.resize import resize
-from vidsr.nets.warp import enlarge_flow, warp
+from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
+from vidsr.nets.layers.resize import resize
+from vidsr.nets.layers.warp import enlarge_flow, warp
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mode = Literal["bilinear", "bicubic"]
@@ -179,7 +181,7 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
 def test_what_an_image_has_more_in_bands_and_strips_is_the_same_bit_for_bit(
     threads: int, batch: int, height: int, strip: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidsr.nets.folding.STRIP_VALUES", strip)
+    monkeypatch.setattr("vidsr.nets.layers.pixel_shuffle.STRIP_VALUES", strip)
     generator = torch.Generator().manual_seed(11)
     image = torch.rand(batch, 3, height, 20, generator=generator)
     flow = 6 * torch.randn(batch, 2, height, 20, generator=generator)

@@ -14,12 +14,12 @@ from tiny_networks import SLOWMO_FORMS, slowmo_network
 from toy_engine import film_side_data, make_clip, side_data
 
 from vidsr.config import ComputeConfig
-from vidsr.engines.choose import ChosenEngine, choose_slowmo
-from vidsr.engines.footprint import slowmo_bytes_per_pixel
+from vidsr.engines.select import ChosenEngine, choose_slowmo
+from vidsr.engines.tiled import slowmo_bytes_per_pixel
 from vidsr.errors import ModelError, UsageError
-from vidsr.nets.zsmconfig import ZSMConfig
-from vidsr.presets import list_presets
-from vidsr.weights import TrainedCard, list_cards
+from vidsr.models.cards import list_presets
+from vidsr.models.loading import TrainedCard, list_cards
+from vidsr.nets.zsm.config import ZSMConfig
 
 
 def make_card(folder: Path, form: str = "fast", **arguments: Any) -> Path:

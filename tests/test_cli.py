@@ -21,16 +21,16 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-import vidsr.run
+import vidsr.pipeline.run
 from vidsr import __version__
 from vidsr import config as c
 from vidsr.cli import app, options
+from vidsr.cli.console import Screen
 from vidsr.cli.slowmo import slowmo
 from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES, UsageError, VidsrError
-from vidsr.run import Progress
+from vidsr.pipeline.run import Progress
 from vidsr.types import RunReport
-from vidsr.ui import Screen
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--model", "bicubic", "--scale", "1")
@@ -68,7 +68,7 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.RunConfig]:
         seen.append(config)
         return RunReport(str(source), str(target), "none", None, "cpu", "fp32")
 
-    monkeypatch.setattr(vidsr.run, "enhance", note)
+    monkeypatch.setattr(vidsr.pipeline.run, "enhance", note)
     return seen
 
 
@@ -554,7 +554,7 @@ def test_an_error_is_one_line_and_its_class_owns_the_code(
     def fail(*_: object) -> None:
         raise kind("this [bold]and[/bold] that")
 
-    monkeypatch.setattr(vidsr.run, "enhance", fail)
+    monkeypatch.setattr(vidsr.pipeline.run, "enhance", fail)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == kind.exit_code and kind.exit_code in EXIT_CODES
     assert (result.stdout, result.stderr) == ("", "error: this [bold]and[/bold] that\n")
@@ -564,7 +564,7 @@ def test_a_defect_of_ours_keeps_its_traceback(film: Path, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(vidsr.run, "enhance", fail)
+    monkeypatch.setattr(vidsr.pipeline.run, "enhance", fail)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 
@@ -573,6 +573,6 @@ def test_interrupted_is_130(film: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vidsr.run, "enhance", interrupt)
+    monkeypatch.setattr(vidsr.pipeline.run, "enhance", interrupt)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == 130 and result.stderr.startswith("error: interrupted")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from vidsr.errors import InputError, OutputError
 from vidsr.types import Colour
 from vidsr.video import color
-from vidsr.video.chroma import enlarge_rows, reduce_columns, reduce_rows
+from vidsr.video.chroma_resampling import enlarge_rows, reduce_columns, reduce_rows
 from vidsr.video.color import MATRIX_CODES, colour_in, colour_of, frame_to_rgb, rgb_to_frame
-from vidsr.video.planes import layout_of, read_planes, write_planes
+from vidsr.video.pixel_formats import layout_of, read_planes, write_planes
 
 CPU = torch.device("cpu")
 WEIGHTS = {  # Kr, Kb as printed in BT.601, BT.709, BT.2020, SMPTE 240M and by the FCC

@@ -18,8 +18,8 @@ from tiny_footage import moving, noise, tiny_recipe, training_folder, write_clip
 
 from vidsr.errors import InputError
 from vidsr.train.data import Batch, Batches, _best, _flip, _still_path, _time_order
+from vidsr.train.dataset import Item, find_footage, split_holdout
 from vidsr.train.degrade import degrade_bi
-from vidsr.train.footage import Item, find_footage, split_holdout
 from vidsr.train.recipe import DataConfig, DegradationConfig
 
 CLEAN = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidsr.nets.deformable import DeformableConv, deformable_conv
+from vidsr.nets.zsm.deformable import DeformableConv, deformable_conv
 
 
 def pixel(plane: np.ndarray, row: int, column: int) -> float:

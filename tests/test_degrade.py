@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from vidsr.nets.resize import resize
+from vidsr.nets.layers.resize import resize
 from vidsr.train.degrade import (
     area_taps,
     bicubic_taps,

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from vidsr.stages.detections import LANDMARKS, Detections
-from vidsr.train.detection_metrics import Judgement, figures, figures_at_precision, judge, match
+from vidsr.evaluation.detection import Judgement, figures, figures_at_precision, judge, match
+from vidsr.faces.detections import LANDMARKS, Detections
 
 POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from yunet_files import CELLS, POINTS, blob_finder, expected, random_finder, write_yunet
 
 from vidsr.errors import DeviceError, ModelError
-from vidsr.stages.detections import Detections, overlaps, turn_points
-from vidsr.stages.detector import FaceDetector, View
-from vidsr.stages.yunet import Yunet
+from vidsr.faces.detections import Detections, overlaps, turn_points
+from vidsr.faces.detector import FaceDetector, View
+from vidsr.faces.yunet import Yunet
 
 CPU = torch.device("cpu")
 Array = np.ndarray[Any, Any]

@@ -16,19 +16,19 @@ import torch
 from tiny_faces import RECIPE, face_folder
 
 from vidsr.errors import InputError, ModelError, UsageError
+from vidsr.faces.shipped_detector import detector_card, shipped_detector, verify_detector
+from vidsr.faces.yunet import Yunet
+from vidsr.models.cards import models_folder
 from vidsr.nets import build_detector
 from vidsr.nets.facepyramid import FacePyramidGraph
-from vidsr.presets import models_folder
-from vidsr.stages.shipped import detector_card, shipped_detector, verify_detector
-from vidsr.stages.yunet import Yunet
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.course import TrainOptions
-from vidsr.train.detector_loop import detect, train_detector, train_detector_step
-from vidsr.train.detector_recipe import is_detector_recipe, load_detector_recipe
-from vidsr.train.face_labels import read_labels
-from vidsr.train.face_targets import FaceBatches
-from vidsr.train.footage import find_footage
+from vidsr.train.dataset import find_footage
+from vidsr.train.detector.labels import read_labels
+from vidsr.train.detector.loop import detect, train_detector, train_detector_step
+from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
+from vidsr.train.detector.targets import FaceBatches
 from vidsr.train.publish import publish_detector
+from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
 SHIPPED_RECIPE = models_folder() / "recipes" / "face-detector.toml"
@@ -174,5 +174,5 @@ def test_impossible_recipes(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_training_needs_no_pyav() -> None:
-    code = "import sys, vidsr.train.detector_loop; sys.exit('av' in sys.modules)"
+    code = "import sys, vidsr.train.detector.loop; sys.exit('av' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,7 +18,7 @@ from tiny_networks import slowmo_network
 from torch import Tensor
 
 from vidsr.config import InputConfig
-from vidsr.engines.midpoint import MidpointEngine
+from vidsr.engines.slowmo import MidpointEngine
 from vidsr.stages.duplicates import FINEST, LONGEST_RUN, Duplicates
 from vidsr.types import Frame
 from vidsr.video.reader import Reader

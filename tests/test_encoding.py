@@ -12,8 +12,8 @@ from paper_algorithms import algorithm_1, algorithms_2_and_3, forward_inputs, th
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidsr.nets.blocks import ConvLSTMCell
-from vidsr.nets.encoding import Bidirectional, Memory, OneWay, Strategy, build_encoding
+from vidsr.nets.layers.blocks import ConvLSTMCell
+from vidsr.nets.secnet.feature_encoding import Bidirectional, Memory, OneWay, Strategy, build_encoding
 
 WIDTH, SIZE = 4, (6, 7)
 

@@ -17,14 +17,13 @@ from toy_engine import ToyDoubler, ToyEngine, film_side_data, make_clip, side_da
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.midpoint import MidpointEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import SlowmoEngine
+from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
-from vidsr.nets.secnet import SECNet
-from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.models.loading import ModelCard, list_cards, load_network
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
-from vidsr.weights import ModelCard, list_cards, load_network
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-import vidsr.export
+import vidsr.models.onnx_export
 from vidsr.cli import app
 from vidsr.errors import OutputError, UsageError
-from vidsr.export import export, graph_of, steps_of
+from vidsr.models.onnx_export import export, graph_of, steps_of
 from vidsr.nets import Network, build
-from vidsr.nets.steps import Step
+from vidsr.nets.secnet.export_step import Step
 
 NARROW = {
     "flow_width": 4, "flow_depth": 2, "flow_levels": 2, "fusion_width": 6, "fusion_blocks": 1, "recurrent_width": 5,
@@ -134,7 +134,7 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         except StopIteration:
             raise OSError(28, "No space left on device") from None
 
-    monkeypatch.setattr(vidsr.export, "graph_of", next_graph)
+    monkeypatch.setattr(vidsr.models.onnx_export, "graph_of", next_graph)
     with pytest.raises(OutputError, match="No space left"):
         export(slowmo_network("fast"), tmp_path / "a.onnx", overwrite=False)
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +150,7 @@ def test_wrong_names(tmp_path: Path) -> None:
 
 
 def test_without_the_package_onnx(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(vidsr.export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(vidsr.models.onnx_export.importlib.util, "find_spec", lambda name: None)
     result = vidsr_cli("models", "export", "secnet-fast", tmp_path / "a.onnx")
     assert result.exit_code == 2 and "pip install onnx" in " ".join(result.stderr.split())
     assert list(tmp_path.iterdir()) == []

@@ -13,14 +13,13 @@ import pytest
 from tiny_faces import COLOURS, RECIPE, Pixels, draw, face_folder
 
 from vidsr.errors import InputError
-from vidsr.train import face_scenes
-from vidsr.train.detector_recipe import DetectorDataConfig
-from vidsr.train.face_labels import Faces, Scene, read_labels
-from vidsr.train.face_scenes import Pools, SceneMaker
-from vidsr.train.face_spoil import REDUCTIONS, spoil
-from vidsr.train.face_targets import FaceBatches
-from vidsr.train.face_warp import MIRRORED, Move, visible_shares, warp, window_of
-from vidsr.train.footage import Item, find_footage
+from vidsr.train.dataset import Item, find_footage
+from vidsr.train.detector import composition as face_scenes
+from vidsr.train.detector.augment import MIRRORED, REDUCTIONS, Move, spoil, visible_shares, warp, window_of
+from vidsr.train.detector.composition import Pools, SceneMaker
+from vidsr.train.detector.labels import Faces, Scene, read_labels
+from vidsr.train.detector.recipe import DetectorDataConfig
+from vidsr.train.detector.targets import FaceBatches
 
 SIZE = 200
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from vidsr.faces.detections import overlaps
 from vidsr.nets.facepyramid import STRIDES
-from vidsr.stages.detections import overlaps
-from vidsr.train.detector_losses import detector_losses, eiou_loss, soft_focal_loss
-from vidsr.train.detector_recipe import DetectorLossConfig
-from vidsr.train.face_labels import Faces
-from vidsr.train.face_targets import NO_FACE, NOT_ASKED, FaceBatch, assign, cells
+from vidsr.train.detector.labels import Faces
+from vidsr.train.detector.losses import detector_losses, eiou_loss, soft_focal_loss
+from vidsr.train.detector.recipe import DetectorLossConfig
+from vidsr.train.detector.targets import NO_FACE, NOT_ASKED, FaceBatch, assign, cells
 
 SIZE = 128
 CONFIG = DetectorLossConfig()

@@ -8,8 +8,7 @@ import pytest
 from blobs import POINTS, texture
 from numpy.typing import NDArray
 
-from vidsr.stages.facemotion import carry, homecoming
-from vidsr.stages.lucaskanade import Patch, cut_patch, patch_side
+from vidsr.faces.optical_flow import Patch, carry, cut_patch, homecoming, patch_side
 
 Array = NDArray[np.float64]
 MIDDLE = np.array([120.0, 100.0])

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from vidsr.errors import ModelError
-from vidsr.export import detector_graph
+from vidsr.faces.yunet import STRIDES as INTERFACE_STRIDES
+from vidsr.faces.yunet import WIDTHS, Yunet
+from vidsr.models.onnx_export import detector_graph
 from vidsr.nets import build_detector
 from vidsr.nets.facepyramid import COLUMNS, STRIDES, FacePyramid, FacePyramidGraph
-from vidsr.stages.yunet import STRIDES as INTERFACE_STRIDES
-from vidsr.stages.yunet import WIDTHS, Yunet
 
 CPU = torch.device("cpu")
 

@@ -30,7 +30,7 @@ from face_scenes import (
 from face_scores import RIM, BorderFlicker, Box, Figure, followed, sized, switches, table
 from face_sheets import PART, around, rim_points
 
-from vidsr.train.detection_metrics import Judgement
+from vidsr.evaluation.detection import Judgement
 from vidsr.types import Face
 
 

@@ -17,10 +17,9 @@ from yunet_files import blob_finder, write_yunet
 
 from vidsr.cli import app
 from vidsr.config import FaceConfig, InputConfig
-from vidsr.presets import models_folder
-from vidsr.stages.contactsheet import COLUMNS, GAP, LABEL, SIDE
-from vidsr.stages.drawing import colour_of
-from vidsr.stages.shipped import detector_card
+from vidsr.faces.drawing import COLUMNS, GAP, LABEL, SIDE, colour_of
+from vidsr.faces.shipped_detector import detector_card
+from vidsr.models.cards import models_folder
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, COUNT = 128, 80, 14
@@ -148,7 +147,7 @@ def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: 
     folder.mkdir()
     for path in models_folder().glob("face-detector.*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr("vidsr.stages.shipped.models_folder", lambda: folder)
+    monkeypatch.setattr("vidsr.faces.shipped_detector.models_folder", lambda: folder)
     source, file = film(tmp_path / "a.mkv", [picture(0)]), folder / "face-detector.onnx"
     content = file.read_bytes()
     for change, sentence in (
@@ -206,7 +205,7 @@ def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, detector: Path, monkey
     def full(file: Any, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vidsr.faces._put", full)
+    monkeypatch.setattr("vidsr.faces.listing._put", full)
     result = faces(source, "--sheet", tmp_path / "b.png", "--face-detector", detector)
     assert result.exit_code == 4 and "the disk is full" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "blobs.onnx"]

@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 
 from vidsr.cli import app
 from vidsr.engines.bicubic import BicubicEngine
+from vidsr.models.loading import models_folder, read_card
 from vidsr.types import Frame
-from vidsr.weights import models_folder, read_card
 
 ROOT = Path(__file__).parent.parent
 FAST = ("--model", "bicubic", "--scale", "1")

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from vidsr.errors import DeviceError, InputError, OutputError, VidsrError
-from vidsr.video.ffmpeg import input_error, log_switched_on, output_error, reading, writing
+from vidsr.video.errors import input_error, log_switched_on, output_error, reading, writing
 
 PATH = Path("a film.mp4")
 KINDS = sorted(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vidsr.errors import InputError, OutputError
-from vidsr.filetypes import VIDEO_SUFFIXES
-from vidsr.folder import pair_films, result_folder
+from vidsr.files import VIDEO_SUFFIXES
+from vidsr.pipeline.batch import pair_films, result_folder
 
 
 @pytest.fixture

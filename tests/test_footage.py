@@ -11,8 +11,8 @@ import pytest
 from tiny_footage import ENTRIES, moving, noise, training_folder, write_clip, write_still
 
 from vidsr.errors import InputError, OutputError
-from vidsr.train import footage
-from vidsr.train.footage import Item, Kind, cached_frames, find_footage, read_clip, read_still, split_holdout
+from vidsr.train import dataset as footage
+from vidsr.train.dataset import Item, Kind, cached_frames, find_footage, read_clip, read_still, split_holdout
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,13 @@ from test_zsm import PARITY, published_values
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from vidsr import imported
 from vidsr.cli import app
-from vidsr.cli.ownmodels import own_models_folder, resolve_model
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.errors import ModelError, OutputError
-from vidsr.imported import import_model
-from vidsr.nets import build
-from vidsr.nets.zsmconfig import ZSMConfig
-from vidsr.types import Frame
-from vidsr.weights import (
+from vidsr.models import importers as imported
+from vidsr.models.cards import own_models_folder, resolve_model
+from vidsr.models.importers import import_model
+from vidsr.models.loading import (
     ImportedCard,
     TrainedCard,
     find_card,
@@ -39,6 +36,9 @@ from vidsr.weights import (
     read_card,
     verify,
 )
+from vidsr.nets import build
+from vidsr.nets.zsm.config import ZSMConfig
+from vidsr.types import Frame
 
 SMALL = ZSMConfig(width=4, front_blocks=1, back_blocks=1, groups=2, state_width=4, upsampler_width=4)
 
@@ -227,7 +227,7 @@ def test_a_shipped_card_must_say_how_it_was_trained(
     assert all(isinstance(card, TrainedCard) for card in list_cards())
     torch.save(small, tmp_path / "a.pth")
     path = import_model("zsm", tmp_path / "a.pth", tmp_path / "models")
-    monkeypatch.setattr("vidsr.weights.models_folder", lambda: path.parent)
+    monkeypatch.setattr("vidsr.models.loading.models_folder", lambda: path.parent)
     with pytest.raises(ModelError, match="does not say how it was trained"):
         list_cards()
 

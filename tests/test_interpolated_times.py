@@ -15,8 +15,8 @@ from writing import write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Frame
-from vidsr.video.clock import to_ticks
 from vidsr.video.probe import probe
+from vidsr.video.timestamps import to_ticks
 from vidsr.video.writer import Writer
 
 

@@ -12,8 +12,8 @@ import pytest
 from blobs import POINTS, texture
 from numpy.typing import NDArray
 
-from vidsr.stages import lucaskanade
-from vidsr.stages.landmarks import LandmarkSteadier, Steadied, SteadyConfig
+from vidsr.faces import optical_flow
+from vidsr.faces.landmark_smoothing import LandmarkSteadier, Steadied, SteadyConfig
 from vidsr.train.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
 from vidsr.train.storyboard import Shot, play
 
@@ -235,14 +235,14 @@ def test_the_state_holds_no_view_of_what_was_given() -> None:
     [
         lambda before, now, points: (points.copy(), points.copy()),
         lambda before, now, points: (np.full_like(points, np.nan), np.full_like(points, np.nan)),
-        lambda before, now, points: (lucaskanade.track(before, now, points)[0], points + before.side),
+        lambda before, now, points: (optical_flow.track(before, now, points)[0], points + before.side),
     ],
     ids=["points that stand still", "never found", "never consistent"],
 )
 def test_these_tests_see_a_broken_tracker(
     broken: Callable[..., tuple[Array, Array]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidsr.stages.facemotion.track", broken)
+    monkeypatch.setattr("vidsr.faces.optical_flow.track", broken)
     with pytest.raises(AssertionError):
         test_noise_falls_to_half_and_the_face_does_not_lag(0)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_threads import torch_threads
 
-from vidsr.engines.lanes import Lanes
+from vidsr.runtime.overlap import Lanes
 
 CPU = torch.device("cpu")
 

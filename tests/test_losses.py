@@ -10,7 +10,7 @@ from tiny_footage import TINY_NETWORK
 from torch import Tensor
 
 from vidsr.nets import build
-from vidsr.nets.secnet import ClipOutput, RecurrentState, SECNet
+from vidsr.nets.secnet.network import ClipOutput, RecurrentState, SECNet
 from vidsr.train.losses import flow_loss, reconstruction_loss, secnet_losses, smoothness
 from vidsr.train.recipe import OptimisationConfig
 

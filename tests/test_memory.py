@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, torch
-from vidsr.memory import keep_freed_memory
+from vidsr.runtime.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

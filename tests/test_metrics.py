@@ -21,11 +21,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from vidsr.errors import InputError, UsageError
-from vidsr.nets.resize import resize
-from vidsr.train import metrics
+from vidsr.evaluation import metrics
+from vidsr.evaluation.evaluate import evaluate_clip, pair_videos, score_clip, summarise
+from vidsr.evaluation.presentation import table
+from vidsr.nets.layers.resize import resize
 from vidsr.train.degrade import degrade_bd, degrade_bi
-from vidsr.train.evaluate import evaluate_clip, pair_videos, score_clip, summarise
-from vidsr.train.present import table
 
 
 def pair(frames: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -325,5 +325,8 @@ def test_pairs_of_files_and_folders(tmp_path: Path) -> None:
 
 
 def test_evaluation_works_without_pyav() -> None:
-    code = "import sys; sys.modules['av'] = None; import vidsr.train.evaluate; assert 'vidsr.video' not in sys.modules"
+    code = (
+        "import sys; sys.modules['av'] = None; import vidsr.evaluation.evaluate; "
+        "assert 'vidsr.video' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

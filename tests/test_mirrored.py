@@ -9,12 +9,12 @@ import torch
 from tiny_networks import paper_network
 from torch import Tensor
 
-from vidsr.engines.footprint import network_bytes_per_pixel
 from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.tiled import network_bytes_per_pixel
+from vidsr.models.loading import multiply_adds_per_pixel
 from vidsr.nets import build
-from vidsr.nets.secnet import SECNet
+from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
-from vidsr.weights import multiply_adds_per_pixel
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from toy_engine import make_clip
 
-from vidsr.stages.newframes import finish_new_frames, move_on
+from vidsr.stages.interpolated import finish_new_frames, move_on
 from vidsr.types import Frame
 
 SIDE = 96

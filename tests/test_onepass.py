@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidsr.convolutions import ConvolutionRecorder
-from vidsr.nets import onepass
-from vidsr.nets.onepass import ActivatedConv2d, SummedConv2d, convolve_and_add
+from vidsr.bench.convolutions import ConvolutionRecorder
+from vidsr.nets.layers import fused_conv as onepass
+from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d, convolve_and_add
 
 LAYOUTS = {"planes": torch.contiguous_format, "channels last": torch.channels_last}
 

@@ -20,15 +20,14 @@ from toy_engine import make_clip
 
 from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
-from vidsr.engines.choose import choose_engine
-from vidsr.engines.midpoint import MidpointEngine
 from vidsr.engines.onnx import OnnxMidpointEngine, OnnxRecurrentEngine, OnnxSlowmoEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import SlowmoEngine
+from vidsr.engines.select import choose_engine
+from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
-from vidsr.nets.secnet import SECNet
-from vidsr.run import enhance
+from vidsr.nets.secnet.network import SECNet
+from vidsr.pipeline.run import enhance
 from vidsr.types import Frame
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.stages.paste import FULL, POWER, RAMP, REACH, colour_gap, paste_faces, soft_mask
-from vidsr.stages.windows import choose_window
+from vidsr.faces.blending import FULL, POWER, RAMP, REACH, colour_gap, paste_faces, soft_mask
+from vidsr.faces.restorer import choose_window
 from vidsr.types import Face, Frame, Patch, Window
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from vidsr.stages.prefetch import background, prefetch
+from vidsr.runtime.queues import background, prefetch
 
 
 @pytest.fixture(autouse=True)

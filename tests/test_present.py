@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 
 from vidsr.errors import OutputError, UsageError
-from vidsr.train import present
-from vidsr.train.evaluate import Evaluation, score_clip, summarise
+from vidsr.evaluation import presentation as present
+from vidsr.evaluation.evaluate import Evaluation, score_clip, summarise
 
 
 def evaluation_of(*clips: tuple[str, int], temporal: bool = False) -> Evaluation:

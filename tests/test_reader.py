@@ -15,10 +15,10 @@ import torch
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError, VidsrError
 from vidsr.types import Frame
-from vidsr.video.completeness import missing_bytes
+from vidsr.video.decoding import missing_bytes
 from vidsr.video.probe import probe
 from vidsr.video.reader import Reader
-from vidsr.video.timing import FrameTimes
+from vidsr.video.timestamps import FrameTimes
 
 CPU = torch.device("cpu")
 

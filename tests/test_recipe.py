@@ -9,7 +9,7 @@ import pytest
 
 from vidsr.errors import ModelError, UsageError
 from vidsr.nets import build
-from vidsr.train.detector_recipe import is_detector_recipe
+from vidsr.train.detector.recipe import is_detector_recipe
 from vidsr.train.recipe import (
     DataConfig,
     DegradationConfig,

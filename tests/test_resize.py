@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from vidsr.nets.resize import Kernel, _resize_bands, resize
+from vidsr.nets.layers.resize import Kernel, _resize_bands, resize
 
 KERNELS: tuple[Kernel, ...] = ("bicubic", "lanczos3", "area")
 

@@ -18,11 +18,11 @@ from typer.testing import CliRunner, Result
 from yunet_files import blob_finder, write_yunet
 
 from vidsr.cli import app
+from vidsr.cli.console import Screen
 from vidsr.cli.films import _say_faces
 from vidsr.config import InputConfig
-from vidsr.engines.choose import FACE_MODEL, choose_face_engine
+from vidsr.faces.engine import FACE_MODEL, choose_face_engine
 from vidsr.types import FaceTrack, RunReport, TrackReport
-from vidsr.ui import Screen
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, SIDE = 96, 64, 16
@@ -201,7 +201,7 @@ def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Monk
         quarters.append(turns)
         return choose_face_engine(compute, turns)
 
-    monkeypatch.setattr("vidsr.restoration.choose_face_engine", noted)
+    monkeypatch.setattr("vidsr.faces.pipeline.choose_face_engine", noted)
     upscale(room, turned, tmp_path / "a.mkv", "--no-faces")
     upscale(room, turned, tmp_path / "b.mkv", "--faces", "--report", tmp_path / "b.json")
     assert quarters == [3]

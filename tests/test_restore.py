@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.stages.restore import FADE, INERTIA, STICKY, FaceRestorer, FaceWork
-from vidsr.stages.windows import choose_window
+from vidsr.faces.restorer import FADE, INERTIA, STICKY, FaceRestorer, FaceWork, choose_window
 from vidsr.types import Face, Frame, Patch, Window
 
 WIDTH, HEIGHT = 96, 64

@@ -16,9 +16,9 @@ import pytest
 
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import InputError, OutputError, UsageError
-from vidsr.forecast import forecast
-from vidsr.report import write_reports
-from vidsr.run import Plan, Progress, enhance, estimate
+from vidsr.pipeline.plan import forecast
+from vidsr.pipeline.report import write_reports
+from vidsr.pipeline.run import Plan, Progress, enhance, estimate
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 

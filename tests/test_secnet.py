@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.errors import ModelError
 from vidsr.nets import build
-from vidsr.nets.resize import resize
-from vidsr.nets.secnet import RecurrentState, SECNet
-from vidsr.nets.secnetconfig import SECNetConfig
+from vidsr.nets.layers.resize import resize
+from vidsr.nets.secnet.config import SECNetConfig
+from vidsr.nets.secnet.network import RecurrentState, SECNet
 
 
 def fresh(**arguments: Any) -> SECNet:

@@ -9,11 +9,11 @@ from typer.testing import CliRunner, Result
 
 from vidsr.cli import app
 from vidsr.errors import ModelError
+from vidsr.faces.shipped_detector import describe_detector, detector_card, verify_detector
+from vidsr.models.cards import models_folder
+from vidsr.models.loading import find_card, list_cards
 from vidsr.nets import build_detector
-from vidsr.presets import models_folder
-from vidsr.stages.shipped import describe_detector, detector_card, verify_detector
-from vidsr.train.detector_recipe import load_detector_recipe
-from vidsr.weights import find_card, list_cards
+from vidsr.train.detector.recipe import load_detector_recipe
 
 
 def models(*arguments: str) -> Result:

@@ -28,8 +28,8 @@ from slowmo_scores import (
 )
 from slowmo_systems import RATE, aligned, between, check_times, minterpolate
 
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.nets.zsmconfig import ZSMConfig
+from vidsr.nets.zsm.config import ZSMConfig
+from vidsr.nets.zsm.network import ZoomingSlowMo
 
 
 def moving(frames: int, height: int, width: int, step: int) -> Tensor:

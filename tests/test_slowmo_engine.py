@@ -21,13 +21,12 @@ from toy_engine import film_side_data, make_clip, side_data
 
 from vidsr.engines.base import Engine
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.midpoint import MidpointEngine
-from vidsr.engines.slowmo import SlowmoEngine
+from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
+from vidsr.models.cards import list_presets
 from vidsr.nets import build
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.presets import list_presets
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
 
 CPU = torch.device("cpu")

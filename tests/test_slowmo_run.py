@@ -22,15 +22,15 @@ from typer.testing import CliRunner, Result
 
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig
-from vidsr.engines.midpoint import MidpointEngine
+from vidsr.engines.slowmo import MidpointEngine
 from vidsr.errors import CheckError, UsageError
-from vidsr.run import Progress, enhance, estimate
+from vidsr.models.loading import models_folder
+from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.train.checkpoint import save_checkpoint
 from vidsr.train.publish import publish_model
 from vidsr.train.recipe import load_recipe
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
-from vidsr.weights import models_folder
 
 MODES = {"slow": False, "kept": True}
 LOSSLESS = OutputConfig(codec="ffv1", audio="stretch")

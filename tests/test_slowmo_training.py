@@ -16,22 +16,23 @@ from tiny_footage import moving, tiny_recipe, training_folder, write_clip
 from torch import Tensor
 
 from vidsr.config import ComputeConfig
-from vidsr.engines.choose import choose_card, choose_engine
+from vidsr.engines.select import choose_card, choose_engine
 from vidsr.errors import InputError, ModelError, UsageError
+from vidsr.evaluation.metrics import to_8_bits
+from vidsr.models.cards import list_presets
+from vidsr.models.loading import describe, list_cards, read_card, verify
 from vidsr.nets import build
-from vidsr.nets.resize import resize
-from vidsr.nets.zsm import GuidedOutput, ZoomingSlowMo
-from vidsr.presets import list_presets
+from vidsr.nets.layers.resize import resize
+from vidsr.nets.zsm.network import GuidedOutput, ZoomingSlowMo
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.course import TrainOptions
 from vidsr.train.data import Batch, Batches
-from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi, to_8_bits
-from vidsr.train.footage import Item
+from vidsr.train.dataset import Item
+from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.publish import publish_model
 from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
 from vidsr.train.slowmo_losses import slowmo_losses
-from vidsr.weights import describe, list_cards, read_card, verify
+from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
 CLEAN = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)

@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidsr.stages.landmarks import LandmarkSteadier, SteadyConfig
-from vidsr.stages.steady import steady_faces
+from vidsr.faces.landmark_smoothing import LandmarkSteadier, SteadyConfig, steady_faces
 from vidsr.types import Face, Frame
 
 SIDE = 48

@@ -13,7 +13,7 @@ from writing import steps, write
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import UsageError
-from vidsr.video.innertimes import stretch_inside
+from vidsr.video.subtitles import stretch_inside
 
 SYNC = 0.020
 SLOW = {factor: OutputConfig(audio="stretch", stretch=factor) for factor in (2, 4, 8)}

@@ -7,8 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vidsr.video.tempo import Tempo
-from vidsr.video.transients import Transients
+from vidsr.video.audio.time_stretch import Tempo, Transients
 
 RATE = 16_000
 

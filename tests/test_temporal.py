@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from vidsr.train.degrade import degrade_bi
-from vidsr.train.evaluate import evaluate_clip, score_clip, summarise
-from vidsr.train.temporal import (
+from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarise
+from vidsr.evaluation.temporal import (
     FlickerScore,
     Motion,
     StaticFlicker,
@@ -23,6 +22,7 @@ from vidsr.train.temporal import (
     dis_motion,
     seen_in_both,
 )
+from vidsr.train.degrade import degrade_bi
 
 HEIGHT, WIDTH = 40, 56
 

@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.stages.detections import Detections, overlaps
-from vidsr.stages.faces import find_faces
-from vidsr.stages.motion import Motion
-from vidsr.stages.tracking import FaceTracker, TrackerConfig, TrackerState
+from vidsr.faces.detections import Detections, overlaps
+from vidsr.faces.finding import find_faces
+from vidsr.faces.tracker import FaceTracker, Motion, TrackerConfig, TrackerState
 from vidsr.types import Frame
 
 Array = np.ndarray[Any, Any]

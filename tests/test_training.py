@@ -18,18 +18,19 @@ from safetensors.torch import save_file
 from tiny_footage import TINY_NETWORK, moving, tiny_recipe, training_folder, write_clip
 
 from vidsr.errors import DeviceError, InputError, ModelError, OutputError, UsageError
+from vidsr.evaluation.metrics import to_8_bits
 from vidsr.nets import build
-from vidsr.nets.resize import resize
-from vidsr.nets.secnet import SECNet
+from vidsr.nets.layers.resize import resize
+from vidsr.nets.secnet.network import SECNet
 from vidsr.train import loop
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.course import TrainOptions, learning_rate
 from vidsr.train.data import Batch
-from vidsr.train.degrade import degrade_bi, to_8_bits
-from vidsr.train.footage import cached_frames, find_footage, split_holdout
+from vidsr.train.dataset import cached_frames, find_footage, split_holdout
+from vidsr.train.degrade import degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import secnet_losses
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, Recipe
+from vidsr.train.trainer import TrainOptions, learning_rate
 
 CPU = torch.device("cpu")
 RECIPE = tiny_recipe(

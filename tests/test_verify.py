@@ -10,8 +10,7 @@ import pytest
 from av.stream import Disposition
 
 from vidsr.errors import CheckError
-from vidsr.video.tally import Tally, payload_of
-from vidsr.video.verify import Expected, verify
+from vidsr.video.verify import Expected, Tally, payload_of, verify
 
 
 def expected_of(path: Path) -> Expected:

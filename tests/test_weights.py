@@ -13,9 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vidsr import cardfile, presets
 from vidsr.errors import ModelError
-from vidsr.weights import ModelCard, describe, find_card, list_cards, load_network, models_folder, read_card, verify
+from vidsr.models import cards as cardfile
+from vidsr.models import cards as presets
+from vidsr.models.loading import (
+    ModelCard,
+    describe,
+    find_card,
+    list_cards,
+    load_network,
+    models_folder,
+    read_card,
+    verify,
+)
 
 FAST = "secnet-fast"
 CARDS = list_cards()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from vidsr.stages.paste import REACH
-from vidsr.stages.windows import MARGIN, SLACK, STEP, WASTE, choose_window
+from vidsr.faces.blending import REACH
+from vidsr.faces.restorer import MARGIN, SLACK, STEP, WASTE, choose_window
 from vidsr.types import Window
 
 Box = tuple[float, float, float, float]

@@ -17,8 +17,7 @@ from writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Frame
-from vidsr.video.probe import probe
-from vidsr.video.sidedata import read_side_data
+from vidsr.video.probe import probe, read_side_data
 from vidsr.video.writer import Writer
 
 ACCURATE = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"

@@ -12,8 +12,8 @@ from writing import steps, write
 
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
-from vidsr.video.clock import to_ticks
 from vidsr.video.probe import probe
+from vidsr.video.timestamps import to_ticks
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.errors import ModelError
-from vidsr.nets.alignment import DeformableBlend, enlarge
-from vidsr.nets.resize import resize
-from vidsr.nets.zsm import GuidedOutput, ZoomingSlowMo
-from vidsr.nets.zsmconfig import ZSMConfig
-from vidsr.presets import list_presets
+from vidsr.models.cards import list_presets
+from vidsr.nets.layers.resize import resize
+from vidsr.nets.zsm.alignment import DeformableBlend, enlarge
+from vidsr.nets.zsm.config import ZSMConfig
+from vidsr.nets.zsm.network import GuidedOutput, ZoomingSlowMo
 
 PARITY = Path(__file__).parent / "parity"
 

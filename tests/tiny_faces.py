@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from tiny_footage import moving, noise, write_clip, write_still
 
-from vidsr.train.detector_recipe import DetectorDataConfig, DetectorOptimisationConfig, DetectorRecipe
+from vidsr.train.detector.recipe import DetectorDataConfig, DetectorOptimisationConfig, DetectorRecipe
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 # Of the box's width and height: eyes, nose, corners of the mouth.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from vidsr.nets import build
-from vidsr.nets.secnet import SECNet
-from vidsr.nets.zsm import ZoomingSlowMo
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.network import ZoomingSlowMo
 
 # The paper's configuration with small widths.
 PAPER_FORM: dict[str, Any] = {

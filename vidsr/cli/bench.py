@@ -9,11 +9,11 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
-from vidsr.cli.ownmodels import resolve_model
+from vidsr.models.cards import resolve_model
 
 if TYPE_CHECKING:
-    from vidsr.bench import BenchReport
-    from vidsr.ui import Screen
+    from vidsr.bench.bench import BenchReport
+    from vidsr.cli.console import Screen
 
 _COMPUTE = c.ComputeConfig()
 
@@ -33,11 +33,11 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Measures a model here: the network alone, its convolutions in isolation, a film from file to file, memory."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.bench import bench as measure
+        from vidsr.bench.bench import bench as measure
 
         wanted = o.parse_size(size)
         assert wanted is not None

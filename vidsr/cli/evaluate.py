@@ -34,14 +34,14 @@ def evaluate(
     warp: difference, in 1/255, from the frame before warped along the motion; best near that of the reference (warp
     ref). flicker: change of the error where the reference stands still, in 1/255; less is steadier.
     """
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
         from vidsr.errors import UsageError
-        from vidsr.filetypes import VIDEO_SUFFIXES
-        from vidsr.train.evaluate import pair_videos, score_clip, summarise
-        from vidsr.train.present import check_plot, table, write_plot
+        from vidsr.evaluation.evaluate import pair_videos, score_clip, summarise
+        from vidsr.evaluation.presentation import check_plot, table, write_plot
+        from vidsr.files import VIDEO_SUFFIXES
 
         if as_json and markdown:
             raise UsageError("give only one of --json and --markdown")

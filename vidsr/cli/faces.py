@@ -15,8 +15,8 @@ from vidsr import config as c
 from vidsr.cli import options as o
 
 if TYPE_CHECKING:
-    from vidsr.faces import FaceReport, FaceTargets
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
+    from vidsr.faces.listing import FaceReport, FaceTargets
 
 _ALL = c.FacesConfig()
 # A JSON text up to this size waits in memory, a larger one in a temporary file.
@@ -52,11 +52,11 @@ def faces(
     Without --json, --annotate and --sheet the JSON goes to stdout: for each frame its time and faces (track, box and
     five landmarks in pixels of the film as shown, score, whether it was found in that very frame), then the tracks.
     """
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen), SpooledTemporaryFile(_SPOOL_BYTES) as spool:
-        from vidsr.faces import FaceTargets
+        from vidsr.faces.listing import FaceTargets
 
         is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
         targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
@@ -83,10 +83,10 @@ def faces(
 
 
 def _run(screen: Screen, source: Path, targets: FaceTargets, listing: IO[bytes], config: c.FacesConfig) -> FaceReport:
-    from vidsr.engines.choose import choose_device
-    from vidsr.faces import describe_faces
-    from vidsr.memory import peak_memory_bytes
-    from vidsr.run import Progress
+    from vidsr.engines.select import choose_device
+    from vidsr.faces.listing import describe_faces
+    from vidsr.pipeline.run import Progress
+    from vidsr.runtime.memory import peak_memory_bytes
 
     device = choose_device(config.device)
     with screen.progress(source.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:

@@ -13,10 +13,10 @@ import typer
 from vidsr.errors import UsageError, VidsrError
 
 if TYPE_CHECKING:
+    from vidsr.cli.console import Screen
     from vidsr.config import RunConfig
-    from vidsr.forecast import Forecast
+    from vidsr.pipeline.plan import Forecast
     from vidsr.types import RunReport, VideoInfo
-    from vidsr.ui import Screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Films:
 
 def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
     """Does every film. Raises UsageError, the error of a single film, or typer.Exit with the first failing code."""
-    from vidsr.folder import is_a_folder, pair_films, result_folder
-    from vidsr.report import write_reports
+    from vidsr.pipeline.batch import is_a_folder, pair_films, result_folder
+    from vidsr.pipeline.report import write_reports
 
     is_folder = is_a_folder(films.source)
     if not is_folder and (films.recursive or films.suffix):
@@ -75,7 +75,7 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
 
 
 def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> None:
-    from vidsr.run import estimate
+    from vidsr.pipeline.run import estimate
 
     plan = estimate(film, result, config)
     _say_times(screen, film, plan.info, plan.forecast, config)
@@ -95,9 +95,9 @@ def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> N
 
 
 def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.engines.choose import choose_device
-    from vidsr.memory import peak_memory_bytes
-    from vidsr.run import enhance
+    from vidsr.engines.select import choose_device
+    from vidsr.pipeline.run import enhance
+    from vidsr.runtime.memory import peak_memory_bytes
 
     def on_start(info: VideoInfo, forecast: Forecast) -> None:
         _say_times(screen, film, info, forecast, config)

@@ -18,13 +18,14 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Shows what is in a file and what vidsr would do with it."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import ComputeConfig, OutputConfig, UpscaleConfig
-        from vidsr.engines.choose import DEFAULT_MODEL, FACE_MODEL, choose_device, choose_precision
-        from vidsr.forecast import forecast
+        from vidsr.engines.select import DEFAULT_MODEL, choose_device, choose_precision
+        from vidsr.faces.engine import FACE_MODEL
+        from vidsr.pipeline.plan import forecast
         from vidsr.video.probe import probe
 
         film = probe(source)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidsr.cli import options as o
-from vidsr.cli.ownmodels import own_models_folder, resolve_model
+from vidsr.models.cards import own_models_folder, resolve_model
 
 if TYPE_CHECKING:
-    from vidsr.presets import Preset
-    from vidsr.weights import ModelCard
+    from vidsr.models.cards import Preset
+    from vidsr.models.loading import ModelCard
 
 models = typer.Typer(help="The shipped networks, and your own.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ Name = Annotated[str, typer.Argument(help="A model's name or the path of a card.
 
 def _known() -> tuple[list[ModelCard], list[Preset]]:
     """The models with weights, the user's own ones before shipped ones of the same name, and the presets without."""
-    from vidsr.weights import list_cards, untrained_presets
+    from vidsr.models.loading import list_cards, untrained_presets
 
     cards = {card.name: card for card in (*list_cards(), *list_cards(own_models_folder()))}
     return list(cards.values()), [preset for preset in untrained_presets() if preset.name not in cards]
@@ -32,11 +32,11 @@ def _known() -> tuple[list[ModelCard], list[Preset]]:
 @models.command("list")
 def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
     """Lists the models."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.stages.shipped import detector_card
+        from vidsr.faces.shipped_detector import detector_card
 
         cards, untrained = _known()
         detector = detector_card()
@@ -65,13 +65,13 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 @models.command()
 def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
     """Shows a model's card, the parameters of its parts and its work for each pixel."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.presets import DETECTOR
-        from vidsr.stages.shipped import describe_detector
-        from vidsr.weights import describe
+        from vidsr.faces.shipped_detector import describe_detector
+        from vidsr.models.cards import DETECTOR
+        from vidsr.models.loading import describe
 
         values = describe_detector() if name == DETECTOR else describe(resolve_model(name))
         if as_json:
@@ -85,14 +85,14 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Models; all with weights if none is named.")] = None,
 ) -> None:
     """Checks the files of models: size, SHA-256, tensors, and that the network computes its stored example."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.presets import DETECTOR
-        from vidsr.stages.shipped import verify_detector
-        from vidsr.weights import find_card
-        from vidsr.weights import verify as verify_card
+        from vidsr.faces.shipped_detector import verify_detector
+        from vidsr.models.cards import DETECTOR
+        from vidsr.models.loading import find_card
+        from vidsr.models.loading import verify as verify_card
 
         known = names or [*(str(card.path) for card in _known()[0]), DETECTOR]
         for name in known:
@@ -117,12 +117,12 @@ def import_model(
     overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace an earlier import.")] = False,
 ) -> None:
     """Makes a model of weights that a network's authors released; prints the path of its card."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.imported import import_model as make_model
-        from vidsr.weights import read_card
+        from vidsr.models.importers import import_model as make_model
+        from vidsr.models.loading import read_card
 
         card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
         use = card.path if output else name
@@ -141,12 +141,12 @@ def export(
     A state starts as zeros and is given back as NAME_next. Zooming SlowMo becomes one file for each of its parts,
     FILE.PART.onnx. Prints the paths.
     """
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.export import export as write_graphs
-        from vidsr.weights import find_card, load_network
+        from vidsr.models.loading import find_card, load_network
+        from vidsr.models.onnx_export import export as write_graphs
 
         for path in write_graphs(load_network(find_card(resolve_model(name))), target, overwrite):
             typer.echo(os.fsencode(path))

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vidsr import config as c
-from vidsr.cli.ownmodels import resolve_model
 from vidsr.errors import UsageError, VidsrError
+from vidsr.models.cards import resolve_model
 
 if TYPE_CHECKING:
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
 _FILES, _COMPUTE, FACES, ENCODING = "Input and output", "Model and device", "Faces", "Encoding"
 

@@ -64,7 +64,7 @@ def slowmo(
     N frames become (N - 1) x interp + 1: given ones keep their places, new ones lie evenly between them. The last one
     is shown longer instead, so that the film ends with its sound.
     """
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):

@@ -31,18 +31,18 @@ def train(
     ] = None,
 ) -> None:
     """Trains a model by a recipe; run again with the same --output to resume."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
         import torch
 
         from vidsr.train import loop
-        from vidsr.train.course import TrainOptions
-        from vidsr.train.detector_loop import train_detector
-        from vidsr.train.detector_recipe import is_detector_recipe, load_detector_recipe
+        from vidsr.train.detector.loop import train_detector
+        from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
         from vidsr.train.publish import publish_detector, publish_model
         from vidsr.train.recipe import load_recipe
+        from vidsr.train.trainer import TrainOptions
 
         if threads:
             torch.set_num_threads(threads)

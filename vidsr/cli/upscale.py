@@ -64,7 +64,7 @@ def upscale(
     verbose: o.Verbose = False,
 ) -> None:
     """Makes a video larger and sharper."""
-    from vidsr.ui import Screen
+    from vidsr.cli.console import Screen
 
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import torch
+from torch import nn
+
+from vidsr.nets.zsm.deformable import DeformableConv
 from vidsr.types import Frame
 
 
@@ -49,3 +54,20 @@ class Engine(Protocol):
     def flush(self, state: Any) -> list[Frame]:
         """Gives the frames still waiting at the end of the video."""
         ...
+
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+def prepared(network: AnyNetwork, device: torch.device, precision: str) -> AnyNetwork:
+    """A copy of `network` on `device`, ready to run; convolutions, deformable ones too, in `precision`.
+
+    Pictures, warping, sampling and what is carried on through time stay in float32.
+    """
+    network = copy.deepcopy(network).to(device).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, DeformableConv)):
+            module.to(DTYPES[precision])
+    return network

@@ -8,7 +8,7 @@ import torch
 
 from vidsr.engines.base import EngineInfo
 from vidsr.errors import UsageError
-from vidsr.nets.resize import resize
+from vidsr.nets.layers.resize import resize
 from vidsr.types import Frame
 
 LARGEST_SCALE = 8

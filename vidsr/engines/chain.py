@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidsr.engines.base import Engine, EngineInfo
-from vidsr.engines.halfway import before_a_cut
+from vidsr.engines.slowmo import before_a_cut
 from vidsr.types import Frame
 
 

@@ -15,17 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from vidsr.engines.base import EngineInfo
-from vidsr.engines.midpoint import MidpointEngine
-from vidsr.engines.slowmo import LOOKAHEAD, SlowmoEngine
+from vidsr.engines.slowmo import LOOKAHEAD, MidpointEngine, SlowmoEngine
 from vidsr.errors import DeviceError, UsageError
-from vidsr.export import graph_of
-from vidsr.nets.alignment import Prepared, Pyramid
-from vidsr.nets.deformable_lstm import LSTMState, StepInput
-from vidsr.nets.parts import parts_of
-from vidsr.nets.secnet import SECNet
-from vidsr.nets.steps import SECNetStep, Step
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.nets.zsmconfig import WINDOW
+from vidsr.models.onnx_export import graph_of
+from vidsr.nets.secnet.export_step import SECNetStep, Step
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.alignment import Prepared, Pyramid
+from vidsr.nets.zsm.config import WINDOW
+from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
+from vidsr.nets.zsm.export_steps import parts_of
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
 
 PRECISIONS = ("fp32",)

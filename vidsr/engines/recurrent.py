@@ -9,12 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vidsr.engines.base import EngineInfo
-from vidsr.engines.lanes import Lanes
-from vidsr.engines.precision import DTYPES, prepared
-from vidsr.nets.encoding import Memory
-from vidsr.nets.flow import Pyramid
-from vidsr.nets.secnet import Groundwork, RecurrentState, SECNet
+from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.nets.secnet.feature_encoding import Memory
+from vidsr.nets.secnet.flow import Pyramid
+from vidsr.nets.secnet.network import Groundwork, RecurrentState, SECNet
+from vidsr.runtime.overlap import Lanes
 from vidsr.types import Frame
 
 # Of the cores, for the frame that is begun while the one before is finished: secnet-fast's share of the work.

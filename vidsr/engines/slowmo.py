@@ -8,16 +8,40 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vidsr.engines.base import EngineInfo
-from vidsr.engines.halfway import before_a_cut, halfway, on_half_ticks
-from vidsr.engines.lanes import Lanes
-from vidsr.engines.precision import DTYPES, prepared
-from vidsr.errors import UsageError
-from vidsr.nets.alignment import Prepared
-from vidsr.nets.deformable_lstm import LSTMState, StepInput
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.nets.zsmconfig import WINDOW
+from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.errors import ModelError, UsageError
+from vidsr.nets.zsm.alignment import Prepared
+from vidsr.nets.zsm.config import WINDOW
+from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
+from vidsr.nets.zsm.network import ZoomingSlowMo
+from vidsr.runtime.overlap import Lanes
 from vidsr.types import Frame
+
+
+def on_half_ticks(frame: Frame) -> Frame:
+    """A given frame as the film's last one: at its time, as long as it was."""
+    return replace(frame, pts=2 * frame.pts, time_base=frame.time_base / 2, duration=2 * frame.duration)
+
+
+def halfway(before: Frame, after: Frame, image: Tensor) -> tuple[Frame, Frame]:
+    """`before` until the new frame half-way between the two, and that frame with its picture `image` until `after`.
+
+    Both neighbours on half ticks. A new frame starts no scene.
+    """
+    gap = (after.pts - before.pts) // 2
+    new = replace(before, image=image, pts=before.pts + gap, duration=gap, starts_scene=False)
+    return replace(before, duration=gap), new
+
+
+def before_a_cut(near: Frame, far_pts: int, interp: int = 2) -> list[Frame]:
+    """The near side's last result and the `interp` - 1 new frames before one at `far_pts` that starts a scene.
+
+    They repeat that result. `far_pts` counts the ticks of `near`.
+    """
+    gap = (far_pts - near.pts) // interp
+    new = [replace(near, pts=near.pts + i * gap, duration=gap, starts_scene=False) for i in range(1, interp)]
+    return [replace(near, duration=gap), *new]
+
 
 # Given frames that the backward LSTM sees behind a window. With 0 all sets are as good as with 1 to 0.01 dB, and so are
 # the frames on a window's borders beside those inside; a frame costs 2 % more operations (in the published network 7 %)
@@ -193,3 +217,51 @@ class SlowmoEngine:
         if not self._carry:  # the window's last frame is the next one's first
             past = network.step(window[-1].share, rest)
         return results, replace(begun() if begun else after, past=past)
+
+
+@dataclass(slots=True)
+class MidpointState:
+    """The newest given frame, which waits to know how long it is shown, and its features."""
+
+    newest: Frame | None = None
+    features: Prepared | None = None
+
+
+class MidpointEngine:
+    """Gives each frame bit for bit and after it a new one by the network's low-resolution head."""
+
+    def __init__(self, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> None:
+        """As in SlowmoEngine; raises ModelError for a network without the head."""
+        if not network.config.synthesis_blocks:
+            raise ModelError(
+                f"the model '{name}' has no low-resolution head, so it makes no frames of the input's size: "
+                "give a larger size and --interp 2, or choose another model"
+            )
+        self._network = prepared(network, device, precision)
+        self._info = EngineInfo(name, 1, 1, 1, tuple(DTYPES), interp=2)
+
+    @property
+    def info(self) -> EngineInfo:
+        """Name, scale 1, one frame of look-ahead, twice as many frames."""
+        return self._info
+
+    def init_state(self, height: int, width: int) -> MidpointState:  # noqa: ARG002 - sizes follow the frames
+        """An empty state: the first frame starts a scene whatever it says."""
+        return MidpointState()
+
+    @torch.inference_mode()
+    def step(self, frame: Frame, state: MidpointState) -> tuple[list[Frame], MidpointState]:
+        """Takes frame t, gives frame t - 1 and the new one between the two."""
+        network, before, given = self._network, state.newest, on_half_ticks(frame)
+        features = network.neighbour(network.features(frame.image[None]))
+        ready: list[Frame] = []
+        if before is not None and frame.starts_scene:
+            ready += before_a_cut(before, given.pts)
+        elif before is not None and state.features is not None:
+            picture = network.synthesise(network.between(state.features, features))
+            ready += halfway(before, given, picture[0].clamp(0, 1))
+        return ready, MidpointState(given, features)
+
+    def flush(self, state: MidpointState) -> list[Frame]:
+        """The last frame, as long as it was."""
+        return [] if state.newest is None else [state.newest]

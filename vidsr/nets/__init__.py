@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 from vidsr.errors import ModelError
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidConfig
-from vidsr.nets.secnet import SECNet
-from vidsr.nets.secnetconfig import SECNetConfig
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.nets.zsmconfig import ZSMConfig
+from vidsr.nets.secnet.config import SECNetConfig
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.config import ZSMConfig
+from vidsr.nets.zsm.network import ZoomingSlowMo
 
 Network = SECNet | ZoomingSlowMo
 N = TypeVar("N")

@@ -79,7 +79,7 @@ class FacePyramid(nn.Module):
 
 
 class FacePyramidGraph(nn.Module):
-    """What the exported file computes: YuNet's twelve outputs for one picture, BGR in 0..255 (vidsr/stages/yunet.py).
+    """What the exported file computes: YuNet's twelve outputs for one picture, BGR in 0..255 (vidsr/faces/yunet.py).
 
     Has a copy of the network, in float32 and evaluation mode.
     """

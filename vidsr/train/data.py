@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidsr.errors import InputError
+from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames
 from vidsr.train.degrade import H264Roundtrip, degrade_alternate, degrade_random
-from vidsr.train.footage import CLIPS, Item, Kind, cached_frames
 from vidsr.train.recipe import Recipe
 
 Frames = NDArray[np.uint8]

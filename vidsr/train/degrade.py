@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidsr.evaluation.metrics import SCALE, to_8_bits
 from vidsr.train.recipe import DegradationConfig
 
-SCALE = 4
 H264Roundtrip = Callable[[np.ndarray, int], np.ndarray]
 
 
@@ -54,11 +54,6 @@ def reduce(clip: Tensor, taps: Tensor) -> Tensor:
     x = F.conv2d(x[:, :, rows], taps[None, None, :, None], stride=(SCALE, 1))
     x = F.conv2d(x[..., columns], taps[None, None, None, :], stride=(1, SCALE))
     return x.reshape(count, channels, height // SCALE, width // SCALE)
-
-
-def to_8_bits(clip: Tensor) -> Tensor:
-    """Clamps to 0..1 and rounds to the 256 levels that a file can hold."""
-    return (clip.clamp(0, 1) * 255).round() / 255
 
 
 def degrade_bi(clip: Tensor) -> Tensor:

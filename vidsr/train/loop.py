@@ -16,13 +16,13 @@ from torch import Tensor
 
 from vidsr.errors import InputError
 from vidsr.nets import Network, build
-from vidsr.train.course import Course, TrainOptions, device_of, make_folder
 from vidsr.train.data import Batch, Batches
+from vidsr.train.dataset import CLIPS, Item, cached_frames, find_footage, split_holdout
 from vidsr.train.degrade import H264Roundtrip
-from vidsr.train.footage import CLIPS, Item, cached_frames, find_footage, split_holdout
+from vidsr.train.initialisation import start_from
 from vidsr.train.recipe import Recipe
-from vidsr.train.start import start_from
 from vidsr.train.tasks import task_of
+from vidsr.train.trainer import Course, TrainOptions, device_of, make_folder
 
 
 def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vidsr.nets.secnet import ClipOutput
-from vidsr.nets.warp import warp
+from vidsr.nets.layers.warp import warp
+from vidsr.nets.secnet.network import ClipOutput
 from vidsr.train.recipe import OptimisationConfig
 
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vidsr.errors import UsageError
-from vidsr.export import detector_graph
-from vidsr.modelfiles import write_detector, write_model
+from vidsr.faces.yunet import Yunet
+from vidsr.models.onnx_export import detector_graph
+from vidsr.models.writing import write_detector, write_model
 from vidsr.nets import build, build_detector
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.detector_recipe import DetectorRecipe
+from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.recipe import Recipe
 
 
@@ -52,7 +54,12 @@ def publish_detector(recipe: DetectorRecipe, recipe_path: Path, checkpoint: Path
     network.shift_scores(recipe.score_shift)
     head = {"name": recipe.name, "summary": recipe.summary, "architecture": recipe.architecture}
     facts = _facts(recipe, recipe_path, int(saved["step"]))
-    return write_detector(folder, head, detector_graph(network), dataclasses.asdict(network.config), facts)
+    sizes = dataclasses.asdict(network.config)
+    return write_detector(folder, head, detector_graph(network), sizes, facts, _run_detector)
+
+
+def _run_detector(file: Path, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    return Yunet(file, torch.device("cpu"), 1).outputs(image)
 
 
 def _facts(recipe: Recipe | DetectorRecipe, recipe_path: Path, steps: int) -> dict[str, Any]:

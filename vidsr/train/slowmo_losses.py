@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vidsr.nets.zsm import GuidedOutput
+from vidsr.nets.zsm.network import GuidedOutput
 from vidsr.train.losses import reconstruction_loss
 from vidsr.train.recipe import GuidanceConfig
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from vidsr.errors import UsageError
+from vidsr.evaluation.metrics import decibels, to_8_bits
 from vidsr.nets import Network
-from vidsr.nets.secnet import SECNet
-from vidsr.nets.zsm import ZoomingSlowMo
-from vidsr.nets.zsmconfig import WINDOW
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.config import WINDOW
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.train.data import Batch
-from vidsr.train.degrade import degrade_bd, degrade_bi, to_8_bits
+from vidsr.train.degrade import degrade_bd, degrade_bi
 from vidsr.train.losses import secnet_losses
-from vidsr.train.metrics import decibels
 from vidsr.train.recipe import Recipe
 from vidsr.train.slowmo_losses import slowmo_losses
 

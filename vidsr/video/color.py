@@ -14,8 +14,8 @@ from torch import Tensor
 
 from vidsr.errors import InputError
 from vidsr.types import Colour
-from vidsr.video.chroma import enlarge_rows, reduce_columns, reduce_rows, sitings
-from vidsr.video.planes import Layout, layout_of, read_planes, write_planes
+from vidsr.video.chroma_resampling import enlarge_rows, reduce_columns, reduce_rows, sitings
+from vidsr.video.pixel_formats import Layout, layout_of, read_planes, write_planes
 
 # Samples of a plane that are converted at a time on a CPU: what stays in its cache needs no fresh memory either, and
 # filling pages took most of the time (1280x720 by itself: 4.8 instead of 11.9 ms; beside the network 6.0, not 7.1).

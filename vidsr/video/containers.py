@@ -12,8 +12,8 @@ from av.container.output import OutputContainer
 from av.stream import Stream
 
 from vidsr.errors import OutputError
-from vidsr.filetypes import MUXERS
-from vidsr.video.ffmpeg import plain_text
+from vidsr.files import MUXERS
+from vidsr.video.errors import plain_text
 
 MATROSKA = ("matroska", "webm")
 # Written anew by the muxer, or true only of the old file.

@@ -20,14 +20,14 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import VideoInfo
-from vidsr.video.captions import Captions, can_convert
-from vidsr.video.clock import to_ticks
+from vidsr.video.audio.encoder import choose_sound
+from vidsr.video.audio.stream import StretchedSound
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
-from vidsr.video.ffmpeg import file_url, plain_text, reading
-from vidsr.video.route import Route, codec_of, name_of
-from vidsr.video.soundcodec import choose_sound
-from vidsr.video.stretch import StretchedSound
-from vidsr.video.tally import Tally
+from vidsr.video.errors import file_url, plain_text, reading
+from vidsr.video.stream_copy import Route, codec_of, name_of
+from vidsr.video.subtitles import Captions, can_convert
+from vidsr.video.timestamps import to_ticks
+from vidsr.video.verify import Tally
 
 if TYPE_CHECKING:
     from av.container.core import Chapter

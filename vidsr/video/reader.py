@@ -19,15 +19,14 @@ from torch.nn.functional import interpolate
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError
 from vidsr.types import Colour, Damage, Frame, VideoInfo
-from vidsr.video.chroma import is_known_location
+from vidsr.video.chroma_resampling import is_known_location
 from vidsr.video.color import colour_of, frame_to_rgb
-from vidsr.video.completeness import missing_bytes
-from vidsr.video.decoding import Decoding
+from vidsr.video.decoding import Decoding, missing_bytes
 from vidsr.video.deinterlace import Deinterlacer, Picture
-from vidsr.video.ffmpeg import reading
-from vidsr.video.planes import is_transparent
+from vidsr.video.errors import reading
+from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import describe, field_order_of, film_of, open_input
-from vidsr.video.timing import FrameTimes
+from vidsr.video.timestamps import FrameTimes
 
 # How far before the wanted start a key frame is looked for, one after the other; then the film is read from its start.
 _SEEK_MARGINS_SECONDS = (1, 4, 16, 64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from vidsr.errors import UsageError
-from vidsr.video.ffmpeg import writing
+from vidsr.video.errors import writing
 
 RATE = 25
 SWAY = 16  # pixels to each side, back after 2 seconds

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from vidsr.errors import OutputError
-from vidsr.video.ffmpeg import writing
+from vidsr.video.errors import writing
 
 LONGEST_NAME = 255
 

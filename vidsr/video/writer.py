@@ -21,17 +21,17 @@ from torch.nn.functional import pad
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError, OutputError
+from vidsr.runtime.priority import open_behind_the_network
 from vidsr.types import Frame, VideoInfo
-from vidsr.video import encoders
-from vidsr.video.clock import to_ticks
+from vidsr.video import encoder as encoders
+from vidsr.video.audio.stream import check_stretch
 from vidsr.video.color import rgb_to_frame
 from vidsr.video.containers import open_output
-from vidsr.video.ffmpeg import writing
+from vidsr.video.errors import writing
 from vidsr.video.passthrough import Passthrough
-from vidsr.video.priority import open_behind_the_network
-from vidsr.video.sidedata import read_side_data
-from vidsr.video.stretch import check_stretch
+from vidsr.video.probe import read_side_data
 from vidsr.video.target import check_target, publish, reserve
+from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Expected, verify
 
 # Sizes are whole pixels, so an enlargement changes the aspect a little; more than this was asked for.

@@ -1,0 +1,247 @@
+"""Scores of results against ground truth: `vidsr eval`, and the protocol shared by training and benchmarks.
+
+Frames come in as tensors; decoding them is the caller's business, showing the figures that of present.py; no file is
+opened here. Memory does not grow with the length of a clip: at most 18 frames of each side are held, as they were given
+(for 1080p about 220 MB in uint8, 900 MB in float32), and up to about 150 MB of working space; for the temporal measures
+of 1080p about 500 MB more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidsr.errors import InputError, UsageError
+from vidsr.evaluation.metrics import SCALE, TemporalSsim, decibels, squared_errors, ssim, to_8_bits, with_luma
+from vidsr.evaluation.temporal import FlickerScore, StaticFlicker, WarpingError, WarpingScore
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """PSNR in dB (at most 100) and SSIM; each over R, G and B together, and (`*_y`) over BT.601 luma.
+
+    The temporal measures (temporal.py) are in 1/255, the shares of the pixels they rest on in 0..1. All are None where
+    they were not measured; a measure beside a share of 0 or a small one is None because there is too little to measure.
+    """
+
+    psnr: float
+    psnr_y: float
+    ssim_vh: float
+    ssim_vh_y: float
+    ssim_vt: float
+    ssim_vt_y: float
+    warping_error: float | None = None
+    reference_warping_error: float | None = None
+    warping_share: float | None = None
+    static_flicker: float | None = None
+    static_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClipScores:
+    """One clip. The PSNR in `scores` comes from the mean error of the whole clip, not from the mean of the lists."""
+
+    name: str
+    frames: int
+    width: int
+    height: int
+    border: int
+    scores: Scores
+    frame_psnr: tuple[float, ...]
+    frame_psnr_y: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMean:
+    """Mean PSNR in dB of the frames with one number, over the `clips` that are long enough to have it."""
+
+    clips: int
+    psnr: float
+    psnr_y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All clips of a comparison. The mean gives every clip the same weight, however long it is.
+
+    A measure that some clips lack is averaged over the others. `psnr_by_frame` is figure 11 of SECNet's paper.
+    """
+
+    clips: tuple[ClipScores, ...]
+    mean: Scores
+    psnr_by_frame: tuple[FrameMean, ...]
+
+    def to_json(self) -> str:
+        """The evaluation as a JSON object with the names of the fields; every number is finite."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False)
+
+
+def score_clip(
+    name: str, reference: Iterable[Tensor], result: Iterable[Tensor], border: int = 0, temporal: bool = False
+) -> ClipScores:
+    """Compares two streams of frames, 3 x H x W, uint8 or floating point in 0..1, pair by pair until both end.
+
+    `border` pixels on each side are left out. `temporal` adds warping error and flicker, in two to three times the
+    time. The work is done on the device of the reference's frames, the search for motion on the CPU. Raises
+    InputError if the streams differ in size or length or are empty, UsageError if the border leaves nothing.
+    """
+    vertical_time = TemporalSsim(with_luma)
+    warping, flicker = (WarpingError(), StaticFlicker()) if temporal else (None, None)
+    errors: list[list[float]] = []
+    similarities: list[list[float]] = []
+    size = (0, 0)
+    results = iter(result)
+    for truth in reference:
+        count = len(errors)
+        frame = next(results, None)
+        if frame is None:
+            raise InputError(f"{name}: the result ends after {count} frames, the reference has more")
+        if count == 0:
+            size = (truth.shape[-2], truth.shape[-1])
+            if border < 0 or 2 * border >= min(size):
+                raise UsageError(f"{name}: a border of {border} pixels does not fit into {size[1]}x{size[0]}")
+        if truth.shape != frame.shape or truth.shape != (3, *size):
+            raise InputError(
+                f"{name}: frame {count} of the result is {frame.shape[-1]}x{frame.shape[-2]}, that of the reference "
+                f"{truth.shape[-1]}x{truth.shape[-2]}; only videos of one and the same size can be compared"
+            )
+        inner = (slice(None), slice(border, size[0] - border), slice(border, size[1] - border))
+        a, b = truth[inner], frame.to(truth.device)[inner]
+        errors.append(squared_errors(a[None], b[None], prepare=with_luma)[0].tolist())
+        similarities.append(ssim(a[None], b[None], prepare=with_luma)[0].tolist())
+        vertical_time.step(a, b)
+        if warping is not None and flicker is not None:
+            warping.step(a, b)
+            flicker.step(a, b)
+    if not errors:
+        raise InputError(f"{name}: the reference has no frames")
+    if next(results, None) is not None:
+        raise InputError(f"{name}: the reference ends after {len(errors)} frames, the result has more")
+    error = torch.tensor(errors, dtype=torch.float64)
+    scores = _scores(
+        error.mean(0),
+        torch.tensor(similarities, dtype=torch.float64).mean(0),
+        vertical_time.flush().cpu(),
+        warping.flush() if warping is not None else None,
+        flicker.flush() if flicker is not None else None,
+    )
+    return ClipScores(
+        name=name,
+        frames=len(errors),
+        width=size[1],
+        height=size[0],
+        border=border,
+        scores=scores,
+        frame_psnr=tuple(decibels(value) for value in error[:, :3].mean(1).tolist()),
+        frame_psnr_y=tuple(decibels(value) for value in error[:, 3].tolist()),
+    )
+
+
+def evaluate_clip(
+    engine_fn: Callable[[Tensor], Tensor],
+    clip: Tensor,
+    degradation_fn: Callable[[Tensor], Tensor],
+    border: int = 8,
+    name: str = "clip",
+    temporal: bool = False,
+) -> ClipScores:
+    """The protocol of training and benchmarks: reduce the ground truth, enlarge it with the engine, compare.
+
+    `clip` is uint8, N x H x W x 3 or N x 3 x H x W; its right and lower edges are cropped to multiples of 4.
+    `degradation_fn` takes N x 3 x H x W in 0..1 and gives the reduced clip, rounded to 8 bits (`degrade_bi`,
+    `degrade_bd`). `engine_fn` gives N x 3 x 4h x 4w of any range and device; this is clamped and rounded to 8 bits.
+    Raises ValueError if it gives another shape or values that are not finite.
+    """
+    if clip.dtype != torch.uint8 or clip.ndim != 4 or 3 not in (clip.shape[1], clip.shape[3]):
+        raise ValueError(f"a uint8 clip of N x H x W x 3 or N x 3 x H x W is needed, not {tuple(clip.shape)}")
+    truth = clip if clip.shape[1] == 3 else clip.permute(0, 3, 1, 2)
+    truth = truth[..., : truth.shape[2] // SCALE * SCALE, : truth.shape[3] // SCALE * SCALE]
+    with torch.no_grad():
+        result = engine_fn(degradation_fn(truth.float() / 255))
+        if result.shape != truth.shape:
+            raise ValueError(f"the engine gave {tuple(result.shape)} for a ground truth of {tuple(truth.shape)}")
+        if not result.isfinite().all():
+            raise ValueError("the engine gave values that are not finite")
+        rounded = (to_8_bits(result.float()) * 255).round().to(torch.uint8)
+        return score_clip(name, truth, rounded, border, temporal)
+
+
+def summarise(clips: Iterable[ClipScores]) -> Evaluation:
+    """The evaluation of these clips. Raises ValueError if there is none."""
+    kept = tuple(clips)
+    if not kept:
+        raise ValueError("there is no mean of no clips")
+    means: list[Any] = [_mean(getattr(clip.scores, item.name) for clip in kept) for item in fields(Scores)]
+    return Evaluation(kept, Scores(*means), tuple(_frame_means(kept)))
+
+
+def pair_videos(reference: Path, result: Path, is_video: Callable[[Path], bool]) -> list[tuple[str, Path, Path]]:
+    """What `vidsr eval REFERENCE RESULT` compares, as name, reference, result: two files, or the videos of two folders.
+
+    In folders, not below them, videos belong together if their names without extension are equal; `is_video` says which
+    files count, hidden ones never do. Sorted by name. Raises InputError for a missing path, a file against a folder, no
+    videos, a name twice in one folder, or a video without counterpart.
+    """
+    for path in (reference, result):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    if reference.is_dir() != result.is_dir():
+        raise InputError(f"{reference} and {result}: give two files or two folders, not one of each")
+    if not reference.is_dir():
+        return [(reference.stem, reference, result)]
+    truths, results = _videos_by_name(reference, is_video), _videos_by_name(result, is_video)
+    if not truths:
+        raise InputError(f"{reference}: there is no video in this folder")
+    for folder, names in ((result, truths.keys() - results.keys()), (reference, results.keys() - truths.keys())):
+        if names:
+            raise InputError(f"{folder}: no video named {', '.join(sorted(names))} here, but in the other folder")
+    return [(name, truths[name], results[name]) for name in sorted(truths)]
+
+
+def _scores(
+    error: Tensor, spatial: Tensor, vertical_time: Tensor, warping: WarpingScore | None, flicker: FlickerScore | None
+) -> Scores:
+    """The scores of a clip from its mean squared error and SSIM of R, G, B and luma, and what else was measured."""
+    return Scores(
+        psnr=decibels(error[:3].mean().item()),
+        psnr_y=decibels(error[3].item()),
+        ssim_vh=spatial[:3].mean().item(),
+        ssim_vh_y=spatial[3].item(),
+        ssim_vt=vertical_time[:3].mean().item(),
+        ssim_vt_y=vertical_time[3].item(),
+        warping_error=warping.result if warping else None,
+        reference_warping_error=warping.reference if warping else None,
+        warping_share=warping.share if warping else None,
+        static_flicker=flicker.result if flicker else None,
+        static_share=flicker.share if flicker else None,
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _frame_means(clips: tuple[ClipScores, ...]) -> Iterator[FrameMean]:
+    for index in range(max(clip.frames for clip in clips)):
+        there = [clip for clip in clips if clip.frames > index]
+        psnr = sum(clip.frame_psnr[index] for clip in there) / len(there)
+        psnr_y = sum(clip.frame_psnr_y[index] for clip in there) / len(there)
+        yield FrameMean(len(there), psnr, psnr_y)
+
+
+def _videos_by_name(folder: Path, is_video: Callable[[Path], bool]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or not path.is_file() or not is_video(path):
+            continue
+        if path.stem in found:
+            raise InputError(f"{folder}: {found[path.stem].name} and {path.name} have the same name; keep one of them")
+        found[path.stem] = path
+    return found

@@ -1,0 +1,169 @@
+"""Faces on every frame: one frame in `every` is searched, tracks bridge those between, and frames carry their faces.
+
+Boxes and landmarks are those of the detector where it looked, lie on straight lines between two places where it found
+the face, and follow the track's motion where it was lost. Smoothing is `steady`'s.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from vidsr.faces.detections import Array, Detections
+from vidsr.faces.tracker import FaceTracker, Track, TrackerState
+from vidsr.types import Face, Frame
+
+
+class Finder(Protocol):
+    """What finds the faces of one picture: FaceDetector, or anything else in a test."""
+
+    def find(self, image: Tensor, least_score: float) -> Detections:
+        """The faces in a frame's image, 3 x H x W, in its pixels."""
+        ...
+
+
+def find_faces(
+    frames: Iterable[Frame], finder: Finder, every: int, tracker: FaceTracker | None = None
+) -> Iterator[Frame]:
+    """The same frames with `faces` set; a frame leaves after `every` * `hits` frames more at the latest.
+
+    So long, because a track is shown from the first frame on in which it was found, and it takes `hits` searches to
+    tell a face from an error. At a frame with `starts_scene` all tracks end. A scene's first and last frame are always
+    searched. Raises ModelError.
+    """
+    tracker = tracker or FaceTracker()
+    scene = _Scene(finder, tracker, every, TrackerState())
+    for frame in frames:
+        if frame.starts_scene:
+            yield from scene.finish()
+            scene = _Scene(finder, tracker, every, tracker.next_scene(scene.state))
+        yield from scene.step(frame)
+    yield from scene.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Where a face is in one frame, at its time: `place` is 14 numbers, box and landmarks."""
+
+    pts: int
+    place: Array
+    score: float
+    is_found: bool
+
+    def face(self, number: int) -> Face:
+        box, points = self.place[:4], self.place[4:].reshape(-1, 2)
+        x, y, width, height = (float(value) for value in box)
+        landmarks = tuple((float(point[0]), float(point[1])) for point in points)
+        return Face((x, y, width, height), landmarks, self.score, number, self.is_found)
+
+
+@dataclass(slots=True)
+class _Last:
+    """Where a track was last searched, as the number of the frame, and what was shown; `seen`: where it was found."""
+
+    index: int
+    shown: _Shown
+    seen: int
+
+
+class _Scene:
+    """One scene on its way: the frames held back with the faces by serial, and the tracks."""
+
+    def __init__(self, finder: Finder, tracker: FaceTracker, every: int, state: TrackerState) -> None:
+        self.state = state
+        self._finder, self._tracker, self._every = finder, tracker, every
+        self._held: deque[tuple[Frame, dict[int, _Shown]]] = deque()
+        self._first = 0  # the number in the scene of the first frame held
+        self._searched = -1
+        self._last: dict[int, _Last] = {}
+        self._numbers: dict[int, int] = {}
+
+    def step(self, frame: Frame) -> Iterator[Frame]:
+        """Takes a frame; gives those that no later search can change any more."""
+        self._held.append((frame, {}))
+        index = self._first + len(self._held) - 1
+        if index % self._every:
+            return
+        self._search(index)
+        lag = (self._tracker.config.hits - 1) * self._every
+        while self._held and self._first <= index - lag:
+            yield self._given()
+
+    def finish(self) -> Iterator[Frame]:
+        """The end of the scene: gives all that is left."""
+        index = self._first + len(self._held) - 1
+        if index > self._searched:
+            self._search(index)
+        self.state = self._tracker.finish(self.state)
+        for track in self.state.tracks:
+            if track.seen is None:
+                self._withdraw(track.serial)
+        self._note_numbers()
+        while self._held:
+            yield self._given()
+
+    def _search(self, index: int) -> None:
+        image = self._at(index)[0].image
+        height, width = image.shape[-2:]
+        found = self._finder.find(image, self._tracker.config.weak)
+        self.state = self._tracker.step(found, index - self._searched, width, height, self.state)
+        for track in self.state.tracks:
+            self._place(track, index, found)
+        live = {track.serial for track in self.state.tracks}
+        for serial in [serial for serial in self._last if serial not in live]:
+            self._withdraw(serial)
+        self._note_numbers()
+        self._searched = index
+
+    def _place(self, track: Track, index: int, found: Detections) -> None:
+        """Shows a track in this frame, and in those held back since it was last known."""
+        before, pts = self._last.get(track.serial), self._at(index)[0].pts
+        if track.seen is not None:
+            place = np.concatenate([found.boxes[track.seen], found.landmarks[track.seen].ravel()])
+            shown = _Shown(pts, place, float(found.scores[track.seen]), True)
+            start = before.seen if before is not None else index
+        else:
+            assert before is not None, "a track begins with a detection"
+            place = np.concatenate([track.motion.box, track.motion.landmarks.ravel()])
+            shown = _Shown(pts, place, before.shown.score, False)
+            start = before.index
+        anchor = self._at(start)[1].get(track.serial) if start >= self._first else None
+        if before is not None and anchor is None:
+            start, anchor = before.index, before.shown
+        if anchor is not None:
+            self._bridge(track.serial, start, anchor, index, shown)
+        self._at(index)[1][track.serial] = shown
+        seen = index if shown.is_found or before is None else before.seen
+        self._last[track.serial] = _Last(index, shown, seen)
+
+    def _bridge(self, serial: int, start: int, anchor: _Shown, end: int, shown: _Shown) -> None:
+        for index in range(max(start + 1, self._first), end):
+            pts = self._at(index)[0].pts
+            share = (pts - anchor.pts) / (shown.pts - anchor.pts)
+            place = (1 - share) * anchor.place + share * shown.place
+            self._at(index)[1][serial] = _Shown(pts, place, min(anchor.score, shown.score), False)
+
+    def _withdraw(self, serial: int) -> None:
+        """A track has ended: frames held back do not show it after it was last found."""
+        last = self._last.pop(serial)
+        for index in range(max(last.seen + 1, self._first), self._first + len(self._held)):
+            self._at(index)[1].pop(serial, None)
+
+    def _note_numbers(self) -> None:
+        numbered = {track.serial: track.number for track in self.state.tracks if track.number is not None}
+        waiting = {serial for _, faces in self._held for serial in faces}
+        self._numbers = {s: n for s, n in self._numbers.items() if s in waiting} | numbered
+
+    def _at(self, index: int) -> tuple[Frame, dict[int, _Shown]]:
+        return self._held[index - self._first]
+
+    def _given(self) -> Frame:
+        frame, faces = self._held.popleft()
+        self._first += 1
+        numbered = sorted((self._numbers[serial], shown) for serial, shown in faces.items() if serial in self._numbers)
+        return replace(frame, faces=tuple(shown.face(number) for number, shown in numbered))

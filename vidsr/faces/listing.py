@@ -1,0 +1,203 @@
+"""The faces of one film: found, followed, listed as JSON, drawn into a film, put on a sheet. No options are parsed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from vidsr import __version__
+from vidsr.config import FacesConfig
+from vidsr.engines.select import choose_device
+from vidsr.errors import UsageError
+from vidsr.faces.detections import Detections, turn_points
+from vidsr.faces.detector import FaceDetector, View, load_detector
+from vidsr.faces.drawing import ContactSheet, draw_faces
+from vidsr.faces.finding import find_faces
+from vidsr.faces.landmark_smoothing import steady_faces
+from vidsr.faces.tracker import FaceTracker, TrackerConfig
+from vidsr.faces.tracks import TrackTable
+from vidsr.faces.yunet import Yunet
+from vidsr.stages.scenes import mark_scenes
+from vidsr.types import Face, FaceTrack, Frame, VideoInfo
+from vidsr.video.errors import writing
+from vidsr.video.reader import Reader
+from vidsr.video.target import check_target, publish, reserve
+from vidsr.video.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class FaceTargets:
+    """What is made: a film with the faces drawn in, a PNG file with pictures of the tracks, a JSON file."""
+
+    film: Path | None = None
+    sheet: Path | None = None
+    listing: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceReport:
+    """What was found, and what the user should know."""
+
+    frames: int
+    tracks: tuple[FaceTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def describe_faces(
+    source: Path,
+    targets: FaceTargets,
+    listing: IO[bytes],
+    config: FacesConfig,
+    on_progress: Callable[[int, int | None, float], None] = lambda _done, _expected, _seconds: None,
+) -> FaceReport:
+    """Finds the faces of a film, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
+
+    The targets have their names only if they are complete; `on_progress` gets frames done, frames expected or None, and
+    seconds. Raises the errors of vidsr.errors.
+    """
+    started = time.monotonic()
+    _check(targets, source, config.output.overwrite)
+    device = choose_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    network = load_detector(config.faces, device, torch.get_num_threads())
+    with ExitStack() as stack:
+        reader = stack.enter_context(Reader(source, config.input, device))
+        info, view = reader.info, View.of(reader.info)
+        detector = FaceDetector(network, view, info.height, info.width, config.faces.min_face)
+        writer = _writer(targets.film, info, config)
+        if writer is not None:
+            stack.enter_context(writer)
+        tracker = FaceTracker(TrackerConfig(least_side=config.faces.min_face))
+        marked = mark_scenes(reader.frames(), config.scenes)
+        table, sheet = TrackTable(), ContactSheet(view) if targets.sheet else None
+        text = _Listing(listing, source, info, network)
+        expected = info.header_frame_count if config.input.start is config.input.end else None
+        for frame in steady_faces(find_faces(marked, detector, config.faces.every, tracker)):
+            table.add(frame)
+            text.add(frame)
+            if sheet is not None:
+                sheet.add(frame)
+            if writer is not None:
+                for drawn in draw_faces([frame], view):
+                    writer.write(drawn)
+            on_progress(text.frames, expected, time.monotonic() - started)
+        warnings = [*reader.warnings, *([detector.warning] if detector.warning else [])]
+        warnings += [f"{source} is damaged {damage.place}: {damage.reason}" for damage in reader.damages]
+        if writer is not None:
+            writer.commit()
+            warnings += [warning for warning in writer.warnings if warning not in warnings]
+        text.finish(table.tracks, warnings)
+        if targets.sheet is not None and sheet is not None:
+            picture = sheet.draw(table.tracks)
+            _save(targets.sheet, config.output.overwrite, lambda file: _put(file, picture))
+        if targets.listing is not None:
+            listing.seek(0)
+            _save(targets.listing, config.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
+    return FaceReport(text.frames, table.tracks, tuple(warnings))
+
+
+class _Listing:
+    """The JSON text, written while the film is read: a film of any length needs no memory for it.
+
+    Places are in pixels of the film as shown, times those of the file.
+    """
+
+    def __init__(self, file: IO[bytes], source: Path, info: VideoInfo, network: Yunet) -> None:
+        self.frames = 0
+        self._file, self._info, self._view = file, info, View.of(info)
+        is_turned = self._view.quarters % 2
+        head = {
+            "vidsr": __version__,
+            "input": str(source),
+            "width": info.height if is_turned else info.width,
+            "height": info.width if is_turned else info.height,
+            "rotation_degrees": info.rotation_degrees,
+            "time_base": str(info.time_base),
+            "detector": {"file": str(network.path), "sha256": hashlib.sha256(network.path.read_bytes()).hexdigest()},
+        }
+        self._write(_json(head).removesuffix("}") + ', "frames": [')
+
+    def add(self, frame: Frame) -> None:
+        """Takes the next frame."""
+        entry = {
+            "pts": frame.pts,
+            "seconds": round(float(frame.pts * frame.time_base), 6),
+            "starts_scene": frame.starts_scene,
+            "faces": [self._entry(face) for face in frame.faces],
+        }
+        self._write(("," if self.frames else "") + "\n" + _json(entry))
+        self.frames += 1
+
+    def finish(self, tracks: Sequence[FaceTrack], warnings: Sequence[str]) -> None:
+        """Ends the text."""
+        entries = (_json(asdict(track) | {"time_base": str(track.time_base)}) for track in tracks)
+        self._write('\n], "tracks": [\n' + ",\n".join(entries) + '\n], "warnings": ' + _json(list(warnings)) + "}\n")
+
+    def _entry(self, face: Face) -> dict[str, Any]:
+        size = self._info.width, self._info.height
+        found = Detections(np.array([face.box]), np.array([face.landmarks]), np.array([face.score]))
+        shown = found.turned(self._view.quarters, *size)
+        steadied = face.steadied or face.landmarks
+        return {
+            "track": face.track,
+            "box": _rounded(shown.boxes[0]),
+            "landmarks": [_rounded(point) for point in shown.landmarks[0]],
+            "steadied": [_rounded(turn_points(np.array(point), self._view.quarters, *size)) for point in steadied],
+            "score": round(face.score, 4),
+            "found": face.is_found,
+        }
+
+    def _write(self, text: str) -> None:
+        # A name that is not UTF-8 holds lone surrogates; written with a backslash they are valid JSON.
+        self._file.write(text.encode("utf-8", "backslashreplace"))
+
+
+def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
+    """What can be refused before any work is refused here."""
+    if targets.sheet is not None and targets.sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {targets.sheet} must be a .png file")
+    paths = [path for path in (targets.film, targets.sheet, targets.listing) if path is not None]
+    if len({check_target(path, source, may_overwrite) for path in paths}) < len(paths):
+        raise UsageError("--annotate, --sheet and --json must be different files")
+
+
+def _writer(target: Path | None, info: VideoInfo, config: FacesConfig) -> Writer | None:
+    return None if target is None else Writer(target, info, (info.width, info.height), config.output, config.input)
+
+
+def _save(target: Path, may_overwrite: bool, write: Callable[[IO[bytes]], None]) -> None:
+    """Makes a file that has its name only when it is complete. Raises OutputError."""
+    target = target.absolute()
+    hidden = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
+    with writing(target):
+        reserve(hidden)
+        try:
+            with hidden.open("wb") as file:
+                write(file)
+            publish(hidden, target, may_overwrite)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+def _put(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 2) for value in values]

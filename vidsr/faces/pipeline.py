@@ -1,0 +1,58 @@
+"""Faces in a run: found in the film as it is read, restored beside the network, pasted into its results, reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from vidsr.config import ComputeConfig, RestoreConfig
+from vidsr.faces.blending import paste_faces
+from vidsr.faces.detector import FaceDetector, View, load_detector
+from vidsr.faces.engine import choose_face_engine
+from vidsr.faces.finding import find_faces
+from vidsr.faces.landmark_smoothing import steady_faces
+from vidsr.faces.restorer import FaceRestorer, FaceWork
+from vidsr.faces.tracker import FaceTracker, TrackerConfig
+from vidsr.faces.tracks import TrackTable
+from vidsr.types import Frame, TrackReport, VideoInfo
+
+
+class Restoration:
+    """One film's faces. The three steps may run in different threads, each in one."""
+
+    def __init__(self, config: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> None:
+        """Loads the detector and the network. Raises ModelError, UsageError or DeviceError."""
+        view = View.of(info)
+        self._config, self._finding = config, config.finding
+        engine, card, device = choose_face_engine(compute, view.quarters)
+        self.model = card.name
+        # One thread: it looks at a few frames beside the network, which needs the others.
+        detector = load_detector(self._finding, device, 1)
+        self._detector = FaceDetector(detector, view, info.height, info.width, self._finding.min_face)
+        self._table, self._restorer = TrackTable(), FaceRestorer(engine, config)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know before the film begins."""
+        return [self._detector.warning] if self._detector.warning else []
+
+    def find(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The frames with their faces, steadied; they come a few frames late, for a track is known after some time."""
+        tracker = FaceTracker(TrackerConfig(least_side=self._finding.min_face))
+        for frame in steady_faces(find_faces(frames, self._detector, self._finding.every, tracker)):
+            self._table.add(frame)
+            yield frame
+
+    def restore(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The frames with restored faces beside them."""
+        return self._restorer.run(frames)
+
+    def paste(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """The enlarged frames with the restored faces in them."""
+        return paste_faces(frames, self._config.strength)
+
+    @property
+    def reports(self) -> list[TrackReport]:
+        """All tracks so far, by number, and what became of them."""
+        nothing = FaceWork()
+        works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._table.tracks)
+        return [TrackReport(seen, work.restored, dict(work.skipped)) for seen, work in works]

@@ -1,0 +1,74 @@
+"""Weights that a network's authors released, made into a model that vidsr runs: the user's own copy of them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidsr.errors import ModelError, OutputError
+from vidsr.models.cards import RELEASED, sha256_of
+from vidsr.models.loading import check_tensors
+from vidsr.models.writing import write_model
+from vidsr.nets import build
+
+WRAPPERS = ("state_dict", "params")  # names under which training code keeps the tensors in its checkpoints
+PREFIX = "module."  # what DataParallel puts before each name
+LICENCE = "GPL-3.0, as the authors released it; this copy is the user's and no part of vidsr"
+
+
+def import_model(name: str, source: Path, folder: Path, overwrite: bool = False) -> Path:
+    """Makes the model `name` of the authors' checkpoint `source` (.pth) in `folder`; returns the card's path.
+
+    The weights are written in float32, so nothing is rounded. No code in the file is run. Raises ModelError if there
+    is no such model or the file is not its checkpoint, OutputError if there is a card already and `overwrite` is off.
+    """
+    if name not in RELEASED:
+        raise ModelError(f"there are no released weights of '{name}' to import: known are {', '.join(RELEASED)}")
+    card = folder / f"{name}.toml"
+    if card.exists() and not overwrite:
+        raise OutputError(f"{card} exists already: choose another folder with --output or give --overwrite")
+    network = build("zsm", {})  # its defaults are the published sizes
+    tensors = {key: value.float() for key, value in _read_tensors(source).items()}
+    check_tensors(network, tensors, f"{source} is not the released checkpoint of '{name}'")
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelError(f"{source} is damaged: '{key}' holds values that are no finite numbers")
+    network.load_state_dict(tensors)
+    head = {
+        "name": name,
+        "summary": f"Zooming SlowMo, imported from {source.name}",
+        "architecture": "zsm",
+    }
+    facts = {
+        "licence": LICENCE,
+        "date": datetime.date.today().isoformat(),
+        "origin": source.name,
+        "origin_sha256": sha256_of(source),
+    }
+    return write_model(folder, head, network.requires_grad_(False), torch.float32, np.float32, facts)
+
+
+def _read_tensors(source: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(source, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"cannot read {source}: {error.strerror}") from error
+    except Exception as error:  # whatever reading a foreign file ends with: torch has no class of its own for it
+        raise ModelError(f"{source} is not a PyTorch checkpoint of plain tensors") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise ModelError(f"{source} holds no named tensors")
+    if all(isinstance(key, str) and key.startswith(PREFIX) for key in content):
+        content = {key.removeprefix(PREFIX): value for key, value in content.items()}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ModelError(f"{source} is not a checkpoint of weights: it holds '{key}', which is no tensor")
+    return dict(content)

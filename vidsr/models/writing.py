@@ -1,0 +1,128 @@
+"""Writes the three files of a model: weights or graph, stored example, card. What a card says is up to the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from vidsr.errors import OutputError
+from vidsr.models.cards import sha256_of
+from vidsr.models.loading import run_golden
+from vidsr.nets import Network
+
+GOLDEN_SHAPE = (4, 3, 16, 12)
+
+
+def write_model(
+    folder: Path, head: Mapping[str, str], network: Network, weights_type: torch.dtype, example_type: DTypeLike,
+    facts: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Writes NAME.safetensors, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
+
+    `head`: name, summary and architecture; `facts`: the card's other fields but for the network's arguments and what
+    is found here. `network` is in float32. The types are those of the weights and of the example's output.
+
+    Raises OutputError if a file cannot be written.
+    """
+    tensors = {key: value.to(weights_type).contiguous() for key, value in network.state_dict().items()}
+    clip = _golden_clip()
+    output = run_golden(network.eval(), clip).astype(example_type)
+    known = {"scale": network.config.scale, "lookahead": network.config.lookahead, **facts}
+    return _write_files(
+        folder, head, "safetensors", lambda beside: save_file(tensors, str(beside)),
+        lambda _: {"input": clip, "output": output}, known, dataclasses.asdict(network.config),
+    )  # fmt: skip
+
+
+def write_detector(
+    folder: Path, head: Mapping[str, str], graph: bytes, network: Mapping[str, Any], facts: Mapping[str, Any],
+    run: Callable[[Path, NDArray[np.float32]], Mapping[str, NDArray[np.float32]]],
+) -> Path:  # fmt: skip
+    """Writes NAME.onnx, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
+
+    `head` and `facts` as in `write_model`; `graph`: a face detector's; `network`: its arguments. `run` gives
+    the outputs of a detector's file for an image 3 x H x W, BGR in 0..255.
+
+    Raises OutputError if a file cannot be written.
+    """
+    picture = _golden_picture()
+
+    def example(model: Path) -> dict[str, Any]:
+        return {"input": picture, **run(model, picture.astype(np.float32))}
+
+    return _write_files(folder, head, "onnx", lambda beside: beside.write_bytes(graph), example, facts, dict(network))
+
+
+def _write_files(
+    folder: Path, head: Mapping[str, str], ending: str, save: Callable[[Path], object],
+    example: Callable[[Path], Mapping[str, Any]], facts: Mapping[str, Any], network: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """The three files, the card last; `save` writes the model's file, `example` makes the stored arrays of it."""
+    name = head["name"]
+    model, golden, path = (folder / f"{name}.{kind}" for kind in (ending, "golden.npz", "toml"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(model, save)
+        arrays = example(model)
+        _replace(golden, lambda beside: np.savez_compressed(beside, **arrays))
+        card = {
+            **head,
+            "file": model.name,
+            "bytes": model.stat().st_size,
+            "sha256": sha256_of(model),
+            "golden": golden.name,
+            "golden_sha256": sha256_of(golden),
+            **facts,
+        }
+        text = _as_toml({**card, "network": network})
+        _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
+    return path
+
+
+def _golden_picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Blocks of colour, 3 x H x W: every stride has something to see."""
+    coarse = np.random.default_rng(7).integers(0, 256, (3, 8, 12)).astype(np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Smooth pictures that move, so that motion has something to find."""
+    coarse = np.random.default_rng(7).integers(0, 256, (GOLDEN_SHAPE[0], 3, 4, 3)).astype(np.uint8)
+    clip = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    return np.stack([np.roll(clip[0], shift, axis=2) for shift in range(GOLDEN_SHAPE[0])])
+
+
+def _as_toml(card: Mapping[str, Any]) -> str:
+    """Plain fields first, then a table for each field that is one."""
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items() if type(value) is not dict
+    ]
+    for key in ("network", "metrics"):
+        if key in card:
+            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in card[key].items())]
+    return "\n".join([*lines, ""])
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    """Writes beside the target, then renames; a failure leaves nothing."""
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

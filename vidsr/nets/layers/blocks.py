@@ -1,0 +1,202 @@
+"""Building blocks that several networks share: residual block, ConvLSTM cell, fixed bicubic enlargement."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d
+
+LEAKY_SLOPE = 0.1
+ATTENTION_REDUCTION = 4
+STRIP_VALUES = 1 << 20  # of a ConvLSTM's gates that are worked on at a time
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, or divides it by `stride`."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
+
+
+def active3x3(in_channels: int, out_channels: int, stride: int = 1, slope: float = LEAKY_SLOPE) -> ActivatedConv2d:
+    """`conv3x3` with a leaky ReLU behind it; the default slope is ours, SECNet does not give one. 0 is ReLU."""
+    return ActivatedConv2d(in_channels, out_channels, 3, stride, padding=1, slope=slope)
+
+
+def start_near_zero(conv: nn.Conv2d) -> None:
+    """Gives an output layer small weights and no bias, so that a residual starts as almost nothing."""
+    assert conv.bias is not None
+    nn.init.normal_(conv.weight, std=1e-3)
+    nn.init.zeros_(conv.bias)
+
+
+def run(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Applies `conv` in the precision and memory layout of its weights."""
+    dtype = conv.weight.dtype
+    out: Tensor = conv(x if x.dtype == dtype else x.to(dtype))
+    return out
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """LeakyReLU in place."""
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """The hyperbolic tangent of a float32 tensor by its identity with the sigmoid, exact to 1e-7.
+
+    torch's own takes nearly four times as long on a CPU.
+    """
+    return (torch.sigmoid(2 * x) * 2).sub_(1)
+
+
+def update_cell(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[Tensor, Tensor]:
+    """A ConvLSTM's new hidden state and cell, both B x C x H x W float32, from its gates B x 4 C x H x W.
+
+    The quarter `candidate` (2 or 3) of the gates is the candidate, the others are input, forget and output gate in this
+    order; `cell` None stands for 0.
+    """
+    batch, channels, height, width = gates.shape
+    # On a CPU in strips that stay in its cache: less than half of the time, together with one sigmoid for all gates.
+    rows = max(1, STRIP_VALUES // (batch * channels * width)) if gates.device.type == "cpu" else height
+    if rows >= height:
+        return _update_strip(gates, cell, candidate)
+    gate_strips = torch.split(gates, rows, dim=2)
+    cell_strips = [None] * len(gate_strips) if cell is None else torch.split(cell, rows, dim=2)
+    strips = zip(gate_strips, cell_strips, strict=True)
+    if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():  # neither of them follows writing into a part
+        done = [_update_strip(*strip, candidate) for strip in strips]
+        return torch.cat([hidden for hidden, _ in done], dim=2), torch.cat([new for _, new in done], dim=2)
+    hidden, new = (torch.empty_like(gates[:, : channels // 4], dtype=torch.float32) for _ in range(2))
+    outs = zip(torch.split(hidden, rows, dim=2), torch.split(new, rows, dim=2), strict=True)
+    for strip, out in zip(strips, outs, strict=True):
+        _update_strip(*strip, candidate, *out)
+    return hidden, new
+
+
+def _update_strip(
+    gates: Tensor, cell: Tensor | None, candidate: int, hidden: Tensor | None = None, new: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`hidden` and `new` are written to, if there are any."""
+    # All four quarters go through the sigmoid: three slices of a channels-last tensor take longer. Bringing the
+    # quarters apart first takes longer too: 12.4 instead of 7.0 ms for 4 x 32 channels of 320x180 in bf16.
+    gates = gates.float()
+    opened = torch.sigmoid(gates).chunk(4, dim=1)
+    new = torch.mul(opened[0], tanh(gates.chunk(4, dim=1)[candidate]), out=new)
+    if cell is not None:
+        new += opened[1] * cell.float()  # addcmul takes three times as long over slices
+    return torch.mul(opened[5 - candidate], tanh(new), out=hidden), new
+
+
+class SpatialAttention(nn.Module):
+    """Self-learned spatial attention (SECNet, II-C4): two convolutions and one ReLU make a map that weighs each pixel.
+
+    The paper leaves kernels, widths and the last function open. Ours: 1x1 to a quarter of the channels, 3x3 to one,
+    sigmoid; it starts almost open, so that weights trained without attention can be continued with it.
+    """
+
+    def __init__(self, channels: int) -> None:
+        """`channels` of the features that are weighed."""
+        super().__init__()
+        hidden = max(1, channels // ATTENTION_REDUCTION)
+        self.squeeze = ActivatedConv2d(channels, hidden, 1)
+        self.excite = conv3x3(hidden, 1)
+        start_near_zero(self.excite)
+        assert self.excite.bias is not None
+        nn.init.constant_(self.excite.bias, 3.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x C x H x W to the map B x 1 x H x W in 0..1."""
+        return torch.sigmoid(self.excite(self.squeeze(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, ReLU, convolution, plus the input (SECNet, Fig. 2 (d)); with or without the attention branch."""
+
+    def __init__(self, channels: int, attention: bool = False) -> None:
+        """`channels` in and out; `attention` weighs the residual before it is added."""
+        super().__init__()
+        self.conv1 = active3x3(channels, channels, slope=0.0)
+        self.conv2 = SummedConv2d(channels, channels, 3)
+        self.attention = SpatialAttention(channels) if attention else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B x C x H x W to the same shape."""
+        inner = self.conv1(x)
+        if self.attention is None:
+            result: Tensor = self.conv2(inner, x)
+        else:
+            residual = self.conv2(inner)
+            result = (residual * self.attention(residual)).add_(x)
+        return result
+
+
+class ConvLSTMCell(nn.Module):
+    """ConvLSTM with 3x3 kernels (SECNet, equation (5) and the six steps below it); all gates in one convolution."""
+
+    def __init__(self, input_channels: int, hidden_channels: int) -> None:
+        """Gate order in the weights: input, forget, candidate, output; input channels before hidden ones."""
+        super().__init__()
+        self.hidden_channels = hidden_channels
+        self.gates = conv3x3(input_channels + hidden_channels, 4 * hidden_channels)
+
+    def project(self, x: Tensor, first: int, bias: bool) -> Tensor:
+        """What the channels `first` and following of [input, hidden state] add to the gates: B x 4 hidden x H x W.
+
+        The gates are a sum over channels, so what is known of some of them needs computing only once.
+        """
+        weight = self.gates.weight[:, first : first + x.shape[1]]
+        return F.conv2d(x.to(weight.dtype), weight, self.gates.bias if bias else None, padding=1)
+
+    @staticmethod
+    def step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Steps 1 to 6 from the summed gates; `cell` None stands for 0. Returns the new hidden state and cell.
+
+        The cell is kept in float32: it is summed over the whole film.
+        """
+        return update_cell(gates, cell, candidate=2)
+
+
+def space_to_depth(picture: Tensor, scale: int) -> Tensor:
+    """`pixel_unshuffle` that gives channels last, the layout in which convolutions are quickest."""
+    batch, channels, height, width = picture.shape
+    height, width = height // scale, width // scale
+    # In two steps, whole rows first: half of the time of one that jumps over the whole picture.
+    rows = picture.reshape(batch, channels, height, scale, width, scale).transpose(1, 2)
+    rows = rows.reshape(batch * height, channels * scale, width, scale).transpose(1, 2)
+    return rows.reshape(batch, height, width, channels * scale**2).permute(0, 3, 1, 2)
+
+
+def depth_to_space(folded: Tensor, scale: int) -> Tensor:
+    """`pixel_shuffle` to a picture plane by plane whatever the layout of `folded`: warping wants that."""
+    batch, channels, height, width = folded.shape
+    phases = folded.reshape(batch, channels // scale**2, scale, scale, height, width).permute(0, 1, 4, 2, 5, 3)
+    return phases.reshape(batch, channels // scale**2, height * scale, width * scale)
+
+
+class BicubicPhases(nn.Module):
+    """Keys' bicubic enlargement (a = -0.5) before the pixel shuffle: one output channel per phase, no learnt weight.
+
+    The grids are centred, so a low-resolution pixel sits in the middle of its scale x scale block. Beyond the border
+    the edge pixel is repeated.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, scale: int) -> None:
+        """`scale`: the enlargement, a whole number; no phase is half a pixel off, so five taps reach all of them."""
+        super().__init__()
+        taps = torch.arange(-2, 3, dtype=torch.float64)
+        phases = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
+        distance = (phases[:, None] - taps[None, :]).abs()
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        weights = torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+        kernel = torch.einsum("iy,jx->ijyx", weights, weights).reshape(1, scale * scale, 5, 5)
+        self.register_buffer("kernel", kernel.repeat(3, 1, 1, 1).reshape(-1, 1, 5, 5).float(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w float32, in the channel order of pixel_shuffle."""
+        padded = F.pad(image.float(), (2, 2, 2, 2), mode="replicate").contiguous(memory_format=torch.channels_last)
+        with torch.autocast(image.device.type, enabled=False):
+            return F.conv2d(padded, self.kernel.float(), groups=3)

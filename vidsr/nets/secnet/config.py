@@ -1,0 +1,74 @@
+"""The sizes of a SECNet's parts. No network is built here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vidsr.nets.secnet.feature_encoding import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class SECNetConfig:
+    """The sizes of the parts; the defaults are those of secnet-fast, models/recipes/secnet.toml holds the paper's.
+
+    t1 neighbours on each side make the window, t2 past results and t3 past features are used (T1 to T3 of the paper;
+    t3 only with a bidirectional encoding). `local_fusion` off is ERFFNet, `recurrent_fusion` off LFFNet (III-A).
+    `mirrored` (ours) concerns streams alone, see RecurrentEngine.
+    """
+
+    scale: int = 4
+    t1: int = 1
+    t2: int = 1
+    t3: int = 0
+    flow_width: int = 24
+    flow_depth: int = 5
+    flow_levels: int = 3
+    local_fusion: bool = True
+    fusion_width: int = 32
+    fusion_blocks: int = 3
+    fusion_tail: int = 0
+    recurrent_fusion: bool = True
+    recurrent_width: int = 32
+    detail_widths: tuple[int, ...] = ()
+    encoder_blocks: int = 1
+    decoder_blocks: int = 4
+    encoding: Strategy = "one-way"
+    aligned: bool = True
+    attention: bool = False
+    mirrored: bool = False
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """The frames that motion is estimated to, as seen from t: -1, -2, ..., then +1, +2, ..."""
+        back = max(self.t1 if self.local_fusion else 0, self.t2 if self.recurrent_fusion else 0)
+        forth = self.t1 if self.local_fusion else 0
+        return (*range(-1, -1 - back, -1), *range(1, 1 + forth))
+
+    @property
+    def lookahead(self) -> int:
+        """How many later frames a result needs."""
+        return self.t1 if self.local_fusion else 0
+
+
+def check(config: SECNetConfig) -> None:
+    """Raises ValueError, with what would have to hold, for a configuration that makes no network."""
+    sizes = (config.scale, config.flow_width, config.flow_levels, config.fusion_width, config.recurrent_width)
+    blocks = (config.fusion_blocks, config.fusion_tail, config.encoder_blocks, config.decoder_blocks)
+    demands = {
+        "scale, widths and flow_levels are 1 or more": min(*sizes, *config.detail_widths) >= 1,
+        "flow_depth is 2 or more": config.flow_depth >= 2,
+        "blocks and fusion_tail cannot be negative": min(blocks) >= 0,
+        "local_fusion and recurrent_fusion cannot both be off": config.local_fusion or config.recurrent_fusion,
+        "a window needs t1 of 1 or more": config.t1 >= 1 or not config.local_fusion,
+        "without local_fusion, t2 is 1 or more: nothing else gives motion": config.t2 >= 1 or config.local_fusion,
+        "t2 and t3 cannot be negative": min(config.t2, config.t3) >= 0,
+        "detail_widths are two (scale 4 is two halvings) or none": len(config.detail_widths) in (0, 2),
+        "detail_widths need scale 4": not config.detail_widths or config.scale == 4,
+        "encoding is one-way, cascaded or fused": config.encoding in ("one-way", "cascaded", "fused"),
+        "t3 belongs to the bidirectional encodings": (config.t3 > 0) == (config.encoding != "one-way"),
+        "only the one-way encoding can be aligned": not config.aligned or config.encoding == "one-way",
+        "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
+    }
+    for demand, met in demands.items():
+        if not met:
+            raise ValueError(demand)

@@ -1,0 +1,148 @@
+"""SECNet's two fusion modules: of low-resolution neighbours (section II-B) and with the past (section II-C)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidsr.nets.layers.blocks import LEAKY_SLOPE, ResidualBlock, active3x3, conv3x3, run, start_near_zero
+from vidsr.nets.secnet.feature_encoding import Memory, Strategy, build_encoding
+
+
+class LocalFusion(nn.Module):
+    """Fuses the aligned frames of the window into the first result, as a residual to the bicubic enlargement.
+
+    The text of II-B is missing, so the layers are ours: one convolution, residual blocks, pixel shuffle.
+    """
+
+    def __init__(self, frames: int, width: int, blocks: int, tail: int, scale: int, attention: bool) -> None:
+        """`frames` of the window; `tail` channels at high resolution before the last convolution.
+
+        With `tail` 0 (narrow networks) the last convolution gives the folded residual itself, at low resolution.
+        """
+        super().__init__()
+        self.scale = scale
+        self.head = active3x3(3 * frames, width)
+        self.body = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(blocks)))
+        self.join = conv3x3(width, width) if tail else None
+        self.up = active3x3(width, tail * scale**2) if tail else None
+        self.out = conv3x3(tail, 3) if tail else conv3x3(width, 3 * scale**2)
+        start_near_zero(self.out)  # training starts at the bicubic enlargement
+
+    def forward(self, window: Tensor) -> Tensor:
+        """The aligned frames B x (3 * frames) x h x w in 0..1, oldest first; returns the residual, folded."""
+        x = run(self.head, window - 0.5)
+        if self.join is None or self.up is None:
+            return run(self.out, self.body(x))
+        x = x + self.join(self.body(x))
+        return F.pixel_unshuffle(run(self.out, F.pixel_shuffle(self.up(x), self.scale)), self.scale)
+
+
+class DetailEncoder(nn.Module):
+    """One of the encoder's first two scales: convolution (it may halve the size), ReLU, residual block."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int, attention: bool) -> None:
+        """`stride` 1 for the first scale, 2 for the second."""
+        super().__init__()
+        self.enter = active3x3(in_channels, channels, stride, slope=0.0)
+        self.block = ResidualBlock(channels, attention)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The feature of this scale, which is also its skip connection."""
+        out: Tensor = self.block(run(self.enter, x))
+        return out
+
+
+class DetailDecoder(nn.Module):
+    """The mirror of `DetailEncoder`: doubles the size, takes the skip connection in, residual block."""
+
+    def __init__(self, in_channels: int, channels: int, attention: bool) -> None:
+        """From `in_channels` of the coarser scale to `channels`, those of the skip connection."""
+        super().__init__()
+        self.up = active3x3(in_channels, 4 * channels, slope=0.0)
+        self.join = active3x3(2 * channels, channels, slope=0.0)
+        self.block = ResidualBlock(channels, attention)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The coarser feature and the encoder's feature of twice its size."""
+        doubled = F.pixel_shuffle(self.up(x), 2)
+        out: Tensor = self.block(self.join(torch.cat((doubled, skip), dim=1)))
+        return out
+
+
+class Encoded(NamedTuple):
+    """A frame between encoder and decoder: E_3, E_3 enhanced (both B x width x h x w), and the skips E_1, E_2."""
+
+    feature: Tensor
+    enhanced: Tensor
+    skips: tuple[Tensor, ...]
+
+
+class RecurrentFusion(nn.Module):
+    """Refines the first result with past results and past features: encoder, sequential encoding, decoder.
+
+    With `detail_widths` it is the paper's: three scales from full size down to a quarter, skip connections from the
+    first two, extra residual blocks and the encoding at the third. Without (ours, for narrow networks), pictures are
+    folded by space-to-depth and everything runs at low resolution; with no skip connections the encoder's feature is
+    added to the enhanced one.
+    """
+
+    def __init__(
+        self,
+        pictures: int,
+        width: int,
+        detail_widths: Sequence[int],
+        encoder_blocks: int,
+        decoder_blocks: int,
+        strategy: Strategy,
+        past_features: int,
+        aligned: bool,
+        attention: bool,
+        scale: int,
+    ) -> None:
+        """`pictures`: the first result and the T2 past ones; `width` of the third scale; `past_features` is T3."""
+        super().__init__()
+        details = list(detail_widths)
+        sides = [pictures * 3 if details else pictures * 3 * scale**2, *details]
+        self.details_in = nn.ModuleList(
+            DetailEncoder(sides[i], details[i], 1 + (i > 0), attention) for i in range(len(details))
+        )
+        # The paper has ReLUs; the narrow network has a slope here.
+        self.head = active3x3(sides[-1], width, 2 if details else 1, slope=0.0 if details else LEAKY_SLOPE)
+        self.encoder = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(encoder_blocks)))
+        self.encoding = build_encoding(strategy, width, past_features, aligned)
+        self.decoder = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(decoder_blocks)))
+        self.leave = active3x3(width, width, slope=0.0) if details else None  # the mirror of `head`
+        ups = [width, *reversed(details)]
+        self.details_out = nn.ModuleList(DetailDecoder(a, b, attention) for a, b in pairwise(ups))
+        self.out = conv3x3(ups[-1], 3 if details else 3 * scale**2)
+        start_near_zero(self.out)
+
+    def forward(self, pictures: Tensor, recalled: Memory) -> tuple[Encoded, Memory]:
+        """Encoder and encoding: the first result and past results as `pictures`, and what is recalled of the memory."""
+        feature, skips = self.encode(pictures)
+        enhanced, memory = self.encoding(feature, recalled)
+        return Encoded(feature, enhanced, skips), memory
+
+    def encode(self, pictures: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The feature E_3 (B x width x h x w) and the skip connections E_1, E_2 of the stacked pictures."""
+        x, skips = pictures, []
+        for detail in self.details_in:
+            x = detail(x)
+            skips.append(x)
+        return self.encoder(run(self.head, x)), tuple(skips)
+
+    def decode(self, feature: Tensor, enhanced: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
+        """From the enhanced feature and the skip connections to the correction of the first result."""
+        enhanced = enhanced.to(feature.dtype)
+        x = self.decoder(enhanced if skips else feature + enhanced)
+        if self.leave is not None:
+            x = self.leave(x)
+        for detail, skip in zip(self.details_out, reversed(skips), strict=True):
+            x = detail(x, skip)
+        return run(self.out, x)

@@ -1,0 +1,129 @@
+"""The raw material of training: video clips and photographs of a folder, decoded once with OpenCV and kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vidsr.errors import InputError, OutputError
+from vidsr.files import VIDEO_SUFFIXES
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+# A clip is held decoded, in memory once and then on disk: 2 GiB are 345 frames of 1080p.
+MAX_CLIP_BYTES = 2**31
+Kind = Literal["faces", "general", "still", "face_still"]
+CLIPS: tuple[Kind, ...] = ("faces", "general")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file; `source` names the film it was cut from, so that sampling can be even over films."""
+
+    path: Path
+    kind: Kind
+    source: str
+    licence_class: str
+
+
+def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
+    """All training files below `folder`, in a fixed order.
+
+    With an index.json (as in the project's data set) only its training files of the given licence classes are taken;
+    without one every video counts as general footage and every picture as a still. Raises InputError if there is none,
+    or if the index is damaged or names a file that is missing.
+    """
+    index = folder / "index.json"
+    items: list[Item] = []
+    if index.is_file():
+        kinds: dict[str, Kind] = {
+            "face": "faces", "general": "general", "still": "still", "face_still": "face_still",
+        }  # fmt: skip
+        try:
+            for entry in json.loads(index.read_text(encoding="utf-8")):
+                path, kind = folder / entry["path"], kinds.get(entry["kind"])
+                if entry["split"] == "train" and kind and entry["licence_class"] in licence_classes:
+                    items.append(Item(path, kind, entry["source"], entry["licence_class"]))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"cannot use the index {index}: {type(error).__name__}: {error}") from error
+        if missing := [item.path for item in items if not item.path.is_file()]:
+            raise InputError(f"{index} names {len(missing)} files that are missing, the first one is {missing[0]}")
+    else:
+        for path in folder.rglob("*"):
+            suffix = path.suffix.lower()
+            if not path.is_file():
+                continue
+            if suffix in VIDEO_SUFFIXES:
+                items.append(Item(path, "general", str(path), "user"))
+            elif suffix in IMAGE_SUFFIXES:
+                items.append(Item(path, "still", str(path), "user"))
+    if not any(item.kind in CLIPS for item in items):
+        raise InputError(f"no training clip found below {folder}")
+    return sorted(items, key=lambda item: item.path)
+
+
+def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) -> tuple[list[Item], list[Item]]:
+    """Training items, and `count` validation clips (as many of each of `kinds`) of films that training never sees."""
+    held: list[Item] = []
+    for kind in kinds:
+        first_of_source = {item.source: item for item in reversed(items) if item.kind == kind}
+        ranked = sorted(first_of_source.values(), key=lambda item: hashlib.sha256(item.source.encode()).digest())
+        held += ranked[: count // len(kinds)]
+    sources = {item.source for item in held}
+    return [item for item in items if item.source not in sources], held
+
+
+def read_clip(path: Path) -> NDArray[np.uint8]:
+    """All frames of a clip, N x H x W x 3 RGB, as OpenCV decodes them; raises InputError for none or too many."""
+    capture = cv2.VideoCapture(str(path))
+    frames: list[NDArray[np.uint8]] = []
+    try:
+        while (result := capture.read())[0]:
+            frame = np.asarray(result[1], np.uint8)
+            frames.append(frame[..., ::-1])
+            if len(frames) * frame.nbytes > MAX_CLIP_BYTES:
+                most = MAX_CLIP_BYTES // frame.nbytes
+                raise InputError(f"the training clip {path} is too long: cut it into pieces of at most {most} frames")
+    finally:
+        capture.release()
+    if not frames:
+        raise InputError(f"OpenCV reads no frame from the training clip {path}")
+    return np.stack(frames)
+
+
+def read_still(path: Path) -> NDArray[np.uint8]:
+    """A photograph, H x W x 3 RGB; raises InputError if OpenCV cannot read it."""
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise InputError(f"OpenCV cannot read the training picture {path}")
+    return np.ascontiguousarray(picture[..., ::-1])
+
+
+def cached_frames(item: Item, cache: Path) -> NDArray[np.uint8]:
+    """The frames of an item (a still is one frame), N x H x W x 3, mapped from `cache`, decoded to there once."""
+    stat = item.path.stat()
+    key = hashlib.sha256(f"{item.path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+    target = cache / f"{key}.npy"
+    if not target.is_file():
+        frames = read_clip(item.path) if item.kind in CLIPS else read_still(item.path)[None]
+        temporary = cache / f".{key}-{uuid.uuid4().hex}.npy"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            np.save(temporary, frames)
+            temporary.replace(target)
+        except OSError as error:
+            raise OutputError(f"cannot keep decoded frames in {cache}: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")
+    return mapped

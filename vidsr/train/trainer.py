@@ -1,0 +1,188 @@
+"""The course of a training, whole and visible: steps, log, averaged weights, validation, checkpoints, going on.
+
+What a step does and what a validation measures is the caller's business.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from vidsr.errors import DeviceError, OutputError
+from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
+from vidsr.train.detector.recipe import DetectorRecipe
+from vidsr.train.recipe import Recipe
+
+B = TypeVar("B")
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """Where a training runs and what it reads and writes; nothing here changes what the model becomes.
+
+    `stop_after_minutes` ends the run early with a checkpoint; `init_from` is a safetensors file or a checkpoint whose
+    weights a new run starts from.
+    """
+
+    data: Path
+    output: Path
+    device: str = "cpu"
+    workers: int = 1
+    stop_after_minutes: float = math.inf
+    init_from: Path | None = None
+
+
+class Course(Generic[N]):
+    """One training. Resumes from last.pt in the output folder if it is there, else begins with `start`, if asked to.
+
+    `scores` judges the averaged weights; nothing is validated while it is empty. best.pt has the greatest `worth`.
+    Raises UsageError if last.pt belongs to another recipe.
+    """
+
+    def __init__(
+        self, recipe: Recipe | DetectorRecipe, options: TrainOptions, network: N, optimiser: torch.optim.Optimizer,
+        start: Callable[[Path], None], scores: Callable[[N], dict[str, float]],
+        worth: Callable[[dict[str, float]], float], on_log: Callable[[dict[str, Any]], None],
+    ) -> None:  # fmt: skip
+        """`start` gives the network the weights of a file."""
+        self._recipe, self._options, self._network, self._optimiser = recipe, options, network, optimiser
+        self._scores, self._worth, self._on_log = scores, worth, on_log
+        self._last = options.output / "last.pt"
+        is_resumed = self._last.is_file()
+        if options.init_from is not None and not is_resumed:
+            start(options.init_from)
+        self._average = copy.deepcopy(network).requires_grad_(False).eval()
+        self._step, self._best = 0, -math.inf
+        if is_resumed:
+            self._resume()
+
+    def run(self, batches: Dataset[B], train: Callable[[B, int], dict[str, float]]) -> Path:
+        """Trains until the recipe's steps are done or the time is up; returns the path of last.pt.
+
+        `train` takes a batch and the number of the step, from 0, and gives the losses.
+        """
+        settings = self._recipe.optimisation
+        started = saved_at = time.monotonic()
+        sums: dict[str, float] = {}
+        summed = 0
+        for batch in batch_loader(batches, self._step, self._options.workers):
+            rate = learning_rate(self._step, self._recipe)
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate
+            parts = train(batch, self._step)
+            self._step += 1
+            self._update_average(min(settings.ema_decay, (1 + self._step) / (10 + self._step)))
+            for key, value in parts.items():
+                sums[key] = sums.get(key, 0.0) + value
+            summed += 1
+            out_of_time = time.monotonic() - started > 60 * self._options.stop_after_minutes
+            is_last = self._step == settings.steps or out_of_time
+            if self._step % 50 == 0 or is_last:
+                self._log(started, {"lr": rate} | {key: value / summed for key, value in sums.items()})
+                sums, summed = {}, 0
+            if self._step % settings.validate_every == 0 or is_last:
+                self._validate(started)
+            if time.monotonic() - saved_at > 60 * settings.checkpoint_minutes or is_last:
+                self._save(self._last)
+                saved_at = time.monotonic()
+            if out_of_time:
+                break
+        return self._last
+
+    def _validate(self, started: float) -> None:
+        scores = self._scores(self._average)
+        if not scores:
+            return
+        self._log(started, scores)
+        if (worth := self._worth(scores)) > self._best:
+            self._best = worth
+            self._save(self._options.output / "best.pt")
+
+    def _log(self, started: float, values: dict[str, float]) -> None:
+        entry = {"step": self._step, "seconds": round(time.monotonic() - started, 1)} | values
+        append_entry(self._options.output / "log.jsonl", entry)
+        self._on_log(entry)
+
+    def _save(self, path: Path) -> None:
+        content = {
+            "recipe": plain_values(self._recipe), "step": self._step, "best": self._best,
+            "network": self._network.state_dict(), "average": self._average.state_dict(),
+            "optimiser": self._optimiser.state_dict(), "torch_random": torch.get_rng_state(),
+        }  # fmt: skip
+        save_checkpoint(path, content)
+
+    def _resume(self) -> None:
+        saved = load_checkpoint(self._last)
+        check_same_recipe(saved["recipe"], plain_values(self._recipe), self._last)
+        self._network.load_state_dict(saved["network"])
+        self._average.load_state_dict(saved["average"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self._step, self._best = int(saved["step"]), float(saved["best"])
+        torch.set_rng_state(saved["torch_random"])
+
+    @torch.no_grad()
+    def _update_average(self, decay: float) -> None:
+        """Weights and the statistics of batches alike: they belong together."""
+        for kept, new in zip(self._average.state_dict().values(), self._network.state_dict().values(), strict=True):
+            if kept.is_floating_point():
+                kept.lerp_(new, 1 - decay)
+
+
+def learning_rate(step: int, recipe: Recipe | DetectorRecipe) -> float:
+    """Linear warm-up, then a cosine from the recipe's first to its last learning rate."""
+    settings = recipe.optimisation
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    span = settings.learning_rate - settings.final_learning_rate
+    return settings.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def batch_loader(batches: Dataset[B], first: int, workers: int) -> Iterator[B]:
+    """The batches from number `first` on, made beforehand by `workers` processes."""
+    rest = Subset(batches, range(first, len(batches)))  # type: ignore[arg-type]  # a Dataset may lack a length
+    loader = DataLoader(
+        rest, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread if workers else None,
+    )  # fmt: skip
+    return iter(loader)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this name; raises DeviceError if it is not there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
+        raise DeviceError(f"cannot train on the device '{name}': {str(error).splitlines()[0]}") from error
+    return device
+
+
+def make_folder(path: Path) -> None:
+    """Before any work, so that a run of hours does not end at its first checkpoint."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
+
+
+def plain_values(recipe: Recipe | DetectorRecipe) -> dict[str, Any]:
+    """The recipe as values that JSON can hold, so that a checkpoint can be read without running code."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return plain
