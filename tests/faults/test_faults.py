@@ -1,0 +1,348 @@
+"""Whatever goes wrong: the documented exit code, one sentence on stderr, nothing left behind, old files untouched."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from tests.support import media
+from vidsr.cli import app
+from vidsr.engines.bicubic import BicubicEngine
+from vidsr.models.loading import models_folder, read_card
+from vidsr.types import Frame
+
+ROOT = Path(__file__).parents[2]
+FAST = ("--model", "bicubic", "--scale", "1")
+
+
+def vidsr_cli(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(result: Result, code: int) -> str:
+    """The one sentence of a run that failed with this code."""
+    assert result.exit_code == code, (result.stderr, result.exception)
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("error: ") and "Traceback" not in sentence
+    assert result.stdout == ""
+    return sentence
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return media.clip(folder / "film.mp4", 3)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def program(*arguments: str | Path, largest_file: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """The real program in a process of its own, which does not outlive the block."""
+
+    def limit() -> None:
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vidsr", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limit,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+# -------------------------------------------------------------------------------------------------------------- input
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "random", "sound", "cover", "long name", "no film"])
+def test_input_that_is_no_film_is_3(tmp_path: Path, out: Path, kind: str) -> None:
+    path = tmp_path / f"bad {kind}.mp4"
+    contents = {"empty": b"", "text": b"This is no film.\n" * 50, "random": os.urandom(20_000)}
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    elif kind == "sound":
+        media.sound_only(path)
+    elif kind == "cover":
+        media.cover_only(path)
+    elif kind == "long name":
+        path = tmp_path / ("x" * 300 + ".mp4")
+    elif kind == "no film":
+        path.mkdir()
+    sentence = refused(vidsr_cli("upscale", path, out / "b.mp4", *FAST), 3)
+    assert str(path) in sentence
+    assert names(out) == []
+    if kind != "no film":
+        assert refused(vidsr_cli("info", path), 3)
+
+
+def test_folder_that_cannot_be_listed_is_3(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions mean nothing to root, so the system's answer is given in its place."""
+
+    def denied(path: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    monkeypatch.setattr(Path, "iterdir", denied)
+    result = vidsr_cli("upscale", folder, out, *FAST)
+    assert "Permission denied" in refused(result, 3)
+
+
+def test_file_that_cannot_be_read_is_3(film: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != film and allowed(path, mode))
+    assert "permission denied" in refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST), 3)
+    assert names(out) == []
+
+
+# ------------------------------------------------------------------------------------------------------------- output
+
+
+def test_existing_output_is_4_and_untouched(film: Path, out: Path) -> None:
+    (out / "b.mp4").write_bytes(b"precious")
+    assert "--overwrite" in refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST), 4)
+    assert (out / "b.mp4").read_bytes() == b"precious" and names(out) == ["b.mp4"]
+
+
+@pytest.mark.parametrize("place", ["missing/b.mp4", "file/b.mp4", "", "b.unknown", "x" * 300 + ".mp4"])
+def test_places_where_no_film_can_be_are_4(film: Path, out: Path, place: str) -> None:
+    (out / "file").write_bytes(b"precious")
+    refused(vidsr_cli("upscale", film, out / place, *FAST), 4)
+    assert names(out) == ["file"] and (out / "file").read_bytes() == b"precious"
+
+
+def test_folder_that_takes_no_file_is_4(film: Path) -> None:
+    """/proc takes none, not even from root."""
+    refused(vidsr_cli("upscale", film, "/proc/b.mp4", *FAST), 4)
+
+
+def test_film_and_result_the_same_is_4(film: Path) -> None:
+    before = film.read_bytes()
+    assert "the input itself" in refused(vidsr_cli("upscale", film, film, *FAST, "-y"), 4)
+    assert film.read_bytes() == before and names(film.parent) == [film.name]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--codec", "nosuch"],
+        ["--codec", "aac"],
+        ["--pix-fmt", "nosuch"],
+        ["--preset", "nosuch"],
+        ["--crf", "99"],
+        ["--crf", "nan"],
+        ["--encoder-option", "nosuch=1"],
+        ["--codec", "ffv1", "--crf", "10"],
+        ["--codec", "libvpx-vp9", "--preset", "slow"],
+    ],
+    ids=" ".join,
+)
+def test_what_no_encoder_takes_is_4(film: Path, out: Path, arguments: list[str]) -> None:
+    (out / "b.mp4").write_bytes(b"precious")
+    refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST, "-y", *arguments), 4)
+    assert (out / "b.mp4").read_bytes() == b"precious" and names(out) == ["b.mp4"]
+
+
+def test_codec_that_the_container_cannot_hold_is_4(film: Path, out: Path) -> None:
+    refused(vidsr_cli("upscale", film, out / "b.webm", *FAST, "--codec", "libx264"), 4)
+    assert names(out) == []
+
+
+@pytest.mark.parametrize("limit", [16, 6_000])
+def test_full_disk_is_4(film: Path, out: Path, limit: int) -> None:
+    """Full at the first byte, and in the middle of the film."""
+    (out / "b.mkv").write_bytes(b"precious")
+    arguments = ("upscale", film, out / "b.mkv", "--model", "bicubic", "--codec", "ffv1", "-y", "-q")
+    with program(*arguments, largest_file=limit) as process:
+        stdout, stderr = process.communicate()
+    assert process.returncode == 4 and stdout == ""
+    assert stderr.count("\n") == 1 and stderr.startswith("error: ")
+    assert (out / "b.mkv").read_bytes() == b"precious" and names(out) == ["b.mkv"]
+
+
+# -------------------------------------------------------------------------------------------------------------- model
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    shutil.copytree(models_folder(), tmp_path / "models")
+    return tmp_path / "models" / "secnet-fast.toml"
+
+
+def test_unknown_model_is_5(film: Path, out: Path, tmp_path: Path) -> None:
+    for model in ("nosuch", tmp_path / "none.toml"):
+        refused(vidsr_cli("upscale", film, out / "b.mp4", "--model", model), 5)
+    assert names(out) == []
+
+
+@pytest.mark.parametrize("fault", ["tampered", "truncated", "missing", "card"])
+def test_model_that_is_not_whole_is_5(film: Path, out: Path, card: Path, fault: str) -> None:
+    path = read_card(card).weights_path
+    data = bytearray(path.read_bytes())
+    if fault == "tampered":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    elif fault == "truncated":
+        path.write_bytes(data[:-100])
+    elif fault == "missing":
+        path.unlink()
+    else:
+        card.write_text(card.read_text().replace("licence", "license", 1))
+    (out / "b.mp4").write_bytes(b"precious")
+    refused(vidsr_cli("upscale", film, out / "b.mp4", "-y", "--model", card), 5)
+    assert (out / "b.mp4").read_bytes() == b"precious" and names(out) == ["b.mp4"]
+    refused(vidsr_cli("models", "verify", card), 5)
+
+
+# ------------------------------------------------------------------------------------------------- device and memory
+
+
+def test_device_that_is_not_here_is_6(film: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for device in ("cuda", "cuda:0", "cuda:7"):
+        assert "--device cpu" in refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST, "--device", device), 6)
+    assert names(out) == []
+
+
+def starve(monkeypatch: pytest.MonkeyPatch, is_too_large: Callable[[Frame], bool]) -> None:
+    """Makes the engine run out of memory on such frames."""
+    step = BicubicEngine.step
+
+    def hungry_step(engine: BicubicEngine, frame: Frame, state: object) -> object:
+        if is_too_large(frame):
+            raise torch.OutOfMemoryError("out of memory")
+        return step(engine, frame, state)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(BicubicEngine, "step", hungry_step)
+
+
+def test_memory_that_is_too_small_for_any_tile_is_6(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starve(monkeypatch, lambda frame: True)
+    source = media.clip(tmp_path / "a.mp4", 3, 256, 96)
+    assert "memory is too small" in refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST), 6)
+    assert names(out) == []
+
+
+def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = media.clip(tmp_path / "a.mp4", 5, 256, 96)
+    assert vidsr_cli("upscale", source, out / "whole.mkv", *FAST, "--codec", "ffv1").exit_code == 0
+    starve(monkeypatch, lambda frame: frame.image.shape[-1] > 64)
+    arguments = ("--codec", "ffv1", "--report", out / "r.json")
+    result = vidsr_cli("upscale", source, out / "tiles.mkv", *FAST, *arguments)
+    assert result.exit_code == 0 and "the tile was made smaller 2 times" in result.stderr
+    assert json.loads((out / "r.json").read_text())["runs"][0]["tile"] == 64
+    whole, tiles = (media.ffmpeg_framemd5(out / name) for name in ("whole.mkv", "tiles.mkv"))
+    assert len(whole.frames) == len(tiles.frames) == 5 and whole.times == tiles.times
+
+
+# ------------------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.fixture(params=["truncated.mkv", "truncated.mp4", "smashed.mp4"])
+def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """A whole film and the same one damaged."""
+    kind, _, ending = request.param.partition(".")
+    front = ("-movflags", "+faststart") if ending == "mp4" else ()
+    whole = media.clip(tmp_path / f"whole.{ending}", 40, 128, 96, (*media.X264, *front))
+    path = tmp_path / f"bad.{ending}"
+    if kind == "truncated":
+        return whole, media.truncated(whole, path)
+    return whole, media.damaged_payload(whole, path, range(15, 20))
+
+
+def test_damaged_film_is_written_as_far_as_it_can_be_read_and_told(damaged: tuple[Path, Path], out: Path) -> None:
+    whole, bad = damaged
+    target = out / f"b{bad.suffix}"
+    result = vidsr_cli("upscale", bad, target, *FAST, "--report", out / "r.json")
+    assert result.exit_code == 0, result.stderr
+    run = json.loads((out / "r.json").read_text())["runs"][0]
+    assert run["damages"] and all(damage["reason"] for damage in run["damages"])
+    assert result.stderr.count(f"warning: {bad} is damaged ") == len(run["damages"])
+    written = media.ffmpeg_framemd5(target).times
+    assert run["frames_out"] == len(written) > 10
+    assert set(written) <= set(media.ffmpeg_framemd5(whole).times)
+
+
+def test_strict_allows_no_damage_and_leaves_nothing(damaged: tuple[Path, Path], out: Path) -> None:
+    (out / "b.mkv").write_bytes(b"precious")
+    sentence = refused(vidsr_cli("upscale", damaged[1], out / "b.mkv", *FAST, "-y", "--strict"), 7)
+    assert "damaged" in sentence
+    assert (out / "b.mkv").read_bytes() == b"precious" and names(out) == ["b.mkv"]
+
+
+def test_strict_allows_no_stream_to_be_left_out(tmp_path: Path, out: Path) -> None:
+    source = media.with_attachment(tmp_path / "a.mkv")
+    assert vidsr_cli("upscale", source, out / "a.mp4", *FAST).exit_code == 0
+    refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST, "--strict"), 7)
+    assert vidsr_cli("upscale", source, out / "c.mkv", *FAST, "--strict").exit_code == 0
+    assert names(out) == ["a.mp4", "c.mkv"]
+
+
+def test_strict_is_content_with_a_whole_film(tmp_path: Path, out: Path) -> None:
+    source = media.clip_with_sound(tmp_path / "a.mp4")
+    assert vidsr_cli("upscale", source, out / "b.mp4", *FAST, "--strict").exit_code == 0
+
+
+# -------------------------------------------------------------------------------------------------------- interruption
+
+
+@pytest.fixture
+def long_film(tmp_path: Path) -> Path:
+    """Takes a minute to enlarge by eight."""
+    path = tmp_path / "long.mp4"
+    media.ffmpeg("-f", "lavfi", "-i", "testsrc=size=160x120:rate=25:duration=60", *media.X264, f"file:{path}")
+    return path
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda sent: sent.name)
+def test_stopped_in_the_middle(long_film: Path, out: Path, sent: signal.Signals) -> None:
+    (out / "old.mp4").write_bytes(b"precious")
+    arguments = ("--model", "bicubic", "--scale", "8", "--progress", "json", "-y")
+    with program("upscale", long_film, out / "old.mp4", *arguments) as process:
+        assert process.stderr is not None
+        assert '"progress"' in process.stderr.readline()
+        process.send_signal(sent)
+        _, stderr = process.communicate()
+    assert (out / "old.mp4").read_bytes() == b"precious"
+    if sent == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+        assert all(name == "old.mp4" or name.startswith(".old.") for name in names(out))
+        return
+    assert process.returncode == 130
+    assert json.loads(stderr.splitlines()[-1]) == {
+        "event": "error",
+        "text": "interrupted; nothing is left under the output's name",
+    }
+    assert "Traceback" not in stderr and names(out) == ["old.mp4"]

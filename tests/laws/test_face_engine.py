@@ -1,0 +1,359 @@
+"""Faces beside the film: what a window gives that stays, moves or jumps, alone and among others, upright or turned."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.tiny_networks import paper_network
+from tests.support.torch_threads import torch_threads
+from vidsr.engines.recurrent import RecurrentEngine, advance, look, plain
+from vidsr.faces.engine import FaceEngine, FaceStream
+from vidsr.nets.secnet.network import RecurrentState, SECNet
+from vidsr.types import Frame, Window
+
+CPU = torch.device("cpu")
+# secnet-fast's form with small widths: narrow, one-way, aligned, no attention, which would see all of a picture.
+FAST_FORM: dict[str, Any] = {
+    "t1": 1, "t2": 1, "t3": 0, "flow_levels": 3, "fusion_tail": 0, "detail_widths": (), "encoding": "one-way",
+    "aligned": True, "attention": False,
+}  # fmt: skip
+FORMS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "paper, mirrored": {"mirrored": True},
+    "fast": FAST_FORM,
+    "fast, mirrored": FAST_FORM | {"mirrored": True},
+    "without a past": FAST_FORM | {"recurrent_fusion": False},
+}
+# Sees few pixels to each side, so that far from all edges nothing tells where they are.
+NEAR_SIGHTED = FAST_FORM | {"flow_levels": 1}
+Windows = Mapping[int, Window]
+# By track, for each of its frames in order: the window that is shown and the picture.
+Results = dict[int, list[tuple[Window, Tensor]]]
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With two, halves of a batch run side by side."""
+    with torch_threads(request.param):
+        yield
+
+
+def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:
+    chance = torch.Generator().manual_seed(seed)
+    pictures = torch.rand(length, 3, height, width, generator=chance)
+    return [Frame(picture, t, Fraction(1, 25), 1, t == 0) for t, picture in enumerate(pictures)]
+
+
+def drifting(length: int, height: int, width: int) -> list[Frame]:
+    """Soft noise that moves by half a pixel a frame, with little fresh noise: a past is of use."""
+    chance = torch.Generator().manual_seed(3)
+    large = torch.rand(1, 3, height + length, width + length, generator=chance)
+    soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(large, (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
+    frames = []
+    for t in range(length):
+        first, second = (soft[:, d : d + height, d : d + width] for d in (t // 2, (t + 1) // 2))
+        fresh = 0.02 * torch.rand(3, height, width, generator=chance)
+        frames.append(Frame((first + second) / 2 + fresh, t, Fraction(1, 25), 1, t == 0))
+    return frames
+
+
+def run(engine: FaceEngine, frames: Sequence[Frame], plan: Sequence[Windows]) -> Results:
+    """What comes of every track; it begins with the first of the plan's windows, and ends after the last one."""
+    streams, results = engine.init_state(), {track: [] for windows in plan for track in windows}
+    for t, (frame, windows) in enumerate(zip(frames, plan, strict=True)):
+        ready, streams = engine.step(frame, windows, streams)
+        for track, result in ready.items():
+            results[track].append(result)
+        following = plan[t + 1] if t + 1 < len(plan) else {}
+        ending = [track for track in windows if track not in following]
+        for track, rest in engine.flush(streams, ending).items():
+            results[track] += rest
+    return results
+
+
+def cropped(frame: Frame, window: Window) -> Tensor:
+    return frame.image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+
+
+def alone(network: SECNet, frames: Sequence[Frame], window: Window) -> list[Tensor]:
+    """What RecurrentEngine makes of the cropped clip."""
+    engine = RecurrentEngine(network, "test", CPU, "fp32")
+    state, results = engine.init_state(window.height, window.width), []
+    for index, frame in enumerate(frames):
+        part = Frame(cropped(frame, window), frame.pts, frame.time_base, 1, index == 0)
+        ready, state = engine.step(part, state)
+        results += ready
+    return [frame.image for frame in results + engine.flush(state)]
+
+
+def part(window: Window, picture: Tensor, ground: Window) -> Tensor:
+    """The ground's part of an enlarged window."""
+    top, left = 4 * (ground.top - window.top), 4 * (ground.left - window.left)
+    assert top >= 0 and left >= 0 and picture.shape[1:] == (4 * window.height, 4 * window.width)
+    return picture[:, top : top + 4 * ground.height, left : left + 4 * ground.width]
+
+
+def assert_same(results: Sequence[tuple[Window, Tensor]], expected: Sequence[Tensor]) -> None:
+    assert len(results) == len(expected)
+    for (_, picture), wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(picture, wanted, atol=1e-5, rtol=0)
+
+
+# ---------------------------------------------------------------------------------------------------- windows that stay
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_a_window_that_stays_is_the_cropped_clip(form: str, length: int) -> None:
+    network, frames, window = paper_network(**FORMS[form]), noise(length, 32, 40), Window(8, 16, 24, 16)
+    results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window}] * length)
+    assert [shown for shown, _ in results[1]] == [window] * length
+    assert_same(results[1], alone(network, frames, window))
+
+
+@pytest.mark.parametrize("form", ["paper, mirrored", "fast"])
+@pytest.mark.parametrize(
+    "window", [Window(0, 0, 45, 37), Window(24, 16, 21, 21), Window(32, 0, 13, 9), Window(40, 32, 5, 5)]
+)
+def test_a_window_of_odd_size_at_the_edge_too(form: str, window: Window) -> None:
+    network, frames = paper_network(**FORMS[form]), noise(4, 37, 45)
+    results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window}] * 4)
+    assert_same(results[1], alone(network, frames, window))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_face_does_not_depend_on_the_others(form: str) -> None:
+    """Long enough for two faces to know as many frames, one of them with a longer past than the other."""
+    network, frames = paper_network(**FORMS[form]), noise(14, 32, 40)
+    lives = {
+        1: (Window(0, 0, 16, 16), 0, 14),
+        2: (Window(24, 16, 16, 16), 3, 14),
+        3: (Window(8, 8, 16, 16), 3, 6),
+        4: (Window(8, 8, 24, 16), 2, 9),
+        5: (Window(0, 16, 16, 16), 12, 13),
+        6: (Window(16, 8, 16, 16), 0, 8),
+    }
+    plan = [
+        {track: window for track, (window, first, end) in lives.items() if first <= t < end}
+        for t in range(len(frames))
+    ]  # fmt: skip
+    results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
+    for track, (window, first, end) in lives.items():
+        assert_same(results[track], alone(network, frames[first:end], window))
+
+
+def test_a_track_that_comes_back_begins_anew() -> None:
+    network, frames, window = paper_network(**FAST_FORM), noise(9, 24, 24), Window(8, 8, 16, 16)
+    plan: list[Windows] = [{1: window}] * 4 + [{}] + [{1: window}] * 4
+    results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
+    assert_same(results[1], alone(network, frames[:4], window) + alone(network, frames[5:], window))
+
+
+# ---------------------------------------------------------------------------------------------------- windows that move
+
+MOVES = {
+    "moves": (Window(0, 8, 112, 112), Window(24, 0, 112, 112)),
+    "grows": (Window(16, 16, 112, 112), Window(0, 8, 136, 128)),
+    "shrinks": (Window(0, 0, 144, 144), Window(16, 24, 112, 96)),
+    "to an odd edge": (Window(24, 24, 112, 112), Window(32, 16, 117, 131)),
+    "from an odd edge": (Window(24, 24, 125, 123), Window(8, 16, 112, 120)),
+}
+
+
+# The mirror image of an odd window begins at its odd edge: its pyramid averages other pairs of pixels.
+@pytest.mark.parametrize(
+    ("move", "mirrored"), [*((move, False) for move in MOVES), *((move, True) for move in MOVES if "odd" not in move)]
+)
+def test_a_past_moves_with_its_window(move: str, mirrored: bool) -> None:
+    """Exact far from all edges, but for rounding: in so few frames nothing gets from there to the middle."""
+    network = paper_network(**NEAR_SIGHTED, mirrored=mirrored)
+    frames, (before, after) = drifting(3, 147, 149), MOVES[move]
+    (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] * 2 + [{1: after}]).values()
+    assert [shown for shown, _ in results] == [before, after, after]
+    large, ground = Window(0, 0, 144, 144), Window(68, 68, 4, 4)
+    fixed = alone(network, frames, large)
+    for (shown, picture), wanted in zip(results, fixed, strict=True):
+        # Places are rounded as parts of the width, which differs; the past doubles that from frame to frame.
+        torch.testing.assert_close(part(shown, picture, ground), part(large, wanted, ground), atol=5e-4, rtol=0)
+    fresh = alone(network, frames[1:], large)
+    assert (part(large, fresh[0], ground) - part(large, fixed[1], ground)).abs().max() > 1e-2, "its past does not show"
+
+
+def test_a_window_that_moves_often_stays_close_to_one_that_holds_them_all() -> None:
+    network, frames = paper_network(**NEAR_SIGHTED), drifting(14, 96, 112)
+    engine = FaceEngine(network, CPU, "fp32")
+    path = [Window(8, 16, 56, 56), Window(16, 16, 56, 56), Window(16, 24, 64, 56), Window(24, 24, 56, 48),
+            Window(32, 24, 48, 56), Window(24, 16, 56, 64), Window(16, 16, 64, 56)]  # fmt: skip
+    plan: list[Windows] = [{1: path[t // 2]} for t in range(len(frames))]
+    restarted: list[Windows] = [{t // 2: path[t // 2]} for t in range(len(frames))]
+    large = Window(0, 0, 112, 96)
+    fixed = run(engine, frames, [{1: large}] * len(frames))[1]
+    moved = run(engine, frames, plan)[1]
+    again = [result for rest in run(engine, frames, restarted).values() for result in rest]
+    ground = Window(44, 36, 12, 16)  # 12 pixels and more inside all of them
+    gaps = [
+        sum(
+            float((part(*result, ground) - part(*wanted, ground)).pow(2).mean())
+            for result, wanted in zip(results[4:], fixed[4:], strict=True)
+        )
+        for results in (moved, again)
+    ]
+    assert gaps[0] < 0.05 * gaps[1]
+
+
+def overlaid(new: Tensor, old: Tensor, after: Window, before: Window) -> Tensor:
+    """B x C x H x W: `new` with the pixels of `old` that show the same ground; the second picture is a mirror image."""
+    factor, result = new.shape[-1] // after.width, new.clone()
+    for y in range(max(before.top, after.top), min(before.top + before.height, after.top + after.height)):
+        for x in range(max(before.left, after.left), min(before.left + before.width, after.left + after.width)):
+            for image in range(len(new)):
+                blocks = []
+                for tensor, window in ((result, after), (old, before)):
+                    row = factor * (y - window.top)
+                    column = factor * (window.left + window.width - 1 - x if image else x - window.left)
+                    blocks.append(tensor[image, :, row : row + factor, column : column + factor])
+                blocks[0].copy_(blocks[1])
+    return result
+
+
+def test_a_large_face_is_seen_once_and_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a window's first size decides holds while it shrinks and grows: each equals one network all the way."""
+    monkeypatch.setattr("vidsr.faces.engine.MOST_MIRRORED", 24 * 24)
+    network, single = paper_network(**NEAR_SIGHTED, mirrored=True), paper_network(**NEAR_SIGHTED)
+    single.load_state_dict(network.state_dict())
+    large, small = Window(8, 8, 32, 24), Window(16, 8, 24, 24)
+    frames = noise(6, 48, 64)
+    plan = [{1: large, 2: small}] * 3 + [{1: small, 2: large}] * 3
+    both = run(FaceEngine(network, CPU, "fp32"), frames, plan)
+    once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: windows[1]} for windows in plan])
+    monkeypatch.setattr("vidsr.faces.engine.MOST_MIRRORED", 64 * 64)
+    twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: windows[2]} for windows in plan])
+    assert_same(both[1], [picture for _, picture in once[1]])
+    assert_same(both[2], [picture for _, picture in twice[2]])
+
+
+@pytest.mark.parametrize("form", ["fast", "fast, mirrored"])
+@pytest.mark.parametrize(
+    "after", [Window(32, 16, 16, 16), Window(8, 8, 24, 16), Window(0, 0, 32, 32), Window(8, 16, 8, 8)],
+    ids=["jumps", "moves", "grows", "shrinks"],
+)  # fmt: skip
+def test_a_moved_past_pixel_by_pixel(form: str, after: Window) -> None:
+    """The frames as if always seen there, and of new ground what the first frame knows: results from the one before."""
+    network, frames, before = paper_network(**FORMS[form]), noise(5, 32, 56), Window(0, 8, 24, 16)
+    engine, streams = FaceEngine(network, CPU, "fp32"), {}
+    for frame in frames[:4]:
+        _, streams = engine.step(frame, {1: before}, streams)
+    ready, moved = engine.step(frames[4], {1: after}, streams)
+    results = [ready[1], *engine.flush(moved, [1])[1]]
+    assert [shown for shown, _ in results] == [after] * 2
+    known = [look(network, frame, cropped(frame, after)) for frame in frames]
+    with torch.inference_mode():
+        past, fresh = streams[1].past, network.init_state(known[2].picture)
+        assert past is not None
+        past = RecurrentState(
+            *(
+                tuple(overlaid(new, old, after, before) for new, old in zip(news, olds, strict=True))
+                for news, olds in zip(fresh, past, strict=True)
+            )
+        )
+        for here, (_, picture) in zip((3, 4), results, strict=True):
+            wanted, past = advance(network, known, here, past)
+            torch.testing.assert_close(picture, plain(network, wanted), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_before_the_first_result_a_jump_leaves_no_trace(form: str) -> None:
+    network, frames = paper_network(**FORMS[form]), noise(6, 32, 56)
+    before, after = Window(0, 8, 24, 16), Window(16, 16, 32, 16)
+    (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] + [{1: after}] * 5).values()
+    assert_same(results, alone(network, frames, after))
+
+
+# -------------------------------------------------------------------------------------------------- films on their side
+
+
+def turned(window: Window, quarters: int, height: int, width: int) -> Window:
+    """The same window after the frame, of this size before, was turned counterclockwise."""
+    paper = torch.zeros(height, width)
+    paper[window.top : window.top + window.height, window.left : window.left + window.width] = 1
+    rows, columns = torch.rot90(paper, quarters).nonzero(as_tuple=True)
+    top, left = int(rows.min()), int(columns.min())
+    return Window(left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top)
+
+
+@pytest.mark.parametrize("form", ["paper", "fast, mirrored"])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_film_gives_the_turned_faces(form: str, quarters: int) -> None:
+    network, frames = paper_network(**FORMS[form]), noise(7, 40, 48)
+    path = [Window(8, 16, 24, 16)] * 3 + [Window(16, 16, 24, 24)] * 2 + [Window(0, 0, 16, 32)] * 2
+    coded = [frame.with_image(torch.rot90(frame.image, -quarters, (1, 2))) for frame in frames]
+    upright = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window} for window in path])[1]
+    plan = [{1: turned(window, -quarters, 40, 48)} for window in path]
+    results = run(FaceEngine(network, CPU, "fp32", quarters), coded, plan)[1]
+    for (shown, picture), (window, wanted) in zip(results, upright, strict=True):
+        assert shown == turned(window, -quarters, 40, 48)
+        torch.testing.assert_close(torch.rot90(picture, quarters, (1, 2)), wanted, atol=1e-5, rtol=0)
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+@pytest.mark.parametrize("form", ["paper", "fast"])
+def test_streams_do_not_grow_and_know_no_face_that_is_gone(form: str) -> None:
+    network, frames = paper_network(**FORMS[form]), noise(16, 24, 32)
+    engine, streams = FaceEngine(network, CPU, "fp32"), {}
+    config, sizes = network.config, []
+    for t, frame in enumerate(frames):
+        windows = {1: Window(8 * (t // 3 % 2), 8, 16, 16)} | ({2: Window(0, 0, 16, 8)} if 4 <= t < 9 else {})
+        _, streams = engine.step(frame, windows, streams)
+        assert streams.keys() == windows.keys()
+        assert all(stream.window == windows[track] for track, stream in streams.items())
+        stream = streams[1]
+        assert len(stream.known) <= config.lookahead - min(config.offsets)
+        assert stream.past is not None or t < config.lookahead
+        sizes.append(
+            sum(tensor.numel() for tensor in (*stream.past.results, *stream.past.memory)) if stream.past else 0
+        )
+    assert sizes[-1] == sizes[-5] > 0
+    assert engine.step(frames[0], {}, streams) == ({}, {})
+    assert engine.flush(streams, []) == {}
+
+
+@pytest.mark.parametrize("form", ["paper, mirrored", "fast"])
+def test_streams_can_be_saved_and_are_never_changed(form: str) -> None:
+    network, frames = paper_network(**FORMS[form]), noise(9, 24, 32)
+    engine, streams = FaceEngine(network, CPU, "fp32"), {}
+    for frame in frames[:5]:
+        _, streams = engine.step(frame, {1: Window(8, 8, 16, 16), 2: Window(0, 0, 16, 16)}, streams)
+    file = io.BytesIO()
+    torch.save(streams, file)
+    file.seek(0)
+    loaded: dict[int, FaceStream] = torch.load(file, weights_only=False)
+
+    def going_on(streams: Mapping[int, FaceStream]) -> list[Tensor]:
+        pictures = []
+        for frame in frames[5:]:
+            ready, streams = engine.step(frame, {1: Window(0, 8, 24, 16), 2: Window(0, 0, 16, 16)}, streams)
+            pictures += [picture for _, picture in ready.values()]
+        return pictures + [picture for rest in engine.flush(streams, [1, 2]).values() for _, picture in rest]
+
+    first, second, third = going_on(streams), going_on(streams), going_on(loaded)
+    assert len(first) == 2 * (4 + engine.lookahead)
+    for pictures in (second, third):
+        assert all(torch.equal(one, other) for one, other in zip(first, pictures, strict=True))
+
+
+def test_a_network_is_not_changed_and_its_scale_and_lookahead_are_told() -> None:
+    network = paper_network(t1=2)
+    engine = FaceEngine(network, CPU, "bf16")
+    assert engine.lookahead == 2
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+    (((_, picture),),) = run(engine, noise(1, 16, 16), [{1: Window(0, 0, 16, 16)}]).values()
+    assert picture.dtype == torch.float32 and picture.shape == (3, 64, 64) and 0 <= picture.min() <= picture.max() <= 1

@@ -1,0 +1,165 @@
+"""The engines on ONNX Runtime: as good as torch in float32 on any clip, and true to every law."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.laws.test_engine_laws import LAWS, Case
+from tests.support import media
+from tests.support.tiny_networks import slowmo_network
+from tests.support.toy_engine import make_clip
+from tests.unit.test_onnx_export import NETWORKS
+from vidsr.config import ComputeConfig, UpscaleConfig
+from vidsr.engines.base import Engine
+from vidsr.engines.onnx import OnnxMidpointEngine, OnnxRecurrentEngine, OnnxSlowmoEngine
+from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.select import choose_engine
+from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.tiled import is_out_of_memory
+from vidsr.errors import DeviceError, UsageError
+from vidsr.nets.secnet.network import SECNet
+from vidsr.pipeline.run import enhance
+from vidsr.types import Frame
+
+CPU = torch.device("cpu")
+SECNETS = ("paper", "mirrored", "LFFNet", "ERFFNet", "narrow")
+
+
+def secnet_pair(form: str) -> tuple[Engine, Engine]:
+    network = NETWORKS[form]()
+    assert isinstance(network, SECNet)
+    return RecurrentEngine(network, form, CPU, "fp32"), OnnxRecurrentEngine(network, form, CPU)
+
+
+def slowmo_pair(form: str) -> tuple[Engine, Engine]:
+    network = slowmo_network(form)
+    return SlowmoEngine(network, form, CPU, "fp32"), OnnxSlowmoEngine(network, form, CPU)
+
+
+def midpoint_pair(form: str) -> tuple[Engine, Engine]:
+    network = slowmo_network(form)
+    return MidpointEngine(network, form, CPU, "fp32"), OnnxMidpointEngine(network, form, CPU)
+
+
+PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {
+    **{f"secnet {form}": lambda form=form: secnet_pair(form) for form in SECNETS},  # type: ignore[misc]
+    **{f"slowmo {form}": lambda form=form: slowmo_pair(form) for form in ("published", "fast")},  # type: ignore[misc]
+    "midpoint fast": lambda: midpoint_pair("fast"),
+}
+
+
+@cache
+def pair(name: str) -> tuple[Engine, Engine]:
+    """Engines hold no state, so each pair is made once."""
+    return PAIRS[name]()
+
+
+def run(engine: Engine, frames: Sequence[Frame]) -> list[Frame]:
+    state, ready = engine.init_state(*frames[0].image.shape[1:]), list[Frame]()
+    for frame in frames:
+        results, state = engine.step(frame, state)
+        ready += results
+    return ready + engine.flush(state)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@settings(max_examples=4, deadline=None)
+@given(
+    length=st.integers(1, 12), height=st.integers(1, 30), width=st.integers(1, 30),
+    cuts=st.sets(st.integers(0, 11), max_size=3), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_it_gives_what_torch_gives(name: str, length: int, height: int, width: int, cuts: set[int], seed: int) -> None:
+    clip = make_clip(length, height, width, seed, tuple(cuts))
+    expected, given_frames = (run(engine, clip) for engine in pair(name))
+    assert len(given_frames) == len(expected)
+    for ours, theirs in zip(given_frames, expected, strict=True):
+        assert (ours.pts, ours.time_base, ours.duration) == (theirs.pts, theirs.time_base, theirs.duration)
+        assert ours.starts_scene == theirs.starts_scene
+        assert (ours.image - theirs.image).abs().max() < 1e-3
+
+
+# Laws for one engine of each kind: the others differ in their networks alone.
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", ["secnet narrow", "slowmo fast"])
+@torch.inference_mode()
+def test_law(name: str, law: Callable[[Case], None]) -> None:
+    law(Case(lambda: pair(name)[1], 0.1, has_learnt=False))
+
+
+def test_a_film_through_the_backend(tmp_path: Path) -> None:
+    source = media.clip(tmp_path / "a.mp4", 4)
+    compute = ComputeConfig(model="secnet-fast", device="cpu", backend="onnx")
+    report = enhance(source, tmp_path / "b.mp4", UpscaleConfig(compute=compute))
+    assert (report.frames_out, report.model, report.precision) == (4, "secnet-fast", "fp32")
+
+
+def test_what_the_backend_does_not_do() -> None:
+    for compute, error in (
+        (ComputeConfig(device="cpu", precision="bf16", backend="onnx"), "fp32 only"),
+        (ComputeConfig(model="bicubic", device="cpu", backend="onnx"), "no network"),
+    ):
+        with pytest.raises(UsageError, match=error):
+            choose_engine(compute, 16, 16)
+
+
+def test_a_device_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NETWORKS["narrow"]()
+    assert isinstance(network, SECNet)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    for device in ("cuda", "mps"):
+        with pytest.raises(DeviceError, match=f"does not reach '{device}'"):
+            OnnxRecurrentEngine(network, "narrow", torch.device(device))
+
+
+def test_a_provider_that_cannot_load_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime then goes on with the CPU and only warns; vidsr does not."""
+    network = NETWORKS["narrow"]()
+    assert isinstance(network, SECNet)
+    real = onnxruntime.InferenceSession
+
+    def on_the_cpu(model: bytes, options: object, providers: list[object]) -> object:
+        return real(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    with pytest.raises(DeviceError, match="cannot load its CUDA libraries"):
+        OnnxRecurrentEngine(network, "narrow", torch.device("cuda"))
+
+
+def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NETWORKS["narrow"]()
+    assert isinstance(network, SECNet)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UsageError, match="pip install onnxruntime"):
+        OnnxRecurrentEngine(network, "narrow", CPU)
+
+
+def test_running_out_of_memory_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a tiled run makes its tiles smaller: ONNX Runtime's own class is no RuntimeError."""
+    network = NETWORKS["narrow"]()
+    assert isinstance(network, SECNet)
+    engine = OnnxRecurrentEngine(network, "narrow", CPU)
+
+    class Full:
+        def io_binding(self) -> object:
+            return real.io_binding()
+
+        def run_with_iobinding(self, binding: object) -> None:
+            raise onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(
+                "bfc_arena.cc:358 Failed to allocate memory for requested buffer of size 123"
+            )
+
+    real = engine._graph._session
+    monkeypatch.setattr(engine._graph, "_session", Full())
+    with pytest.raises(RuntimeError) as error:
+        run(engine, make_clip(2))
+    assert is_out_of_memory(error.value)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.support import media
+from tests.support.writing import steps, write
+from vidsr.config import InputConfig, OutputConfig
+
+
+def packets(path: Path, stream: str) -> list[str]:
+    return [frame.md5 for frame in media.ffmpeg_packetmd5(path, stream).frames]
+
+
+def lines(path: Path, word: str) -> list[str]:
+    return [line for line in media.ffmpeg_listing(path) if word in line]
+
+
+# ------------------------------------------------------------------------------------------------------------- sound
+
+
+@pytest.mark.parametrize(
+    ("codec", "source_ending", "ending"),
+    [
+        ("aac", "mp4", "mp4"),
+        ("aac", "mp4", "mkv"),
+        ("aac", "mkv", "mp4"),
+        ("aac", "mp4", "mov"),
+        ("libmp3lame", "mkv", "mp4"),
+        ("ac3", "mkv", "mp4"),
+        ("eac3", "mkv", "mp4"),
+        ("flac", "mkv", "mp4"),
+        ("libopus", "mkv", "webm"),
+        ("libopus", "webm", "mp4"),
+        ("libvorbis", "mkv", "webm"),
+        ("alac", "mkv", "mov"),
+        ("pcm_s24le", "mkv", "mkv"),
+    ],
+)
+def test_sound_is_copied_packet_for_packet(tmp_path: Path, codec: str, source_ending: str, ending: str) -> None:
+    source = media.clip_with_sound(tmp_path / "source.mkv", codec=codec)
+    if source_ending != "mkv":
+        other = tmp_path / f"source.{source_ending}"
+        video = ("libvpx-vp9", "-b:v", "1M", "-deadline", "realtime") if source_ending == "webm" else ("copy",)
+        media.ffmpeg("-i", str(source), "-map", "0", "-c:v", *video, "-c:a", "copy", str(other))
+        source = other
+    target = tmp_path / f"out.{ending}"
+    write(target, source, steps(source, 20))
+    assert packets(target, "a:0") == packets(source, "a:0")
+    before, after = media.ffmpeg_packetmd5(source, "a:0").times, media.ffmpeg_packetmd5(target, "a:0").times
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) <= Fraction(1, 1000)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_pcm_sound_is_the_same_bytes(tmp_path: Path, ending: str) -> None:
+    source = media.clip_with_sound(tmp_path / "source.mkv", codec="pcm_s16le")
+    target = tmp_path / f"out.{ending}"
+    write(target, source, steps(source, 20))
+    sound = ("-map", "0:a", "-f", "md5", "-")
+    assert media.ffmpeg("-i", str(target), *sound) == media.ffmpeg("-i", str(source), *sound)
+
+
+def test_adts_sound_from_a_transport_stream(tmp_path: Path) -> None:
+    source = media.clip_with_sound(tmp_path / "source.ts")
+    for ending in ("mp4", "mkv"):
+        target = tmp_path / f"out.{ending}"
+        write(target, source, steps(source, 20))
+        sound = ("-map", "0:a", "-f", "md5", "-")
+        assert media.ffmpeg("-i", str(target), *sound) == media.ffmpeg("-i", str(source), *sound)
+
+
+def test_exact_sound_times_from_matroska_to_mp4(tmp_path: Path) -> None:
+    source = media.clip_with_sound(tmp_path / "source.mkv", count=50)
+    write(tmp_path / "out.mp4", source, steps(source, 50))
+    listing = media.ffmpeg_packetmd5(tmp_path / "out.mp4", "a:0")
+    gaps = {b.pts - a.pts for a, b in pairwise(listing.frames)}
+    assert gaps == {1024} and listing.time_base == Fraction(1, 44_100)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_two_sounds_with_languages_and_dispositions(tmp_path: Path, ending: str) -> None:
+    source = media.two_sounds(tmp_path / "source.mp4")
+    target = tmp_path / f"out.{ending}"
+    writer = write(target, source, steps(source, 20))
+    found = lines(target, "Audio:")
+    assert ["(eng)" in found[0], "(default)" in found[0], "(deu)" in found[1], "(default)" in found[1]] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert packets(target, "a:1") == packets(source, "a:1")
+    assert writer.warnings == []
+
+
+def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
+    source = media.two_sounds(tmp_path / "source.mp4")
+    write(tmp_path / "out.mp4", source, steps(source, 20), OutputConfig(audio="none"))
+    assert lines(tmp_path / "out.mp4", "Stream #")[1:] == []
+    source = media.subtitled(tmp_path / "source.mkv")
+    write(tmp_path / "out.mkv", source, steps(source, 20), OutputConfig(subtitles="none"))
+    assert lines(tmp_path / "out.mkv", "Subtitle:") == []
+
+
+def test_sound_the_container_refuses_is_named(tmp_path: Path) -> None:
+    source = media.clip_with_sound(tmp_path / "source.mkv", codec="aac")
+    writer = write(tmp_path / "out.webm", source, steps(source, 20))
+    assert lines(tmp_path / "out.webm", "Audio:") == []
+    assert any("stream 1 (audio aac) is left out" in w and "write .mkv" in w for w in writer.warnings)
+
+
+def test_interleaved_by_time(tmp_path: Path) -> None:
+    source = media.clip_with_sound(tmp_path / "source.mp4", count=100)
+    write(tmp_path / "out.mkv", source, steps(source, 100))
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None]
+    assert all(later > earlier - 0.5 for earlier, later in pairwise(times))
+
+
+# --------------------------------------------------------------------------------------------------------- subtitles
+
+
+def texts(path: Path) -> str:
+    return media.ffmpeg("-i", str(path), "-map", "0:s:0", "-f", "srt", "-").strip()
+
+
+@pytest.mark.parametrize(
+    ("source_ending", "ending", "codec"),
+    [
+        ("mkv", "mkv", "subrip"),
+        ("mp4", "mp4", "mov_text"),
+        ("mkv", "mp4", "mov_text"),
+        ("mp4", "mkv", "subrip"),
+        ("mkv", "mov", "mov_text"),
+        ("mkv", "webm", "webvtt"),
+    ],
+)
+def test_text_subtitles(tmp_path: Path, source_ending: str, ending: str, codec: str) -> None:
+    source = media.subtitled(tmp_path / f"source.{source_ending}")
+    target = tmp_path / f"out.{ending}"
+    writer = write(target, source, steps(source, 20))
+    assert texts(target) == texts(source) != ""
+    assert codec in lines(target, "Subtitle:")[0] and "(fra)" in lines(target, "Subtitle:")[0]
+    native = {"mkv": "subrip", "mp4": "mov_text"}[source_ending]
+    assert any(f"stored as {codec}" in warning for warning in writer.warnings) == (codec != native)
+
+
+def test_styled_subtitles_are_copied_or_refused(tmp_path: Path) -> None:
+    plain = media.subtitled(tmp_path / "plain.mkv")
+    source = tmp_path / "source.mkv"
+    media.ffmpeg("-i", str(plain), "-map", "0", "-c", "copy", "-c:s", "ass", str(source))
+    assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []
+    assert packets(tmp_path / "out.mkv", "s:0") == packets(source, "s:0")
+    writer = write(tmp_path / "out.mp4", source, steps(source, 20))
+    assert any("(subtitle ass, fra) is left out" in warning for warning in writer.warnings)
+
+
+# ---------------------------------------------------------------------------------------------- chapters, files, tags
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "webm"])
+def test_chapters_and_title(tmp_path: Path, ending: str) -> None:
+    source = media.with_chapters(tmp_path / "source.mp4")
+    target = tmp_path / f"out.{ending}"
+    writer = write(target, source, steps(source, 20))
+    assert [line.split(": ", 1)[1] for line in lines(target, "Chapter #")] == [
+        "start 0.000000, end 0.400000",
+        "start 0.400000, end 0.800000",
+    ]
+    titles = [line.split(":")[1].strip() for line in lines(target, "title  ")]
+    assert titles == ["a film", "one", "two"]
+    assert writer.warnings == []
+
+
+def test_tags_the_container_does_not_keep_are_named(tmp_path: Path) -> None:
+    source = tmp_path / "source.mkv"
+    film = media.clip(tmp_path / "film.mkv")
+    media.ffmpeg("-i", str(film), "-c", "copy", "-metadata", "title=t", "-metadata", "mood=calm", str(source))
+    writer = write(tmp_path / "out.mp4", source, steps(source, 20))
+    assert [w for w in writer.warnings if "tags" in w] == ["out.mp4 does not keep these tags of the film: MOOD"]
+    assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []
+    assert lines(tmp_path / "out.mkv", "MOOD") and not lines(tmp_path / "out.mkv", "NUMBER_OF")
+
+
+def test_attachment(tmp_path: Path) -> None:
+    source = media.with_attachment(tmp_path / "source.mkv")
+    assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        (attachment,) = container.streams.attachments
+        assert (attachment.name, attachment.mimetype, attachment.data) == ("note.txt", "text/plain", b"attached\n")
+    writer = write(tmp_path / "out.mp4", source, steps(source, 20))
+    assert any("(attachment note.txt) is left out" in warning for warning in writer.warnings)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_cover(tmp_path: Path, ending: str) -> None:
+    source = media.with_cover(tmp_path / "source.mp4")
+    target = tmp_path / f"out.{ending}"
+    writer = write(target, source, steps(source, 20))
+    assert writer.warnings == []
+    assert "(attached pic)" in lines(target, "Video:")[1]
+    cover = next(s.index for s in av.open(str(source)).streams if s.disposition & 0x400)
+    assert packets(target, "v:1") == packets(source, str(cover))
+
+
+def test_second_film_is_named(tmp_path: Path) -> None:
+    source = media.two_films(tmp_path / "source.mkv")
+    writer = write(tmp_path / "out.mkv", source, steps(source, 20))
+    assert len(lines(tmp_path / "out.mkv", "Video:")) == 1
+    assert any("stream 0 (video h264) is not copied" in warning for warning in writer.warnings)
+
+
+# ----------------------------------------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_window_keeps_sound_in_step(tmp_path: Path, ending: str) -> None:
+    source = media.clip_with_sound(tmp_path / f"source.{ending}", count=75)
+    target = tmp_path / f"out.{ending}"
+    window = InputConfig(start=Fraction(1), end=Fraction(2))
+    write(target, source, steps(source, 25, int(1 / av.open(str(source)).streams.video[0].time_base)), None, window)
+    assert media.ffmpeg_framemd5(target).times == [Fraction(n, 25) for n in range(25)]
+    whole, part = media.ffmpeg_packetmd5(source, "a:0"), media.ffmpeg_packetmd5(target, "a:0")
+    wanted = [(t - 1, f.md5) for t, f in zip(whole.times, whole.frames, strict=True) if 1 <= t < 2]
+    assert [frame.md5 for frame in part.frames] == [md5 for _, md5 in wanted]
+    assert all(abs(a - b) <= Fraction(1, 1000) for a, (b, _) in zip(part.times, wanted, strict=True))
+
+
+def test_window_cuts_texts_and_chapters(tmp_path: Path) -> None:
+    window = InputConfig(start=Fraction(1, 5), end=Fraction(3, 5))
+    source = media.subtitled(tmp_path / "source.mkv")
+    write(tmp_path / "out.mkv", source, steps(source, 10, 200), None, window)
+    assert texts(tmp_path / "out.mkv").split("\n\n") == [
+        "1\n00:00:00,000 --> 00:00:00,200\nfirst line",
+        "2\n00:00:00,300 --> 00:00:00,500\nsecond line",
+    ]
+    source = media.with_chapters(tmp_path / "chapters.mkv")
+    write(tmp_path / "cut.mkv", source, steps(source, 10, 200), None, window)
+    assert [line.split(": ", 1)[1] for line in lines(tmp_path / "cut.mkv", "Chapter #")] == [
+        "start 0.000000, end 0.200000",
+        "start 0.200000, end 0.400000",
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------- damaged input
+
+
+def test_damaged_sound_does_not_end_the_film(tmp_path: Path) -> None:
+    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=50)
+    source = media.damaged(whole, tmp_path / "source.mkv", flips=30)
+    write(tmp_path / "out.mkv", source, [n * 40 for n in range(50)])
+    assert len(media.ffmpeg_framemd5(tmp_path / "out.mkv").frames) == 50
+
+
+def test_truncated_input(tmp_path: Path) -> None:
+    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=50)
+    source = media.truncated(whole, tmp_path / "source.mkv")
+    write(tmp_path / "out.mp4", source, [n * 40 for n in range(30)])
+    copied = packets(tmp_path / "out.mp4", "a:0")
+    assert len(copied) > 10 and copied[:-1] == packets(whole, "a:0")[: len(copied) - 1]

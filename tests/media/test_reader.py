@@ -1,0 +1,369 @@
+"""The reader over real files: what is in them is known by construction, or the ffmpeg binary says it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support import media
+from vidsr.config import InputConfig
+from vidsr.errors import InputError, UsageError, VidsrError
+from vidsr.types import Frame
+from vidsr.video.decoding import missing_bytes
+from vidsr.video.probe import probe
+from vidsr.video.reader import Reader
+from vidsr.video.timestamps import FrameTimes
+
+CPU = torch.device("cpu")
+
+
+def read(path: Path, start: Fraction | None = None, end: Fraction | None = None) -> tuple[list[Frame], Reader]:
+    with Reader(path, InputConfig(start, end), CPU) as reader:
+        return list(reader.frames()), reader
+
+
+def numbers(frames: list[Frame]) -> list[int]:
+    return [media.read_number(frame.image) for frame in frames]
+
+
+def times(frames: list[Frame]) -> list[Fraction]:
+    return [frame.pts * frame.time_base for frame in frames]
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "plain.mp4": media.clip,
+    "plain.mkv": media.clip,
+    "plain.ts": media.clip,
+    "plain.mov": media.clip,
+    "sound.mp4": media.clip_with_sound,
+    "variable.mkv": media.variable_rate,
+    "variable.mp4": media.variable_rate,
+    "late.mkv": media.late_start,
+    "late.mp4": media.late_start,
+    "rotated.mp4": media.rotated,
+    "wide.mp4": media.non_square,
+    "odd.mkv": media.odd_size,
+    "hdr.mkv": media.hdr,
+    "full.mp4": media.full_range,
+    "two_sounds.mkv": media.two_sounds,
+    "subtitled.mp4": media.subtitled,
+    "chapters.mp4": media.with_chapters,
+    "attachment.mkv": media.with_attachment,
+    "cover.mp4": media.with_cover,
+    "moving.gif": media.animated_gif,
+    "cut.mp4": media.hard_cut,
+    "b_frames.mp4": media.b_frames,
+    "b_frames.mkv": media.b_frames,
+    "black.mp4": media.black,
+    "xvid.avi": lambda path: media.clip(path, options=("-c:v", "mpeg4", "-bf", "2", "-q:v", "3")),
+    "motion.avi": lambda path: media.clip(path, options=("-c:v", "mjpeg", "-q:v", "3", "-pix_fmt", "yuvj420p")),
+    "vp8.webm": lambda path: media.clip(path, options=("-c:v", "libvpx", "-auto-alt-ref", "1", "-lag-in-frames", "9")),
+    "vp9.webm": lambda path: media.clip(path, options=("-c:v", "libvpx-vp9", "-b:v", "200k")),
+    "mpeg1.mpg": lambda path: media.clip(path, options=("-c:v", "mpeg1video", "-bf", "2", "-q:v", "3")),
+    "one.mp4": lambda path: media.clip(path, 1),
+    "tiny.mp4": lambda path: media.clip(path, 5, 16, 16),
+    "still.png": lambda path: media.clip(path, 1, options=("-frames:v", "1")),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_frames_and_times_are_those_of_the_ffmpeg_program(tmp_path: Path, name: str) -> None:
+    path = MAKERS[name](tmp_path / name)
+    listing = media.ffmpeg_framemd5(path)
+    frames, reader = read(path)
+    assert times(frames) == listing.times
+    assert reader.damages == []
+    if name not in ("black.mp4", "cut.mp4"):
+        assert numbers(frames) == list(range(len(listing.frames)))
+    for frame in frames:
+        assert frame.image.shape == (3, reader.info.height, reader.info.width)
+        assert frame.image.dtype == torch.float32
+        assert 0 <= float(frame.image.min()) <= float(frame.image.max()) <= 1
+
+
+def test_known_times_of_a_variable_rate(tmp_path: Path) -> None:
+    frames, _ = read(media.variable_rate(tmp_path / "a.mkv"))
+    assert times(frames) == [Fraction(t, 1000) for t in media.VARIABLE_TICKS]
+
+
+def test_a_late_start_is_kept(tmp_path: Path) -> None:
+    assert times(read(media.late_start(tmp_path / "a.mkv"))[0])[0] == Fraction(16, 10)
+
+
+def test_durations_are_known_in_mp4(tmp_path: Path) -> None:
+    frames, _ = read(media.clip(tmp_path / "a.mp4"))
+    assert {frame.duration * frame.time_base for frame in frames} == {Fraction(1, 25)}
+
+
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_rotation_is_told_and_not_applied(tmp_path: Path, degrees: int) -> None:
+    path = media.rotated(tmp_path / "a.mp4", degrees)
+    info = probe(path)
+    assert abs(info.rotation_degrees) == abs(degrees)
+    if abs(degrees) == 90:
+        assert info.rotation_degrees == degrees
+    assert f"rotation of {info.rotation_degrees}.00 degrees" in " ".join(media.ffmpeg_listing(path))
+    assert (info.width, info.height) == (media.WIDTH, media.HEIGHT)
+
+
+def test_the_header_is_told(tmp_path: Path) -> None:
+    info = probe(media.two_sounds(tmp_path / "a.mkv"))
+    assert (info.codec, info.width, info.height, info.bit_depth, info.pixel_format) == ("h264", 64, 48, 8, "yuv420p")
+    assert [(s.kind, s.codec, s.language) for s in info.streams[1:]] == [
+        ("audio", "aac", "eng"),
+        ("audio", "aac", "deu"),
+    ]
+    assert (info.streams[1].is_default, info.streams[2].is_default) == (True, False)
+    assert probe(media.non_square(tmp_path / "b.mp4")).pixel_aspect == Fraction(16, 11)
+    assert probe(media.clip(tmp_path / "c.mp4")).header_frame_count == media.COUNT
+    assert probe(media.with_attachment(tmp_path / "d.mkv")).streams[1].kind == "attachment"
+
+
+def test_colour_tags_are_told(tmp_path: Path) -> None:
+    info = probe(media.hdr(tmp_path / "a.mkv"))
+    colour = info.colour
+    assert (colour.matrix, colour.primaries, colour.transfer, colour.range) == ("bt2020nc", "bt2020", "smpte2084", "tv")
+    assert info.bit_depth == 10
+    full = probe(media.full_range(tmp_path / "b.mp4")).colour
+    assert (full.range, full.range_used, full.matrix_used) == ("pc", "pc", "bt709")
+    assert probe(media.clip(tmp_path / "c.mp4")).colour.chroma_location == "left"
+    jpeg = ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-q:v", "2")
+    assert probe(media.clip(tmp_path / "d.avi", options=jpeg)).colour.chroma_location == "center"
+
+
+@pytest.mark.parametrize("maker", [media.clip, media.full_range, media.hdr])
+def test_the_pictures_have_the_colours_that_went_in(tmp_path: Path, maker: Callable[[Path], Path]) -> None:
+    frames, _ = read(maker(tmp_path / "a.mkv"))
+    original = torch.from_numpy(media.picture(3)).permute(2, 0, 1) / 255
+    assert (frames[3].image - original).mean(dim=(1, 2)).abs().max() * 255 < 1.5
+
+
+def test_a_guess_is_said(tmp_path: Path) -> None:
+    assert any("bt601 and limited range are used" in w for w in read(media.clip(tmp_path / "a.mp4"))[1].warnings)
+    assert read(media.full_range(tmp_path / "b.mp4"))[1].warnings == []
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mpg", "mpeg2video"), ("a.mp4", "libx264"), ("a.mkv", "mpeg2video")])
+def test_interlaced_films_become_whole_pictures_one_for_one(tmp_path: Path, name: str, codec: str) -> None:
+    path = media.interlaced(tmp_path / name, codec)
+    frames, reader = read(path)
+    assert reader.info.is_interlaced
+    assert any("interlaced" in warning for warning in reader.warnings)
+    assert times(frames) == media.ffmpeg_framemd5(path).times
+    # The lowest bit is dark in every top field and bright in every other: to a deinterlacer that is a still picture.
+    assert [number >> 1 for number in numbers(frames)] == list(range(media.COUNT))
+    middle = frames[10].image[:, 26:46].mean(0)
+    combing = (middle[1:-1] - (middle[:-2] + middle[2:]) / 2).abs().mean() * 255
+    assert combing < 2
+
+
+def test_a_progressive_film_is_not_deinterlaced(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.mpg", options=("-c:v", "mpeg2video", "-q:v", "2"))
+    _, reader = read(path)
+    assert not reader.info.is_interlaced
+    assert not any("interlaced" in warning for warning in reader.warnings)
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "b_frames.mkv", "b_frames.ts", "variable.mkv", "late.mkv", "x.avi"])
+def test_start_and_end_are_exact_to_the_frame(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "b_frames.ts" or name.startswith("b_frames"):
+        media.b_frames(path, 150)
+    else:
+        MAKERS.get(name, MAKERS["xvid.avi"])(path)
+    whole, _ = read(path)
+    first = times(whole)[0]
+    length = times(whole)[-1] - first
+    for begin, finish in ((Fraction(0), length / 3), (length / 2, length), (length * 7 / 8, None), (length, None)):
+        wanted = [
+            f for f in whole if times([f])[0] - first >= begin and (finish is None or times([f])[0] - first < finish)
+        ]
+        part, reader = read(path, begin, finish)
+        assert times(part) == times(wanted)
+        assert all(torch.equal(a.image, b.image) for a, b in zip(part, wanted, strict=True))
+        assert reader.damages == []
+
+
+def test_a_part_without_frames_is_a_usage_error(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.mp4")
+    with pytest.raises(UsageError, match=r"--start 9.000 s lies after the last frame"):
+        read(path, Fraction(9))
+    with pytest.raises(UsageError, match="no frame between"):
+        read(path, Fraction(81, 1000), Fraction(82, 1000))
+    with pytest.raises(UsageError, match="must lie after --start"):
+        read(path, Fraction(2), Fraction(1))
+    with pytest.raises(UsageError, match="before the film"):
+        read(path, Fraction(-1))
+
+
+def test_the_default_film_is_taken_and_cover_art_never(tmp_path: Path) -> None:
+    frames, reader = read(media.two_films(tmp_path / "a.mkv"))
+    assert (reader.info.video_stream, reader.info.width) == (1, 32)
+    assert numbers(frames) == [255 - n for n in range(media.COUNT)]
+    info = probe(media.with_cover(tmp_path / "b.mp4"))
+    assert (info.width, info.streams[1].is_attached_picture) == (media.WIDTH, True)
+    with pytest.raises(InputError, match="only cover art"):
+        probe(media.cover_only(tmp_path / "c.m4a"))
+
+
+def test_alpha_is_laid_over_black_and_said(tmp_path: Path) -> None:
+    frames, reader = read(media.with_alpha(tmp_path / "a.mkv"))
+    assert float(frames[0].image[:, :, media.WIDTH // 2 :].max()) == 0
+    assert float(frames[0].image[:, :, : media.WIDTH // 2].max()) > 0.5
+    assert [w for w in reader.warnings if "transparent" in w]
+    assert not any("transparent" in w for w in read(media.animated_gif(tmp_path / "b.gif"))[1].warnings)
+
+
+def test_another_size_in_mid_film_is_scaled_and_said(tmp_path: Path) -> None:
+    path = media.size_change(tmp_path / "a.ts")
+    frames, reader = read(path)
+    assert numbers(frames) == [*range(10), *range(10)]
+    assert {frame.image.shape for frame in frames} == {(3, 48, 64)}
+    assert [w for w in reader.warnings if "change their size in mid-film, to 96x64" in w]
+
+
+NAMES = ["a b.mp4", 'it\'s "so".mp4', "naïve 映画.mp4", "-y.mp4", "rtmp:x.mp4", "100%d.mp4", "a?b#c.mp4", "[x]*.mp4"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_the_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    made = media.clip(tmp_path / "made.mp4")
+    made.rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert numbers(read(Path(name))[0]) == list(range(media.COUNT))
+
+
+def _unreadable(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / f"bad {kind}.mp4"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "sound":
+        media.sound_only(path)
+    elif kind == "moovless":
+        media.truncated(media.clip(tmp_path / "a.mp4"), path, 0.3)
+    elif kind != "missing":
+        content = {"empty": b"", "text": b"This is no film.\n" * 50, "random": os.urandom(20000), "zeros": bytes(5000)}
+        path.write_bytes(content[kind])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "random", "zeros", "sound", "folder", "moovless"])
+def test_what_is_no_film_is_an_input_error_of_one_sentence(
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = _unreadable(tmp_path, kind)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError):
+        probe(path)
+    assert capfd.readouterr() == ("", "")
+
+
+DAMAGED = {
+    "h264.mp4": media.X264,
+    "h264.ts": media.X264,
+    "hevc.mkv": ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none:crf=10:keyint=12:open-gop=0:hash=1"),
+    "mpeg2.mpg": ("-c:v", "mpeg2video", "-q:v", "3"),
+    "mpeg4.avi": ("-c:v", "mpeg4", "-q:v", "3"),
+    "vp9.webm": ("-c:v", "libvpx-vp9", "-b:v", "400k"),
+    "ffv1.mkv": ("-c:v", "ffv1", "-level", "3", "-pix_fmt", "yuv420p"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGED if not name.startswith(("vp9", "h264.ts", "mpeg2"))])
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_packets_are_recorded_and_placed_and_the_end_is_reached(tmp_path: Path, name: str, seed: int) -> None:
+    """Not VP9: its packets hold nothing by which a decoder could tell."""
+    source = media.clip(tmp_path / name, 60, 128, 96, DAMAGED[name])
+    whole, _ = read(source)
+    frames, reader = read(media.damaged_payload(source, tmp_path / f"damaged_{name}", range(25, 32), seed=seed))
+    assert reader.damages
+    assert all(d.after_seconds is not None and 0.7 < d.after_seconds < 1.5 for d in reader.damages)
+    assert times(frames)[-1] == times(whole)[-1]
+    assert set(times(frames)) <= set(times(whole))
+    assert numbers(frames[:15]) == list(range(15))
+    assert all(a < b for a, b in pairwise(times(frames)))
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_smashed_container_never_looks_like_a_short_film(tmp_path: Path, name: str, seed: int) -> None:
+    source = media.clip(tmp_path / name, 60, 128, 96, DAMAGED[name])
+    path = media.damaged(source, tmp_path / f"damaged_{name}", 60, seed)
+    try:
+        frames, reader = read(path)
+    except InputError as error:
+        assert str(path) in str(error)
+    else:
+        assert reader.damages or times(frames)[-1] >= times(read(source)[0])[-1]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.mov"])
+@pytest.mark.parametrize("kept", [0.5, 0.8, 0.98])
+def test_a_cut_off_file_is_damage_and_no_early_end(tmp_path: Path, name: str, kept: float) -> None:
+    codec = ("-c:v", "mpeg4", "-q:v", "3") if name == "a.avi" else media.X264
+    front = ("-movflags", "+faststart") if name in ("a.mp4", "a.mov") else ()
+    source = media.clip(tmp_path / name, 60, options=(*codec, *front))
+    path = media.truncated(source, tmp_path / f"cut_{name}", kept)
+    assert missing_bytes(source) == 0
+    assert missing_bytes(path) == source.stat().st_size - path.stat().st_size
+    frames, reader = read(path)
+    assert frames
+    assert any("ends early" in damage.reason for damage in reader.damages)
+    assert reader.damages[-1].after_seconds == float(times(frames)[-1])
+
+
+class Stamped:
+    """A frame as far as its time goes."""
+
+    def __init__(self, pts: int | None, dts: int | None = None, duration: int = 0) -> None:
+        self.pts, self.dts, self.duration = pts, dts, duration
+
+
+@pytest.mark.parametrize(
+    ("stamps", "expected", "missing", "backward"),
+    [
+        ([(0, 0), (40, 40), (90, 80)], [0, 40, 90], 0, 0),
+        ([(None, None), (None, None), (None, None)], [0, 40, 80], 3, 0),
+        ([(0, None), (None, None), (80, None)], [0, 40, 80], 1, 0),
+        ([(None, 0), (None, 40), (None, 80)], [0, 40, 80], 0, 0),
+        ([(5, None), (45, None), (45, None), (85, None)], [5, 45, 46, 85], 0, 1),
+        ([(5000, None), (5040, None), (0, None), (40, None)], [5000, 5040, 5080, 5120], 0, 1),
+    ],
+)
+def test_times_are_repaired(stamps: list, expected: list[int], missing: int, backward: int) -> None:
+    repair = FrameTimes(40, 1000)
+    assert [repair.next(Stamped(*stamp)) for stamp in stamps] == expected
+    assert (repair.missing, repair.backward) == (missing, backward)
+
+
+def test_a_stream_without_times_continues_and_says_so(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.h264", 20)
+    frames, reader = read(path)
+    assert numbers(frames) == list(range(20))
+    assert {b - a for a, b in pairwise(times(frames))} == {Fraction(1, 25)}
+    assert any("had no time" in warning for warning in reader.warnings)
+
+
+def _open_files() -> int:
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def test_the_file_is_closed_whatever_happens(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "a.mp4")
+    before = _open_files()
+    for _ in range(5):
+        with pytest.raises(VidsrError), Reader(path, InputConfig(), CPU) as reader:
+            next(reader.frames())
+            raise UsageError("stop")
+    after = _open_files()
+    assert after == before

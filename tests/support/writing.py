@@ -1,0 +1,50 @@
+"""Films through the Writer alone: pictures by number, a source description from the probe, no engine and no Reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from tests.support.media import picture
+from vidsr.config import InputConfig, OutputConfig
+from vidsr.types import Frame, VideoInfo
+from vidsr.video.probe import probe
+from vidsr.video.writer import Writer
+
+
+def frames(times: Iterable[int], base: Fraction, width: int = 64, height: int = 48, last: int = 0) -> Iterator[Frame]:
+    """Picture n at the n-th time; `last` is the duration of the last one."""
+    ticks = list(times)
+    for number, time in enumerate(ticks):
+        image = torch.from_numpy(picture(number, width, height)).permute(2, 0, 1).float() / 255
+        yield Frame(image, time, base, last if number == len(ticks) - 1 else 0)
+
+
+def write(
+    target: Path,
+    source: Path,
+    times: Sequence[int],
+    config: OutputConfig | None = None,
+    window: InputConfig | None = None,
+    size: tuple[int, int] | None = None,
+    last: int = 0,
+    **changes: object,
+) -> Writer:
+    """Writes numbered pictures as if they were the enlarged film of `source`; `changes` alter its description."""
+    info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
+    width, height = size or (info.width, info.height)
+    with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig()) as writer:
+        for frame in frames(times, info.time_base, width, height, last):
+            writer.write(frame)
+        writer.commit()
+    return writer
+
+
+def steps(source: Path, count: int, start: int = 0) -> list[int]:
+    """Times of `count` frames at 25 per second in the source's ticks."""
+    step = Fraction(1, 25) / probe(source).time_base
+    return [int(start + n * step) for n in range(count)]

@@ -1,0 +1,302 @@
+"""Training of Zooming SlowMo: losses by hand, the right frames on either side of them, and a loop that learns."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support.tiny_footage import moving, tiny_recipe, training_folder, write_clip
+from vidsr.config import ComputeConfig
+from vidsr.engines.select import choose_card, choose_engine
+from vidsr.errors import InputError, ModelError, UsageError
+from vidsr.evaluation.metrics import to_8_bits
+from vidsr.models.cards import list_presets
+from vidsr.models.loading import describe, list_cards, read_card, verify
+from vidsr.nets import build
+from vidsr.nets.layers.resize import resize
+from vidsr.nets.zsm.network import GuidedOutput, ZoomingSlowMo
+from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.data import Batch, Batches
+from vidsr.train.dataset import Item
+from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
+from vidsr.train.loop import train, train_step, validate
+from vidsr.train.publish import publish_model
+from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
+from vidsr.train.slowmo_losses import slowmo_losses
+from vidsr.train.trainer import TrainOptions
+
+CPU = torch.device("cpu")
+CLEAN = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)
+DATA = DataConfig(crop=32, frames=7, batch=2, burn_in_share=0, holdout_clips=2)
+TINY_ZSM: dict[str, Any] = {
+    "width": 8, "front_blocks": 1, "back_blocks": 1, "levels": 2, "kernel": 1, "groups": 2, "state_width": 4,
+    "state_levels": 1, "state_sides": 1, "upsampler_width": 0, "synthesis_blocks": 1, "shared_sides": True,
+    "residual": True,
+}  # fmt: skip
+RECIPE = replace(
+    tiny_recipe(
+        DATA,
+        DegradationConfig(noise_share=0.3, jpeg_share=0.3, h264_share=0),
+        OptimisationConfig(steps=3, learning_rate=3e-3, warmup_steps=1, validate_every=2),
+    ),
+    architecture="zsm",
+    network=TINY_ZSM,
+    guidance=GuidanceConfig(),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return training_folder(tmp_path_factory.mktemp("data"))
+
+
+def options(data: Path, output: Path, **more: Any) -> TrainOptions:
+    return TrainOptions(data, output, **({"workers": 0} | more))
+
+
+def tiny_network(seed: int = 0) -> ZoomingSlowMo:
+    torch.manual_seed(seed)
+    return build("zsm", TINY_ZSM)
+
+
+def film(count: int, seed: int = 3, size: int = 64) -> Tensor:
+    return torch.from_numpy(moving(count, size, size, seed)).permute(0, 3, 1, 2).float() / 255
+
+
+# ---------------------------------------------------------------------------------------------------------- losses
+
+
+def flat(values: list[float], size: int) -> Tensor:
+    """One clip of frames of one grey each."""
+    return torch.tensor(values).view(1, -1, 1, 1, 1).expand(1, len(values), 3, size, size)
+
+
+def test_equations_6_7_to_6_10_by_hand() -> None:
+    """Five frames, three of them given. Penalty of a difference d with epsilon 0.4: sqrt(d^2 + 0.16).
+
+    Results: 0.3 off in two frames of five, 0.5 and 0.4. Frames 2 and 4 against pictures: right, and 0.3 off; frame 3
+    from features interpolated twice: 0.3 off.
+    """
+    truth, guides = flat([0.1, 0.2, 0.3, 0.4, 0.5], 8), flat([0.0, 0.2, 0.4, 0.6, 0.8], 2)
+    output = GuidedOutput(flat([0.4, 0.2, 0.3, 0.4, 0.2], 8), flat([0.2, 0.9], 2), flat([0.7], 2))
+    losses = slowmo_losses(output, truth, guides, GuidanceConfig(2.0, 0.5, 0.25), 0.4)
+    expected = (2 * 0.5 + 3 * 0.4) / 5, (0.4 + 0.5) / 2, 0.5
+    assert [float(x) for x in losses[1:]] == pytest.approx(expected)
+    assert float(losses.total) == pytest.approx(2 * expected[0] + 0.5 * expected[1] + 0.25 * expected[2])
+
+
+def test_the_head_learns_from_the_guides_alone() -> None:
+    """What is not guided has no gradient from (6.8) and (6.9): frames 1 and 7 of the guides do not matter."""
+    clip = film(7)
+    guides = degrade_bi(clip)[None]
+    output = tiny_network().forward_guided(guides[:, ::2])
+    once = slowmo_losses(output, clip[None], guides, GuidanceConfig(), 1e-3)
+    other = guides.clone()
+    other[:, [0, -1]] += 0.5
+    assert slowmo_losses(output, clip[None], other, GuidanceConfig(), 1e-3) == once
+    for index, part in ((1, "first"), (2, "second"), (3, "first"), (4, "second"), (5, "first")):
+        other = guides.clone()
+        other[:, index] += 0.5
+        changed = slowmo_losses(output, clip[None], other, GuidanceConfig(), 1e-3)._asdict()
+        assert {key for key, value in once._asdict().items() if changed[key] != value} == {"total", part}
+
+
+# --------------------------------------------------------------------------------------------------------- samples
+
+
+def test_the_odd_frames_are_given_and_all_are_the_truth(data: Path, tmp_path: Path) -> None:
+    clip = film(7, size=48)
+    item = Item(write_clip(tmp_path / "film.avi", moving(9, 48, 64, 1)), "general", "film", "A")
+    recipe = replace(RECIPE, degradation=CLEAN)
+    batch = Batches(recipe, [item], tmp_path / "frames", None)[0]
+    assert batch.low.shape == (2, 4, 3, 8, 8) and batch.truth.shape == (2, 7, 3, 32, 32)
+    assert batch.guides is not None and batch.guides.shape == (2, 7, 3, 8, 8) and batch.burn_in == 0
+    for b in range(2):
+        torch.testing.assert_close(batch.guides[b], degrade_bi(batch.truth[b]), atol=0, rtol=0)
+        torch.testing.assert_close(batch.low[b], degrade_bi(batch.truth[b, [0, 2, 4, 6]]), atol=0, rtol=0)
+    given, guides = degrade_alternate(clip, CLEAN, np.random.default_rng(0), None)
+    assert torch.equal(given, guides[::2]) and torch.equal(guides, degrade_bi(clip))
+
+
+def test_only_the_given_frames_are_spoilt_and_the_guides_are_as_sharp() -> None:
+    noisy = replace(CLEAN, weight_bicubic=0, weight_blur=1, blur_paper_share=1, noise_share=1, noise_sigma=(8.0, 8.0))
+    clip = film(7)
+    given, guides = degrade_alternate(clip, noisy, np.random.default_rng(1), None)
+    assert torch.equal(guides, degrade_bd(clip))
+    assert float((given - guides[::2]).std()) == pytest.approx(8 / 255, rel=0.1)
+
+
+def test_compression_sees_the_given_frames_as_one_film() -> None:
+    """A codec that also saw the frames between would be told what the network has to find."""
+    seen: list[np.ndarray] = []
+
+    def codec(frames: np.ndarray, crf: int) -> np.ndarray:
+        seen.append(frames)
+        return 255 - frames
+
+    clip = film(7)
+    given, guides = degrade_alternate(clip, replace(CLEAN, h264_share=1), np.random.default_rng(1), codec)
+    assert len(seen) == 1 and len(seen[0]) == 4
+    torch.testing.assert_close(given, 1 - degrade_bi(clip)[::2])
+    assert torch.equal(guides, degrade_bi(clip))
+
+
+def test_strides_are_even_and_fit_the_clip_in_both_directions(tmp_path: Path) -> None:
+    """Of 15 frames 7 can be taken at strides 1 and 2; at 3 the clip would have to turn round."""
+    shades = np.arange(15, dtype=np.uint8)[:, None, None, None] * 16 + np.zeros((15, 48, 48, 3), np.uint8)
+    item = Item(write_clip(tmp_path / "shades.avi", shades), "general", "shades", "A")
+    wide = replace(DATA, max_stride_general=3, frozen_share=0, batch=8)
+    source = Batches(replace(RECIPE, data=wide, degradation=CLEAN), [item], tmp_path / "frames", None)
+    steps = {
+        tuple((clip.mean(dim=(1, 2, 3)) * 255 / 16).round().diff().int().tolist())
+        for index in range(3)
+        for clip in source[index].truth
+    }
+    assert steps == {(step,) * 6 for step in (-2, -1, 1, 2)}
+
+
+# -------------------------------------------------------------------------------------------------------- learning
+
+
+def test_a_few_steps_reduce_the_loss() -> None:
+    network, clip = tiny_network(), film(7)
+    guides = degrade_bi(clip)[None]
+    batch = Batch(guides[:, ::2], clip[None], 0, guides)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    parts = [train_step(network, batch, optimiser, RECIPE, CPU) for _ in range(15)]
+    assert set(parts[0]) == {"total", "result", "first", "second", "gradient_norm"}
+    for key in ("total", "result", "first"):
+        assert parts[-1][key] < 0.9 * parts[0][key], key
+    weights = RECIPE.guidance
+    assert weights is not None
+    for step in parts:
+        sums = weights.lambda_1 * step["result"] + weights.lambda_2 * step["first"] + weights.lambda_3 * step["second"]
+        assert step["total"] == pytest.approx(sums, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    train(RECIPE, options(data, output))
+    return output
+
+
+def test_a_run_stopped_after_every_step_gives_the_same_weights(data: Path, whole: Path, tmp_path: Path) -> None:
+    for step in range(1, 4):
+        torch.manual_seed(step)
+        train(RECIPE, options(data, tmp_path / "run", stop_after_minutes=0.0))
+        assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == step
+    expected, resumed = load_checkpoint(whole / "last.pt"), load_checkpoint(tmp_path / "run" / "last.pt")
+    for part in ("network", "average"):
+        assert all(torch.equal(value, resumed[part][name]) for name, value in expected[part].items()), part
+    fresh = tiny_network(RECIPE.seed).state_dict()
+    assert not all(torch.equal(value, fresh[name]) for name, value in expected["network"].items())
+
+
+def test_the_log_judges_given_and_new_frames_apart(whole: Path) -> None:
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    scores = [entry for entry in log if "psnr_synthetic" in entry]
+    assert [entry["step"] for entry in scores] == [2, 3]
+    assert all(set(entry) == {"step", "seconds", "psnr_existing", "psnr_synthetic"} for entry in scores)
+    assert all(math.isfinite(value) for entry in log for value in entry.values())
+    best = load_checkpoint(whole / "best.pt")["best"]
+    assert best == pytest.approx(max(entry["psnr_existing"] + entry["psnr_synthetic"] for entry in scores))
+
+
+class Blend(ZoomingSlowMo):
+    """Bicubic enlargement, the mean of the neighbours between them."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        results = torch.stack([resize(frame, (64, 64)) for frame in clip[0]])
+        between = (results[1:] + results[:-1]) / 2
+        return torch.stack([x for pair in zip(results, between, strict=False) for x in pair] + [results[-1]])[None]
+
+
+@pytest.mark.parametrize("count, used", [(10, 7), (7, 7), (6, 5), (3, 3)])
+def test_validation_psnr_of_a_blend_by_hand(count: int, used: int) -> None:
+    clip = film(count)
+    large = resize(degrade_bi(clip[:used:2]), (64, 64))
+    between = (large[1:] + large[:-1]) / 2
+    expected = {}
+    for name, result, truth in (
+        ("psnr_existing", large, clip[:used:2]), ("psnr_synthetic", between, clip[1:used:2]),
+    ):  # fmt: skip
+        error = (to_8_bits(result) - truth)[..., 8:-8, 8:-8].double().square().mean()
+        expected[name] = -10 * math.log10(error)
+    blend = Blend(tiny_network().config)
+    assert validate(blend, [clip], CPU) == pytest.approx(expected, abs=0.02)
+    # two clips count alike
+    still = torch.zeros(3, 3, 64, 64)
+    assert validate(blend, [clip, still], CPU)["psnr_existing"] == pytest.approx(
+        (expected["psnr_existing"] + 100) / 2, abs=0.02
+    )
+
+
+# -------------------------------------------------------------------------------------------------- what is refused
+
+
+def changed(part: str, **values: Any) -> Recipe:
+    return replace(RECIPE, **{part: replace(getattr(RECIPE, part), **values)})
+
+
+@pytest.mark.parametrize(
+    "recipe, reason",
+    [
+        (replace(RECIPE, guidance=None), r"needs the table \[guidance\]"),
+        (replace(RECIPE, network=TINY_ZSM | {"synthesis_blocks": 0, "residual": False}), "synthesis_blocks"),
+        (changed("data", frames=3), "odd number of frames, 5 or more"),
+        (changed("data", frames=6), "odd number of frames, 5 or more"),
+        (changed("data", burn_in_share=0.1), "burn_in_share to 0"),
+        (changed("optimisation", fusion_steps=1), "fusion_steps to 0"),
+        (replace(RECIPE, architecture="secnet", network={}), "secnet network, which has no use"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_its_network_is_refused(
+    data: Path, tmp_path: Path, recipe: Recipe, reason: str
+) -> None:
+    with pytest.raises(UsageError, match=f"the recipe 'tiny' trains .*{reason}"):
+        train(recipe, options(data, tmp_path / "run"))
+    assert not (tmp_path / "frames").exists()
+
+
+def test_a_validation_clip_without_a_frame_between_two_is_an_input_error(tmp_path: Path) -> None:
+    for index in range(3):
+        write_clip(tmp_path / f"{index}.avi", moving(2, 48, 64, index))
+    with pytest.raises(InputError, match=r"the validation clip .*\.avi is too short: it has 2 of 3 frames needed"):
+        train(RECIPE, options(tmp_path, tmp_path / "run"))
+
+
+# ----------------------------------------------------------------------------------------- publishing, and what for
+
+
+def test_a_published_model_is_whole_and_not_for_enlarging_alone(whole: Path, tmp_path: Path) -> None:
+    path = publish_model(RECIPE, Path("tiny.toml"), whole / "best.pt", tmp_path / "models")
+    card = read_card(path)
+    assert (card.architecture, card.scale, card.lookahead) == ("zsm", 4, 3)
+    assert 0 <= verify(card) < 1e-3
+    assert load_file(card.weights_path).keys() == load_checkpoint(whole / "best.pt")["average"].keys()
+    with pytest.raises(ModelError, match=r"the model 'tiny' \(zsm\) makes new frames between the given ones"):
+        choose_engine(ComputeConfig(model=str(path)), 16, 16)
+
+
+def test_presets_for_slow_motion_are_listed_but_not_chosen_for_enlarging() -> None:
+    of_zsm = [preset.name for preset in list_presets() if preset.architecture == "zsm"]
+    assert {"zsm", "zsm-fast"} <= set(of_zsm)
+    for name in of_zsm:
+        with pytest.raises(ModelError, match=rf"the model '{name}' \(zsm\) makes new frames"):
+            choose_card(name)
+    values = describe("zsm-fast")
+    assert values["scale"] == 4
+    if "zsm-fast" not in {card.name for card in list_cards()}:
+        assert values["trained"] is False and "recipes/zsm-fast.toml" in values["train_command"]
+    assert values["multiply_adds_per_pixel"] == pytest.approx(252_744)

@@ -1,0 +1,321 @@
+"""Steadied landmarks on pictures made here, the metrics by hand, and pseudo-videos against their own maps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.blobs import POINTS, texture
+from vidsr.faces import optical_flow
+from vidsr.faces.landmark_smoothing import LandmarkSteadier, Steadied, SteadyConfig
+from vidsr.train.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
+from vidsr.train.storyboard import Shot, play
+
+Array = NDArray[np.float64]
+Frames = list[NDArray[np.uint8]]
+EYES = 30.0
+
+
+def moving(
+    frames: int, step: tuple[float, float] = (1.7, -0.6), noise: float = 2.0
+) -> tuple[list[NDArray[np.uint8]], Array]:
+    """A textured face that goes this many pixels a frame, and its true landmarks."""
+    still, middle = texture(), np.array([110.0, 110.0])
+    # The face goes one way if the camera goes the other.
+    reach = np.array(step) * (frames - 1) / 2
+    ends = [Shot(*(middle + way * reach), noise=noise) for way in (1, -1)]
+    shown = list(play(still, POINTS + middle, ends[0], ends[1], frames, (160, 140), 7))
+    return [picture for picture, _ in shown], np.array([points for _, points in shown])
+
+
+def noisy(truth: Array, pixels: float = 1.0, seed: int = 3) -> Array:
+    return truth + np.random.default_rng(seed).normal(0, pixels, truth.shape)
+
+
+def run(frames: Frames, raw: Array, config: SteadyConfig | None = None, cuts: tuple[int, ...] = ()) -> list[Steadied]:
+    steadier = LandmarkSteadier(config)
+    state, results = steadier.init_state(), []
+    for index, (frame, points) in enumerate(zip(frames, raw, strict=True)):
+        ready, state = steadier.step(frame, {7: points}, state, starts_scene=index in cuts)
+        results += ready
+    return [faces[7] for faces in results + steadier.flush(state)]
+
+
+def points_of(results: list[Steadied]) -> Array:
+    return np.array([face.points for face in results])
+
+
+def test_the_picture_moves_as_said() -> None:
+    _, truth = moving(5)
+    np.testing.assert_allclose(np.diff(truth, axis=0), np.broadcast_to([1.7, -0.6], (4, 5, 2)), atol=1e-9)
+
+
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_noise_falls_to_half_and_the_face_does_not_lag(lookahead: int) -> None:
+    frames, truth = moving(30)
+    raw = noisy(truth)
+    found = points_of(run(frames, raw, SteadyConfig(lookahead=lookahead)))
+    assert overall(sdd(found[5:], truth[5:], EYES)) <= 0.5 * overall(sdd(raw[5:], truth[5:], EYES))
+    assert nme(found, truth, eye_distance(truth)) < 0.7 * nme(raw, truth, eye_distance(truth))
+    # A filter of the points alone with such a memory would trail by several frames of 1.7 pixels.
+    trail = (found - truth)[10:].mean((0, 1))
+    np.testing.assert_allclose(trail, 0.0, atol=0.3)
+
+
+def test_each_landmark_followed_for_itself_as_printed_falls_too() -> None:
+    frames, truth = moving(30)
+    raw = noisy(truth)
+    found = points_of(run(frames, raw, SteadyConfig(as_face=False, consistency=0.05)))
+    assert overall(sdd(found[5:], truth[5:], EYES)) <= 0.5 * overall(sdd(raw[5:], truth[5:], EYES))
+
+
+def test_exact_detections_of_constant_motion_stay_exact() -> None:
+    frames, truth = moving(20, noise=0.0)
+    found = points_of(run(frames, truth))
+    assert np.abs(found - truth).max() < 0.15
+
+
+@pytest.mark.parametrize("size", [0.35, 3.0])
+def test_size_of_the_face_does_not_matter(size: float) -> None:
+    still = cv2.resize(texture(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    start = Shot(200.0, 215.0, scale=size, noise=1.0)
+    shown = list(play(still, 2 * POINTS + 220, start, replace(start, x=215.0, angle=4.0), 20, (300, 260), 1))
+    truth = np.array([points for _, points in shown])
+    raw = noisy(truth, 2 * EYES * size * 0.03)
+    found = points_of(run([picture for picture, _ in shown], raw))
+    distance = float(eye_distance(truth).mean())
+    assert overall(sdd(found[5:], truth[5:], distance)) <= 0.5 * overall(sdd(raw[5:], truth[5:], distance))
+
+
+def test_lookahead_improves_the_first_frames() -> None:
+    frames, truth = moving(12)
+    raw = noisy(truth, 1.5)
+    errors = [
+        np.linalg.norm(points_of(run(frames, raw, SteadyConfig(lookahead=ahead)))[:4] - truth[:4], axis=2).mean()
+        for ahead in (0, 6)
+    ]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_a_change_reaches_no_frame_before_the_lookahead() -> None:
+    frames, truth = moving(10)
+    raw = noisy(truth)
+    changed = raw.copy()
+    changed[7] += 1.0
+    config = SteadyConfig(lookahead=2)
+    same = points_of(run(frames, raw, config)) == points_of(run(frames, changed, config))
+    assert same[:5].all()
+    assert not same[5:].all((1, 2)).any()
+
+
+def test_occlusion_falls_back_to_the_detection() -> None:
+    """Something covers the face and stands still while the detector still knows where the face goes."""
+    frames, truth = moving(24, step=(3.0, 0.0))
+    for frame in frames[10:]:
+        frame[20:130, 10:150] = texture(110, 140, seed=9)
+    found = run(frames, truth)
+    errors = np.linalg.norm(points_of(found) - truth, axis=2).max(1)
+    config = SteadyConfig()
+    # Optical flow sticks to what covers the face: it may lead for `patience` frames, then the detection wins.
+    assert errors[:10].max() < 0.5
+    assert errors[10:].max() < 3.0 * (config.patience + 2)
+    assert errors[10 + config.patience + 4 :].max() < 3.0
+    assert np.mean([face.tracking.mean() for face in found[14:]]) < np.mean(
+        [face.tracking.mean() for face in found[4:10]]
+    )
+
+
+def test_flat_picture_leaves_the_detection_as_it_is() -> None:
+    frames = [np.full((140, 160), 90, np.uint8)] * 6
+    raw = noisy(np.broadcast_to(POINTS + 70, (6, 5, 2)))
+    found = run(frames, raw)
+    np.testing.assert_array_equal(points_of(found), raw)
+    assert all((face.tracking == 0).all() for face in found)
+
+
+def test_one_wild_detection_ruins_no_frame() -> None:
+    frames, truth = moving(12)
+    raw = truth.copy()
+    raw[6] += (25.0, 10.0)
+    assert np.abs(points_of(run(frames, raw)) - truth).max() < 1.0
+    # The dissertation's own rule lets it through.
+    assert np.abs(points_of(run(frames, raw, SteadyConfig(patience=0)))[6] - truth[6]).max() > 20
+
+
+def test_lost_detections_are_bridged_and_unknown_stays_unknown() -> None:
+    frames, truth = moving(14)
+    raw = truth.copy()
+    raw[5:9] = np.nan
+    raw[9:, 2] = np.nan
+    found = points_of(run(frames, raw))
+    assert np.abs(found - truth).max() < 1.0
+    frames[6] = np.full_like(frames[6], 90)
+    assert np.isnan(points_of(run(frames, raw))[6:9]).all()
+
+
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_a_cut_starts_afresh(lookahead: int) -> None:
+    """What comes after a cut equals that part run alone; so does what comes before."""
+    frames, truth = moving(12)
+    raw = noisy(truth)
+    config = SteadyConfig(lookahead=lookahead)
+    whole = points_of(run(frames, raw, config, cuts=(5,)))
+    parts = [points_of(run(frames[part], raw[part], config)) for part in (slice(0, 5), slice(5, 12))]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+    assert not np.array_equal(whole, points_of(run(frames, raw, config)))
+
+
+def test_a_face_depends_on_no_other_and_is_forgotten_when_it_leaves() -> None:
+    frames, truth = moving(10)
+    raw = noisy(truth)
+    other = noisy(truth + np.array([12, -9]), seed=8)
+    steadier = LandmarkSteadier(SteadyConfig(lookahead=1))
+    state, results = steadier.init_state(), []
+    for index, frame in enumerate(frames):
+        faces = {7: raw[index]} | ({3: other[index]} if index not in (4, 5) else {})
+        ready, state = steadier.step(frame, faces, state)
+        results += ready
+        assert set(state.faces) == set(faces)
+        assert len(state.pending) <= 1
+    results += steadier.flush(state)
+    alone = points_of(run(frames, raw, SteadyConfig(lookahead=1)))
+    np.testing.assert_array_equal(np.array([faces[7].points for faces in results]), alone)
+    np.testing.assert_array_equal(
+        np.array([faces[3].points for faces in results[6:]]),
+        points_of(run(frames[6:], other[6:], SteadyConfig(lookahead=1))),
+    )
+    assert [3 in faces for faces in results] == [index not in (4, 5) for index in range(10)]
+
+
+def test_fast_constant_motion_is_bridged_by_its_own_prediction() -> None:
+    """More than an eye distance a frame, which Lucas-Kanade alone does not find."""
+    still = texture(200, 600)
+    start = Shot(450.0, 100.0)
+    shown = list(play(still, POINTS + np.array([300, 100]), start, replace(start, x=150.0), 9, (480, 160), 0))
+    truth = np.array([points for _, points in shown])
+    raw = truth.copy()
+    raw[5:] = np.nan
+    assert np.abs(points_of(run([picture for picture, _ in shown], raw)) - truth).max() < 1.0
+
+
+def test_a_face_at_the_edge_and_beyond() -> None:
+    frames, truth = moving(10)
+    for shift in ((-70.0, 0.0), (0.0, 65.0), (500.0, -500.0)):
+        raw = noisy(truth + shift)
+        found = points_of(run(frames, raw))
+        assert np.isfinite(found).all()
+        assert (
+            np.linalg.norm(found - truth - shift, axis=2).mean()
+            <= 1.2 * np.linalg.norm(raw - truth - shift, axis=2).mean()
+        )
+
+
+def test_the_state_holds_no_view_of_what_was_given() -> None:
+    frames, truth = moving(6)
+    raw = noisy(truth)
+    expected = points_of(run(frames, raw))
+    steadier = LandmarkSteadier()
+    state, results = steadier.init_state(), []
+    for frame, points in zip(frames, raw, strict=True):
+        mine, mine_too = frame.copy(), points.copy()
+        ready, state = steadier.step(mine, {0: mine_too}, state)
+        mine[:], mine_too[:] = 0, 0
+        results.append(ready[0][0].points)
+    np.testing.assert_array_equal(np.array(results), expected)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda before, now, points: (points.copy(), points.copy()),
+        lambda before, now, points: (np.full_like(points, np.nan), np.full_like(points, np.nan)),
+        lambda before, now, points: (optical_flow.track(before, now, points)[0], points + before.side),
+    ],
+    ids=["points that stand still", "never found", "never consistent"],
+)
+def test_these_tests_see_a_broken_tracker(
+    broken: Callable[..., tuple[Array, Array]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidsr.faces.optical_flow.track", broken)
+    with pytest.raises(AssertionError):
+        test_noise_falls_to_half_and_the_face_does_not_lag(0)
+
+
+def test_wrong_input_is_refused() -> None:
+    steadier = LandmarkSteadier()
+    grey = np.zeros((20, 20), np.uint8)
+    for points in (np.zeros((1, 2)), np.zeros((5, 3)), np.zeros(10)):
+        with pytest.raises(ValueError, match="K x 2"):
+            steadier.step(grey, {0: points}, steadier.init_state())
+    with pytest.raises(ValueError, match="uint8"):
+        steadier.step(grey.astype(np.float32), {0: POINTS}, steadier.init_state())
+    for wrong in ({"memory": -1.0}, {"similarity": 0.0}, {"consistency": 0.0}):
+        with pytest.raises(ValueError, match="must be"):
+            SteadyConfig(**wrong)
+    for name in ("patience", "lookahead"):
+        with pytest.raises(ValueError, match="must be"):
+            replace(SteadyConfig(), **{name: -1})
+
+
+def test_metrics_by_hand() -> None:
+    truth = np.array([[[0.0, 0.0], [10.0, 0.0]], [[0.0, 0.0], [0.0, 20.0]]])
+    found = truth + np.array([[[3.0, 4.0], [0.0, 0.0]], [[0.0, 2.0], [-6.0, 8.0]]])
+    distance = eye_distance(truth)
+    np.testing.assert_allclose(distance, [10.0, 20.0])
+    # ((5 + 0) / 2) / 10 and ((2 + 10) / 2) / 20
+    assert nme(found, truth, distance) == pytest.approx((0.25 + 0.3) / 2)
+    # Two values a and b deviate by |a - b| / sqrt(2), with n - 1 = 1.
+    by_hand = np.array([[3.0, 2.0], [6.0, 8.0]]) / math.sqrt(2) / 15.0
+    np.testing.assert_allclose(sdd(found, truth, 15.0), by_hand)
+    np.testing.assert_allclose(std(found - truth, 15.0), by_hand)
+    assert overall(by_hand) == pytest.approx(math.sqrt((9 + 4 + 36 + 64) / 2 / 4) / 15)
+    with pytest.raises(ValueError, match="NaN"):
+        nme(np.full_like(truth, np.nan), truth, distance)
+    with pytest.raises(ValueError, match="at least 2"):
+        std(truth[:1], 1.0)
+
+
+def test_std_of_a_moving_face_sees_noise_and_no_parabola() -> None:
+    time = np.arange(2000.0)
+    path = np.stack([0.01 * time**2, 5 - 3 * time], 1)[:, None]
+    assert overall(std_moving(path, 1.0)) < 1e-6
+    noise = np.random.default_rng(0).normal(0, 2.0, path.shape)
+    assert overall(std_moving(path + noise, 4.0)) == pytest.approx(0.5, rel=0.05)
+
+
+def test_pseudo_video_moves_its_landmarks_with_the_picture() -> None:
+    """Bright dots at the landmarks: their centres in each frame are found without the camera's formula."""
+    still = np.zeros((200, 200), np.float64)
+    dots = np.array([[70.0, 80.0], [130.0, 85.0], [100.0, 110.0], [80.0, 130.0], [120.0, 132.0]])
+    rows, columns = np.mgrid[:200, :200]
+    for x, y in dots:
+        still += 230 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 2.5**2))
+    start = Shot(100, 100, scale=0.9, shutter=0.8)
+    end = Shot(110, 95, scale=1.5, angle=20, tilt_x=0.2, tilt_y=-0.15, brightness=0.8, noise=1.0, shutter=0.8)
+    shown = list(play(still.astype(np.uint8), dots, start, end, 6, (220, 200), 0))
+    assert len(shown) == 6
+    for picture, points in shown:
+        for x, y in points:
+            near = np.hypot(columns[:, :200] - x, rows - y)[: picture.shape[0]] < 11
+            light = np.where(near, np.maximum(picture[:200, :200].astype(float) - 12, 0), 0)
+            centre = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+            np.testing.assert_allclose(centre, (x, y), atol=0.25)
+    np.testing.assert_allclose(shown[0][1], (dots - 100) * 0.9 + (109.5, 99.5))
+
+
+def test_pseudo_video_repeats_with_its_seed_and_changes_as_told() -> None:
+    still = texture()
+    start, end = Shot(120, 100), Shot(120, 100, brightness=0.5, noise=8.0)
+    first, again, other = (list(play(still, POINTS + 100, start, end, 3, (90, 80), seed)) for seed in (1, 1, 2))
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[-1][0], other[-1][0])
+    assert first[-1][0].mean() == pytest.approx(first[0][0].mean() / 2, rel=0.03)
+    # Half a pixel off the still's grid: the middle of an even size lies between two pixels.
+    rest = first[-1][0].astype(float) - 0.5 * first[0][0]
+    assert rest.std() == pytest.approx(8.0, rel=0.1)
