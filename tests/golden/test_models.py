@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vidsr.errors import ModelError
-from vidsr.models import cards as cardfile
-from vidsr.models import cards as presets
+from vidsr.models import cards
 from vidsr.models.loading import (
     ModelCard,
     describe,
@@ -56,7 +55,7 @@ def describe_anew(card: Path) -> None:
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_shipped_model_is_whole(card: ModelCard) -> None:
-    assert 0 <= verify(card) <= cardfile.GOLDEN_TOLERANCE
+    assert 0 <= verify(card) <= cards.GOLDEN_TOLERANCE
     assert hashlib.sha256(card.weights_path.read_bytes()).hexdigest() == card.sha256
     assert card.path.stem == card.name
     assert (card.path.parent / card.recipe).is_file()
@@ -98,15 +97,15 @@ def test_names_are_found_and_unknown_ones_name_the_known() -> None:
 
 
 def test_models_lie_in_the_package_or_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "vidsr"
-    package.mkdir()
-    monkeypatch.setattr(presets, "__file__", str(package / "presets.py"))
+    package = tmp_path / "vidsr" / "models"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(cards, "__file__", str(package / "cards.py"))
     with pytest.raises(ModelError, match="missing"):
         models_folder()
     (tmp_path / "models").mkdir()
     assert models_folder() == tmp_path / "models"
-    (package / "models").mkdir()
-    assert models_folder() == package / "models"
+    (package / "shipped").mkdir()
+    assert models_folder() == package / "shipped"
 
 
 # ----------------------------------------------------------------------------------------------- what is not loaded
