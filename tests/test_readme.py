@@ -18,7 +18,7 @@ DOCUMENTS = [
     ROOT / name
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "samples/README.md")
 ] + sorted((ROOT / "docs").glob("*.md"))
-# These two describe the rooms that the code is moving to.
+# These two describe the packages that the code is moving to.
 AHEAD_OF_THE_CODE = ("CONTRIBUTING.md", "architecture.md")
 BROKEN_PIPE = 141
 SETS = {"Vid4": "vid4", "fast motion": "general", "faces": "faces"}
@@ -92,7 +92,7 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_named_file_exists(document: Path) -> None:
     if document.name in AHEAD_OF_THE_CODE:
-        pytest.skip("describes the rooms that the code is moving to")
+        pytest.skip("describes the packages that the code is moving to")
     text = document.read_text(encoding="utf-8")
     named = set(
         re.findall(r"\b(?:vidsr|models|benchmarks|samples|tests|docs)/[\w./-]+\.(?:py|toml|md|png|jsonl)", text)
