@@ -12,7 +12,7 @@ from vidsr.cli import app
 from vidsr.errors import EXIT_CODES, VidsrError
 from vidsr.weights import TrainedCard, describe, list_cards
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     ROOT / name
