@@ -89,6 +89,8 @@ def make_inputs(folder: Path) -> None:
         return [texture(number, width, height) for number in range(count)]
 
     write_video(folder / "small.mkv", moving(7, 64, 48))
+    noise = np.random.Generator(np.random.PCG64(0)).normal(0, 0.02, (48, 64, 3))
+    write_video(folder / "noisy.mkv", [np.clip(frame + noise, 0, 1) for frame in moving(7, 64, 48)])
     write_video(folder / "odd.mkv", moving(4, 63, 47), "yuv444p")
     write_video(folder / "wide.mkv", moving(4, 150, 92))
     write_video(folder / "deep.mkv", moving(5, 64, 48), "yuv420p10le")
@@ -138,7 +140,7 @@ RUNS = (
     _run("slowmo, ONNX Runtime, 10 bit", "slowmo {deep} --backend onnx", *FP32),
     Run("upscale to H.264", ("upscale", "{small}", "{out}", "--no-faces", "--progress", "none", *FP32), ".mp4"),
     Run("faces, as JSON", ("faces", "{sample}", "--json", "{out}", "--end", "0.4", *COMPUTE), ".json"),
-    Run("eval, as JSON", ("eval", "{truth}", "{truth}", "--json"), ".stdout"),
+    Run("eval, as JSON", ("eval", "{small}", "{noisy}", "--json"), ".stdout"),
 )
 
 
@@ -148,9 +150,9 @@ class Checkout:
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
         self.environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "250", "NO_COLOR": "1", "TERM": "dumb"}
-        samples = {"sample": root / "samples/portrait_112x84.mp4", "truth": root / "samples/portrait_448x336_truth.mp4"}
         make_inputs(folder)
-        self.names = {path.stem: str(path) for path in folder.iterdir()} | {k: str(v) for k, v in samples.items()}
+        self.names = {path.stem: str(path) for path in folder.iterdir()}
+        self.names["sample"] = str(root / "samples/portrait_112x84.mp4")
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python -m vidsr` with these arguments, whatever it exits with."""
@@ -339,7 +341,7 @@ def json_keys(checkout: Checkout) -> dict[str, list[str]]:
         "progress": json.dumps([json.loads(line) for line in lines.splitlines()]),
         "faces": checkout.must("faces", sample, "--json", "-", "--end", "0.2", *COMPUTE),
         "info": checkout.must("info", sample, "--json"),
-        "eval": checkout.must("eval", checkout.names["truth"], checkout.names["truth"], "--json"),
+        "eval": checkout.must("eval", small, checkout.names["noisy"], "--json"),
         "bench": checkout.must("bench", "--json", "--frames", "5", "--size", "32x32", *FP32),
         "models list": checkout.must("models", "list", "--json"),
         "models show": checkout.must("models", "show", "secnet-fast", "--json"),
