@@ -63,7 +63,7 @@ def write_video(
     """Frames with times in 1/1000 s (40 apart unless told) and, beside them, a tone of the same length."""
     height, width = frames[0].shape[:2]
     times = ticks or [40 * number for number in range(len(frames))]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:  # else Matroska gets a random identity
         video = container.add_stream(codec, rate=25, options={"threads": "1"})
         video.width, video.height, video.pix_fmt = width, height, pixel_format
         video.codec_context.time_base = Fraction(1, 1000)
