@@ -32,6 +32,8 @@ from vidsr.nets.folding import fold_warped, unfold_sum
 from vidsr.nets.resize import resize
 from vidsr.nets.warp import enlarge_flow, warp
 
+pytestmark = pytest.mark.numeric
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mode = Literal["bilinear", "bicubic"]
 

@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.nets.blocks import ConvLSTMCell
 from vidsr.nets.encoding import Bidirectional, Memory, OneWay, Strategy, build_encoding
 
+pytestmark = pytest.mark.numeric
+
 WIDTH, SIZE = 4, (6, 7)
 
 

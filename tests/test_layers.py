@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.numeric
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vidsr"
 FILES = sorted(PACKAGE.rglob("*.py"))

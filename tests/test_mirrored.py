@@ -16,6 +16,8 @@ from vidsr.nets.secnet import SECNet
 from vidsr.types import Frame
 from vidsr.weights import multiply_adds_per_pixel
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

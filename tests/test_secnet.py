@@ -19,6 +19,8 @@ from vidsr.nets.resize import resize
 from vidsr.nets.secnet import RecurrentState, SECNet
 from vidsr.nets.secnetconfig import SECNetConfig
 
+pytestmark = pytest.mark.numeric
+
 
 def fresh(**arguments: Any) -> SECNet:
     torch.manual_seed(0)

@@ -30,6 +30,8 @@ from vidsr.nets.zsm import ZoomingSlowMo
 from vidsr.presets import list_presets
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 PRESETS = {preset.name: preset for preset in list_presets() if preset.architecture == "zsm"}
 
