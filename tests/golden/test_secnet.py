@@ -19,6 +19,8 @@ from vidsr.nets.layers.resize import resize
 from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 
+pytestmark = pytest.mark.numeric
+
 
 def fresh(**arguments: Any) -> SECNet:
     torch.manual_seed(0)

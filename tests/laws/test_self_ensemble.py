@@ -16,6 +16,8 @@ from vidsr.nets import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 
 

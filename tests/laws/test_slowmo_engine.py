@@ -29,6 +29,8 @@ from vidsr.nets import build
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 PRESETS = {preset.name: preset for preset in list_presets() if preset.architecture == "zsm"}
 

@@ -34,6 +34,8 @@ from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.resize import resize
 from vidsr.nets.layers.warp import enlarge_flow, warp
 
+pytestmark = pytest.mark.numeric
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mode = Literal["bilinear", "bicubic"]
 

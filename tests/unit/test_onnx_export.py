@@ -21,6 +21,8 @@ from vidsr.models.onnx_export import export, graph_of, steps_of
 from vidsr.nets import Network, build
 from vidsr.nets.secnet.export_step import Step
 
+pytestmark = pytest.mark.numeric
+
 NARROW = {
     "flow_width": 4, "flow_depth": 2, "flow_levels": 2, "fusion_width": 6, "fusion_blocks": 1, "recurrent_width": 5,
     "decoder_blocks": 1,
