@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.faces.landmark_metrics import eye_distance, nme, overall, sdd
 from benchmarks.faces.pseudo_videos import Shot, play
 from tests.support.blobs import POINTS, texture
-from vidsr.faces import optical_flow
 from vidsr.faces.landmark_smoothing import LandmarkSteadier, Steadied, SteadyConfig
+from vidsr.faces.optical_flow import track
 
 Array = NDArray[np.float64]
 Frames = list[NDArray[np.uint8]]
@@ -234,7 +234,7 @@ def test_the_state_holds_no_view_of_what_was_given() -> None:
     [
         lambda before, now, points: (points.copy(), points.copy()),
         lambda before, now, points: (np.full_like(points, np.nan), np.full_like(points, np.nan)),
-        lambda before, now, points: (optical_flow.track(before, now, points)[0], points + before.side),
+        lambda before, now, points: (track(before, now, points)[0], points + before.side),
     ],
     ids=["points that stand still", "never found", "never consistent"],
 )
