@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from face_scores import RIM, Box, sized
 from torch import Tensor
+
+from benchmarks.faces.scores import RIM, Box, sized
 
 FIRST, COLUMNS = 5, 10
 PART, ZOOM = 48, 4

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from face_scores import BorderFlicker, Figure, followed
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.faces.landmark_metrics import eye_distance, overall, sdd
+from benchmarks.faces.scores import BorderFlicker, Figure, followed
 from vidsr.config import RestoreConfig
 from vidsr.evaluation.evaluate import score_clip
 from vidsr.faces.detector import FaceDetector
-from vidsr.train.landmark_metrics import eye_distance, overall, sdd
 
 Array = NDArray[np.float64]
 SCALE = 4

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from footage import markdown
 from numpy.typing import NDArray
 from torch import Tensor
+
+from benchmarks.common.clips import markdown
 
 Array = NDArray[np.float64]
 # The rim of a pasted face: from this to this multiple of its box. Every mask fades out somewhere between.

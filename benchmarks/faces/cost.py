@@ -20,12 +20,12 @@ import av
 import cv2
 import numpy as np
 import torch
-from face_detection import CPU
-from face_restoration import BORDER
-from face_scenes import Insert, Picture, compose, enlarged
-from face_scores import Figure
-from footage import SWSCALE_ACCURATE
 
+from benchmarks.common.clips import SWSCALE_ACCURATE
+from benchmarks.faces.detection import CPU
+from benchmarks.faces.restoration import BORDER
+from benchmarks.faces.scenes import Insert, Picture, compose, enlarged
+from benchmarks.faces.scores import Figure
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
 from vidsr.faces.pipeline import Restoration
 from vidsr.pipeline.run import enhance

@@ -17,12 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from face_scenes import Picture, Walker, enlarged, side_by_side, walk
-from face_scores import Figure, switches
 from numpy.typing import NDArray
-from quality import clip_paths
 from scipy.optimize import linear_sum_assignment
 
+from benchmarks.faces.scenes import Picture, Walker, enlarged, side_by_side, walk
+from benchmarks.faces.scores import Figure, switches
+from benchmarks.quality.runner import clip_paths
 from vidsr.config import FaceConfig
 from vidsr.faces.detections import overlaps
 from vidsr.faces.detector import FaceDetector, View

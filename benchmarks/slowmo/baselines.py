@@ -17,9 +17,9 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import torch
-from systems import SCALE, SWS_FLAGS, lanczos, stream
 from torch import Tensor
 
+from benchmarks.quality.baselines import SCALE, SWS_FLAGS, lanczos, stream
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.select import choose_slowmo
 from vidsr.stages.interpolated import finish_new_frames

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from footage import make_film, markdown, parse_size, vidsr_command
+from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
 
 LIMIT = 1.05
 

@@ -26,10 +26,10 @@ from typing import get_args
 
 import numpy as np
 import torch
-from scoreboard import Results, markdown, write_cards, write_json, write_plot
-from systems import BASELINES, SCALE, enlarge, shipped_models
 from torch import Tensor
 
+from benchmarks.quality.baselines import BASELINES, SCALE, enlarge, shipped_models
+from benchmarks.quality.scoreboard import Results, markdown, write_cards, write_json, write_plot
 from vidsr.config import Precision
 from vidsr.errors import VidsrError
 from vidsr.evaluation.evaluate import ClipScores, evaluate_clip, summarise

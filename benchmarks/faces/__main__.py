@@ -22,15 +22,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import face_cost
-import face_detection
-import face_identities
-import face_restoration
-import landmarks
 import numpy as np
 import torch
-from face_scores import Figure, table
 
+from benchmarks.faces import cost, detection, identities, landmarks, restoration
+from benchmarks.faces.scores import Figure, table
 from vidsr.errors import VidsrError
 from vidsr.faces.landmark_smoothing import LOOKAHEAD
 from vidsr.faces.shipped_detector import shipped_detector
@@ -58,11 +54,11 @@ def main() -> None:
     except VidsrError as error:
         parser.error(f"{error}; --detector FILE names another one")
     measured: dict[str, Callable[[], Iterator[Figure]]] = {
-        "detector": lambda: face_detection.measure(data, detector, reference),
-        "tracks": lambda: face_identities.measure(data, detector, reference),
+        "detector": lambda: detection.measure(data, detector, reference),
+        "tracks": lambda: identities.measure(data, detector, reference),
         "landmarks": lambda: landmark_figures(data, detector, LANDMARK_CLIPS),
-        "restoration": lambda: face_restoration.measure(data, detector, reference, options.sheets),
-        "cost": lambda: face_cost.measure(data, detector),
+        "restoration": lambda: restoration.measure(data, detector, reference, options.sheets),
+        "cost": lambda: cost.measure(data, detector),
     }
     figures: list[Figure] = []
     for part in (part for part in PARTS if part in options.only):

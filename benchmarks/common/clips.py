@@ -13,7 +13,7 @@ from pathlib import Path
 
 import av
 
-SAMPLE = Path(__file__).parent.parent / "samples" / "portrait_448x336_truth.mp4"
+SAMPLE = Path(__file__).parents[2] / "samples" / "portrait_448x336_truth.mp4"
 SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from face_scores import Figure
-from quality import clip_paths, compressed, read_truth, reduced
 from torch import Tensor
 
+from benchmarks.faces.scores import Figure
+from benchmarks.quality.runner import clip_paths, compressed, read_truth, reduced
 from vidsr.config import FaceConfig, InputConfig
 from vidsr.evaluation.detection import Judgement, figures, figures_at_precision, judge
 from vidsr.faces.detections import Detections

@@ -30,11 +30,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from footage import make_film, markdown, parse_size, vidsr_command
-from quality import CLEAN, Setting, clip_paths, compressed, given, parse_setting, read_truth, reduced
-from systems import stream
 from torch import Tensor
 
+from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
+from benchmarks.quality.baselines import stream
+from benchmarks.quality.runner import CLEAN, Setting, clip_paths, compressed, given, parse_setting, read_truth, reduced
 from vidsr.evaluation.evaluate import ClipScores, Scores, evaluate_clip, summarise
 
 RIVAL = "realesr-animevideov3-x4"

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from footage import markdown, parse_size
 from torch import Tensor
-from ways import Enlarge, Way, build, ways
 
+from benchmarks.common.clips import markdown, parse_size
+from benchmarks.speed.variants import Enlarge, Way, build, ways
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import choose_card, choose_device
 from vidsr.errors import VidsrError
@@ -185,7 +185,8 @@ def main() -> None:
         for figure in figures:
             if not figure.failure:
                 say(f"memory of {figure.name}")
-                command = [sys.executable, *sys.argv, "--memory-of", figure.name]
+                command = [sys.executable, "-m", "benchmarks.speed.precision", *sys.argv[1:]]
+                command += ["--memory-of", figure.name]
                 answer = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
                 figure.peak_bytes, figure.run_bytes = answer["peak"], answer["peak"] - answer["idle"]
     print(

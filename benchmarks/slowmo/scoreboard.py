@@ -8,12 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from footage import markdown
-from printed import rows_of
-from scoreboard import draw_curves, or_dash, put_into_card
-from slowmo_scores import KINDS, WINDOW_RESULTS, ClipFrames, gain_by_place, mean_scores, pulsing
-from slowmo_systems import BASELINES, BLEND, TWO_STAGES
 from torch import Tensor
+
+from benchmarks.common.clips import markdown
+from benchmarks.common.paper_results import rows_of
+from benchmarks.quality.scoreboard import draw_curves, or_dash, put_into_card
+from benchmarks.slowmo.baselines import BASELINES, BLEND, TWO_STAGES
+from benchmarks.slowmo.scores import KINDS, WINDOW_RESULTS, ClipFrames, gain_by_place, mean_scores, pulsing
 
 Results = dict[str, dict[str, list[ClipFrames]]]
 PSNR_HEAD = tuple(f"PSNR Y {kind}" for kind in KINDS)

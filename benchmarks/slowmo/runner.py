@@ -24,13 +24,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from quality import Setting, clip_paths, compressed, parse_setting, read_truth, reduced
-from slowmo_scoreboard import Results, read_json, tables, write_cards, write_json, write_plot, write_sheet
-from slowmo_scores import ClipFrames, score_frames
-from slowmo_systems import BASELINES, BLEND, slow_down
-from systems import shipped_models
 from torch import Tensor
 
+from benchmarks.quality.baselines import shipped_models
+from benchmarks.quality.runner import Setting, clip_paths, compressed, parse_setting, read_truth, reduced
+from benchmarks.slowmo.baselines import BASELINES, BLEND, slow_down
+from benchmarks.slowmo.scoreboard import Results, read_json, tables, write_cards, write_json, write_plot, write_sheet
+from benchmarks.slowmo.scores import ClipFrames, score_frames
 from vidsr.config import Precision
 from vidsr.errors import VidsrError
 from vidsr.models.loading import find_card

@@ -34,13 +34,13 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import torch
-from footage import make_film, markdown, parse_size, vidsr_command
-from rival import processor_seconds
-from slowmo_plain import PlainZoomingSlowMo, is_published
-from slowmo_systems import MINTERPOLATE
-from speed import command_seconds, wait
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
+from benchmarks.slowmo.baselines import MINTERPOLATE
+from benchmarks.slowmo.published_forward import PlainZoomingSlowMo, is_published
+from benchmarks.speed.rival import processor_seconds
+from benchmarks.speed.runner import command_seconds, wait
 from vidsr.engines.select import choose_precision
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.models.cards import Preset, list_presets

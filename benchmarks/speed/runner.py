@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from footage import make_film, markdown, parse_size, vidsr_command
 
+from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
 from vidsr.config import ComputeConfig, InputConfig
 from vidsr.engines.select import choose_device, choose_engine
 from vidsr.types import Frame

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from printed import rows_of
-from systems import BASELINES
-
+from benchmarks.common.paper_results import rows_of
+from benchmarks.quality.baselines import BASELINES
 from vidsr.evaluation.evaluate import Evaluation
 from vidsr.models.loading import find_card
 

@@ -31,14 +31,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from footage import markdown
 from numpy.typing import NDArray
-from quality import clip_paths, compressed, read_truth, reduced
 from torch import Tensor
 
+from benchmarks.common.clips import markdown
+from benchmarks.faces.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
+from benchmarks.faces.pseudo_videos import Shot, play
+from benchmarks.quality.runner import clip_paths, compressed, read_truth, reduced
 from vidsr.faces.landmark_smoothing import LOOKAHEAD, LandmarkSteadier, SteadyConfig
-from vidsr.train.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
-from vidsr.train.storyboard import Shot, play
 
 Array = NDArray[np.float64]
 PSEUDO_SIZE = (256, 256)

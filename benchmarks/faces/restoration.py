@@ -17,14 +17,14 @@ from itertools import tee
 from pathlib import Path
 
 import torch
-from face_closeness import SCALE, SYSTEMS, Shown, figures, known_face, scores
-from face_detection import CPU
-from face_scenes import Insert, Scene, compose, enlarged
-from face_scores import Box, Figure, followed
-from face_sheets import save_sheets
-from quality import DEGRADATIONS
 from torch import Tensor
 
+from benchmarks.faces.closeness import SCALE, SYSTEMS, Shown, figures, known_face, scores
+from benchmarks.faces.detection import CPU
+from benchmarks.faces.scenes import Insert, Scene, compose, enlarged
+from benchmarks.faces.scores import Box, Figure, followed
+from benchmarks.faces.sheets import save_sheets
+from benchmarks.quality.runner import DEGRADATIONS
 from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
 from vidsr.engines.select import choose_engine
 from vidsr.faces.blending import paste_faces
