@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ _ALL = c.SlowmoConfig()
 def slowmo(
     source: o.Source,
     target: o.Target,
-    interp: Annotated[Literal[2, 4, 8], typer.Option(help="Frames made of each one but the last.")] = _ALL.interp,
+    interp: Annotated[c.Interp, typer.Option(help="Frames made of each one but the last.")] = _ALL.interp,
     keep_duration: Annotated[
         bool, typer.Option("--keep-duration", help="Not slower, but more frames a second.")
     ] = _ALL.keep_duration,
@@ -40,9 +40,11 @@ def slowmo(
     pix_fmt: o.PixFmt = _ALL.output.pix_fmt,
     encoder_option: o.EncoderOption = None,
     audio: Annotated[
-        c.AudioMode,
+        c.AudioMode | None,
         typer.Option(
-            help="stretch: at the same pitch; copy with --keep-duration; or none.", rich_help_panel=o.ENCODING
+            help="stretch: at the same pitch; copy with --keep-duration; or none.",
+            show_default="stretch",
+            rich_help_panel=o.ENCODING,
         ),
     ] = _ALL.output.audio,
     subtitles: o.Subtitles = _ALL.output.subtitles,
@@ -73,7 +75,7 @@ def slowmo(
             output=o.output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
             size=o.size_config(scale, size, height),
             compute=o.compute_config(model, device, precision, backend, threads, tile),
-            scenes=c.SceneConfig(scenes, scene_threshold),
+            scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             strict=strict,
             interp=interp,
             keep_duration=keep_duration,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidsr import __version__
-from vidsr.config import FacesConfig
+from vidsr.config import FindFacesConfig
 from vidsr.engines.select import choose_device
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, turn_points
@@ -58,7 +58,7 @@ def describe_faces(
     source: Path,
     targets: FaceTargets,
     listing: IO[bytes],
-    config: FacesConfig,
+    config: FindFacesConfig,
     on_progress: Callable[[int, int | None, float], None] = lambda _done, _expected, _seconds: None,
 ) -> FaceReport:
     """Finds the faces of a film, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
@@ -173,7 +173,7 @@ def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
         raise UsageError("--annotate, --sheet and --json must be different files")
 
 
-def _writer(target: Path | None, info: VideoInfo, config: FacesConfig) -> Writer | None:
+def _writer(target: Path | None, info: VideoInfo, config: FindFacesConfig) -> Writer | None:
     return None if target is None else Writer(target, info, (info.width, info.height), config.output, config.input)
 
 
