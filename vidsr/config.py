@@ -365,17 +365,22 @@ def parse_tile(value: str | int) -> Tile:
     return cast(Tile, value)
 
 
-def parse_encoder_options(value: Mapping[str, object] | Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """A mapping, or each "key=value", as pairs; raises UsageError."""
+def parse_encoder_options(
+    value: Mapping[str, object] | Iterable[str | tuple[str, str]],
+) -> tuple[tuple[str, str], ...]:
+    """A mapping, or each "key=value" or pair, as pairs; raises UsageError."""
     if isinstance(value, Mapping):
         return tuple((key, str(each)) for key, each in value.items())
     if isinstance(value, str):
         value = (value,)
     pairs = []
-    for text in value:
-        key, separator, given = text.partition("=") if isinstance(text, str) else ("", "", "")
+    for each in value:
+        if isinstance(each, tuple):
+            pairs.append(each)  # OutputConfig says what is wrong with it
+            continue
+        key, separator, given = each.partition("=") if isinstance(each, str) else ("", "", "")
         if not separator or not key:
-            raise UsageError(f"{_shown(text)} is not an encoder option: write key=value")
+            raise UsageError(f"{_shown(each)} is not an encoder option: write key=value")
         pairs.append((key, given))
     return tuple(pairs)
 

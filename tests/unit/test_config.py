@@ -254,6 +254,7 @@ def test_tiles() -> None:
 def test_encoder_options() -> None:
     pairs = (("tune", "grain"), ("a", "b=c"))
     assert c.parse_encoder_options(["tune=grain", "a=b=c"]) == pairs
+    assert c.parse_encoder_options(pairs) == pairs
     assert c.parse_encoder_options({"tune": "grain", "a": "b=c"}) == pairs
     assert c.parse_encoder_options("a=") == (("a", ""),)
     for wrong in (["crf"], ["=1"], [5]):

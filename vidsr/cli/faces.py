@@ -13,6 +13,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.pipeline.options import input_config
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -61,7 +62,7 @@ def faces(
         is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
         targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
         config = c.FindFacesConfig(
-            input=o.input_config(start, end),
+            input=input_config(start, end),
             output=c.OutputConfig(overwrite=overwrite),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             faces=c.FaceConfig(detector=face_detector, min_face=min_face),

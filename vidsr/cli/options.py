@@ -1,4 +1,4 @@
-"""Options that several commands share: how they are written and explained, and how they become configurations.
+"""Options that several commands share: how they are written and explained.
 
 Defaults stay with the commands, beside the fields that own them. Loads nothing heavy.
 """
@@ -17,7 +17,6 @@ import typer
 
 from vidsr import config as c
 from vidsr.errors import VidsrError
-from vidsr.models.cards import resolve_model
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -97,38 +96,6 @@ Report = Annotated[Path | None, typer.Option(metavar="FILE", readable=False, hel
 Progress = Annotated[Literal["auto", "json", "none"], typer.Option(help="What stderr shows.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-
-
-def input_config(start: str | None, end: str | None) -> c.InputConfig:
-    """What is read; raises UsageError."""
-    return c.InputConfig(start=c.parse_time(start), end=c.parse_time(end))
-
-
-def output_config(
-    codec: str, crf: float | None, preset: str | None, pix_fmt: str, encoder_options: list[str] | None,
-    audio: c.AudioMode | None, subtitles: c.CopyMode, overwrite: bool,
-) -> c.OutputConfig:  # fmt: skip
-    """How the result is encoded and what is carried over; raises UsageError."""
-    return c.OutputConfig(
-        codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt,
-        encoder_options=c.parse_encoder_options(encoder_options or []),
-        audio=audio, subtitles=subtitles, overwrite=overwrite,
-    )  # fmt: skip
-
-
-def size_config(scale: float | None, size: str | None, height: int | None) -> c.SizeConfig:
-    """The wanted size; raises UsageError."""
-    return c.SizeConfig(scale=scale, size=c.parse_size(size), height=height)
-
-
-def compute_config(
-    model: str, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str
-) -> c.ComputeConfig:
-    """Which model runs where; a name may be that of a model of the user's own. Raises UsageError."""
-    return c.ComputeConfig(
-        model=resolve_model(model), device=device, precision=precision, threads=threads, tile=c.parse_tile(tile),
-        backend=backend,
-    )  # fmt: skip
 
 
 @contextmanager

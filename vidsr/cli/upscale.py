@@ -9,6 +9,7 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.films import Films, run_films
+from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.UpscaleConfig()
 
@@ -70,10 +71,10 @@ def upscale(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.UpscaleConfig(
-            input=o.input_config(start, end),
-            output=o.output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
-            size=o.size_config(scale, size, height),
-            compute=o.compute_config(model, device, precision, backend, threads, tile),
+            input=input_config(start, end),
+            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
+            size=size_config(scale, size, height),
+            compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             strict=strict,
             faces=c.RestoreConfig(

@@ -29,7 +29,7 @@ from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
 from vidsr.stages.scenes import mark_scenes
-from vidsr.types import Face, FaceTrack, Frame, VideoInfo
+from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
 from vidsr.video.errors import writing
 from vidsr.video.reader import Reader
 from vidsr.video.target import check_target, publish, reserve
@@ -52,6 +52,63 @@ class FaceReport:
     frames: int
     tracks: tuple[FaceTrack, ...]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFace:
+    """One face in one frame, in pixels of the video as shown.
+
+    `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
+    the person's right one of each pair first, `steadied` the same after smoothing in time. `track` numbers the person's
+    track from 1; `score` is 0..1. Without `found` the face is known from the frames around this one.
+    """
+
+    track: int
+    box: tuple[float, ...]
+    landmarks: tuple[Point, ...]
+    steadied: tuple[Point, ...]
+    score: float
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFrame:
+    """The faces of one frame; `pts` counts ticks of the video's time base, as in its file."""
+
+    pts: int
+    seconds: float
+    starts_scene: bool
+    faces: tuple[ListedFace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFaces:
+    """All faces of a video: frame by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
+
+    `width` and `height` are those of the video as shown.
+    """
+
+    width: int
+    height: int
+    frames: tuple[ListedFrame, ...]
+    tracks: tuple[FaceTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
+    """What `describe_faces` wrote to this file, as values."""
+    file.seek(0)
+    content = json.load(file)
+    frames = tuple(ListedFrame(**entry | {"faces": _listed(entry["faces"])}) for entry in content["frames"])
+    return VideoFaces(content["width"], content["height"], frames, report.tracks, report.warnings)
+
+
+def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
+    points = ("landmarks", "steadied")
+    return tuple(
+        ListedFace(**entry | {"box": tuple(entry["box"])} | {name: tuple(map(tuple, entry[name])) for name in points})
+        for entry in entries
+    )
 
 
 def describe_faces(
