@@ -87,9 +87,8 @@ def slow_down(
     window = window or InputConfig()
     with Reader(source, window, torch.device("cpu")) as reader:
         info = reader.info
-        with Writer(
-            target, info, (info.width, info.height), config or OutputConfig(audio="stretch", stretch=factor), window
-        ) as writer:
+        size = (info.width, info.height)
+        with Writer(target, info, size, config or OutputConfig(), window, factor) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)
             writer.commit()

@@ -32,12 +32,13 @@ def write(
     window: InputConfig | None = None,
     size: tuple[int, int] | None = None,
     last: int = 0,
+    stretch: int = 1,
     **changes: object,
 ) -> Writer:
     """Writes numbered pictures as if they were the enlarged film of `source`; `changes` alter its description."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
-    with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig()) as writer:
+    with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig(), stretch) as writer:
         for frame in frames(times, info.time_base, width, height, last):
             writer.write(frame)
         writer.commit()

@@ -65,8 +65,6 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(wanted: str, device: torch.device, backend: str = "torch") -> str:
     """The precision of the convolutions; auto is the fastest that the device computes natively. Raises UsageError."""
     if backend == "onnx":
-        if wanted not in ("auto", "fp32"):
-            raise UsageError("--backend onnx computes in fp32 only: use --precision auto, or --backend torch")
         return "fp32"
     if wanted == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto")
@@ -102,8 +100,6 @@ def choose_engine(compute: ComputeConfig, height: int, width: int, enlargement: 
     device = choose_device(compute.device)
     is_onnx = compute.backend == "onnx"
     if card is None:
-        if is_onnx:
-            raise UsageError("bicubic is no network: --backend onnx is for models")
         inner: Engine = BicubicEngine(enlargement, device)
         name, precision = "bicubic", "fp32"
         bytes_per_pixel = bicubic_bytes_per_pixel(enlargement)
@@ -153,8 +149,6 @@ def choose_slowmo(compute: ComputeConfig, height: int, width: int, enlargement: 
     Of the frames' own size for an `enlargement` of 1, four times larger otherwise. Frames are doubled until they are
     enough, at the size of the input; only the last doubling enlarges.
     """
-    if interp not in (2, 4, 8):
-        raise UsageError(f"there is no way to make {interp} frames of one: use --interp 2, 4 or 8")
     card = choose_slowmo_card(compute.model)
     device = choose_device(compute.device)
     precision = choose_precision(compute.precision, device, compute.backend)

@@ -22,12 +22,12 @@ class Restoration:
     def __init__(self, config: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> None:
         """Loads the detector and the network. Raises ModelError, UsageError or DeviceError."""
         view = View.of(info)
-        self._config, self._finding = config, config.finding
+        self._config = config
         engine, card, device = choose_face_engine(compute, view.quarters)
         self.model = card.name
         # One thread: it looks at a few frames beside the network, which needs the others.
-        detector = load_detector(self._finding, device, 1)
-        self._detector = FaceDetector(detector, view, info.height, info.width, self._finding.min_face)
+        detector = load_detector(self._config, device, 1)
+        self._detector = FaceDetector(detector, view, info.height, info.width, self._config.min_face)
         self._table, self._restorer = TrackTable(), FaceRestorer(engine, config)
 
     @property
@@ -37,8 +37,8 @@ class Restoration:
 
     def find(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames with their faces, steadied; they come a few frames late, for a track is known after some time."""
-        tracker = FaceTracker(TrackerConfig(least_side=self._finding.min_face))
-        for frame in steady_faces(find_faces(frames, self._detector, self._finding.every, tracker)):
+        tracker = FaceTracker(TrackerConfig(least_side=self._config.min_face))
+        for frame in steady_faces(find_faces(frames, self._detector, self._config.every, tracker)):
             self._table.add(frame)
             yield frame
 

@@ -21,7 +21,7 @@ from vidsr.engines.select import (
     choose_slowmo,
     choose_slowmo_card,
 )
-from vidsr.errors import CheckError, UsageError
+from vidsr.errors import CheckError
 from vidsr.faces.engine import FACE_MODEL
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.plan import Forecast, forecast
@@ -255,8 +255,9 @@ def open_film(source: Path, target: Path, config: RunConfig) -> Iterator[OpenFil
     with Reader(source, config.input, choose_device(config.compute.device)) as reader:
         info = reader.info
         expected = forecast(info, config)
-        output = replace(config.output, stretch=expected.stretch)
-        writer = Writer(target, expected.describe(info), expected.size, output, config.input)
+        writer = Writer(
+            target, expected.describe(info), expected.size, config.output, config.input, stretch=expected.stretch
+        )
         wanted = (config.compute, info.height, info.width, expected.enlargement(info))
         chosen = choose_slowmo(*wanted, config.interp) if isinstance(config, SlowmoConfig) else choose_engine(*wanted)
         yield OpenFilm(reader, writer, chosen, expected, _restoration(config, chosen, info))
@@ -266,10 +267,6 @@ def _restoration(config: RunConfig, chosen: ChosenEngine, info: VideoInfo) -> Re
     """What restores faces in this run, if anything does."""
     if not isinstance(config, UpscaleConfig) or not _is_wanted(config.faces, chosen.model):
         return None
-    if chosen.card is None:
-        raise UsageError(
-            "bicubic is no network, and faces are restored beside one: leave out --faces, or choose a model"
-        )
     from vidsr.faces.pipeline import Restoration  # SciPy comes along, a third of the start of a run that needs it not
 
     return Restoration(config.faces, config.compute, info)

@@ -50,12 +50,6 @@ class Reader:
     info: VideoInfo
 
     def __init__(self, path: Path, config: InputConfig, device: torch.device) -> None:
-        if config.start is not None and config.start < 0:
-            raise UsageError(f"--start {_seconds(config.start)} lies before the film; give 0 or more")
-        if config.end is not None and config.end <= (config.start or 0):
-            raise UsageError(
-                f"--end {_seconds(config.end)} must lie after --start {_seconds(config.start or Fraction())}"
-            )
         self.warnings: list[str] = []
         self._path = path
         self._config = config

@@ -24,7 +24,6 @@ from vidsr.errors import CheckError, OutputError
 from vidsr.runtime.priority import open_behind_the_network
 from vidsr.types import Frame, VideoInfo
 from vidsr.video import encoder as encoders
-from vidsr.video.audio.stream import check_stretch
 from vidsr.video.color import rgb_to_frame
 from vidsr.video.containers import open_output
 from vidsr.video.errors import writing
@@ -43,23 +42,26 @@ class Writer:
 
     The pictures go to a hidden file beside the target. `commit` completes and checks it and gives it its name; leaving
     the `with` without commit removes it. Frame times are kept; with `InputConfig.start` or a negative first time, the
-    first frame is at 0 and sound, subtitles and chapters move along. With `OutputConfig.stretch` the frames come with
+    first frame is at 0 and sound, subtitles and chapters move along. With a `stretch` above 1 the frames come with
     stretched times; sound and the rest are stretched here. Use from one thread at a time.
 
     `warnings` name what is not carried over; they are complete after `commit`.
     """
 
     def __init__(
-        self, target: Path, source: VideoInfo, size: tuple[int, int], config: OutputConfig, window: InputConfig
-    ) -> None:
+        self, target: Path, source: VideoInfo, size: tuple[int, int], config: OutputConfig, window: InputConfig,
+        stretch: int = 1,
+    ) -> None:  # fmt: skip
         """`size` is (width, height) of the frames; `source` says in which time base and at which rate they come.
 
-        Raises OutputError, and UsageError for a stretch that sound cannot follow.
+        `stretch`, 1 or 2, 4, 8, is how many times the result lasts longer than its input; copied audio cannot follow.
+        Raises OutputError.
         """
-        check_stretch(config)
+        assert stretch == 1 or config.audio != "copy", "a SlowmoConfig refuses audio that cannot follow"
         self._target = check_target(target, Path(source.path), config.overwrite)
         self._hidden = self._target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
         self._source, self._size, self._config, self._window = source, size, config, window
+        self._stretch = stretch
         self._output = open_output(self._hidden, self._target, source.time_base)
         container = self._output.format.name
         self._side = read_side_data(source.path, source.video_stream)
@@ -180,7 +182,7 @@ class Writer:
             self._video.set_display_matrix(self._side.matrix)
         elif source.rotation_degrees:
             self._video.set_display_rotation(source.rotation_degrees)
-        self._copies = Passthrough(source, self._output, self._config)
+        self._copies = Passthrough(source, self._output, self._config, self._stretch)
         self._output.metadata.update(self._copies.tags)
         tags, disposition = self._copies.stream_tags(source.video_stream)
         self._video.metadata.update(tags)
@@ -192,7 +194,7 @@ class Writer:
     def _set_shift(self, time: Fraction) -> None:
         self._shift = time
         if self._copies is not None:
-            self._copies.shift = time / self._config.stretch
+            self._copies.shift = time / self._stretch
         if self._window.start is None:
             self.warnings.append(
                 f"the film begins at {float(time):.3f} s, before zero; all of it is moved to begin at 0"
