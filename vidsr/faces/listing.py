@@ -18,7 +18,6 @@ import torch
 
 from vidsr import __version__
 from vidsr.config import FindFacesConfig
-from vidsr.engines.select import choose_device
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, turn_points
 from vidsr.faces.detector import FaceDetector, View, load_detector
@@ -28,6 +27,7 @@ from vidsr.faces.landmark_smoothing import steady_faces
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
+from vidsr.runtime.device import choose_device
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
 from vidsr.video.errors import writing

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from vidsr.config import RunConfig, SlowmoConfig
-from vidsr.engines.select import choose_card, choose_device, choose_engine, choose_slowmo, choose_slowmo_card
+from vidsr.engines.select import build_engine, select, select_card
 from vidsr.errors import InputError
+from vidsr.models.registry import Task
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.plan import forecast
+from vidsr.runtime.device import choose_device
 from vidsr.stages.interpolated import finish_new_frames
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Colour, Frame, VideoInfo
@@ -91,10 +93,7 @@ def enhance_frames(frames: Iterable[Image], config: RunConfig) -> Iterator[Image
     DeviceError or UsageError; InputError, for a frame that is not one or unlike the first, comes with that frame.
     Faces are not restored and repeated frames are left alone, whatever the configuration says.
     """
-    if isinstance(config, SlowmoConfig):
-        choose_slowmo_card(config.compute.model)
-    else:
-        choose_card(config.compute.model)
+    select_card(config.compute.model, _task(config))
     device = choose_device(config.compute.device)
     return _enhanced(iter(frames), config, device)
 
@@ -110,9 +109,10 @@ def _enhanced(frames: Iterator[Any], config: RunConfig, device: torch.device) ->
     home = first.device if isinstance(first, Tensor) else device
     height, width = kind.size
     expected = forecast(_described(height, width), config)
-    wanted = (config.compute, height, width, expected.enlargement(_described(height, width)))
-    chosen = choose_slowmo(*wanted, config.interp) if isinstance(config, SlowmoConfig) else choose_engine(*wanted)
-    engine, state = chosen.engine, chosen.engine.init_state(height, width)
+    enlargement = expected.enlargement(_described(height, width))
+    selection = select(config.compute, _task(config), height, width, enlargement=enlargement, interp=config.interp)
+    engine = build_engine(selection).engine
+    state = engine.init_state(height, width)
 
     def results() -> Iterator[Frame]:
         nonlocal state
@@ -125,6 +125,10 @@ def _enhanced(frames: Iterator[Any], config: RunConfig, device: torch.device) ->
     for frame in finish_new_frames(results(), config.interp) if config.interp > 1 else results():
         image = frame.image if frame.image.shape[-2:] == size else resize(frame.image, size)
         yield kind.write(image, home)
+
+
+def _task(config: RunConfig) -> Task:
+    return "interpolate" if isinstance(config, SlowmoConfig) else "upscale"
 
 
 def _read(frames: Iterable[Any], kind: Kind, device: torch.device) -> Iterator[Frame]:
