@@ -45,7 +45,7 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
     else:
         pairs = [(films.source, films.target)]
     if films.report is not None:
-        from vidsr.video.target import check_target
+        from vidsr.files import check_target
 
         check_target(films.report, films.source, may_overwrite=True)
         if films.report.resolve() in {path.resolve() for pair in pairs for path in pair}:

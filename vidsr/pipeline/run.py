@@ -23,6 +23,7 @@ from vidsr.engines.select import (
 )
 from vidsr.errors import CheckError, UsageError
 from vidsr.faces.engine import FACE_MODEL
+from vidsr.files import check_target
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.plan import Forecast, forecast
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
@@ -34,7 +35,6 @@ from vidsr.stages.interpolated import finish_new_frames
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target
 from vidsr.video.writer import Writer
 
 if TYPE_CHECKING:
