@@ -26,10 +26,10 @@ from quality import DEGRADATIONS
 from torch import Tensor
 
 from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
-from vidsr.engines.select import choose_engine
+from vidsr.engines.select import build_engine, select
 from vidsr.faces.blending import paste_faces
 from vidsr.faces.detector import FaceDetector, View
-from vidsr.faces.engine import choose_face_engine
+from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
 from vidsr.faces.pipeline import Restoration
 from vidsr.faces.restorer import FaceRestorer
@@ -126,7 +126,7 @@ def enhance(scene: Scene, low: list[Tensor], faces: list[Shown], detector: Path)
 def streamed(frames: list[Frame], compute: ComputeConfig) -> Iterator[Frame]:
     """The frames through the engine of `vidsr upscale`."""
     height, width = frames[0].image.shape[1:]
-    engine = choose_engine(compute, height, width).engine
+    engine = build_engine(select(compute, "upscale", height, width)).engine
     state = engine.init_state(height, width)
     for frame in frames:
         ready, state = engine.step(frame, state)
@@ -142,8 +142,9 @@ def with_patches(results: Iterator[Frame], carriers: list[Frame]) -> Iterator[Fr
 
 def one_by_one(frames: list[Frame], config: RestoreConfig, compute: ComputeConfig) -> list[Frame]:
     """Every frame as if it were a film of its own."""
-    engine, _, device = choose_face_engine(compute, 0)
-    network = Yunet(detector_file(config), device, 1)
+    selection = select_face_engine(compute, *frames[0].image.shape[1:])
+    engine = build_face_engine(selection, 0)
+    network = Yunet(detector_file(config), torch.device(selection.device), 1)
     finder = FaceDetector(network, View(), *frames[0].image.shape[1:], config.min_face)
     result = []
     for frame in frames:

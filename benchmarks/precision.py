@@ -28,11 +28,12 @@ from torch import Tensor
 from ways import Enlarge, Way, build, ways
 
 from vidsr.config import ComputeConfig
-from vidsr.engines.select import choose_card, choose_device
+from vidsr.engines.select import select_card
 from vidsr.errors import VidsrError
 from vidsr.evaluation.metrics import SCALE, decibels
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.network import SECNet
+from vidsr.runtime.device import choose_device
 from vidsr.train.degrade import degrade_bi
 
 # A way this many times slower than float32 (fp16 on most CPUs) is timed once and not again.
@@ -165,7 +166,7 @@ def main() -> None:
         parser.error("--frames and --runs are 1 or more")
     compute = ComputeConfig(model=options.model, device=options.device)
     try:
-        device, card = choose_device(options.device), choose_card(options.model)
+        device, card = choose_device(options.device), select_card(options.model, "upscale")
         if card is None:
             parser.error("bicubic has no network: name a model")
         network = load_network(card)

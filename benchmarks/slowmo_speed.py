@@ -41,13 +41,13 @@ from slowmo_systems import MINTERPOLATE
 from speed import command_seconds, wait
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidsr.engines.select import choose_precision
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.models.cards import Preset, list_presets
 from vidsr.models.loading import multiply_adds_per_pixel
 from vidsr.nets import build
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
+from vidsr.runtime.device import choose_precision
 from vidsr.types import Frame
 
 WANTED_RATIO, MOST_OPERATIONS, WANTED_GPU_RATIO = 1.0, 1.15, 3.0

@@ -21,7 +21,7 @@ from systems import SCALE, SWS_FLAGS, lanczos, stream
 from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.select import choose_slowmo
+from vidsr.engines.select import build_engine, select
 from vidsr.stages.interpolated import finish_new_frames
 from vidsr.types import Frame
 from vidsr.video.roundtrip import SWSCALE_ACCURATE
@@ -58,7 +58,8 @@ def between(clip: Tensor, weight: float) -> Tensor:
 def stream_slowmo(model: str, precision: Precision, low: Tensor) -> Tensor:
     """The clip through the engine that `vidsr slowmo --scale 4` uses, untiled; its results must have their times."""
     compute = ComputeConfig(model=model, precision=precision, tile="off")
-    engine = choose_slowmo(compute, low.shape[2], low.shape[3], SCALE, INTERP).engine
+    selection = select(compute, "interpolate", low.shape[2], low.shape[3], enlargement=SCALE, interp=INTERP)
+    engine = build_engine(selection).engine
     state = engine.init_state(low.shape[2], low.shape[3])
     results: list[Frame] = []
     for index, image in enumerate(low):

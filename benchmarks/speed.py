@@ -22,7 +22,8 @@ import torch
 from footage import make_film, markdown, parse_size, vidsr_command
 
 from vidsr.config import ComputeConfig, InputConfig
-from vidsr.engines.select import choose_device, choose_engine
+from vidsr.engines.select import build_engine, select
+from vidsr.runtime.device import choose_device
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 
@@ -58,12 +59,13 @@ def command_seconds(*command: str) -> float:
 def network_seconds(frames: list[Frame], compute: ComputeConfig) -> float:
     """Only the engine, on frames that lie on the device already, after a warm-up."""
     height, width = frames[0].image.shape[-2:]
-    chosen = choose_engine(compute, height, width)
+    chosen = build_engine(select(compute, "upscale", height, width))
+    device = torch.device(chosen.selection.device)
     run_engine(chosen.engine, frames[:WARM_UP_FRAMES])
-    wait(chosen.device)
+    wait(device)
     started = time.perf_counter()
     assert run_engine(chosen.engine, frames) == len(frames)
-    wait(chosen.device)
+    wait(device)
     return time.perf_counter() - started
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.select import choose_engine
+from vidsr.engines.select import build_engine, select
 from vidsr.models.loading import list_cards
 from vidsr.types import Frame
 
@@ -46,7 +46,7 @@ def enlarge(name: str, precision: Precision, low: Tensor) -> Tensor:
 def stream(model: str, precision: Precision, low: Tensor) -> Tensor:
     """The clip through the engine that the command line uses, untiled; a model or bicubic."""
     compute = ComputeConfig(model=model, precision=precision, tile="off")
-    engine = choose_engine(compute, low.shape[2], low.shape[3]).engine
+    engine = build_engine(select(compute, "upscale", low.shape[2], low.shape[3])).engine
     state = engine.init_state(low.shape[2], low.shape[3])
     results: list[Tensor] = []
     for index, image in enumerate(low):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.select import choose_engine
+from vidsr.engines.select import build_engine, select
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
@@ -72,7 +72,7 @@ def stream(compute: ComputeConfig, precision: Precision, low: Tensor) -> Enlarge
     """The engine that the command line uses, frame by frame, untiled."""
     height, width = low.shape[2:]
     options = ComputeConfig(model=compute.model, device=compute.device, precision=precision, tile="off")
-    engine = choose_engine(options, height, width).engine
+    engine = build_engine(select(options, "upscale", height, width)).engine
 
     def enlarge(clip: Tensor) -> Tensor:
         state = engine.init_state(height, width)

@@ -22,7 +22,7 @@ from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.onnx import OnnxMidpointEngine, OnnxRecurrentEngine, OnnxSlowmoEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.select import choose_engine
+from vidsr.engines.select import select
 from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
@@ -108,7 +108,7 @@ def test_what_the_backend_does_not_do() -> None:
         (ComputeConfig(model="bicubic", device="cpu", backend="onnx"), "no network"),
     ):
         with pytest.raises(UsageError, match=error):
-            choose_engine(compute, 16, 16)
+            select(compute, "upscale", 16, 16)
 
 
 def test_a_device_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:

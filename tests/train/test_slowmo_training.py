@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tests.support.tiny_footage import moving, tiny_recipe, training_folder, write_clip
 from vidsr.config import ComputeConfig
-from vidsr.engines.select import choose_card, choose_engine
+from vidsr.engines.select import select, select_card
 from vidsr.errors import InputError, ModelError, UsageError
 from vidsr.evaluation.metrics import to_8_bits
 from vidsr.models.cards import list_presets
@@ -285,16 +285,16 @@ def test_a_published_model_is_whole_and_not_for_enlarging_alone(whole: Path, tmp
     assert (card.architecture, card.scale, card.lookahead) == ("zsm", 4, 3)
     assert 0 <= verify(card) < 1e-3
     assert load_file(card.weights_path).keys() == load_checkpoint(whole / "best.pt")["average"].keys()
-    with pytest.raises(ModelError, match=r"the model 'tiny' \(zsm\) makes new frames between the given ones"):
-        choose_engine(ComputeConfig(model=str(path)), 16, 16)
+    with pytest.raises(ModelError, match="the model 'tiny' makes new frames between those of the input"):
+        select(ComputeConfig(model=str(path)), "upscale", 16, 16)
 
 
 def test_presets_for_slow_motion_are_listed_but_not_chosen_for_enlarging() -> None:
     of_zsm = [preset.name for preset in list_presets() if preset.architecture == "zsm"]
     assert {"zsm", "zsm-fast"} <= set(of_zsm)
     for name in of_zsm:
-        with pytest.raises(ModelError, match=rf"the model '{name}' \(zsm\) makes new frames"):
-            choose_card(name)
+        with pytest.raises(ModelError, match=f"the model '{name}' makes new frames"):
+            select_card(name, "upscale")
     values = describe("zsm-fast")
     assert values["scale"] == 4
     if "zsm-fast" not in {card.name for card in list_cards()}:

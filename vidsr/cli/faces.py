@@ -83,9 +83,9 @@ def faces(
 
 
 def _run(screen: Screen, source: Path, targets: FaceTargets, listing: IO[bytes], config: c.FacesConfig) -> FaceReport:
-    from vidsr.engines.select import choose_device
     from vidsr.faces.listing import describe_faces
     from vidsr.pipeline.run import Progress
+    from vidsr.runtime.device import choose_device
     from vidsr.runtime.memory import peak_memory_bytes
 
     device = choose_device(config.device)

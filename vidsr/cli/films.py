@@ -95,8 +95,8 @@ def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> N
 
 
 def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.engines.select import choose_device
     from vidsr.pipeline.run import enhance
+    from vidsr.runtime.device import choose_device
     from vidsr.runtime.memory import peak_memory_bytes
 
     def on_start(info: VideoInfo, forecast: Forecast) -> None:

@@ -7,18 +7,19 @@ none, as at the first frame. So nothing is resampled, which would cost the detai
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidsr.config import ComputeConfig
+from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import Known, advance, look, plain
-from vidsr.engines.select import choose_device, choose_precision
-from vidsr.models.loading import ModelCard, find_card, load_network
+from vidsr.engines.select import Selection, select, selected_card
+from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.runtime.overlap import Lanes
@@ -27,9 +28,6 @@ from vidsr.types import Frame, Window
 # Pixels of a face's first window up to which a mirrored network sees it twice. With two faces of 105 pixels, whose
 # windows are 30 % of a picture of 640x360, the second look alone would take a third of the film's time again, for
 # 0.09 dB of a gain of 0.4 (moved photographs, faces of 64 and 72 pixels).
-FACE_MODEL = "secnet-fast-face"
-
-
 MOST_MIRRORED = 144 * 144
 
 
@@ -247,13 +245,25 @@ def _past_together(pasts: Sequence[RecurrentState | None]) -> RecurrentState | N
     )
 
 
-def choose_face_engine(compute: ComputeConfig, quarters: int) -> tuple[FaceEngine, ModelCard, torch.device]:
-    """What restores faces, by torch whatever the backend. Raises UsageError, ModelError or DeviceError.
+def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selection:
+    """What restores faces in a video of this size, by torch whatever the backend; loads no weights.
 
-    `quarters`: quarter turns counterclockwise that bring the film upright.
+    Raises UsageError, ModelError or DeviceError.
     """
-    card, device = find_card(FACE_MODEL), choose_device(compute.device)
-    network = load_network(card)
-    assert isinstance(network, SECNet), "the card says so"
-    precision = choose_precision("auto" if compute.backend == "onnx" else compute.precision, device)
-    return FaceEngine(network, device, precision, quarters), card, device
+    precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
+    options = replace(compute, model="auto", backend="torch", precision=precision, tile="off")
+    return select(options, "restore_face", height, width)
+
+
+def build_face_engine(selection: Selection, quarters: int) -> FaceEngine:
+    """The face engine of a selection. Raises ModelError where the model's files are not what they were.
+
+    `quarters`: quarter turns counterclockwise that bring the video upright.
+    """
+    network = load_network(selected_card(selection))
+    make = FACE_ENGINES[selection.architecture]
+    return make(network, torch.device(selection.device), selection.precision, quarters)
+
+
+# By the ids of models/registry.py: the engine of each architecture that restores faces.
+FACE_ENGINES: dict[str, Callable[[Any, torch.device, str, int], FaceEngine]] = {"secnet": FaceEngine}

@@ -17,7 +17,6 @@ import torch
 
 from vidsr import __version__
 from vidsr.config import FacesConfig
-from vidsr.engines.select import choose_device
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, turn_points
 from vidsr.faces.detector import FaceDetector, View, load_detector
@@ -28,6 +27,7 @@ from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
 from vidsr.files import atomic_write, check_target
+from vidsr.runtime.device import choose_device
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Face, FaceTrack, Frame, VideoInfo
 from vidsr.video.reader import Reader

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import torch
+
 from vidsr.config import ComputeConfig, RestoreConfig
 from vidsr.faces.blending import paste_faces
 from vidsr.faces.detector import FaceDetector, View, load_detector
-from vidsr.faces.engine import choose_face_engine
+from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
 from vidsr.faces.landmark_smoothing import steady_faces
 from vidsr.faces.restorer import FaceRestorer, FaceWork
@@ -23,8 +25,9 @@ class Restoration:
         """Loads the detector and the network. Raises ModelError, UsageError or DeviceError."""
         view = View.of(info)
         self._config, self._finding = config, config.finding
-        engine, card, device = choose_face_engine(compute, view.quarters)
-        self.model = card.name
+        selection = select_face_engine(compute, info.height, info.width)
+        engine, device = build_face_engine(selection, view.quarters), torch.device(selection.device)
+        self.model = selection.model
         # One thread: it looks at a few frames beside the network, which needs the others.
         detector = load_detector(self._finding, device, 1)
         self._detector = FaceDetector(detector, view, info.height, info.width, self._finding.min_face)
