@@ -382,7 +382,7 @@ def test_report_of_a_network_names_its_weights(tmp_path: Path) -> None:
 
 
 def test_report_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write the report"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_reports(tmp_path / "none" / "r.json", [], [])
     assert list(tmp_path.iterdir()) == []
 

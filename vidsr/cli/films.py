@@ -41,7 +41,7 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
 
     jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
     if films.report is not None:
-        from vidsr.video.target import check_target
+        from vidsr.files import check_target
 
         check_target(films.report, films.source, may_overwrite=True)
         if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -27,12 +26,11 @@ from vidsr.faces.landmark_smoothing import steady_faces
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
+from vidsr.files import atomic_write, check_target
 from vidsr.runtime.device import choose_device
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
-from vidsr.video.errors import writing
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.writer import Writer
 
 
@@ -236,16 +234,8 @@ def _writer(target: Path | None, info: VideoInfo, config: FindFacesConfig) -> Wr
 
 def _save(target: Path, may_overwrite: bool, write: Callable[[IO[bytes]], None]) -> None:
     """Makes a file that has its name only when it is complete. Raises OutputError."""
-    target = target.absolute()
-    hidden = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
-    with writing(target):
-        reserve(hidden)
-        try:
-            with hidden.open("wb") as file:
-                write(file)
-            publish(hidden, target, may_overwrite)
-        finally:
-            hidden.unlink(missing_ok=True)
+    with atomic_write(target, overwrite=may_overwrite) as hidden, hidden.open("wb") as file:
+        write(file)
 
 
 def _put(file: IO[bytes], data: bytes) -> None:

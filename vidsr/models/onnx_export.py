@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidsr.errors import OutputError, UsageError
+from vidsr.errors import UsageError
+from vidsr.files import atomic_write, check_target
 from vidsr.nets import Network
 from vidsr.nets.facepyramid import COLUMNS, FacePyramid, FacePyramidGraph
 from vidsr.nets.secnet.export_step import SECNetStep, Shapes, Step
@@ -56,20 +56,10 @@ def export(network: Network, path: Path, overwrite: bool) -> Sequence[Path]:
     steps = steps_of(network)
     paths = {name: path.with_suffix(f".{name}.onnx") if name else path for name in steps}
     for target in paths.values():
-        if target.exists() and not overwrite:
-            raise OutputError(f"{target} exists already: choose another name or give --overwrite")
-    hidden = {name: target.with_name(f".{os.getpid()}.{target.name}") for name, target in paths.items()}
-    try:
+        check_target(target, None, overwrite)
+    with contextlib.ExitStack() as stack:  # all files are complete before the first one gets its name
         for name, step in steps.items():
-            hidden[name].write_bytes(graph_of(step))
-        for name, target in paths.items():
-            hidden[name].replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        for temporary in hidden.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            stack.enter_context(atomic_write(paths[name], overwrite=overwrite)).write_bytes(graph_of(step))
     return list(paths.values())
 
 

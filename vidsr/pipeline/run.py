@@ -15,6 +15,7 @@ import torch
 from vidsr.config import RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, ChosenEngine, build_engine, select, select_card
 from vidsr.errors import CheckError
+from vidsr.files import check_target
 from vidsr.models.registry import Task
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.plan import Forecast, forecast
@@ -28,7 +29,6 @@ from vidsr.stages.interpolated import finish_new_frames
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target
 from vidsr.video.writer import Writer
 
 if TYPE_CHECKING:

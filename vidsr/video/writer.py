@@ -5,7 +5,6 @@ Which encoder is `encoders.py`, the copy of sound and the rest is `passthrough.p
 
 from __future__ import annotations
 
-import secrets
 from array import array
 from contextlib import suppress
 from fractions import Fraction
@@ -21,6 +20,7 @@ from torch.nn.functional import pad
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError, OutputError
+from vidsr.files import HiddenFile, check_target
 from vidsr.runtime.priority import open_behind_the_network
 from vidsr.types import Frame, VideoInfo
 from vidsr.video import encoder as encoders
@@ -29,7 +29,6 @@ from vidsr.video.containers import open_output
 from vidsr.video.errors import writing
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.probe import read_side_data
-from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Expected, verify
 
@@ -59,10 +58,10 @@ class Writer:
         """
         assert stretch == 1 or config.audio != "copy", "a SlowmoConfig refuses audio that cannot follow"
         self._target = check_target(target, Path(source.path), config.overwrite)
-        self._hidden = self._target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
+        self._hidden = HiddenFile(self._target, overwrite=config.overwrite)
         self._source, self._size, self._config, self._window = source, size, config, window
         self._stretch = stretch
-        self._output = open_output(self._hidden, self._target, source.time_base)
+        self._output = open_output(self._hidden.path, self._target, source.time_base)
         container = self._output.format.name
         self._side = read_side_data(source.path, source.video_stream)
         self._encoding = encoders.choose(container, source, size, config, self._side)
@@ -91,7 +90,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         with writing(self._target):
-            reserve(self._hidden)
+            self._hidden.__enter__()
             try:
                 self._begin()
             except BaseException:
@@ -155,11 +154,11 @@ class Writer:
             tallies=self._copies.tallies,
             tags=self._copies.tags,
         )
-        lost = [*self._copies.losses, *verify(self._hidden, self._target.name, expected)]
+        lost = [*self._copies.losses, *verify(self._hidden.path, self._target.name, expected)]
         if is_strict and lost:
             raise CheckError(f"{self._target.name} was not made, because --strict allows no loss: {lost[0]}")
         with writing(self._target):
-            publish(self._hidden, self._target, self._config.overwrite)
+            self._hidden.publish()
         self._is_committed = True
         self._copies.close()
         if self._rounded:
@@ -249,4 +248,4 @@ class Writer:
             if self._copies is not None:
                 self._copies.close()
         finally:
-            self._hidden.unlink(missing_ok=True)
+            self._hidden.__exit__(None, None, None)
