@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.bench.convolutions import ConvolutionRecorder
-from vidsr.nets.layers import fused_conv as onepass
+from vidsr.nets.layers import fused_conv
 from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d, convolve_and_add
 
 LAYOUTS = {"planes": torch.contiguous_format, "channels last": torch.channels_last}
@@ -28,7 +28,7 @@ def picture(channels: int = 8, dtype: torch.dtype = torch.float32, layout: str =
 
 def test_this_torch_has_the_operation() -> None:
     """With the locked versions; else these tests would compare the second way with itself."""
-    assert onepass.ONE_PASS is not None
+    assert fused_conv.FUSED_CONV is not None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -49,7 +49,7 @@ def test_in_bf16_it_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatc
     conv, x = ActivatedConv2d(8, 12, 3, padding=1, slope=slope).bfloat16(), picture(dtype=torch.bfloat16)
     together = conv(x)
     exact = F.leaky_relu(F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1), slope)
-    monkeypatch.setattr(onepass, "ONE_PASS", None)
+    monkeypatch.setattr(fused_conv, "FUSED_CONV", None)
     apart = conv(x)
     assert torch.equal(together, apart) == (slope == 0)
     assert (together - exact).abs().mean() <= (apart - exact).abs().mean()
@@ -58,7 +58,7 @@ def test_in_bf16_it_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("most", [0, 1 << 21], ids=["in two", "in one"])
 def test_a_sum_is_a_sum_and_leaves_its_parts_alone(layout: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onepass, "MOST_SUMMED", most)
+    monkeypatch.setattr(fused_conv, "MAX_SUMMED", most)
     conv, x, other = SummedConv2d(8, 12, 3).to(memory_format=LAYOUTS[layout]), picture(), picture(12, layout=layout)
     before = x.clone(), other.clone()
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
