@@ -225,7 +225,7 @@ def overlaid(new: Tensor, old: Tensor, after: Window, before: Window) -> Tensor:
 
 def test_a_large_face_is_seen_once_and_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a window's first size decides holds while it shrinks and grows: each equals one network all the way."""
-    monkeypatch.setattr("vidsr.faces.engine.MOST_MIRRORED", 24 * 24)
+    monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 24 * 24)
     network, single = paper_network(**NEAR_SIGHTED, mirrored=True), paper_network(**NEAR_SIGHTED)
     single.load_state_dict(network.state_dict())
     large, small = Window(8, 8, 32, 24), Window(16, 8, 24, 24)
@@ -233,7 +233,7 @@ def test_a_large_face_is_seen_once_and_stays_so(monkeypatch: pytest.MonkeyPatch)
     plan = [{1: large, 2: small}] * 3 + [{1: small, 2: large}] * 3
     both = run(FaceEngine(network, CPU, "fp32"), frames, plan)
     once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: windows[1]} for windows in plan])
-    monkeypatch.setattr("vidsr.faces.engine.MOST_MIRRORED", 64 * 64)
+    monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 64 * 64)
     twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: windows[2]} for windows in plan])
     assert_same(both[1], [picture for _, picture in once[1]])
     assert_same(both[2], [picture for _, picture in twice[2]])

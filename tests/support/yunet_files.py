@@ -90,7 +90,7 @@ def write_yunet(path: Path, toy: Toy, size: tuple[int, int] | None = None, witho
     return path
 
 
-def expected(toy: Toy, picture: Array, least_score: float) -> list[tuple[float, list[float], list[float]]]:
+def expected(toy: Toy, picture: Array, min_score: float) -> list[tuple[float, list[float], list[float]]]:
     """Score, box and ten numbers of points of every cell of a picture, 3 x H x W in 0..255, as documented."""
     faces = []
     for stride in STRIDES:
@@ -100,7 +100,7 @@ def expected(toy: Toy, picture: Array, least_score: float) -> list[tuple[float, 
                 mean = cell.reshape(3, -1).mean(1) / 255
                 out = {kind: toy.weights[kind] @ mean + toy.biases[kind] for kind in COLUMNS}
                 chance = min(max(out["cls"][0], 0), 1) * min(max(out["obj"][0], 0), 1)
-                if chance**0.5 < least_score:
+                if chance**0.5 < min_score:
                     continue
                 x, y, wide, tall = out["bbox"]
                 width, height = stride * np.exp(wide), stride * np.exp(tall)

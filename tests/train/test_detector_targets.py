@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidsr.faces.detections import overlaps
+from vidsr.faces.detections import pairwise_iou
 from vidsr.nets.facepyramid import STRIDES
 from vidsr.train.detector.labels import Faces
 from vidsr.train.detector.losses import detector_losses, eiou_loss, soft_focal_loss
 from vidsr.train.detector.recipe import DetectorLossConfig
-from vidsr.train.detector.targets import NO_FACE, NOT_ASKED, FaceBatch, assign, cells
+from vidsr.train.detector.targets import IGNORED, NO_FACE, FaceBatch, assign, cells
 
 SIZE = 128
 CONFIG = DetectorLossConfig()
@@ -44,7 +44,7 @@ def by_hand(faces: Faces) -> list[int]:
             side = math.sqrt(width * height)
             if not faces.is_sure[row]:
                 if left <= x < left + width and top <= y < top + height and owner == NO_FACE:
-                    owner = NOT_ASKED
+                    owner = IGNORED
                 continue
             away_x, away_y = distances(row, x, y)
             reach = CONFIG.radius * stride
@@ -59,7 +59,7 @@ def by_hand(faces: Faces) -> list[int]:
                 if side < best:
                     owner, best = row, side
             elif low / 1.4 <= side <= high * 1.4 and best == math.inf:
-                owner = NOT_ASKED
+                owner = IGNORED
         owners.append(owner)
     return owners
 
@@ -76,7 +76,7 @@ def test_every_sure_face_has_a_cell(side: float) -> None:
     owners = assign(faces, SIZE, CONFIG)
     assert (owners == 0).any()
     unsure = assign(faces.doubted(np.array([True])), SIZE, CONFIG)
-    assert not (unsure >= 0).any() and (unsure == NOT_ASKED).any()
+    assert not (unsure >= 0).any() and (unsure == IGNORED).any()
 
 
 def test_cells_are_in_yunets_order() -> None:
@@ -128,12 +128,12 @@ def test_cells_that_are_not_asked_cost_nothing() -> None:
     start = [torch.randn(1, 16, SIZE // s, SIZE // s) for s in STRIDES]
     before = detector_losses(start, batch, CONFIG)
     silent = torch.cat([level.flatten(2) for level in start], 2)
-    silent[0, :, batch.owners[0] == NOT_ASKED] = 99.0
+    silent[0, :, batch.owners[0] == IGNORED] = 99.0
     parts = silent.split([(SIZE // s) ** 2 for s in STRIDES], 2)
     after = detector_losses(
         [p.reshape(1, 16, SIZE // s, -1) for p, s in zip(parts, STRIDES, strict=True)], batch, CONFIG
     )
-    assert (batch.owners == NOT_ASKED).any()
+    assert (batch.owners == IGNORED).any()
     assert float(after.total) == pytest.approx(float(before.total), rel=1e-6)
 
 
@@ -159,7 +159,7 @@ def test_eiou_by_hand() -> None:
 def test_overlap_is_that_of_the_tracker(seed: int) -> None:
     boxes = np.random.default_rng(seed).uniform(1, 20, (2, 6, 4))
     _, overlap = eiou_loss(torch.from_numpy(boxes[0]), torch.from_numpy(boxes[1]))
-    assert overlap.numpy() == pytest.approx(np.diag(overlaps(boxes[0], boxes[1])))
+    assert overlap.numpy() == pytest.approx(np.diag(pairwise_iou(boxes[0], boxes[1])))
 
 
 def test_focal_loss_by_hand() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.faces.blending import FULL, POWER, RAMP, REACH, colour_gap, paste_faces, soft_mask
+from vidsr.faces.blending import FULL, POWER, RAMP, REACH, blend_faces, color_offset, soft_mask
 from vidsr.faces.restorer import choose_window
 from vidsr.types import Face, Frame, Patch, Window
 
@@ -35,7 +35,7 @@ def frame_with(patches: list[Patch], picture: Tensor | None = None) -> Frame:
 
 
 def pasted(picture: Tensor, patches: list[Patch], strength: float = 1.0) -> Tensor:
-    (result,) = paste_faces([frame_with(patches, picture)], strength)
+    (result,) = blend_faces([frame_with(patches, picture)], strength)
     return result.image
 
 
@@ -154,18 +154,18 @@ def test_the_colour_is_that_of_the_border_alone() -> None:
     mask = soft_mask(BOX, window, WIDTH, HEIGHT, SCALE, CPU)
     under, over = torch.full((3, *mask.shape), 0.5), torch.full((3, *mask.shape), 0.2)
     over[:, mask == 1], over[:, mask == 0] = 0.9, 0.0
-    gap = colour_gap(under, over, mask)
+    gap = color_offset(under, over, mask)
     torch.testing.assert_close(gap, torch.full((3, 1, 1), 0.3))
     weights = (mask * (1 - mask)).double()
     under, over = noise(*mask.shape, seed=2), noise(*mask.shape, seed=3)
     wanted = ((under - over).double() * weights).sum((1, 2)) / weights.sum()
-    torch.testing.assert_close(colour_gap(under, over, mask).double()[:, 0, 0], wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(color_offset(under, over, mask).double()[:, 0, 0], wanted, atol=1e-6, rtol=0)
 
 
 def test_without_a_border_no_colour_is_changed() -> None:
     under, over = noise(8, 8, 2), noise(8, 8, 3)
     for mask in (torch.zeros(8, 8), torch.ones(8, 8)):
-        assert torch.equal(colour_gap(under, over, mask), torch.zeros(3, 1, 1))
+        assert torch.equal(color_offset(under, over, mask), torch.zeros(3, 1, 1))
 
 
 def test_the_result_stays_in_range() -> None:
@@ -206,7 +206,7 @@ def test_on_the_face_itself_it_is_the_patch_with_that_colour() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
     mask = soft_mask(BOX, patch.window, WIDTH, HEIGHT, SCALE, CPU)
     under = shown(patch.window, picture)
-    wanted = patch.image + colour_gap(under, patch.image, mask)
+    wanted = patch.image + color_offset(under, patch.image, mask)
     full = mask == 1
     assert full.sum() > SCALE**2 * 0.9 * BOX[2] * BOX[3]
     result = shown(patch.window, pasted(picture, [patch]))
@@ -230,7 +230,7 @@ def test_frames_without_patches_pass_untouched() -> None:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH)
     bare = Frame(picture, 0, Fraction(1, 25))
     seen = replace(frame_with([new_patch()], picture), faces=(Face(BOX, ((0.0, 0.0),) * 5, 0.9, 1),))
-    for frame, given_out in zip([bare, seen], paste_faces([bare, seen]), strict=True):
+    for frame, given_out in zip([bare, seen], blend_faces([bare, seen]), strict=True):
         assert given_out is frame
 
 
@@ -238,7 +238,7 @@ def test_what_was_given_is_not_changed_and_patches_are_let_go() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
     given_in = frame_with([patch], picture)
     image = patch.image.clone()
-    (result,) = paste_faces([given_in])
+    (result,) = blend_faces([given_in])
     assert torch.equal(picture, noise(SCALE * HEIGHT, SCALE * WIDTH)) and torch.equal(patch.image, image)
     assert [face.patch for face in result.faces] == [None] and given_in.faces[0].patch is patch
     assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], patch=None),))
@@ -252,7 +252,7 @@ def test_each_frame_is_given_out_before_the_next_is_taken() -> None:
             taken.append(number)
             yield replace(frame_with([new_patch()] if number % 2 else []), pts=number)
 
-    for number, frame in enumerate(paste_faces(frames())):
+    for number, frame in enumerate(blend_faces(frames())):
         assert frame.pts == number and taken == list(range(number + 1))
 
 

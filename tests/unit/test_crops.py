@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vidsr.faces.blending import REACH
-from vidsr.faces.restorer import MARGIN, SLACK, STEP, WASTE, choose_window
+from vidsr.faces.restorer import MARGIN, MAX_EXCESS, SLACK, STEP, choose_window
 from vidsr.types import Window
 
 Box = tuple[float, float, float, float]
@@ -95,7 +95,7 @@ def test_given_up_when_much_too_large_and_only_then(box: Box, before: float, wid
     grown = (box[0] - box[2] * (before - 1) / 2, box[1] - box[3] * (before - 1) / 2, before * box[2], before * box[3])
     large = choose_window(grown, width, height, None)
     fresh = choose_window(box, width, height, None)
-    is_waste = large.area > WASTE * fresh.area
+    is_waste = large.area > MAX_EXCESS * fresh.area
     assert choose_window(box, width, height, large) == (fresh if is_waste else large)
 
 

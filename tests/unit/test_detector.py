@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.yunet_files import CELLS, POINTS, blob_finder, expected, random_finder, write_yunet
 from vidsr.errors import DeviceError, ModelError
-from vidsr.faces.detections import Detections, overlaps, turn_points
+from vidsr.faces.detections import Detections, pairwise_iou, rotate_points
 from vidsr.faces.detector import FaceDetector, View
 from vidsr.faces.yunet import Yunet
 
@@ -77,7 +77,7 @@ def test_faces_of_sixteen_pixels_are_found_at_any_size(blobs: Yunet, size: tuple
     height, width = size
     truth = [(5, 7, 16, 16), (width - 30, height - 25, 16, 16)]
     found = FaceDetector(blobs, View(), height, width, 16.0).find(blob_film(height, width, truth), 0.6)
-    overlap = overlaps(np.array(truth, float), found.boxes)
+    overlap = pairwise_iou(np.array(truth, float), found.boxes)
     # Larger cells may see a face as well; nothing is seen elsewhere.
     assert (overlap.max(1) > 0.3).all() and (overlap.max(0) > 0.1).all()
     assert FaceDetector(blobs, View(), height, width, 16.0).warning is None
@@ -111,10 +111,10 @@ def test_points_turn_with_the_picture(quarters: int, width: int, height: int, x:
     picture[y, x] = 1
     row, column = np.argwhere(np.rot90(picture, quarters))[0]
     middle = np.array([[x + 0.5, y + 0.5]])
-    turned = turn_points(middle, quarters, width, height)
+    turned = rotate_points(middle, quarters, width, height)
     assert turned.tolist() == [[column + 0.5, row + 0.5]]
     shown = (height, width) if quarters % 2 else (width, height)
-    assert np.array_equal(turn_points(turned, -quarters, *shown), middle)
+    assert np.array_equal(rotate_points(turned, -quarters, *shown), middle)
 
 
 @pytest.mark.parametrize("quarters", range(4))
@@ -138,7 +138,7 @@ def test_faces_are_searched_with_square_pixels(blobs: Yunet, quarters: int, aspe
     found = FaceDetector(blobs, View(quarters, aspect), 96, 96, 16.0).find(image, 0.6)
     assert len(found) == 1
     assert found.boxes[0, 3] / found.boxes[0, 2] == pytest.approx(aspect, rel=0.01)
-    assert overlaps(found.boxes, np.array([[40.0, 40.0, wide, tall]]))[0, 0] > 0.3
+    assert pairwise_iou(found.boxes, np.array([[40.0, 40.0, wide, tall]]))[0, 0] > 0.3
 
 
 def test_a_file_of_one_size_searches_the_whole_picture_and_says_what_it_misses(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_file_of_one_size_searches_the_whole_picture_and_says_what_it_misses(t
     assert small.warning is None and len(small.find(blob_film(64, 90, [(60, 30, 16, 16)]), 0.6)) == 1
     large = FaceDetector(network, View(), 256, 512, 16.0)
     found = large.find(blob_film(256, 512, [(400, 160, 80, 80)]), 0.6)
-    assert len(found) == 1 and overlaps(found.boxes, np.array([[400.0, 160, 80, 80]]))[0, 0] > 0.3
-    assert large.warning is not None and "below 80 pixels" in large.warning and "128x128" in large.warning
+    assert len(found) == 1 and pairwise_iou(found.boxes, np.array([[400.0, 160, 80, 80]]))[0, 0] > 0.3
+    assert large.warning is not None and "smaller than 80 pixels" in large.warning and "128x128" in large.warning
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,10 +159,10 @@ def test_suppression_keeps_the_best_of_each_heap_in_any_order(seed: int, count: 
     found = Detections(boxes, chance.uniform(0, 60, (count, 5, 2)), chance.integers(0, 4, count) / 4)
     kept = found.suppressed(0.3)
     assert np.array_equal(rows(kept), rows(found.take(chance.permutation(count)).suppressed(0.3)))
-    among = overlaps(kept.boxes, kept.boxes) - np.eye(len(kept))
+    among = pairwise_iou(kept.boxes, kept.boxes) - np.eye(len(kept))
     assert (among <= 0.3).all()
     for box, score in zip(found.boxes, found.scores, strict=True):
-        over = overlaps(box[None], kept.boxes)[0]
+        over = pairwise_iou(box[None], kept.boxes)[0]
         assert ((over > 0.3) & (kept.scores >= score)).any() or (over == 1.0).any()
 
 

@@ -258,7 +258,7 @@ def test_protocol_by_its_steps(degradation: object) -> None:
 
 def test_protocol_refuses_a_wrong_engine() -> None:
     clip, _ = pair(2, 24, 24)
-    with pytest.raises(ValueError, match="engine gave"):
+    with pytest.raises(ValueError, match="engine returned"):
         evaluate_clip(lambda low: low, clip, degrade_bi)
     with pytest.raises(ValueError, match="not finite"):
         evaluate_clip(lambda low: bicubic(low) * math.nan, clip, degrade_bi)

@@ -105,7 +105,7 @@ def test_what_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.Mon
     film.touch()
     with pytest.raises(UsageError, match=r"ends in \.png"):
         present.check_plot(tmp_path / "p.svg", [film], False)
-    with pytest.raises(UsageError, match="name of a film"):
+    with pytest.raises(UsageError, match="name of one of the videos"):
         present.check_plot(film, [tmp_path / "a.mp4", film], True)
     with pytest.raises(OutputError, match="does not exist"):
         present.check_plot(tmp_path / "none" / "p.png", [film], False)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.faces.restorer import FADE, INERTIA, STICKY, FaceRestorer, FaceWork, choose_window
+from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_window
 from vidsr.types import Face, Frame, Patch, Window
 
 WIDTH, HEIGHT = 96, 64
@@ -235,7 +235,7 @@ def test_a_face_near_a_limit_does_not_come_and_go(limit: float, reason: str, ste
     config = RestoreConfig(min_face=20, largest=50)
     sides = [limit / step * step**t for t in range(12)]
     frames, work, _ = restore([still(1, side=side) for side in sides], config=config)
-    within = [max(side / limit, limit / side) <= STICKY * (1 + 1e-9) or (side - limit) * (step - 1) < 0
+    within = [max(side / limit, limit / side) <= HYSTERESIS * (1 + 1e-9) or (side - limit) * (step - 1) < 0
               for side in sides]  # fmt: skip
     assert within == [True] * 6 + [False] * 6
     assert [weight is not None for weight in weights(frames, 1)] == within
@@ -325,7 +325,7 @@ def expected_choice(rows: Sequence[Sequence[Face]], cuts: set[int], config: Rest
         going_on = {track for track, fate in before.items() if not fate}
         fate: dict[int, str] = {}
         for each in row:
-            room = STICKY if each.track in going_on else 1
+            room = HYSTERESIS if each.track in going_on else 1
             if each.side < config.min_face / room:
                 fate[each.track] = "too small"
             elif each.side > config.largest * room:

@@ -20,7 +20,7 @@ from vidsr.evaluation.temporal import (
     WarpingError,
     WarpingScore,
     dis_motion,
-    seen_in_both,
+    visible_in_both,
 )
 from vidsr.train.degrade import degrade_bi
 
@@ -112,7 +112,7 @@ def test_what_was_hidden_before_does_not_count() -> None:
     back[0, 0, 10:22, 24:36] = -4
     result = reference / 255
     result[1, :, 10:22, 20:24] = 0.5  # what the square uncovers
-    seen = seen_in_both(back, forth)
+    seen = visible_in_both(back, forth)
     hidden = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     hidden[10:22, 20:24] = True
     assert torch.equal(seen, ~hidden)
@@ -127,12 +127,12 @@ def test_what_was_hidden_before_does_not_count() -> None:
 
 def test_small_disagreement_of_the_two_directions_is_forgiven() -> None:
     for gap, is_seen in [(0.7, True), (0.72, False)]:  # 0.5 is forgiven to a square, and 1 % of the motion
-        assert seen_in_both(shift(0, 0), shift(0, 0) + gap / 2**0.5).all() == is_seen
+        assert visible_in_both(shift(0, 0), shift(0, 0) + gap / 2**0.5).all() == is_seen
     middle = (slice(None), slice(20, 40))
     for gap, is_seen in [(1.5, True), (1.8, False)]:  # 0.01 (10^2 + 11.5^2) + 0.5 = 1.68^2
         forth = shift(10, 0).clone()
         forth[:, 0] += gap
-        assert seen_in_both(shift(-10, 0), forth)[middle].all() == is_seen
+        assert visible_in_both(shift(-10, 0), forth)[middle].all() == is_seen
 
 
 def test_a_cut_counts_by_the_few_pixels_that_seem_to_match() -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.faces.detections import Detections, overlaps
+from vidsr.faces.detections import Detections, pairwise_iou
 from vidsr.faces.finding import find_faces
-from vidsr.faces.tracker import FaceTracker, Motion, TrackerConfig, TrackerState
+from vidsr.faces.tracker import FaceMotion, FaceTracker, TrackerConfig, TrackerState
 from vidsr.types import Frame
 
 Array = np.ndarray[Any, Any]
@@ -41,11 +41,11 @@ class Script:
         self.found = found
         self.searched: list[int] = []
 
-    def find(self, image: Tensor, least_score: float) -> Detections:
+    def find(self, image: Tensor, min_score: float) -> Detections:
         number = int(image[0, 0, 0])
         self.searched.append(number)
         faces = self.found[number]
-        return faces.take(faces.scores >= least_score)
+        return faces.take(faces.scores >= min_score)
 
 
 def film(count: int, cuts: Iterable[int] = ()) -> Iterator[Frame]:
@@ -66,7 +66,7 @@ def ids(frame: Frame) -> list[int]:
     return [face.track for face in frame.faces]
 
 
-def middle(box: tuple[float, ...]) -> Array:
+def center(box: tuple[float, ...]) -> Array:
     return np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])
 
 
@@ -92,7 +92,7 @@ def test_between_searches_time_counts_and_not_the_number_of_the_frame() -> None:
     frames = [Frame(frame.image, tick, Fraction(1, 10), starts_scene=frame.starts_scene)
               for frame, tick in zip(film(9), ticks, strict=True)]  # fmt: skip
     given_out = list(find_faces(frames, Script(found), 4))
-    assert [middle(frame.faces[0].box)[0] for frame in given_out[:5]] == pytest.approx([50, 51, 53, 80, 90])
+    assert [center(frame.faces[0].box)[0] for frame in given_out[:5]] == pytest.approx([50, 51, 53, 80, 90])
 
 
 @pytest.mark.parametrize("every", [1, 4])
@@ -103,7 +103,7 @@ def test_a_detection_lost_for_ten_frames_is_bridged(every: int) -> None:
     for number, frame in enumerate(follow(found, every)):
         (face,) = frame.faces
         assert face.track == 1 and not (face.is_found and number in lost)
-        assert np.linalg.norm(middle(face.box) - truth[number][:2]) < 4
+        assert np.linalg.norm(center(face.box) - truth[number][:2]) < 4
 
 
 def test_a_face_that_is_gone_is_given_up_and_comes_back_as_another() -> None:
@@ -184,8 +184,8 @@ def test_two_faces_that_cross_keep_their_numbers(every: int, seed: int) -> None:
     frames = follow(found, every)
     assert ids(frames[0]) == ids(frames[-1]) == [1, 2]
     for face, last in zip(frames[0].faces, frames[-1].faces, strict=True):
-        owner = int(np.argmin([np.abs(middle(face.box) - path[0][:2]).sum() for path in paths]))
-        assert np.abs(middle(last.box) - paths[owner][-1][:2]).max() < 5
+        owner = int(np.argmin([np.abs(center(face.box) - path[0][:2]).sum() for path in paths]))
+        assert np.abs(center(last.box) - paths[owner][-1][:2]).max() < 5
     assert max(max(ids(frame), default=0) for frame in frames) == 2
 
 
@@ -200,9 +200,9 @@ def test_a_face_that_is_covered_keeps_its_way(direction: tuple[int, int]) -> Non
         at = place - way * hidden / 2
         box = np.concatenate([at - size / 2, size])
         landmarks = at + INNER * size
-        motion = Motion.start(box, landmarks) if motion is None else motion.predicted(1).corrected(box, landmarks)
+        motion = FaceMotion.start(box, landmarks) if motion is None else motion.predicted(1).corrected(box, landmarks)
     assert motion is not None
-    assert np.abs(motion.predicted(10).middle - middles[25]).max() < side / 3
+    assert np.abs(motion.predicted(10).center - middles[25]).max() < side / 3
 
 
 # ---------------------------------------------------------------------------------------------------------- cuts
@@ -311,4 +311,4 @@ def test_overlap_by_counting_pixels() -> None:
             painted[group, index, y : y + height, x : x + width] = True
     both = (painted[0][:, None] & painted[1][None]).sum((2, 3))
     either = (painted[0][:, None] | painted[1][None]).sum((2, 3))
-    assert np.allclose(overlaps(*boxes), both / either)
+    assert np.allclose(pairwise_iou(*boxes), both / either)
