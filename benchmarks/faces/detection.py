@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.faces.scores import Figure
 from benchmarks.quality.runner import clip_paths, compressed, read_truth, reduced
 from vidsr.config import FaceConfig, InputConfig
-from vidsr.evaluation.detection import Judgement, figures, figures_at_precision, judge
+from vidsr.evaluation.detection import ImageResult, detector_metrics, evaluate_image, metrics_at_precision
 from vidsr.faces.detections import Detections
 from vidsr.faces.detector import FaceDetector, View
 from vidsr.faces.tracker import TrackerConfig
@@ -28,7 +28,7 @@ from vidsr.faces.yunet import Yunet
 from vidsr.video.reader import Reader
 
 CPU = torch.device("cpu")
-LEAST_SIDE = 20.0
+MIN_SIDE = 20.0
 LEAST_SCORE = 0.05
 PRECISION = 0.95
 SURE = 0.8
@@ -56,20 +56,20 @@ class Pair:
 
     def judged(
         self, pictures: Pictures, truths: Iterable[Detections] | None = None
-    ) -> tuple[list[Judgement], list[Judgement]]:
+    ) -> tuple[list[ImageResult], list[ImageResult]]:
         """Ours and the reference against `truths`, by default what the reference finds in the same picture."""
-        both: tuple[list[Judgement], list[Judgement]] = [], []
+        both: tuple[list[ImageResult], list[ImageResult]] = [], []
         given = iter(truths) if truths is not None else None
         for found in self.find(pictures):
             truth = found[1] if given is None else next(given)
-            for faces, judgements in zip(found, both, strict=True):
-                judgements.append(judge(large_enough(faces), truth, LEAST_SIDE, SURE))
+            for faces, results in zip(found, both, strict=True):
+                results.append(evaluate_image(large_enough(faces), truth, MIN_SIDE, SURE))
         return both
 
 
 def large_enough(faces: Detections) -> Detections:
     """Those that may begin a track."""
-    return faces.take(np.sqrt(np.prod(faces.boxes[:, 2:], axis=1)) >= TrackerConfig().least_side)
+    return faces.take(np.sqrt(np.prod(faces.boxes[:, 2:], axis=1)) >= TrackerConfig().min_side)
 
 
 def clip_pictures(clip: Tensor) -> Iterator[tuple[Tensor, View]]:
@@ -91,8 +91,8 @@ def measure(data: Path, ours: Path, reference: Path) -> Iterator[Figure]:
     """The figures of this part, one set after the other."""
     networks = Yunet(ours, CPU, 1), Yunet(reference, CPU, 1)
     pair = Pair(*networks)
-    full: tuple[list[Judgement], list[Judgement]] = [], []
-    low: tuple[list[Judgement], list[Judgement]] = [], []
+    full: tuple[list[ImageResult], list[ImageResult]] = [], []
+    low: tuple[list[ImageResult], list[ImageResult]] = [], []
     for path in clip_paths(data / "eval" / "faces"):
         truth = read_truth(path)
         found = [each for _, each in pair.find(clip_pictures(truth))]
@@ -104,15 +104,15 @@ def measure(data: Path, ours: Path, reference: Path) -> Iterator[Figure]:
             sums += new
     yield from recall_figures("eval/faces", full, 0.95)
     yield from recall_figures("eval/faces reduced x4, crf 28", low, 0.95)
-    wild: tuple[list[Judgement], list[Judgement]] = [], []
+    wild: tuple[list[ImageResult], list[ImageResult]] = [], []
     for path in clip_paths(data / "eval" / "wild"):
         for sums, new in zip(wild, pair.judged(film_pictures(path, WILD_EVERY)), strict=True):
             sums += new
     yield from recall_figures(f"eval/wild, every {WILD_EVERY}th frame", wild, 0.85)
-    general: list[Judgement] = []
+    general: list[ImageResult] = []
     for path in clip_paths(data / "eval" / "general"):
         general += pair.judged(clip_pictures(read_truth(path)))[0]
-    alarms = 200 * figures(general, TrackerConfig().strong).false_alarms
+    alarms = 200 * detector_metrics(general, TrackerConfig().strong).false_alarms
     yield Figure(
         "false alarms in 200 frames",
         f"eval/general, {len(general)} frames",
@@ -125,12 +125,12 @@ def measure(data: Path, ours: Path, reference: Path) -> Iterator[Figure]:
     yield Figure("time to the reference's", "800x480, one thread", ratio, f"{ratio:.2f}")
 
 
-def recall_figures(label: str, both: tuple[list[Judgement], list[Judgement]], bar: float) -> Iterator[Figure]:
+def recall_figures(label: str, both: tuple[list[ImageResult], list[ImageResult]], bar: float) -> Iterator[Figure]:
     """What both did on one set of pictures."""
-    ours, theirs = (figures(each, TrackerConfig().strong) for each in both)
-    best = figures_at_precision(both[0], PRECISION)
+    ours, theirs = (detector_metrics(each, TrackerConfig().strong) for each in both)
+    best = metrics_at_precision(both[0], PRECISION)
     share = ours.recall / theirs.recall
-    wanted = sum(judgement.wanted for judgement in both[0])
+    wanted = sum(result.wanted for result in both[0])
     precise = ours.precision >= PRECISION
     yield Figure(
         "detector recall to the reference's",

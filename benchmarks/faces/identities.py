@@ -24,7 +24,7 @@ from benchmarks.faces.scenes import Picture, Walker, enlarged, side_by_side, wal
 from benchmarks.faces.scores import Figure, switches
 from benchmarks.quality.runner import clip_paths
 from vidsr.config import FaceConfig
-from vidsr.faces.detections import overlaps
+from vidsr.faces.detections import pairwise_iou
 from vidsr.faces.detector import FaceDetector, View
 from vidsr.faces.finding import find_faces
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
@@ -52,7 +52,7 @@ def tracked(pictures: Sequence[Picture], network: Yunet) -> list[tuple[Face, ...
     """The faces of each frame as `vidsr` follows them."""
     config = FaceConfig()
     finder = FaceDetector(network, View(), *pictures[0].shape[:2], config.min_face)
-    tracker = FaceTracker(TrackerConfig(least_side=config.min_face))
+    tracker = FaceTracker(TrackerConfig(min_side=config.min_face))
     return [frame.faces for frame in find_faces(frames_of(pictures), finder, config.every, tracker)]
 
 
@@ -66,10 +66,10 @@ def by_column(faces: tuple[Face, ...], width: int) -> list[tuple[int, int]]:
 
 def by_box(faces: tuple[Face, ...], truth: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Person and number: boxes that overlap most; nothing while the true ones overlap each other."""
-    between = overlaps(truth, truth) - np.eye(len(truth))
+    between = pairwise_iou(truth, truth) - np.eye(len(truth))
     if not faces or between.max() > OVERLAP:
         return []
-    shares = overlaps(truth, np.array([face.box for face in faces]))
+    shares = pairwise_iou(truth, np.array([face.box for face in faces]))
     pairs = zip(*linear_sum_assignment(-shares), strict=True)
     return [(int(person), faces[row].track) for person, row in pairs if shares[person, row] >= 0.5]
 

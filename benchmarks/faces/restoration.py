@@ -27,7 +27,7 @@ from benchmarks.faces.sheets import save_sheets
 from benchmarks.quality.runner import DEGRADATIONS
 from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
 from vidsr.engines.select import build_engine, select
-from vidsr.faces.blending import paste_faces
+from vidsr.faces.blending import blend_faces
 from vidsr.faces.detector import FaceDetector, View
 from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
@@ -114,7 +114,7 @@ def enhance(scene: Scene, low: list[Tensor], faces: list[Shown], detector: Path)
         "bicubic": streamed(frames, ComputeConfig(model="bicubic")),
         "alone": first,
         "restored": restoration.paste(with_patches(second, restored)),
-        "frame by frame": paste_faces(with_patches(third, single), config.strength),
+        "frame by frame": blend_faces(with_patches(third, single), config.strength),
     }
     for index, results in enumerate(zip(*streams.values(), strict=True)):
         for name, frame in zip(streams, results, strict=True):
@@ -148,7 +148,7 @@ def one_by_one(frames: list[Frame], config: RestoreConfig, compute: ComputeConfi
     finder = FaceDetector(network, View(), *frames[0].image.shape[1:], config.min_face)
     result = []
     for frame in frames:
-        tracker = FaceTracker(TrackerConfig(least_side=config.min_face))
+        tracker = FaceTracker(TrackerConfig(min_side=config.min_face))
         found = find_faces([replace(frame, starts_scene=True)], finder, 1, tracker)
         result += FaceRestorer(engine, config).run(found)
     return result

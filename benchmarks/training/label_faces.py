@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsr.faces.detections import Detections, overlaps
+from vidsr.faces.detections import Detections, pairwise_iou
 from vidsr.faces.detector import OVERLAP
 from vidsr.faces.yunet import MULTIPLE, Yunet
 from vidsr.train.dataset import CLIPS, cached_frames, find_footage
@@ -51,7 +51,7 @@ def entry(frame: int, given: list[dict[str, Any]], found: Detections) -> dict[st
     """The given faces of a frame, then those that only the teacher has."""
     faces = [{"box": face["box"], "landmarks": face["landmarks"], "score": 1.0} for face in given]
     boxes = np.array([face["box"] for face in given], np.float64).reshape(-1, 4)
-    is_new = (overlaps(found.boxes, boxes) < SAME).all(1)
+    is_new = (pairwise_iou(found.boxes, boxes) < SAME).all(1)
     for row in np.flatnonzero(is_new):
         box, landmarks = np.round(found.boxes[row], 1).tolist(), np.round(found.landmarks[row], 1).tolist()
         faces.append({"box": box, "landmarks": landmarks, "score": round(float(found.scores[row]), 3)})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from benchmarks.faces.detection import LEAST_SIDE, recall_figures
+from benchmarks.faces.detection import recall_figures
 from benchmarks.faces.identities import by_box, by_column
 from benchmarks.faces.scenes import (
     Insert,
@@ -29,7 +29,7 @@ from benchmarks.faces.scenes import (
 )
 from benchmarks.faces.scores import RIM, BorderFlicker, Box, Figure, followed, sized, switches, table
 from benchmarks.faces.sheets import PART, around, rim_points
-from vidsr.evaluation.detection import Judgement
+from vidsr.evaluation.detection import ImageResult
 from vidsr.types import Face
 
 
@@ -186,15 +186,15 @@ def test_people_are_known_by_place() -> None:
 
 
 def test_recall_is_met_only_with_precision() -> None:
-    def judged(hits: int, false: int, wanted: int) -> list[Judgement]:
+    def judged(hits: int, false: int, wanted: int) -> list[ImageResult]:
         is_hit = np.arange(hits + false) < hits
-        return [Judgement(wanted, np.full(hits + false, 0.9), is_hit, ~is_hit, np.where(is_hit, 0.05, np.nan))]
+        return [ImageResult(wanted, np.full(hits + false, 0.9), is_hit, ~is_hit, np.where(is_hit, 0.05, np.nan))]
 
     good = next(recall_figures("set", (judged(96, 2, 100), judged(100, 0, 100)), 0.95))
     assert good.is_met and good.value == pytest.approx(0.96)
     assert next(recall_figures("set", (judged(96, 20, 100), judged(100, 0, 100)), 0.95)).is_met is False
     assert next(recall_figures("set", (judged(94, 0, 100), judged(100, 0, 100)), 0.95)).is_met is False
-    assert LEAST_SIDE == 20
+    assert MIN_SIDE == 20
 
 
 def test_the_table_says_what_is_met() -> None:

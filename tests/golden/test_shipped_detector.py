@@ -1,4 +1,4 @@
-"""The face detector that comes with vidsr: its card, its file, and what is said when they are not right."""
+"""The shipped face detector: its card, its file, and the errors when they are invalid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def models(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["models", *arguments])
 
 
-def test_the_shipped_detector_is_whole_and_its_card_complete() -> None:
+def test_shipped_detector_is_intact_and_its_card_complete() -> None:
     assert verify_detector() <= 1e-3
     card = detector_card()
     recipe = load_detector_recipe(models_folder() / card.recipe)
@@ -33,7 +33,7 @@ def test_the_shipped_detector_is_whole_and_its_card_complete() -> None:
     assert described["parameters"]["total"] == sum(p.numel() for p in network.parameters()) < 200_000
 
 
-def test_models_knows_it_and_no_engine_takes_it() -> None:
+def test_models_command_lists_it_and_no_engine_accepts_it() -> None:
     listed = json.loads(models("list", "--json").stdout)
     assert [entry["trained"] for entry in listed if entry["name"] == "face-detector"] == [True]
     assert "face-detector" in models("list").stderr

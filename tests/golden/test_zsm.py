@@ -1,4 +1,4 @@
-"""Zooming SlowMo as a whole: equal to the published network, in pieces or at once, for any size."""
+"""Zooming SlowMo as a whole: equal to the published network, streamed or at once, for any size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.numeric
 
 PARITY = Path(__file__).parent / "parity"
 
-# The sizes that are shipped: of the released checkpoint, and of the recipes.
+# The configurations of the released checkpoint and of the recipes.
 PUBLISHED = ZSMConfig()
 FAST = next(ZSMConfig(**preset.network) for preset in list_presets() if preset.name == "zsm-fast")
 PUBLISHED_SHAPE = ZSMConfig(
@@ -40,8 +40,8 @@ SHAPES = [PUBLISHED_SHAPE, FAST_SHAPE]
 
 
 @cache
-def shaken(config: ZSMConfig) -> ZoomingSlowMo:
-    """Weights far from the start, so that nothing is undisplaced or nearly zero; never changed."""
+def perturbed(config: ZSMConfig) -> ZoomingSlowMo:
+    """A network with perturbed weights, so that no offset or residual is near zero; never modified."""
     torch.manual_seed(0)
     network = ZoomingSlowMo(config).requires_grad_(False).eval()
     for name, parameter in network.named_parameters():
@@ -56,11 +56,11 @@ def make_clip(batch: int, length: int, height: int = 12, width: int = 16) -> Ten
 @cache
 def gap(config: ZSMConfig) -> float:
     """How far two results of this network may lie apart whose sums were added in another order."""
-    return rounding_gap(shaken(config), lambda network: network(make_clip(2, 4)))
+    return rounding_gap(perturbed(config), lambda network: network(make_clip(2, 4)))
 
 
 def stream(network: ZoomingSlowMo, clip: Tensor) -> Tensor:
-    """Moment by moment, as an engine does it: every part is computed once and handed to all that need it."""
+    """Computes moment by moment, as an engine does: every intermediate result is computed once and reused."""
     features = [network.features(frame) for frame in clip.unbind(1)]
     moments: list[tuple[Tensor, Tensor | None]] = [(features[0][0], clip[:, 0])]
     for t in range(1, clip.shape[1]):
@@ -78,7 +78,7 @@ def stream(network: ZoomingSlowMo, clip: Tensor) -> Tensor:
 
 
 def published_values(name: str, shape: list[int]) -> Tensor:
-    """The numbers that the parity fixture was made with; tests/golden/parity/README.md."""
+    """The weights of the parity fixture; see tests/golden/parity/README.md."""
     values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape)
     if name.endswith("bias"):
         return torch.from_numpy((values * 0.02).astype(np.float32))
@@ -88,7 +88,7 @@ def published_values(name: str, shape: list[int]) -> Tensor:
     return torch.from_numpy((values * gain / math.sqrt(math.prod(shape[1:]))).astype(np.float32))
 
 
-def test_it_computes_what_the_published_network_computes(tmp_path: Path) -> None:
+def test_equals_the_published_network(tmp_path: Path) -> None:
     shapes = json.loads((PARITY / "zsm_state_dict.json").read_text())
     torch.save({name: published_values(name, shape) for name, shape in shapes.items()}, tmp_path / "authors.pth")
     network = ZoomingSlowMo(PUBLISHED)
@@ -101,20 +101,20 @@ def test_it_computes_what_the_published_network_computes(tmp_path: Path) -> None
 
 
 def operations_per_output_frame(network: ZoomingSlowMo, size: int = 16) -> float:
-    """Multiply-adds of convolutions and products per low-resolution pixel, as long films have them."""
+    """Multiply-adds of convolutions and products per low-resolution pixel, in the limit of long videos."""
     counts = []
     for length in (3, 4):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             network(torch.rand(1, length, 3, size, size))
         counts.append(counter.get_total_flops() / 2 / size**2)
-    return (counts[1] - counts[0]) / 2  # one more input frame is two more output frames
+    return (counts[1] - counts[0]) / 2  # each further input frame adds two output frames
 
 
-def test_the_fast_network_keeps_the_budget() -> None:
+def test_fast_network_keeps_its_operation_budget() -> None:
     config = FAST
     network = ZoomingSlowMo(config)
     assert 350_000 < sum(p.numel() for p in network.parameters()) < 600_000
-    # The counter passes over the bilinear sampling: 4 per value, and the mask; interpolation per level (half a pair of
+    # The counter ignores the bilinear sampling: 4 per value, and the mask; interpolation per level (half a pair of
     # two sides per output), hidden state and cell in two directions.
     levels = sum(0.25**level for level in range(config.levels))
     sampling = 5 * config.kernel**2 * (config.width * levels + 4 * config.state_width)
@@ -123,10 +123,8 @@ def test_the_fast_network_keeps_the_budget() -> None:
 
 @pytest.mark.parametrize("config", SHAPES)
 @pytest.mark.parametrize("batch, length, height, width", [(2, 3, 8, 12), (1, 2, 13, 18), (1, 4, 5, 3), (2, 1, 7, 9)])
-def test_in_pieces_it_gives_what_it_gives_at_once(
-    config: ZSMConfig, batch: int, length: int, height: int, width: int
-) -> None:
-    network, clip = shaken(config), make_clip(batch, length, height, width)
+def test_streaming_equals_the_whole_clip(config: ZSMConfig, batch: int, length: int, height: int, width: int) -> None:
+    network, clip = perturbed(config), make_clip(batch, length, height, width)
     with torch.no_grad():
         at_once = network(clip)
         assert at_once.shape == (batch, 2 * length - 1, 3, 4 * height, 4 * width)
@@ -137,7 +135,7 @@ def test_in_pieces_it_gives_what_it_gives_at_once(
 
 @pytest.mark.parametrize("config", SHAPES)
 def test_both_directions_reach_every_moment(config: ZSMConfig) -> None:
-    network, clip = shaken(config), make_clip(1, 3)
+    network, clip = perturbed(config), make_clip(1, 3)
     with torch.no_grad():
         before = network(clip)
         for t, elsewhere in ((0, 4), (2, 0)):
@@ -148,8 +146,8 @@ def test_both_directions_reach_every_moment(config: ZSMConfig) -> None:
 
 
 @pytest.mark.parametrize("config", SHAPES)
-def test_the_head_gives_pictures_of_the_input_size(config: ZSMConfig) -> None:
-    network, clip = shaken(config), make_clip(2, 4, 9, 14)
+def test_head_gives_images_of_the_input_size(config: ZSMConfig) -> None:
+    network, clip = perturbed(config), make_clip(2, 4, 9, 14)
     with torch.no_grad():
         output = network.forward_guided(clip)
         torch.testing.assert_close(output.results, network(clip), atol=gap(config), rtol=0)
@@ -162,28 +160,28 @@ def test_the_head_gives_pictures_of_the_input_size(config: ZSMConfig) -> None:
     assert output.seconds.shape == (2, 2, 3, 9, 14)
 
 
-def test_without_the_head_there_are_no_small_pictures() -> None:
+def test_synthesis_without_the_head_is_refused() -> None:
     with pytest.raises(ModelError, match="low-resolution head"):
         ZoomingSlowMo(replace(PUBLISHED_SHAPE, synthesis_blocks=0)).synthesise(torch.rand(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("wrong", [{"groups": 3}, {"kernel": 2}, {"state_sides": 3}, {"levels": 0}, {"residual": True}])
-def test_sizes_that_do_not_fit_are_refused(wrong: dict[str, int]) -> None:
+def test_inconsistent_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"must be|need"):
         replace(PUBLISHED, **wrong)
 
 
 @pytest.mark.parametrize("config", SHAPES)
-def test_the_losses_reach_every_weight(config: ZSMConfig) -> None:
+def test_losses_reach_every_weight(config: ZSMConfig) -> None:
     network = ZoomingSlowMo(config)
-    network.load_state_dict(shaken(config).state_dict())
+    network.load_state_dict(perturbed(config).state_dict())
     output = network.forward_guided(make_clip(1, 3))
     (output.results.square().mean() + output.firsts.square().mean() + output.seconds.square().mean()).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert idle == []
 
 
-def test_a_fresh_residual_network_enlarges_bicubically() -> None:
+def test_new_residual_network_is_bicubic() -> None:
     torch.manual_seed(0)
     network, clip = ZoomingSlowMo(FAST), make_clip(1, 2)
     with torch.no_grad():
@@ -191,14 +189,14 @@ def test_a_fresh_residual_network_enlarges_bicubically() -> None:
     assert (output[:, ::2] - resize(clip, (48, 64)))[..., 8:-8, 8:-8].abs().max() < 0.03
 
 
-def test_it_can_learn_what_lies_between() -> None:
-    """A bright square on the move: the new frame must beat the blend of its neighbours, which shows two squares."""
+def test_network_learns_to_interpolate() -> None:
+    """A moving bright square: the interpolated frame must beat its neighbors' average, which shows two squares."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     network = ZoomingSlowMo(FAST_SHAPE)
     optimiser = torch.optim.Adam(network.parameters(), lr=6e-3)
 
-    def film(count: int) -> Tensor:
+    def video(count: int) -> Tensor:
         films = torch.zeros(count, 3, 3, 10, 16)
         for b in range(count):
             x, y, speed = (int(torch.randint(0, high, (), generator=generator)) for high in (8, 6, 3))
@@ -215,16 +213,16 @@ def test_it_can_learn_what_lies_between() -> None:
 
     for _ in range(40):
         optimiser.zero_grad()
-        losses(film(8))[0].backward()
+        losses(video(8))[0].backward()
         optimiser.step()
     with torch.no_grad():
-        ours, blend = losses(film(32))
+        ours, blend = losses(video(32))
     assert ours < 0.7 * blend
 
 
-def test_half_convolutions_stay_near_single_precision() -> None:
-    """As an engine does it: convolutions in bfloat16, sampling and state in float32."""
-    single, half = shaken(FAST_SHAPE), ZoomingSlowMo(FAST_SHAPE).requires_grad_(False)
+def test_bf16_convolutions_stay_near_float32() -> None:
+    """As in an engine: convolutions in bfloat16, sampling and state in float32."""
+    single, half = perturbed(FAST_SHAPE), ZoomingSlowMo(FAST_SHAPE).requires_grad_(False)
     half.load_state_dict(single.state_dict())
     for module in half.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -234,7 +232,7 @@ def test_half_convolutions_stay_near_single_precision() -> None:
     assert (half(clip) - expected).abs().max() < 0.03 * expected.abs().max()
 
 
-def test_shared_sides_see_time_both_ways() -> None:
+def test_shared_sides_are_symmetric_in_time() -> None:
     torch.manual_seed(0)
     blend = DeformableBlend(4, 2, 3, 2, (1, 2), shared=True)
     with torch.no_grad():
@@ -247,14 +245,14 @@ def test_shared_sides_see_time_both_ways() -> None:
     torch.testing.assert_close(there, back)
 
 
-def test_a_level_of_odd_size_is_enlarged_without_a_shift() -> None:
+def test_level_of_odd_size_is_enlarged_without_shift() -> None:
     x = torch.arange(4.0).expand(1, 1, 3, 4)
     odd = enlarge(x, torch.empty(1, 1, 5, 7))
     assert odd.shape == (1, 1, 5, 7)
     torch.testing.assert_close(odd[0, 0, 2], torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75]))
 
 
-def test_a_preset_is_plain_numbers() -> None:
-    """What a model card can hold and `build` can check."""
+def test_config_holds_only_plain_values() -> None:
+    """Values that a model card can hold and `build` can check."""
     assert all(type(value) in (int, bool) for config in (PUBLISHED, FAST) for value in asdict(config).values())
-    assert isinstance(shaken(FAST_SHAPE).forward_guided(make_clip(1, 3)), GuidedOutput)
+    assert isinstance(perturbed(FAST_SHAPE).forward_guided(make_clip(1, 3)), GuidedOutput)

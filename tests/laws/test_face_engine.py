@@ -1,4 +1,4 @@
-"""Faces beside the film: what a window gives that stays, moves or jumps, alone and among others, upright or turned."""
+"""The face engine: crops that stay, move or jump, alone and among others, upright or rotated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidsr.types import Frame, Window
 pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
-# secnet-fast's form with small widths: narrow, one-way, aligned, no attention, which would see all of a picture.
+# secnet-fast's structure with small widths: one-way, aligned, without attention, which would see the whole image.
 FAST_FORM: dict[str, Any] = {
     "t1": 1, "t2": 1, "t3": 0, "flow_levels": 3, "fusion_tail": 0, "detail_widths": (), "encoding": "one-way",
     "aligned": True, "attention": False,
@@ -35,16 +35,16 @@ FORMS: dict[str, dict[str, Any]] = {
     "fast, mirrored": FAST_FORM | {"mirrored": True},
     "without a past": FAST_FORM | {"recurrent_fusion": False},
 }
-# Sees few pixels to each side, so that far from all edges nothing tells where they are.
+# A small receptive field, so that far from all edges results do not depend on the edges.
 NEAR_SIGHTED = FAST_FORM | {"flow_levels": 1}
 Windows = Mapping[int, Window]
-# By track, for each of its frames in order: the window that is shown and the picture.
+# By track, for each of its frames in order: the crop shown and its image.
 Results = dict[int, list[tuple[Window, Tensor]]]
 
 
 @pytest.fixture(autouse=True, params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With two, halves of a batch run side by side."""
+    """With two threads, the halves of a batch run in parallel."""
     with torch_threads(request.param):
         yield
 
@@ -56,7 +56,7 @@ def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:
 
 
 def drifting(length: int, height: int, width: int) -> list[Frame]:
-    """Soft noise that moves by half a pixel a frame, with little fresh noise: a past is of use."""
+    """Smooth noise that moves half a pixel per frame, plus a little new noise, so that recurrence matters."""
     chance = torch.Generator().manual_seed(3)
     large = torch.rand(1, 3, height + length, width + length, generator=chance)
     soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(large, (1, 1, 1, 1), mode="replicate"), 3, 1)[0]
@@ -69,7 +69,7 @@ def drifting(length: int, height: int, width: int) -> list[Frame]:
 
 
 def run(engine: FaceEngine, frames: Sequence[Frame], plan: Sequence[Windows]) -> Results:
-    """What comes of every track; it begins with the first of the plan's windows, and ends after the last one."""
+    """The results of every track, from the first of its crops in the plan to the last."""
     streams, results = engine.init_state(), {track: [] for windows in plan for track in windows}
     for t, (frame, windows) in enumerate(zip(frames, plan, strict=True)):
         ready, streams = engine.step(frame, windows, streams)
@@ -87,7 +87,7 @@ def cropped(frame: Frame, window: Window) -> Tensor:
 
 
 def alone(network: SECNet, frames: Sequence[Frame], window: Window) -> list[Tensor]:
-    """What RecurrentEngine makes of the cropped clip."""
+    """The result of RecurrentEngine on the cropped clip."""
     engine = RecurrentEngine(network, "test", CPU, "fp32")
     state, results = engine.init_state(window.height, window.width), []
     for index, frame in enumerate(frames):
@@ -106,7 +106,7 @@ def gap(form: str) -> float:
 
 
 def part(window: Window, picture: Tensor, ground: Window) -> Tensor:
-    """The ground's part of an enlarged window."""
+    """The part of an enlarged crop inside an area."""
     top, left = 4 * (ground.top - window.top), 4 * (ground.left - window.left)
     assert top >= 0 and left >= 0 and picture.shape[1:] == (4 * window.height, 4 * window.width)
     return picture[:, top : top + 4 * ground.height, left : left + 4 * ground.width]
@@ -123,7 +123,7 @@ def assert_same(results: Sequence[tuple[Window, Tensor]], expected: Sequence[Ten
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", [1, 2, 7])
-def test_a_window_that_stays_is_the_cropped_clip(form: str, length: int) -> None:
+def test_static_crop_equals_the_cropped_clip(form: str, length: int) -> None:
     network, frames, window = paper_network(**FORMS[form]), noise(length, 32, 40), Window(8, 16, 24, 16)
     results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window}] * length)
     assert [shown for shown, _ in results[1]] == [window] * length
@@ -134,15 +134,15 @@ def test_a_window_that_stays_is_the_cropped_clip(form: str, length: int) -> None
 @pytest.mark.parametrize(
     "window", [Window(0, 0, 45, 37), Window(24, 16, 21, 21), Window(32, 0, 13, 9), Window(40, 32, 5, 5)]
 )
-def test_a_window_of_odd_size_at_the_edge_too(form: str, window: Window) -> None:
+def test_static_crop_of_odd_size_at_the_edge(form: str, window: Window) -> None:
     network, frames = paper_network(**FORMS[form]), noise(4, 37, 45)
     results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window}] * 4)
     assert_same(results[1], alone(network, frames, window), gap(form))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_face_does_not_depend_on_the_others(form: str) -> None:
-    """Long enough for two faces to know as many frames, one of them with a longer past than the other."""
+def test_faces_are_independent(form: str) -> None:
+    """Long enough that two faces hold equally many frames, one of them with a longer past than the other."""
     network, frames = paper_network(**FORMS[form]), noise(14, 32, 40)
     lives = {
         1: (Window(0, 0, 16, 16), 0, 14),
@@ -161,7 +161,7 @@ def test_a_face_does_not_depend_on_the_others(form: str) -> None:
         assert_same(results[track], alone(network, frames[first:end], window), gap(form))
 
 
-def test_a_track_that_comes_back_begins_anew() -> None:
+def test_returning_track_starts_anew() -> None:
     network, frames, window = paper_network(**FAST_FORM), noise(9, 24, 24), Window(8, 8, 16, 16)
     plan: list[Windows] = [{1: window}] * 4 + [{}] + [{1: window}] * 4
     results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
@@ -179,12 +179,12 @@ MOVES = {
 }
 
 
-# The mirror image of an odd window begins at its odd edge: its pyramid averages other pairs of pixels.
+# The mirror image of a crop of odd size begins at its odd edge: its pyramid averages different pixel pairs.
 @pytest.mark.parametrize(
     ("move", "mirrored"), [*((move, False) for move in MOVES), *((move, True) for move in MOVES if "odd" not in move)]
 )
-def test_a_past_moves_with_its_window(move: str, mirrored: bool) -> None:
-    """Exact far from all edges, but for rounding: in so few frames nothing gets from there to the middle."""
+def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
+    """Exact up to rounding far from all edges, from where nothing reaches the center within so few frames."""
     network = paper_network(**NEAR_SIGHTED, mirrored=mirrored)
     frames, (before, after) = drifting(3, 147, 149), MOVES[move]
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] * 2 + [{1: after}]).values()
@@ -192,13 +192,13 @@ def test_a_past_moves_with_its_window(move: str, mirrored: bool) -> None:
     large, ground = Window(0, 0, 144, 144), Window(68, 68, 4, 4)
     fixed = alone(network, frames, large)
     for (shown, picture), wanted in zip(results, fixed, strict=True):
-        # Places are rounded as parts of the width, which differs; the past doubles that from frame to frame.
+        # Positions are rounded relative to the width, which differs; the recurrence doubles the error per frame.
         torch.testing.assert_close(part(shown, picture, ground), part(large, wanted, ground), atol=5e-4, rtol=0)
     fresh = alone(network, frames[1:], large)
     assert (part(large, fresh[0], ground) - part(large, fixed[1], ground)).abs().max() > 1e-2, "its past does not show"
 
 
-def test_a_window_that_moves_often_stays_close_to_one_that_holds_them_all() -> None:
+def test_moving_crop_stays_close_to_one_that_contains_it() -> None:
     network, frames = paper_network(**NEAR_SIGHTED), drifting(14, 96, 112)
     engine = FaceEngine(network, CPU, "fp32")
     path = [Window(8, 16, 56, 56), Window(16, 16, 56, 56), Window(16, 24, 64, 56), Window(24, 24, 56, 48),
@@ -209,7 +209,7 @@ def test_a_window_that_moves_often_stays_close_to_one_that_holds_them_all() -> N
     fixed = run(engine, frames, [{1: large}] * len(frames))[1]
     moved = run(engine, frames, plan)[1]
     again = [result for rest in run(engine, frames, restarted).values() for result in rest]
-    ground = Window(44, 36, 12, 16)  # 12 pixels and more inside all of them
+    ground = Window(44, 36, 12, 16)  # at least 12 pixels inside all of them
     gaps = [
         sum(
             float((part(*result, ground) - part(*wanted, ground)).pow(2).mean())
@@ -221,7 +221,7 @@ def test_a_window_that_moves_often_stays_close_to_one_that_holds_them_all() -> N
 
 
 def overlaid(new: Tensor, old: Tensor, after: Window, before: Window) -> Tensor:
-    """B x C x H x W: `new` with the pixels of `old` that show the same ground; the second picture is a mirror image."""
+    """B x C x H x W: `new` with the pixels of `old` where they overlap; the second image is mirrored."""
     factor, result = new.shape[-1] // after.width, new.clone()
     for y in range(max(before.top, after.top), min(before.top + before.height, after.top + after.height)):
         for x in range(max(before.left, after.left), min(before.left + before.width, after.left + after.width)):
@@ -235,9 +235,9 @@ def overlaid(new: Tensor, old: Tensor, after: Window, before: Window) -> Tensor:
     return result
 
 
-def test_a_large_face_is_seen_once_and_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a window's first size decides holds while it shrinks and grows: each equals one network all the way."""
-    monkeypatch.setattr("vidsr.faces.engine.MOST_MIRRORED", 24 * 24)
+def test_large_face_is_not_mirrored_and_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice by the first crop's size holds while it shrinks and grows: each track uses one network throughout."""
+    monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 24 * 24)
     network, single = paper_network(**NEAR_SIGHTED, mirrored=True), paper_network(**NEAR_SIGHTED)
     single.load_state_dict(network.state_dict())
     large, small = Window(8, 8, 32, 24), Window(16, 8, 24, 24)
@@ -245,7 +245,7 @@ def test_a_large_face_is_seen_once_and_stays_so(monkeypatch: pytest.MonkeyPatch)
     plan = [{1: large, 2: small}] * 3 + [{1: small, 2: large}] * 3
     both = run(FaceEngine(network, CPU, "fp32"), frames, plan)
     once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: windows[1]} for windows in plan])
-    monkeypatch.setattr("vidsr.faces.engine.MOST_MIRRORED", 64 * 64)
+    monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 64 * 64)
     twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: windows[2]} for windows in plan])
     assert_same(both[1], [picture for _, picture in once[1]], gap("near-sighted, mirrored"))
     assert_same(both[2], [picture for _, picture in twice[2]], gap("near-sighted, mirrored"))
@@ -256,8 +256,8 @@ def test_a_large_face_is_seen_once_and_stays_so(monkeypatch: pytest.MonkeyPatch)
     "after", [Window(32, 16, 16, 16), Window(8, 8, 24, 16), Window(0, 0, 32, 32), Window(8, 16, 8, 8)],
     ids=["jumps", "moves", "grows", "shrinks"],
 )  # fmt: skip
-def test_a_moved_past_pixel_by_pixel(form: str, after: Window) -> None:
-    """The frames as if always seen there, and of new ground what the first frame knows: results from the one before."""
+def test_moved_state_pixel_by_pixel(form: str, after: Window) -> None:
+    """Frames are recomputed at the new crop; uncovered areas start as at the first frame, from the previous result."""
     network, frames, before = paper_network(**FORMS[form]), noise(5, 32, 56), Window(0, 8, 24, 16)
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     for frame in frames[:4]:
@@ -281,18 +281,18 @@ def test_a_moved_past_pixel_by_pixel(form: str, after: Window) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_before_the_first_result_a_jump_leaves_no_trace(form: str) -> None:
+def test_jump_before_the_first_result_has_no_effect(form: str) -> None:
     network, frames = paper_network(**FORMS[form]), noise(6, 32, 56)
     before, after = Window(0, 8, 24, 16), Window(16, 16, 32, 16)
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] + [{1: after}] * 5).values()
     assert_same(results, alone(network, frames, after), gap(form))
 
 
-# -------------------------------------------------------------------------------------------------- films on their side
+# ------------------------------------------------------------------------------------------------------ rotated videos
 
 
 def turned(window: Window, quarters: int, height: int, width: int) -> Window:
-    """The same window after the frame, of this size before, was turned counterclockwise."""
+    """The same crop after a frame of this size was rotated counterclockwise."""
     paper = torch.zeros(height, width)
     paper[window.top : window.top + window.height, window.left : window.left + window.width] = 1
     rows, columns = torch.rot90(paper, quarters).nonzero(as_tuple=True)
@@ -302,7 +302,7 @@ def turned(window: Window, quarters: int, height: int, width: int) -> Window:
 
 @pytest.mark.parametrize("form", ["paper", "fast, mirrored"])
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_turned_film_gives_the_turned_faces(form: str, quarters: int) -> None:
+def test_rotated_video_gives_rotated_faces(form: str, quarters: int) -> None:
     network, frames = paper_network(**FORMS[form]), noise(7, 40, 48)
     path = [Window(8, 16, 24, 16)] * 3 + [Window(16, 16, 24, 24)] * 2 + [Window(0, 0, 16, 32)] * 2
     coded = [frame.with_image(torch.rot90(frame.image, -quarters, (1, 2))) for frame in frames]
@@ -318,7 +318,7 @@ def test_a_turned_film_gives_the_turned_faces(form: str, quarters: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["paper", "fast"])
-def test_streams_do_not_grow_and_know_no_face_that_is_gone(form: str) -> None:
+def test_streams_do_not_grow_and_drop_ended_faces(form: str) -> None:
     network, frames = paper_network(**FORMS[form]), noise(16, 24, 32)
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     config, sizes = network.config, []
@@ -339,7 +339,7 @@ def test_streams_do_not_grow_and_know_no_face_that_is_gone(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["paper, mirrored", "fast"])
-def test_streams_can_be_saved_and_are_never_changed(form: str) -> None:
+def test_streams_can_be_copied_and_are_not_modified(form: str) -> None:
     network, frames = paper_network(**FORMS[form]), noise(9, 24, 32)
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     for frame in frames[:5]:
@@ -362,7 +362,7 @@ def test_streams_can_be_saved_and_are_never_changed(form: str) -> None:
         assert all(torch.equal(one, other) for one, other in zip(first, pictures, strict=True))
 
 
-def test_a_network_is_not_changed_and_its_scale_and_lookahead_are_told() -> None:
+def test_network_is_not_modified_and_lookahead_is_reported() -> None:
     network = paper_network(t1=2)
     engine = FaceEngine(network, CPU, "bf16")
     assert engine.lookahead == 2

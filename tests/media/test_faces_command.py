@@ -17,7 +17,7 @@ from tests.support import media
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.config import FaceConfig, InputConfig
-from vidsr.faces.drawing import COLUMNS, GAP, LABEL, SIDE, colour_of
+from vidsr.faces.drawing import COLUMNS, GAP, LABEL, SIDE, track_color
 from vidsr.faces.shipped_detector import detector_card
 from vidsr.models.cards import models_folder
 from vidsr.video.reader import Reader
@@ -89,7 +89,7 @@ def test_all_three_files_and_their_names_on_stdout(tmp_path: Path, detector: Pat
     for one, other in zip(before, after, strict=True):
         assert one.shape == other.shape
         for track in (1, 2):
-            colour = torch.tensor(colour_of(track)) / 255
+            colour = torch.tensor(track_color(track)) / 255
             assert ((other - colour[:, None, None]).abs().amax(0) < 0.25).sum() > 20, f"track {track} is not drawn"
         assert (one - other)[:, :10, :].abs().max() < 0.1  # far from all faces
     shown = cv2.imread(str(sheet))

@@ -226,7 +226,7 @@ def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Pat
     fixed = write_yunet(tmp_path / "fixed.onnx", blob_finder(), (HEIGHT, WIDTH))
     options = ("--faces", "--start", "0.24", "--face-detector", fixed, "--report", tmp_path / "a.json")
     result = upscale(room, "film.mkv", tmp_path / "a.mkv", *options)
-    warning = "fixed.onnx takes pictures of 96x64 only: faces below 20 pixels may be missed"
+    warning = "fixed.onnx takes only images of 96x64: faces smaller than 20 pixels may be missed"
     assert warning in " ".join(result.stderr.split())
     assert any(warning in text for text in run_of(tmp_path / "a.json")["warnings"])
 

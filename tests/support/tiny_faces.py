@@ -1,4 +1,4 @@
-"""Drawn faces with labels, as a training folder like the project's, and a recipe that learns in no time."""
+"""A small training folder with drawn, labeled faces, and a recipe that trains quickly."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.support.tiny_footage import moving, noise, write_clip, write_still
 from vidsr.train.detector.recipe import DetectorDataConfig, DetectorOptimisationConfig, DetectorRecipe
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-# Of the box's width and height: eyes, nose, corners of the mouth.
+# Eyes, nose and corners of the mouth, relative to the box's width and height.
 POINTS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
-# One colour, RGB, for each point, unlike anything else in the picture.
-COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255))
+# One RGB color per point, unlike anything else in the image.
+COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255))
 RECIPE = DetectorRecipe(
     name="face-detector",
     summary="for tests",
@@ -28,19 +28,19 @@ RECIPE = DetectorRecipe(
 )
 
 
-def draw(picture: Pixels, box: tuple[float, float, float, float]) -> dict[str, Any]:
+def draw(image: Pixels, box: tuple[float, float, float, float]) -> dict[str, Any]:
     """Draws a face with a dot at each point; returns its label."""
     left, top, width, height = box
     points = np.array([left, top]) + POINTS * [width, height]
     middle = (left + width / 2 - 0.5, top + height / 2 - 0.5)
-    cv2.ellipse(picture, (middle, (width, height), 0.0), (200, 160, 140), -1, cv2.LINE_AA)
-    for (x, y), colour in zip(points, COLOURS, strict=True):
-        cv2.circle(picture, (round(x - 0.5), round(y - 0.5)), max(2, round(width / 14)), colour, -1)
+    cv2.ellipse(image, (middle, (width, height), 0.0), (200, 160, 140), -1, cv2.LINE_AA)
+    for (x, y), color in zip(points, COLORS, strict=True):
+        cv2.circle(image, (round(x - 0.5), round(y - 0.5)), max(2, round(width / 14)), color, -1)
     return {"box": list(box), "landmarks": points.tolist(), "score": 1.0}
 
 
 def face_folder(folder: Path) -> Path:
-    """Two films and two photographs of faces, three without, index.json, and face-labels.json beside `folder`."""
+    """Three clips and two photographs with faces, three clips without, index.json; face-labels.json beside `folder`."""
     index, labels = [], {}
     for number, name in enumerate(("anna", "bert", "cleo")):
         frames = moving(3, 96, 96, number)
@@ -48,9 +48,9 @@ def face_folder(folder: Path) -> Path:
         write_clip(folder / f"{name}.avi", frames)
         index.append((f"{name}.avi", "face", name))
     for name in ("dora", "eve"):
-        picture = moving(1, 120, 96, 9)[0]
-        labels[f"{name}.png"] = [{"frame": 0, "faces": [draw(picture, (20, 30, 50, 64))]}]
-        write_still(folder / f"{name}.png", picture)
+        image = moving(1, 120, 96, 9)[0]
+        labels[f"{name}.png"] = [{"frame": 0, "faces": [draw(image, (20, 30, 50, 64))]}]
+        write_still(folder / f"{name}.png", image)
         index.append((f"{name}.png", "face_still", name))
     for number, name in enumerate(("road", "sea", "hill")):
         write_clip(folder / f"{name}.avi", noise(2, 80, 112, 20 + number) // 8 + moving(2, 80, 112, number) // 2)

@@ -1,6 +1,6 @@
-"""Small ONNX files with YuNet's interface, made on the spot. What they find is a known function of the picture.
+"""Generates small ONNX files with YuNet's interface whose outputs are a known function of the image.
 
-For each stride s the picture is averaged over cells of s x s pixels; score, box and points of a cell are linear in its
+For each stride s the image is averaged over cells of s x s pixels; score, box and points of a cell are linear in its
 three averages (blue, green, red, in 0..1).
 """
 
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 STRIDES = (8, 16, 32)
 COLUMNS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
-# So large that cells that touch, even by a corner, overlap by more than 0.3.
+# Large enough that faces of adjacent cells, even diagonal ones, overlap by more than 0.3.
 CELLS = 3.2
 POINTS = np.array([[-0.5, -0.5], [0.5, -0.5], [0.0, 0.0], [-0.4, 0.6], [0.4, 0.6]])
 
@@ -32,7 +32,7 @@ class Toy:
 
 
 def blob_finder() -> Toy:
-    """A cell that is all blue is a face of CELLS cells around its middle; the points stand as in an upright face."""
+    """Detects a face of CELLS cells around the center of each all-blue cell, with the points of an upright face."""
     weights = {kind: np.zeros((columns, 3)) for kind, columns in COLUMNS.items()}
     weights["cls"][0, 0] = weights["obj"][0, 0] = 3.0
     biases = {
@@ -45,10 +45,10 @@ def blob_finder() -> Toy:
 
 
 def random_finder(seed: int) -> Toy:
-    """Every output depends on every colour; scores reach below 0 and above 1."""
-    chance = np.random.default_rng(seed)
-    weights = {kind: chance.normal(0, 0.5, (columns, 3)) for kind, columns in COLUMNS.items()}
-    biases = {kind: chance.normal(0, 0.5, columns) for kind, columns in COLUMNS.items()}
+    """Every output depends on every color; scores extend below 0 and above 1."""
+    random = np.random.default_rng(seed)
+    weights = {kind: random.normal(0, 0.5, (columns, 3)) for kind, columns in COLUMNS.items()}
+    biases = {kind: random.normal(0, 0.5, columns) for kind, columns in COLUMNS.items()}
     for kind in ("cls", "obj"):
         weights[kind] *= 2
         biases[kind] = 0.5 - weights[kind].sum(1) / 2
@@ -57,7 +57,7 @@ def random_finder(seed: int) -> Toy:
 
 
 def write_yunet(path: Path, toy: Toy, size: tuple[int, int] | None = None, without: str = "") -> Path:
-    """Writes the file; `size` (height, width) fixes the input, `without` leaves an output away."""
+    """Writes the file; `size` (height, width) fixes the input, `without` omits an output."""
     nodes, constants, outputs = [], [], []
     constants.append(numpy_helper.from_array(np.array(1 / 255, np.float32), "unit"))
     nodes.append(helper.make_node("Mul", ["input", "unit"], ["levels"]))
@@ -82,25 +82,25 @@ def write_yunet(path: Path, toy: Toy, size: tuple[int, int] | None = None, witho
             ]
             outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, None, columns]))
     shape = [1, 3, *(size or ("height", "width"))]
-    picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "toy", [picture], outputs, constants)
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "toy", [image], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
 
 
-def expected(toy: Toy, picture: Array, least_score: float) -> list[tuple[float, list[float], list[float]]]:
-    """Score, box and ten numbers of points of every cell of a picture, 3 x H x W in 0..255, as documented."""
+def expected(toy: Toy, image: Array, min_score: float) -> list[tuple[float, list[float], list[float]]]:
+    """The documented score, box and ten point coordinates of every cell of an image, 3 x H x W in 0..255."""
     faces = []
     for stride in STRIDES:
-        for row in range(picture.shape[1] // stride):
-            for column in range(picture.shape[2] // stride):
-                cell = picture[:, row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
+        for row in range(image.shape[1] // stride):
+            for column in range(image.shape[2] // stride):
+                cell = image[:, row * stride : (row + 1) * stride, column * stride : (column + 1) * stride]
                 mean = cell.reshape(3, -1).mean(1) / 255
                 out = {kind: toy.weights[kind] @ mean + toy.biases[kind] for kind in COLUMNS}
-                chance = min(max(out["cls"][0], 0), 1) * min(max(out["obj"][0], 0), 1)
-                if chance**0.5 < least_score:
+                score_squared = min(max(out["cls"][0], 0), 1) * min(max(out["obj"][0], 0), 1)
+                if score_squared**0.5 < min_score:
                     continue
                 x, y, wide, tall = out["bbox"]
                 width, height = stride * np.exp(wide), stride * np.exp(tall)
@@ -108,5 +108,5 @@ def expected(toy: Toy, picture: Array, least_score: float) -> list[tuple[float, 
                 points = [
                     (out["kps"][2 * k + axis] + (column, row)[axis]) * stride for k in range(5) for axis in (0, 1)
                 ]
-                faces.append((chance**0.5, box, points))
+                faces.append((score_squared**0.5, box, points))
     return faces

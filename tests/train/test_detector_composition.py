@@ -1,4 +1,4 @@
-"""Training pictures of the face detector: boxes and points stay where the face is, whatever happens to the picture."""
+"""Training images of the face detector: boxes and points stay on the face under every transform."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.support.tiny_faces import COLOURS, RECIPE, Pixels, draw, face_folder
+from tests.support.tiny_faces import COLORS, RECIPE, Pixels, draw, face_folder
 from vidsr.errors import InputError
 from vidsr.train.dataset import Item, find_footage
 from vidsr.train.detector import composition as face_scenes
-from vidsr.train.detector.augment import MIRRORED, REDUCTIONS, Move, spoil, visible_shares, warp, window_of
-from vidsr.train.detector.composition import Pools, SceneMaker
-from vidsr.train.detector.labels import Faces, Scene, read_labels
+from vidsr.train.detector.augment import (
+    MIRRORED,
+    REDUCTIONS,
+    SimilarityTransform,
+    bounds_of,
+    degrade,
+    visible_fractions,
+    warp,
+)
+from vidsr.train.detector.composition import Pools, SampleComposer
+from vidsr.train.detector.labels import Faces, LabeledImage, read_labels
 from vidsr.train.detector.recipe import DetectorDataConfig
 from vidsr.train.detector.targets import FaceBatches
 
@@ -32,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scenes(folder: Path) -> list[Scene]:
+def scenes(folder: Path) -> list[LabeledImage]:
     return read_labels(folder.parent / "face-labels.json", folder, find_footage(folder, ("A",)))
 
 
@@ -42,30 +50,30 @@ def one_face() -> tuple[Pixels, Faces]:
     return picture, Faces(np.array([label["box"]]), np.array([label["landmarks"]]), np.array([True]))
 
 
-def is_coloured(pixel: Pixels, colour: tuple[int, int, int]) -> bool:
-    """Whether a pixel has a dot's colour, lighter, darker or paler."""
-    wanted = np.array(colour) > 0
+def has_color(pixel: Pixels, color: tuple[int, int, int]) -> bool:
+    """Whether a pixel has a dot's color, possibly lighter, darker or paler."""
+    wanted = np.array(color) > 0
     return int(pixel[wanted].min()) - int(pixel[~wanted].max()) > 30
 
 
-def random_move(seed: int) -> Move:
+def random_move(seed: int) -> SimilarityTransform:
     random = np.random.default_rng(seed)
     target = (float(random.uniform(60, 140)), float(random.uniform(60, 140)))
     scale = float(np.exp(random.uniform(np.log(0.45), np.log(1.6))))
-    return Move((66.0, 72.0), target, scale, float(random.uniform(-0.5, 0.5)), bool(seed % 2))
+    return SimilarityTransform((66.0, 72.0), target, scale, float(random.uniform(-0.5, 0.5)), bool(seed % 2))
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_points_and_box_move_with_the_picture(seed: int) -> None:
+def test_points_and_box_move_with_the_image(seed: int) -> None:
     picture, faces = one_face()
     move = random_move(seed)
     moved = warp(picture, move, (0, 0, SIZE, SIZE), REDUCTIONS[seed % len(REDUCTIONS)])
     result = move.faces(faces)
     for k, (x, y) in enumerate(result.landmarks[0]):
         if 1 <= x < SIZE - 1 and 1 <= y < SIZE - 1:
-            assert is_coloured(moved[int(y), int(x)], COLOURS[MIRRORED[k] if move.mirrored else k])
+            assert has_color(moved[int(y), int(x)], COLORS[MIRRORED[k] if move.mirrored else k])
     assert result.landmarks[0, 0, 0] < result.landmarks[0, 1, 0], "the first eye is the left one in the picture"
-    if visible_shares(result, SIZE, SIZE)[0] > 0.999:
+    if visible_fractions(result, SIZE, SIZE)[0] > 0.999:
         rows, columns = np.nonzero(moved.max(axis=2) > 100)
         seen = np.array([columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1])
         middle = result.boxes[0, :2] + result.boxes[0, 2:] / 2
@@ -74,11 +82,11 @@ def test_points_and_box_move_with_the_picture(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_window_is_a_part_of_the_whole(seed: int) -> None:
+def test_rect_is_a_part_of_the_whole_image(seed: int) -> None:
     picture, _ = one_face()
     move = random_move(seed)
     whole = warp(picture, move, (0, 0, SIZE, SIZE), cv2.INTER_AREA)
-    left, top, right, bottom = window_of(picture, move, SIZE, SIZE)
+    left, top, right, bottom = bounds_of(picture, move, SIZE, SIZE)
     part = warp(picture, move, (left, top, right, bottom), cv2.INTER_AREA)
     assert np.abs(part.astype(int) - whole[top:bottom, left:right]).max() <= 2
     outside = whole.copy()
@@ -86,33 +94,33 @@ def test_a_window_is_a_part_of_the_whole(seed: int) -> None:
     assert not outside.any()
 
 
-def test_a_move_there_and_back() -> None:
-    move = Move((3.0, 4.0), (10.0, 20.0), 2.0, 0.4, True)
+def test_transform_and_its_inverse() -> None:
+    move = SimilarityTransform((3.0, 4.0), (10.0, 20.0), 2.0, 0.4, True)
     assert move.points(np.array([3.0, 4.0])) == pytest.approx([10, 20])
-    turned = Move((0.0, 0.0), (0.0, 0.0), 3.0, math.pi / 2).points(np.array([1.0, 0.0]))
+    turned = SimilarityTransform((0.0, 0.0), (0.0, 0.0), 3.0, math.pi / 2).points(np.array([1.0, 0.0]))
     assert turned == pytest.approx([0, 3]), "clockwise in the picture"
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_labels_of_whole_scenes_lie_on_the_faces(
-    scenes: list[Scene], tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+def test_labels_of_composed_images_lie_on_the_faces(
+    scenes: list[LabeledImage], tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(face_scenes, "spoil", lambda picture, _smallest, _generator: picture)
     config = DetectorDataConfig(
         least_side=30, share_background=0, share_single=1, share_occluded=0, share_margin=0, share_cut_out=0.5
     )
-    picture, faces = SceneMaker(config, Pools.of(scenes), tmp_path).make(160, np.random.default_rng(seed))
+    picture, faces = SampleComposer(config, Pools.of(scenes), tmp_path).make(160, np.random.default_rng(seed))
     assert len(faces) == 1
     hits = 0
     for k, (x, y) in enumerate(faces.landmarks[0]):
         if 1 <= x < 159 and 1 <= y < 159:
             pixel = picture[int(y), int(x), ::-1]
-            assert is_coloured(pixel, COLOURS[k]) or is_coloured(pixel, COLOURS[MIRRORED[k]])
+            assert has_color(pixel, COLORS[k]) or has_color(pixel, COLORS[MIRRORED[k]])
             hits += 1
     assert hits >= 2
 
 
-def test_what_is_hidden_is_no_longer_asked_for_and_then_gone() -> None:
+def test_hidden_faces_become_unsure_and_then_are_removed() -> None:
     faces = Faces(np.array([[10.0, 10, 40, 40]]), np.zeros((1, 5, 2)), np.array([True]))
     weight = np.zeros((100, 100), np.float32)
     for last, sure in ((20, [True]), (35, [False]), (48, [])):
@@ -120,48 +128,48 @@ def test_what_is_hidden_is_no_longer_asked_for_and_then_gone() -> None:
         assert face_scenes._covered(faces, weight).is_sure.tolist() == sure
 
 
-def test_what_is_cut_off_is_no_longer_asked_for_and_then_gone() -> None:
+def test_cut_off_faces_become_unsure_and_then_are_removed() -> None:
     boxes = np.array([[-10.0, 0, 40, 40], [-20, 0, 40, 40], [-36, 0, 40, 40], [60, 60, 40, 40]])
     faces = Faces(boxes, np.zeros((4, 5, 2)), np.ones(4, bool))
-    assert visible_shares(faces, 100, 100) == pytest.approx([0.75, 0.5, 0.1, 1])
+    assert visible_fractions(faces, 100, 100) == pytest.approx([0.75, 0.5, 0.1, 1])
     assert face_scenes._seen(faces, 100).is_sure.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_spoilt_pictures_keep_their_size_and_their_place(seed: int) -> None:
+def test_degraded_images_keep_size_and_position(seed: int) -> None:
     picture = np.zeros((96, 128, 3), np.uint8)
     cv2.circle(picture, (80, 40), 20, (200, 200, 200), -1)
     before = picture.copy()
-    after = spoil(picture, 40.0, np.random.default_rng(seed))
+    after = degrade(picture, 40.0, np.random.default_rng(seed))
     assert after.shape == picture.shape and after.dtype == np.uint8
     assert np.array_equal(picture, before), "it is the caller's"
     middle, corner = after[34:46, 74:86].astype(float).mean(), after[70:, :40].astype(float).mean()
     assert middle > corner + 25
 
 
-def test_a_batch_is_a_function_of_its_number(scenes: list[Scene], tmp_path: Path) -> None:
+def test_batch_depends_only_on_its_index(scenes: list[LabeledImage], tmp_path: Path) -> None:
     batches = FaceBatches(RECIPE, scenes, tmp_path)
     sizes = set()
     for index in range(6):
         first, again = batches[index], batches[index]
         assert all(bool((a == b).all()) for a, b in zip(first, again, strict=True))
-        count, _, height, width = first.pictures.shape
+        count, _, height, width = first.images.shape
         assert height == width and count == RECIPE.data.pixels // height**2
         assert first.owners.shape == (count, (height // 8) ** 2 + (height // 16) ** 2 + (height // 32) ** 2)
         assert int(first.owners.max()) < first.faces.shape[1]
         sizes.add(height)
     assert sizes == set(RECIPE.data.sizes)
-    assert not bool((batches[0].pictures == batches[1].pictures[:1, :, :1, :1]).all())
+    assert not bool((batches[0].images == batches[1].images[:1, :, :1, :1]).all())
 
 
-def test_small_faces_are_not_asked_for(scenes: list[Scene], tmp_path: Path) -> None:
-    maker = SceneMaker(replace(RECIPE.data, least_side=12.0), Pools.of(scenes), tmp_path)
+def test_small_faces_are_unsure(scenes: list[LabeledImage], tmp_path: Path) -> None:
+    maker = SampleComposer(replace(RECIPE.data, least_side=12.0), Pools.of(scenes), tmp_path)
     for seed in range(20):
         _, faces = maker.make(96, np.random.default_rng(seed))
         assert (faces.sides[faces.is_sure] >= 12.0).all()
 
 
-def test_labels_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
+def test_unusable_labels_are_refused(folder: Path, tmp_path: Path) -> None:
     items = find_footage(folder, ("A",))
     with pytest.raises(InputError, match=r"are missing: make them with 'python benchmarks/label_faces\.py"):
         read_labels(tmp_path / "none.json", folder, items)
@@ -174,7 +182,7 @@ def test_labels_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
             read_labels(path, folder, items)
 
 
-def test_unsure_labels_are_not_asked_for(folder: Path, tmp_path: Path) -> None:
+def test_unsure_labels_are_ignored(folder: Path, tmp_path: Path) -> None:
     items = [item for item in find_footage(folder, ("A",)) if item.path.stem == "anna"]
     table = json.loads((folder.parent / "face-labels.json").read_text())
     table["anna.avi"][0]["faces"][0]["score"] = 0.79
@@ -183,16 +191,16 @@ def test_unsure_labels_are_not_asked_for(folder: Path, tmp_path: Path) -> None:
     assert [(scene.frame, scene.faces.is_sure.tolist()) for scene in found] == [(0, [False]), (2, [True])]
 
 
-def test_pictures_without_faces_or_without_anything_else_are_not_enough(scenes: list[Scene]) -> None:
+def test_missing_faces_or_backgrounds_are_refused(scenes: list[LabeledImage]) -> None:
     people = [scene for scene in scenes if len(scene.faces)]
     for some in (people, [scene for scene in scenes if not len(scene.faces)]):
         with pytest.raises(InputError, match="a face detector needs"):
             Pools.of(some)
-    doubtful = [Scene(Item(Path("a"), "faces", "a", "A"), 0, Faces.none())]
+    doubtful = [LabeledImage(Item(Path("a"), "faces", "a", "A"), 0, Faces.none())]
     assert len(Pools.of([*scenes, *doubtful]).people) == len(Pools.of(scenes).people)
 
 
-def test_clutter_is_drawn_and_what_it_hides_is_no_longer_asked_for() -> None:
+def test_clutter_is_drawn_and_hidden_faces_become_unsure() -> None:
     hidden = 0
     for seed in range(20):
         canvas = np.zeros((160, 160, 3), np.uint8)

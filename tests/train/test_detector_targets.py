@@ -1,4 +1,4 @@
-"""Which cell answers for which face, and what it costs to be wrong: against plain loops, by hand and by torch."""
+"""Assignment of faces to cells, and the losses: against plain loops, by hand and against torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from vidsr.faces.detections import overlaps
+from vidsr.faces.detections import pairwise_iou
 from vidsr.nets.facepyramid import STRIDES
 from vidsr.train.detector.labels import Faces
 from vidsr.train.detector.losses import detector_losses, eiou_loss, soft_focal_loss
 from vidsr.train.detector.recipe import DetectorLossConfig
-from vidsr.train.detector.targets import NO_FACE, NOT_ASKED, FaceBatch, assign, cells
+from vidsr.train.detector.targets import IGNORED, NO_FACE, FaceBatch, assign, cells
 
 SIZE = 128
 CONFIG = DetectorLossConfig()
@@ -44,7 +44,7 @@ def by_hand(faces: Faces) -> list[int]:
             side = math.sqrt(width * height)
             if not faces.is_sure[row]:
                 if left <= x < left + width and top <= y < top + height and owner == NO_FACE:
-                    owner = NOT_ASKED
+                    owner = IGNORED
                 continue
             away_x, away_y = distances(row, x, y)
             reach = CONFIG.radius * stride
@@ -59,24 +59,24 @@ def by_hand(faces: Faces) -> list[int]:
                 if side < best:
                     owner, best = row, side
             elif low / 1.4 <= side <= high * 1.4 and best == math.inf:
-                owner = NOT_ASKED
+                owner = IGNORED
         owners.append(owner)
     return owners
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_owners_are_those_of_the_rule(seed: int) -> None:
+def test_owners_follow_the_documented_rule(seed: int) -> None:
     faces = random_faces(seed, 1 + seed % 5)
     assert assign(faces, SIZE, CONFIG).tolist() == by_hand(faces)
 
 
 @pytest.mark.parametrize("side", [9.0, 20.0, 45.0, 90.0, 200.0, 400.0])
-def test_every_sure_face_has_a_cell(side: float) -> None:
+def test_every_sure_face_owns_a_cell(side: float) -> None:
     faces = Faces(np.array([[60 - side / 2, 60 - side / 2, side, side]]), np.full((1, 5, 2), 60.0), np.array([True]))
     owners = assign(faces, SIZE, CONFIG)
     assert (owners == 0).any()
     unsure = assign(faces.doubted(np.array([True])), SIZE, CONFIG)
-    assert not (unsure >= 0).any() and (unsure == NOT_ASKED).any()
+    assert not (unsure >= 0).any() and (unsure == IGNORED).any()
 
 
 def test_cells_are_in_yunets_order() -> None:
@@ -88,12 +88,12 @@ def test_cells_are_in_yunets_order() -> None:
 def batch_of(faces: Faces) -> FaceBatch:
     rows = np.concatenate([faces.boxes, faces.landmarks.reshape(-1, 10)], 1).astype(np.float32)
     owners = assign(faces, SIZE, CONFIG)
-    pictures = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
-    return FaceBatch(pictures, torch.from_numpy(rows)[None], torch.from_numpy(owners)[None])
+    images = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    return FaceBatch(images, torch.from_numpy(rows)[None], torch.from_numpy(owners)[None])
 
 
 def perfect(batch: FaceBatch) -> list[torch.Tensor]:
-    """What the network would give if it knew."""
+    """The output of a perfect network."""
     corners, strides = cells(SIZE, SIZE)
     values = torch.full((len(strides), 16), -20.0)
     for cell, owner in enumerate(batch.owners[0].tolist()):
@@ -108,7 +108,7 @@ def perfect(batch: FaceBatch) -> list[torch.Tensor]:
     return [part.T.reshape(1, 16, SIZE // s, SIZE // s) for part, s in zip(parts, STRIDES, strict=True)]
 
 
-def test_a_perfect_answer_costs_nothing_and_any_other_something() -> None:
+def test_perfect_prediction_has_zero_loss_and_errors_do_not() -> None:
     batch = batch_of(random_faces(3, 4))
     losses = detector_losses(perfect(batch), batch, CONFIG)
     assert float(losses.total) == pytest.approx(0, abs=1e-4)
@@ -122,22 +122,22 @@ def test_a_perfect_answer_costs_nothing_and_any_other_something() -> None:
         assert float(getattr(detector_losses(wrong, batch, CONFIG), part)) > 1e-3
 
 
-def test_cells_that_are_not_asked_cost_nothing() -> None:
+def test_ignored_cells_have_no_loss() -> None:
     faces = random_faces(4, 3).doubted(np.array([True, False, False]))
     batch = batch_of(faces)
     start = [torch.randn(1, 16, SIZE // s, SIZE // s) for s in STRIDES]
     before = detector_losses(start, batch, CONFIG)
     silent = torch.cat([level.flatten(2) for level in start], 2)
-    silent[0, :, batch.owners[0] == NOT_ASKED] = 99.0
+    silent[0, :, batch.owners[0] == IGNORED] = 99.0
     parts = silent.split([(SIZE // s) ** 2 for s in STRIDES], 2)
     after = detector_losses(
         [p.reshape(1, 16, SIZE // s, -1) for p, s in zip(parts, STRIDES, strict=True)], batch, CONFIG
     )
-    assert (batch.owners == NOT_ASKED).any()
+    assert (batch.owners == IGNORED).any()
     assert float(after.total) == pytest.approx(float(before.total), rel=1e-6)
 
 
-def test_a_batch_without_faces_has_gradients() -> None:
+def test_batch_without_faces_has_gradients() -> None:
     batch = FaceBatch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 1, 14), torch.full((1, 84), NO_FACE))
     raw = [torch.zeros(1, 16, 64 // s, 64 // s, requires_grad=True) for s in STRIDES]
     losses = detector_losses(raw, batch, CONFIG)
@@ -150,16 +150,16 @@ def test_eiou_by_hand() -> None:
     found, truth = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[2.0, 0, 4, 2]])
     loss, overlap = eiou_loss(found, truth)
     share = 4 / (16 + 8 - 4)
-    # Hull 6 x 4; middles (2, 2) and (4, 1); sizes differ by (0, 2).
+    # Hull 6 x 4; centers (2, 2) and (4, 1); sizes differ by (0, 2).
     assert float(overlap) == pytest.approx(share)
     assert float(loss) == pytest.approx(1 - share + 5 / 52 + 4 / 16)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_overlap_is_that_of_the_tracker(seed: int) -> None:
+def test_iou_equals_that_of_the_tracker(seed: int) -> None:
     boxes = np.random.default_rng(seed).uniform(1, 20, (2, 6, 4))
     _, overlap = eiou_loss(torch.from_numpy(boxes[0]), torch.from_numpy(boxes[1]))
-    assert overlap.numpy() == pytest.approx(np.diag(overlaps(boxes[0], boxes[1])))
+    assert overlap.numpy() == pytest.approx(np.diag(pairwise_iou(boxes[0], boxes[1])))
 
 
 def test_focal_loss_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Training a face detector from start to its files: it learns, resumes exactly, and the shipped one is whole."""
+"""Training of a face detector: it learns, resumes exactly, and its published files are valid."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(data: Path, name: str, **more: Any) -> TrainOptions:
-    """Runs lie beside the labels."""
+    """Options for a run whose folder lies beside the labels."""
     return TrainOptions(data, data.parent / name, **({"workers": 0} | more))
 
 
 @pytest.fixture(scope="module")
 def whole(data: Path) -> Path:
-    """The folder of a run that nothing interrupted."""
+    """The folder of an uninterrupted run."""
     return train_detector(RECIPE, options(data, "whole")).parent
 
 
@@ -57,7 +57,7 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     return {f"{part}.{name}": value for part in ("network", "average") for name, value in saved[part].items()}
 
 
-def test_stopped_and_resumed_it_ends_with_the_same_weights(data: Path, whole: Path) -> None:
+def test_resumed_run_ends_with_the_same_weights(data: Path, whole: Path) -> None:
     for _ in range(6):
         train_detector(RECIPE, options(data, "parts", stop_after_minutes=0.0))
     expected, found = tensors(whole / "last.pt"), tensors(data.parent / "parts" / "last.pt")
@@ -74,7 +74,7 @@ def test_the_log_is_json_and_finite(whole: Path) -> None:
     assert (whole / "best.pt").is_file()
 
 
-def test_it_learns_to_find_the_faces_it_is_shown(data: Path, tmp_path: Path) -> None:
+def test_network_learns_its_training_faces(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_detector("facepyramid", {"widths": (8, 12, 16, 16, 16), "blocks": (0, 0, 0, 0, 0), "pyramid": 12})
     items = find_footage(data, ("A",))
@@ -93,14 +93,14 @@ def test_another_recipe_or_another_network_is_refused(data: Path, whole: Path) -
         train_detector(wide, options(data, "wide", init_from=whole / "last.pt"))
 
 
-def test_a_run_may_start_from_anothers_averaged_weights(data: Path, whole: Path) -> None:
+def test_run_can_start_from_averaged_weights_of_another(data: Path, whole: Path) -> None:
     still = replace(RECIPE, optimisation=replace(RECIPE.optimisation, steps=1, learning_rate=0.0, weight_decay=0.0))
     train_detector(still, options(data, "second", init_from=whole / "last.pt"))
     start, after = tensors(whole / "last.pt"), tensors(data.parent / "second" / "last.pt")
     assert torch.equal(start["average.laterals.0.0.weight"], after["network.laterals.0.0.weight"])
 
 
-def test_published_files_are_what_was_trained(whole: Path, tmp_path: Path) -> None:
+def test_published_files_equal_the_trained_network(whole: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, score_shift=0.5)
     path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path)
     card = detector_card(tmp_path)
@@ -120,7 +120,7 @@ def test_published_files_are_what_was_trained(whole: Path, tmp_path: Path) -> No
         publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path)
 
 
-def test_a_changed_or_missing_file_is_not_used(whole: Path, tmp_path: Path) -> None:
+def test_changed_or_missing_file_is_refused(whole: Path, tmp_path: Path) -> None:
     publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path)
     file, golden = tmp_path / "face-detector.onnx", tmp_path / "face-detector.golden.npz"
     content = file.read_bytes()
@@ -143,7 +143,7 @@ def test_a_changed_or_missing_file_is_not_used(whole: Path, tmp_path: Path) -> N
         detector_card(tmp_path)
 
 
-def test_recipes_know_what_they_train(tmp_path: Path) -> None:
+def test_recipes_are_recognized_by_architecture(tmp_path: Path) -> None:
     assert is_detector_recipe(SHIPPED_RECIPE)
     assert not is_detector_recipe(models_folder() / "recipes" / "secnet-fast.toml")
     assert load_detector_recipe(SHIPPED_RECIPE).name == "face-detector"
@@ -166,7 +166,7 @@ def test_recipes_know_what_they_train(tmp_path: Path) -> None:
         ("score_shift = 'a'", "must be of type float"),
     ],
 )
-def test_impossible_recipes(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.toml"
     path.write_text(f"name = 'a'\nsummary = 'b'\narchitecture = 'facepyramid'\n{text}\n")
     with pytest.raises(UsageError, match=message):

@@ -1,4 +1,4 @@
-"""Patches put into a frame: the mask pixel by pixel, the colour of what is around, and no border to be seen."""
+"""Blending of restored faces: the mask pixel by pixel, the color offset, and invisible borders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.faces.blending import FULL, POWER, RAMP, REACH, colour_gap, paste_faces, soft_mask
+from vidsr.faces.blending import FULL, POWER, RAMP, REACH, blend_faces, color_offset, soft_mask
 from vidsr.faces.restorer import choose_window
 from vidsr.types import Face, Frame, Patch, Window
 
@@ -34,13 +34,13 @@ def frame_with(patches: list[Patch], picture: Tensor | None = None) -> Frame:
     return Frame(picture, 7, Fraction(1, 25), 1, True, faces)
 
 
-def pasted(picture: Tensor, patches: list[Patch], strength: float = 1.0) -> Tensor:
-    (result,) = paste_faces([frame_with(patches, picture)], strength)
+def blended(picture: Tensor, patches: list[Patch], strength: float = 1.0) -> Tensor:
+    (result,) = blend_faces([frame_with(patches, picture)], strength)
     return result.image
 
 
 def shown(window: Window, picture: Tensor, scale: int = SCALE) -> Tensor:
-    """The window's part of an enlarged frame."""
+    """The part of an enlarged frame inside the crop."""
     rows = slice(scale * window.top, scale * (window.top + window.height))
     return picture[:, rows, scale * window.left : scale * (window.left + window.width)]
 
@@ -79,13 +79,15 @@ def brute_mask(box: Box, window: Window, width: int, height: int, scale: int) ->
     ("box", "window", "width", "height", "scale"),
     [
         ((6.5, 5.25, 9.0, 7.5), Window(0, 0, 24, 16), 40, 30, 2),
-        ((6.5, 5.25, 9.0, 7.5), Window(8, 8, 8, 8), 40, 30, 4),  # the face looks out of its window
-        ((-3.0, 9.0, 8.0, 9.0), Window(0, 0, 8, 21), 40, 21, 3),  # and of its frame
+        ((6.5, 5.25, 9.0, 7.5), Window(8, 8, 8, 8), 40, 30, 4),  # the face extends beyond its crop
+        ((-3.0, 9.0, 8.0, 9.0), Window(0, 0, 8, 21), 40, 21, 3),  # and beyond its frame
         ((30.0, 20.0, 9.0, 9.0), Window(24, 16, 9, 13), 33, 29, 2),
         ((5.0, 5.0, 4.0, 4.0), Window(0, 0, 12, 12), 12, 12, 1),
     ],
 )
-def test_the_mask_by_counting(box: Box, window: Window, width: int, height: int, scale: int) -> None:
+def test_mask_matches_a_pixel_by_pixel_computation(
+    box: Box, window: Window, width: int, height: int, scale: int
+) -> None:
     mask = soft_mask(box, window, width, height, scale, CPU)
     wanted = brute_mask(box, window, width, height, scale)
     assert wanted.max() > 0.3
@@ -97,8 +99,8 @@ PLACES = st.tuples(st.floats(-20, 80), st.floats(-20, 60), st.floats(4, 50), st.
 
 @settings(deadline=None)
 @given(box=PLACES)
-def test_the_mask_of_a_window_of_its_own(box: Box) -> None:
-    """Full on the whole face, nothing outside the border's reach, and nothing at edges inside the frame."""
+def test_mask_of_a_crop_chosen_for_its_face(box: Box) -> None:
+    """1 on the whole face, 0 beyond the reach of the border and at crop edges inside the frame."""
     window = choose_window(box, WIDTH, HEIGHT, None)
     mask = soft_mask(box, window, WIDTH, HEIGHT, SCALE, CPU)
     assert mask.shape == (SCALE * window.height, SCALE * window.width) and mask.min() >= 0 and mask.max() <= 1
@@ -114,14 +116,14 @@ def test_the_mask_of_a_window_of_its_own(box: Box) -> None:
         assert not is_inside or (edge == 0).all()
 
 
-def test_at_an_edge_of_the_frame_the_mask_stays_full() -> None:
+def test_mask_is_full_at_an_edge_of_the_frame() -> None:
     box = (-4.0, -4.0, 24.0, 24.0)
     mask = soft_mask(box, choose_window(box, WIDTH, HEIGHT, None), WIDTH, HEIGHT, SCALE, CPU)
     assert (mask[: SCALE * 16, : SCALE * 16] == 1).all()
 
 
 @pytest.mark.parametrize("edge", ["left", "right", "top", "bottom"])
-def test_towards_an_edge_that_cuts_the_face_the_mask_falls_to_nothing(edge: str) -> None:
+def test_mask_falls_to_zero_at_a_crop_edge_through_the_face(edge: str) -> None:
     window, box = Window(16, 8, 32, 32), (16.0, 8.0, 32.0, 32.0)
     mask = soft_mask(box, window, WIDTH, HEIGHT, SCALE, CPU)
     line = {"left": mask[64], "right": mask[64].flip(0), "top": mask[:, 64], "bottom": mask[:, 64].flip(0)}[edge]
@@ -130,69 +132,69 @@ def test_towards_an_edge_that_cuts_the_face_the_mask_falls_to_nothing(edge: str)
     assert (line[steps:64] == 1).all()
 
 
-# ----------------------------------------------------------------------------------------------------------- the colour
+# ----------------------------------------------------------------------------------------------------------- the color
 
 
 @settings(deadline=None, max_examples=40)
 @given(box=PLACES, weight=st.floats(0, 1), strength=st.floats(0, 1))
-def test_a_patch_like_the_picture_changes_nothing(box: Box, weight: float, strength: float) -> None:
+def test_patch_equal_to_the_image_changes_nothing(box: Box, weight: float, strength: float) -> None:
     picture, window = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_window(box, WIDTH, HEIGHT, None)
     same = Patch(shown(window, picture).clone(), window, box, weight)
-    torch.testing.assert_close(pasted(picture, [same], strength), picture, atol=1e-6, rtol=0)
+    torch.testing.assert_close(blended(picture, [same], strength), picture, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("offset", [(0.1, -0.15, 0.05), (-0.1, -0.1, -0.1)])
-def test_a_patch_of_another_tint_is_brought_back(offset: tuple[float, float, float]) -> None:
+def test_color_offset_of_a_patch_is_removed(offset: tuple[float, float, float]) -> None:
     picture, window = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_window(BOX, WIDTH, HEIGHT, None)
     tinted = shown(window, picture) + torch.tensor(offset)[:, None, None]
-    torch.testing.assert_close(pasted(picture, [Patch(tinted, window, BOX, 1.0)]), picture, atol=1e-5, rtol=0)
+    torch.testing.assert_close(blended(picture, [Patch(tinted, window, BOX, 1.0)]), picture, atol=1e-5, rtol=0)
 
 
-def test_the_colour_is_that_of_the_border_alone() -> None:
-    """Whatever the inside and the outside look like."""
+def test_color_offset_depends_only_on_the_border() -> None:
+    """Independent of the inside and the outside."""
     window = choose_window(BOX, WIDTH, HEIGHT, None)
     mask = soft_mask(BOX, window, WIDTH, HEIGHT, SCALE, CPU)
     under, over = torch.full((3, *mask.shape), 0.5), torch.full((3, *mask.shape), 0.2)
     over[:, mask == 1], over[:, mask == 0] = 0.9, 0.0
-    gap = colour_gap(under, over, mask)
+    gap = color_offset(under, over, mask)
     torch.testing.assert_close(gap, torch.full((3, 1, 1), 0.3))
     weights = (mask * (1 - mask)).double()
     under, over = noise(*mask.shape, seed=2), noise(*mask.shape, seed=3)
     wanted = ((under - over).double() * weights).sum((1, 2)) / weights.sum()
-    torch.testing.assert_close(colour_gap(under, over, mask).double()[:, 0, 0], wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(color_offset(under, over, mask).double()[:, 0, 0], wanted, atol=1e-6, rtol=0)
 
 
-def test_without_a_border_no_colour_is_changed() -> None:
+def test_no_color_offset_without_a_border() -> None:
     under, over = noise(8, 8, 2), noise(8, 8, 3)
     for mask in (torch.zeros(8, 8), torch.ones(8, 8)):
-        assert torch.equal(colour_gap(under, over, mask), torch.zeros(3, 1, 1))
+        assert torch.equal(color_offset(under, over, mask), torch.zeros(3, 1, 1))
 
 
-def test_the_result_stays_in_range() -> None:
+def test_result_stays_in_range() -> None:
     picture, window = torch.full((3, SCALE * HEIGHT, SCALE * WIDTH), 0.98), choose_window(BOX, WIDTH, HEIGHT, None)
     patch = Patch(torch.randint(0, 2, (3, SCALE * window.height, SCALE * window.width)).float(), window, BOX, 1.0)
-    result = pasted(picture, [patch])
+    result = blended(picture, [patch])
     assert result.min() >= 0 and result.max() <= 1 and result.max() > 0.99 and result.min() < 0.6
 
 
 # ------------------------------------------------------------------------------------------------------- how much of it
 
 
-def test_strength_and_weight_are_shares_of_the_change() -> None:
+def test_strength_and_weight_scale_the_change() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
-    change = pasted(picture, [patch]) - picture
+    change = blended(picture, [patch]) - picture
     assert change.abs().max() > 0.3
     for weight, strength in ((1.0, 0.25), (0.5, 1.0), (0.5, 0.6), (0.0, 1.0), (1.0, 0.0)):
-        part = pasted(picture, [replace(patch, weight=weight)], strength) - picture
+        part = blended(picture, [replace(patch, weight=weight)], strength) - picture
         torch.testing.assert_close(part, weight * strength * change, atol=1e-6, rtol=0)
 
 
 @settings(deadline=None, max_examples=40)
 @given(box=PLACES)
-def test_no_square_can_be_seen(box: Box) -> None:
-    """All that lies outside the window is as it was, and inside along its edges too, but for those of the frame."""
+def test_no_visible_edge_of_the_crop(box: Box) -> None:
+    """Pixels outside the crop are unchanged, and inside along its edges too, except at edges of the frame."""
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch(box)
-    window, change = patch.window, pasted(noise(SCALE * HEIGHT, SCALE * WIDTH), [patch]) - picture
+    window, change = patch.window, blended(noise(SCALE * HEIGHT, SCALE * WIDTH), [patch]) - picture
     inside = shown(window, change).clone()
     shown(window, change).zero_()
     assert (change == 0).all()
@@ -202,49 +204,49 @@ def test_no_square_can_be_seen(box: Box) -> None:
         assert not is_inside or (edge == 0).all()
 
 
-def test_on_the_face_itself_it_is_the_patch_with_that_colour() -> None:
+def test_face_itself_is_the_color_corrected_patch() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
     mask = soft_mask(BOX, patch.window, WIDTH, HEIGHT, SCALE, CPU)
     under = shown(patch.window, picture)
-    wanted = patch.image + colour_gap(under, patch.image, mask)
+    wanted = patch.image + color_offset(under, patch.image, mask)
     full = mask == 1
     assert full.sum() > SCALE**2 * 0.9 * BOX[2] * BOX[3]
-    result = shown(patch.window, pasted(picture, [patch]))
+    result = shown(patch.window, blended(picture, [patch]))
     torch.testing.assert_close(result[:, full], wanted[:, full].clamp(0, 1), atol=1e-6, rtol=0)
 
 
-def test_of_two_that_overlap_the_later_lies_on_top() -> None:
+def test_later_of_two_overlapping_patches_is_on_top() -> None:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH)
     first, second = new_patch((14.0, 14.0, 16.0, 16.0), 0.7, seed=1), new_patch((24.0, 16.0, 18.0, 16.0), seed=2)
-    both = pasted(picture, [first, second])
-    assert torch.equal(both, pasted(pasted(picture, [first]), [second]))
-    on_top = (slice(None), slice(4 * 20, 4 * 28), slice(4 * 26, 4 * 30))  # the faces' common ground
-    alone = pasted(picture, [second])[on_top] - both[on_top]
-    assert alone.std() < 0.2 * (both - pasted(picture, [first]))[on_top].std()
+    both = blended(picture, [first, second])
+    assert torch.equal(both, blended(blended(picture, [first]), [second]))
+    on_top = (slice(None), slice(4 * 20, 4 * 28), slice(4 * 26, 4 * 30))  # where the faces overlap
+    alone = blended(picture, [second])[on_top] - both[on_top]
+    assert alone.std() < 0.2 * (both - blended(picture, [first]))[on_top].std()
 
 
 # ----------------------------------------------------------------------------------------------------------- the frames
 
 
-def test_frames_without_patches_pass_untouched() -> None:
+def test_frames_without_patches_pass_unchanged() -> None:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH)
     bare = Frame(picture, 0, Fraction(1, 25))
     seen = replace(frame_with([new_patch()], picture), faces=(Face(BOX, ((0.0, 0.0),) * 5, 0.9, 1),))
-    for frame, given_out in zip([bare, seen], paste_faces([bare, seen]), strict=True):
+    for frame, given_out in zip([bare, seen], blend_faces([bare, seen]), strict=True):
         assert given_out is frame
 
 
-def test_what_was_given_is_not_changed_and_patches_are_let_go() -> None:
+def test_inputs_are_not_modified_and_patches_are_released() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
     given_in = frame_with([patch], picture)
     image = patch.image.clone()
-    (result,) = paste_faces([given_in])
+    (result,) = blend_faces([given_in])
     assert torch.equal(picture, noise(SCALE * HEIGHT, SCALE * WIDTH)) and torch.equal(patch.image, image)
     assert [face.patch for face in result.faces] == [None] and given_in.faces[0].patch is patch
     assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], patch=None),))
 
 
-def test_each_frame_is_given_out_before_the_next_is_taken() -> None:
+def test_each_frame_is_yielded_before_the_next_is_taken() -> None:
     taken = []
 
     def frames() -> Iterator[Frame]:
@@ -252,15 +254,15 @@ def test_each_frame_is_given_out_before_the_next_is_taken() -> None:
             taken.append(number)
             yield replace(frame_with([new_patch()] if number % 2 else []), pts=number)
 
-    for number, frame in enumerate(paste_faces(frames())):
+    for number, frame in enumerate(blend_faces(frames())):
         assert frame.pts == number and taken == list(range(number + 1))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_any_enlargement(scale: int) -> None:
+def test_any_scale(scale: int) -> None:
     picture, window = noise(scale * HEIGHT, scale * WIDTH), choose_window(BOX, WIDTH, HEIGHT, None)
     patch = Patch(noise(scale * window.height, scale * window.width, 1), window, BOX, 1.0)
-    change = (pasted(picture, [patch]) - picture).abs().amax(0)
+    change = (blended(picture, [patch]) - picture).abs().amax(0)
     rows, columns = (change > 0.02).nonzero(as_tuple=True)
     for places, start, side in ((columns, BOX[0], BOX[2]), (rows, BOX[1], BOX[3])):
         low, high = float(places.min()) / scale, float(places.max() + 1) / scale

@@ -183,7 +183,7 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
 def test_what_an_image_has_more_in_bands_and_strips_is_the_same_bit_for_bit(
     threads: int, batch: int, height: int, strip: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidsr.nets.layers.pixel_shuffle.STRIP_VALUES", strip)
+    monkeypatch.setattr("vidsr.nets.layers.pixel_shuffle.BAND_VALUES", strip)
     generator = torch.Generator().manual_seed(11)
     image = torch.rand(batch, 3, height, 20, generator=generator)
     flow = 6 * torch.randn(batch, 2, height, 20, generator=generator)
@@ -303,7 +303,7 @@ def test_gradients_of_warp_point_to_the_better_motion() -> None:
 def test_a_sum_is_unfolded_alike_in_strips_and_whole(
     scale: int, layout: torch.memory_format, strip_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "STRIP_VALUES", strip_values)
+    monkeypatch.setattr(folding, "BAND_VALUES", strip_values)
     base, first, second = torch.rand(3, 2, 3 * scale**2, 7, 5).sub_(0.1).unbind()
     base, first, second = (x.contiguous(memory_format=layout) for x in (base, first.bfloat16(), second / 9))
     whole = depth_to_space((base + first + second).clamp(0, 1), scale)

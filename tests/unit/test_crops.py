@@ -1,4 +1,4 @@
-"""Windows around faces anywhere in frames of any size: what they must hold, and how long they stand still."""
+"""Crops around faces anywhere in frames of any size: what they must contain, and how long they stay unchanged."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vidsr.faces.blending import REACH
-from vidsr.faces.restorer import MARGIN, SLACK, STEP, WASTE, choose_window
+from vidsr.faces.restorer import MARGIN, MAX_EXCESS, SLACK, STEP, choose_window
 from vidsr.types import Window
 
 Box = tuple[float, float, float, float]
 SIDES = st.floats(4, 200)
 BOXES = st.tuples(st.floats(-300, 600), st.floats(-300, 600), SIDES, SIDES)
 LIMITS = st.integers(5, 400)
-# Frames so large that nothing is cut off.
+# Frames large enough that nothing is cut off.
 LARGE = 2000
 
 
 def inner(box: Box) -> Box:
-    """The same face in the midst of a large frame."""
+    """The same face in the middle of a large frame."""
     return 800 + box[0], 800 + box[1], box[2], box[3]
 
 
 def spans(box: Box, width: int, height: int, margin: float) -> list[tuple[float, float]]:
-    """From where to where the box, its soft border and the margin reach, as far as the frame goes."""
+    """The spans of the box with its soft border and the margin, clipped to the frame."""
     found = []
     for start, side, limit in ((box[0], box[2], width), (box[1], box[3], height)):
         middle, half = start + side / 2, side / 2 * REACH + margin
@@ -53,14 +53,14 @@ def test_always_inside_the_frame_and_around_the_face(path: list[Box], width: int
 
 
 @given(box=BOXES, width=LIMITS, height=LIMITS)
-def test_ends_are_at_the_steps_or_at_the_frame_s(box: Box, width: int, height: int) -> None:
+def test_ends_are_multiples_of_the_step_or_frame_edges(box: Box, width: int, height: int) -> None:
     for (first, last), limit in zip(ends(choose_window(box, width, height, None)), (width, height), strict=True):
         assert last % STEP == 0 or last == limit
         assert first % STEP == 0 or (last == limit and last - first == STEP)
 
 
 @given(box=BOXES)
-def test_no_larger_than_it_need_be(box: Box) -> None:
+def test_no_larger_than_necessary(box: Box) -> None:
     window = choose_window(inner(box), LARGE, LARGE, None)
     room = spans(inner(box), LARGE, LARGE, MARGIN + SLACK * max(box[2:]))
     for (first, last), (low, high) in zip(ends(window), room, strict=True):
@@ -69,7 +69,7 @@ def test_no_larger_than_it_need_be(box: Box) -> None:
 
 @given(box=st.tuples(st.floats(0, 100), st.floats(0, 100), st.floats(16, 200), st.floats(16, 200)),
        moves=st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=1, max_size=8))  # fmt: skip
-def test_still_as_long_as_the_face_moves_little(box: Box, moves: list[tuple[float, float]]) -> None:
+def test_unchanged_while_the_face_moves_little(box: Box, moves: list[tuple[float, float]]) -> None:
     assume(0.5 < box[2] / box[3] < 2)
     left, top, *size = inner(box)
     still = window = choose_window((left, top, *size), LARGE, LARGE, None)
@@ -80,7 +80,7 @@ def test_still_as_long_as_the_face_moves_little(box: Box, moves: list[tuple[floa
 
 
 @given(box=BOXES, moves=st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 1])))
-def test_a_face_that_comes_to_the_edge_takes_its_window_along(box: Box, moves: tuple[int, int]) -> None:
+def test_crop_follows_a_face_that_reaches_its_edge(box: Box, moves: tuple[int, int]) -> None:
     left, top, width, height = inner(box)
     before = choose_window((left, top, width, height), LARGE, LARGE, None)
     far = SLACK * max(width, height) + STEP + 1
@@ -91,15 +91,15 @@ def test_a_face_that_comes_to_the_edge_takes_its_window_along(box: Box, moves: t
 
 @settings(max_examples=200)
 @given(box=BOXES, before=st.floats(1, 3), width=LIMITS, height=LIMITS)
-def test_given_up_when_much_too_large_and_only_then(box: Box, before: float, width: int, height: int) -> None:
+def test_replaced_only_when_much_too_large(box: Box, before: float, width: int, height: int) -> None:
     grown = (box[0] - box[2] * (before - 1) / 2, box[1] - box[3] * (before - 1) / 2, before * box[2], before * box[3])
     large = choose_window(grown, width, height, None)
     fresh = choose_window(box, width, height, None)
-    is_waste = large.area > WASTE * fresh.area
+    is_waste = large.area > MAX_EXCESS * fresh.area
     assert choose_window(box, width, height, large) == (fresh if is_waste else large)
 
 
-def test_a_face_of_half_the_size_gets_a_window_of_its_own() -> None:
+def test_face_of_half_the_size_gets_a_new_crop() -> None:
     large = choose_window((400, 400, 100, 100), LARGE, LARGE, None)
     assert large == Window(360, 360, 176, 176)
     assert choose_window((425, 425, 50, 50), LARGE, LARGE, large) == Window(400, 400, 96, 96)

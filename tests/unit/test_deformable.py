@@ -1,4 +1,4 @@
-"""The deformable convolution against its definition, written out as loops in float64."""
+"""The deformable convolution against its definition as plain loops in float64."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pixel(plane: np.ndarray, row: int, column: int) -> float:
 
 
 def sample(plane: np.ndarray, y: float, x: float) -> float:
-    """Bilinear between the four neighbours; each of them is zero outside the plane."""
+    """Bilinear interpolation of the four neighbors, which are zero outside the plane."""
     top, left = math.floor(y), math.floor(x)
     total = 0.0
     for row, column in product((top, top + 1), (left, left + 1)):
@@ -65,26 +65,26 @@ def draw(
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("height, width, groups", [(5, 7, 1), (6, 4, 2), (1, 5, 4), (4, 1, 2), (1, 1, 1)])
-def test_it_agrees_with_its_definition(kernel: int, height: int, width: int, groups: int) -> None:
+def test_agrees_with_its_definition(kernel: int, height: int, width: int, groups: int) -> None:
     arguments = draw(2, 4, height, width, kernel, groups)
     result = deformable_conv(*arguments)
     np.testing.assert_allclose(result.numpy(), by_loops(*arguments), atol=1e-10)
 
 
-def test_offsets_of_whole_pixels_on_and_beyond_the_border() -> None:
+def test_integer_offsets_on_and_beyond_the_border() -> None:
     x, offset, mask, weight, bias = draw(1, 4, 5, 6, 3, 2)
     arguments = (x, offset.round().clamp(-6, 6), mask, weight, bias)
     np.testing.assert_allclose(deformable_conv(*arguments).numpy(), by_loops(*arguments), atol=1e-10)
 
 
-def test_far_outside_only_the_bias_is_left() -> None:
+def test_only_the_bias_remains_far_outside() -> None:
     x, offset, mask, weight, bias = draw(1, 4, 5, 6, 3, 2)
     result = deformable_conv(x, torch.full_like(offset, -1e4), mask, weight, bias)
     assert torch.equal(result, bias[None, :, None, None].expand_as(result))
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_undisplaced_it_is_a_convolution(kernel: int) -> None:
+def test_zero_offsets_give_a_convolution(kernel: int) -> None:
     x, offset, mask, weight, bias = draw(2, 6, 7, 9, kernel, 3)
     result = deformable_conv(x, offset * 0, torch.ones_like(mask), weight, bias)
     torch.testing.assert_close(result, F.conv2d(x, weight, bias, padding=kernel // 2))
@@ -99,8 +99,8 @@ def test_float32_and_channels_last_agree_with_float64() -> None:
     torch.testing.assert_close(deformable_conv(*last), deformable_conv(*single))
 
 
-def test_half_types_sample_at_exact_places() -> None:
-    """Positions beyond 256 have no fractions in bfloat16: a wide picture would come out in steps."""
+def test_half_types_sample_at_exact_positions() -> None:
+    """Positions beyond 256 have no fractions in bfloat16: a wide image would show steps."""
     width = 600
     x = torch.linspace(0, 1, width).expand(1, 1, 3, width)
     offset = torch.zeros(1, 2, 3, width)
@@ -111,15 +111,15 @@ def test_half_types_sample_at_exact_places() -> None:
 
 
 @pytest.mark.parametrize("kernel, groups", [(3, 1), (1, 2)])
-def test_gradients_are_those_of_finite_differences(kernel: int, groups: int) -> None:
+def test_gradients_equal_finite_differences(kernel: int, groups: int) -> None:
     x, offset, mask, weight, bias = draw(1, 2, 3, 3, kernel, groups, spread=0.7)
-    # Away from whole pixels, where bilinear sampling has a kink and no derivative.
+    # Away from integer positions, where bilinear sampling is not differentiable.
     offset = offset.floor() + 0.2 + 0.6 * (offset - offset.floor())
     arguments = tuple(t.requires_grad_() for t in (x, offset, mask, weight, bias))
     assert torch.autograd.gradcheck(deformable_conv, arguments)
 
 
-def test_the_layer_reads_offsets_before_masks_from_its_guide() -> None:
+def test_layer_predicts_offsets_before_masks_from_its_guide() -> None:
     torch.manual_seed(0)
     layer = DeformableConv(4, 3, 2).double()
     torch.nn.init.normal_(layer.conv_offset_mask.weight, std=0.3)
@@ -130,7 +130,7 @@ def test_the_layer_reads_offsets_before_masks_from_its_guide() -> None:
         np.testing.assert_allclose(layer(x, guide).numpy(), expected, atol=1e-10)
 
 
-def test_a_fresh_layer_is_half_a_convolution() -> None:
+def test_new_layer_is_half_a_convolution() -> None:
     layer = DeformableConv(4, 3, 2)
     x = torch.rand(1, 4, 8, 9)
     torch.testing.assert_close(layer(x, torch.rand(1, 4, 8, 9)), F.conv2d(x, layer.weight / 2, layer.bias, padding=1))

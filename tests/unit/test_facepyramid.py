@@ -1,4 +1,4 @@
-"""The face detector's network: what it gives, and that the exported file gives the same through YuNet's interface."""
+"""FacePyramid: its outputs, and the equivalence of the exported file with YuNet's interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def network() -> FacePyramid:
-    """Trained by chance: batch statistics and biases are not those of the start."""
+    """A network with random batch statistics and biases instead of the initial ones."""
     torch.manual_seed(1)
     network = build_detector("facepyramid", {"widths": (4, 6, 8, 8, 10), "blocks": (1, 0, 1, 2, 0), "pyramid": 6})
     with torch.no_grad():
@@ -39,18 +39,18 @@ def file(network: FacePyramid, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-def test_it_is_yunets_interface() -> None:
+def test_exported_file_has_yunets_interface() -> None:
     assert STRIDES == INTERFACE_STRIDES and COLUMNS == WIDTHS and list(COLUMNS) == list(WIDTHS)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 160)])
-def test_a_head_for_each_stride(network: FacePyramid, height: int, width: int) -> None:
+def test_one_head_per_stride(network: FacePyramid, height: int, width: int) -> None:
     raw = network(torch.rand(2, 3, height, width))
     assert [tuple(level.shape) for level in raw] == [(2, 16, height // s, width // s) for s in STRIDES]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (160, 128)])
-def test_the_file_computes_what_the_network_does(network: FacePyramid, file: Path, height: int, width: int) -> None:
+def test_exported_file_equals_the_network(network: FacePyramid, file: Path, height: int, width: int) -> None:
     picture = np.random.default_rng(height).uniform(0, 255, (3, height, width)).astype(np.float32)
     found = Yunet(file, CPU, 1).outputs(picture)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_the_file_computes_what_the_network_does(network: FacePyramid, file: Pat
         assert np.abs(stored - rows).max() < 1e-4
 
 
-def test_the_file_takes_any_size_and_says_so(file: Path) -> None:
+def test_exported_file_accepts_any_size(file: Path) -> None:
     model = onnx.load(str(file))
     assert Yunet(file, CPU, 1).size is None
     shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.output}
@@ -70,7 +70,7 @@ def test_the_file_takes_any_size_and_says_so(file: Path) -> None:
     assert not {"BatchNormalization", "Div"} & {node.op_type for node in model.graph.node}, "they cost time"
 
 
-def test_a_graph_leaves_its_network_alone(network: FacePyramid) -> None:
+def test_graph_does_not_modify_its_network(network: FacePyramid) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     FacePyramidGraph(network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -87,7 +87,7 @@ def test_shifted_scores_are_shifted_logits() -> None:
             assert torch.equal(new[:, 2:], old[:, 2:])
 
 
-def test_sizes_that_make_no_network() -> None:
+def test_invalid_sizes_are_refused() -> None:
     for arguments in ({"widths": (8, 8)}, {"blocks": (0, 0, 0, 0, -1)}, {"pyramid": 0}, {"width": 8}):
         with pytest.raises(ModelError, match="facepyramid"):
             build_detector("facepyramid", arguments)

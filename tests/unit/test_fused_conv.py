@@ -1,4 +1,4 @@
-"""Convolutions with what follows them in one operation: as in two but rounded once, and counted alike."""
+"""Fused convolutions: equal to separate operations except for rounding once, and counted alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.bench.convolutions import ConvolutionRecorder
-from vidsr.nets.layers import fused_conv as onepass
+from vidsr.nets.layers import fused_conv
 from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d, convolve_and_add
 
 pytestmark = pytest.mark.numeric
@@ -18,29 +18,29 @@ LAYOUTS = {"planes": torch.contiguous_format, "channels last": torch.channels_la
 
 
 @pytest.fixture(autouse=True)
-def nothing_to_learn() -> Tensor:
+def without_gradients() -> Tensor:
     torch.manual_seed(0)
     with torch.inference_mode():
         yield
 
 
-def picture(channels: int = 8, dtype: torch.dtype = torch.float32, layout: str = "planes") -> Tensor:
+def random_image(channels: int = 8, dtype: torch.dtype = torch.float32, layout: str = "planes") -> Tensor:
     return torch.randn(2, channels, 13, 18).to(dtype).contiguous(memory_format=LAYOUTS[layout])
 
 
-def test_this_torch_has_the_operation() -> None:
-    """With the locked versions; else these tests would compare the second way with itself."""
-    assert onepass.ONE_PASS is not None
+def test_torch_has_the_fused_operation() -> None:
+    """With the locked versions; otherwise these tests would compare the fallback with itself."""
+    assert fused_conv.FUSED_CONV is not None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("slope", [0.0, 0.1])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1)])
-def test_an_activated_convolution_is_a_convolution_and_its_activation(
+def test_activated_convolution_equals_convolution_and_activation(
     layout: str, slope: float, kernel: int, stride: int
 ) -> None:
     conv = ActivatedConv2d(8, 12, kernel, stride, kernel // 2, slope).to(memory_format=LAYOUTS[layout])
-    x = picture(layout=layout)
+    x = random_image(layout=layout)
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), stride, kernel // 2)
     torch.testing.assert_close(conv(x), F.leaky_relu(exact, slope).float(), atol=1e-5, rtol=0)
     assert (conv(x) < 0).any() == (slope > 0)
@@ -53,11 +53,11 @@ def test_in_bf16_it_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatc
     Rounding to the 8 significant bits of bf16 moves a value by at most 2^-8 of itself; sums are in float32, and what
     that loses of 72 products of about 0.1 stays far below 1e-5.
     """
-    conv, x = ActivatedConv2d(8, 12, 3, padding=1, slope=slope).bfloat16(), picture(dtype=torch.bfloat16)
-    is_one = onepass.ONE_PASS is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    conv, x = ActivatedConv2d(8, 12, 3, padding=1, slope=slope).bfloat16(), random_image(dtype=torch.bfloat16)
+    is_one = fused_conv.FUSED_CONV is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     together = conv(x)
     exact = F.leaky_relu(F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1), slope)
-    monkeypatch.setattr(onepass, "ONE_PASS", None)
+    monkeypatch.setattr(fused_conv, "FUSED_CONV", None)
     apart = conv(x)
     assert torch.equal(together, apart) == (slope == 0 or not is_one)
     roundings = 1 if is_one or slope == 0 else 2
@@ -67,9 +67,13 @@ def test_in_bf16_it_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("most", [0, 1 << 21], ids=["in two", "in one"])
-def test_a_sum_is_a_sum_and_leaves_its_parts_alone(layout: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onepass, "MOST_SUMMED", most)
-    conv, x, other = SummedConv2d(8, 12, 3).to(memory_format=LAYOUTS[layout]), picture(), picture(12, layout=layout)
+def test_sum_is_exact_and_does_not_modify_its_inputs(layout: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_conv, "MAX_SUMMED", most)
+    conv, x, other = (
+        SummedConv2d(8, 12, 3).to(memory_format=LAYOUTS[layout]),
+        random_image(),
+        random_image(12, layout=layout),
+    )
     before = x.clone(), other.clone()
     exact = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
     torch.testing.assert_close(conv(x, other), (exact + other).float(), atol=1e-5, rtol=0)
@@ -81,7 +85,7 @@ def test_a_sum_is_a_sum_and_leaves_its_parts_alone(layout: str, most: int, monke
 
 def test_both_are_counted_as_convolutions() -> None:
     active, summed = ActivatedConv2d(8, 12, 3, padding=1), SummedConv2d(12, 12, 3)
-    x = picture()
+    x = random_image()
     with FlopCounterMode(display=False) as counter, ConvolutionRecorder() as recorder:
         inner = active(x)
         summed(inner, inner)
@@ -90,7 +94,7 @@ def test_both_are_counted_as_convolutions() -> None:
     assert [call.weight_size for call in recorder.calls] == [(12, 8, 3, 3), (12, 12, 3, 3)]
 
 
-def test_gradients_go_through() -> None:
+def test_gradients_propagate() -> None:
     with torch.inference_mode(False), torch.enable_grad():
         active, summed = ActivatedConv2d(8, 8, 3, padding=1, slope=0.1), SummedConv2d(8, 8, 3)
         x = torch.randn(2, 8, 13, 18, requires_grad=True)
@@ -99,8 +103,8 @@ def test_gradients_go_through() -> None:
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (*active.parameters(), *summed.parameters()))
 
 
-def test_mixed_precision_is_left_to_torch() -> None:
-    conv, x = ActivatedConv2d(8, 12, 3, padding=1), picture()
+def test_autocast_uses_the_separate_operations() -> None:
+    conv, x = ActivatedConv2d(8, 12, 3, padding=1), random_image()
     with torch.autocast("cpu", torch.bfloat16):
         assert conv(x).dtype == torch.bfloat16
         assert conv(x.bfloat16()).dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""The stage that steadies landmarks: the stream of landmarks.py for each run of frames with faces, frames in order."""
+"""The landmark smoothing stage: a separate stream for each run of frames with faces, frames in order."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POINTS = np.array([[18.0, 18.0], [30.0, 18.0], [24.0, 24.0], [19.0, 30.0], [29.0
 
 
 def frame(index: int, tracks: tuple[int, ...], starts_scene: bool = False) -> Frame:
-    """The picture moves by a pixel a frame; each face has noise of its own, and is not seen in every fifth frame."""
+    """The image moves one pixel per frame; each face has its own noise and is not detected in every fifth frame."""
     shift = index % 20
     image = PICTURE[:, shift : shift + SIDE, shift : shift + SIDE]
     faces = []
@@ -33,7 +33,7 @@ def frame(index: int, tracks: tuple[int, ...], starts_scene: bool = False) -> Fr
 
 
 def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
-    """Each run of frames with faces in one scene, through a steadier of its own."""
+    """Smooths each run of frames with faces in one scene separately."""
     results: list[dict[int, np.ndarray]] = []
     run: list[Frame] = []
 
@@ -73,9 +73,7 @@ def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
     st.lists(st.tuples(st.sampled_from([(), (1,), (1, 2), (2,)]), st.integers(0, 9)), min_size=1, max_size=14),
     st.sampled_from([0, 2, 4]),
 )
-def test_each_scene_and_each_gap_is_a_stream_of_its_own(
-    rows: list[tuple[tuple[int, ...], int]], lookahead: int
-) -> None:
+def test_each_scene_and_each_gap_is_a_separate_stream(rows: list[tuple[tuple[int, ...], int]], lookahead: int) -> None:
     frames = [frame(i, tracks, chance == 0) for i, (tracks, chance) in enumerate(rows)]
     results = list(steady_faces(frames, lookahead))
     assert [(each.pts, each.starts_scene) for each in results] == [(each.pts, each.starts_scene) for each in frames]
@@ -88,7 +86,7 @@ def test_each_scene_and_each_gap_is_a_stream_of_its_own(
 
 
 @pytest.mark.parametrize("lookahead", [0, 4])
-def test_frames_are_held_back_no_longer_than_said(lookahead: int) -> None:
+def test_delay_of_frames_is_as_documented(lookahead: int) -> None:
     taken = 0
 
     def source() -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""Steadied landmarks on pictures made here."""
+"""Smoothed landmarks on synthetic images, the metrics by hand, and pseudo-videos against their own transforms."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ EYES = 30.0
 def moving(
     frames: int, step: tuple[float, float] = (1.7, -0.6), noise: float = 2.0
 ) -> tuple[list[NDArray[np.uint8]], Array]:
-    """A textured face that goes this many pixels a frame, and its true landmarks."""
+    """A textured face that moves this many pixels per frame, and its true landmarks."""
     still, middle = texture(), np.array([110.0, 110.0])
-    # The face goes one way if the camera goes the other.
+    # The face moves opposite to the camera.
     reach = np.array(step) * (frames - 1) / 2
     ends = [Shot(*(middle + way * reach), noise=noise) for way in (1, -1)]
     shown = list(play(still, POINTS + middle, ends[0], ends[1], frames, (160, 140), 7))
@@ -50,24 +50,24 @@ def points_of(results: list[Steadied]) -> Array:
     return np.array([face.points for face in results])
 
 
-def test_the_picture_moves_as_said() -> None:
+def test_synthetic_image_moves_as_documented() -> None:
     _, truth = moving(5)
     np.testing.assert_allclose(np.diff(truth, axis=0), np.broadcast_to([1.7, -0.6], (4, 5, 2)), atol=1e-9)
 
 
 @pytest.mark.parametrize("lookahead", [0, 3])
-def test_noise_falls_to_half_and_the_face_does_not_lag(lookahead: int) -> None:
+def test_noise_is_halved_without_lag(lookahead: int) -> None:
     frames, truth = moving(30)
     raw = noisy(truth)
     found = points_of(run(frames, raw, SteadyConfig(lookahead=lookahead)))
     assert overall(sdd(found[5:], truth[5:], EYES)) <= 0.5 * overall(sdd(raw[5:], truth[5:], EYES))
     assert nme(found, truth, eye_distance(truth)) < 0.7 * nme(raw, truth, eye_distance(truth))
-    # A filter of the points alone with such a memory would trail by several frames of 1.7 pixels.
+    # A filter of the points alone with this memory would lag by several frames of 1.7 pixels.
     trail = (found - truth)[10:].mean((0, 1))
     np.testing.assert_allclose(trail, 0.0, atol=0.3)
 
 
-def test_each_landmark_followed_for_itself_as_printed_falls_too() -> None:
+def test_noise_falls_too_when_landmarks_are_tracked_individually_as_printed() -> None:
     frames, truth = moving(30)
     raw = noisy(truth)
     found = points_of(run(frames, raw, SteadyConfig(as_face=False, consistency=0.05)))
@@ -81,7 +81,7 @@ def test_exact_detections_of_constant_motion_stay_exact() -> None:
 
 
 @pytest.mark.parametrize("size", [0.35, 3.0])
-def test_size_of_the_face_does_not_matter(size: float) -> None:
+def test_result_is_independent_of_face_size(size: float) -> None:
     still = cv2.resize(texture(), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     start = Shot(200.0, 215.0, scale=size, noise=1.0)
     shown = list(play(still, 2 * POINTS + 220, start, replace(start, x=215.0, angle=4.0), 20, (300, 260), 1))
@@ -102,7 +102,7 @@ def test_lookahead_improves_the_first_frames() -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
-def test_a_change_reaches_no_frame_before_the_lookahead() -> None:
+def test_change_affects_no_frame_before_the_lookahead() -> None:
     frames, truth = moving(10)
     raw = noisy(truth)
     changed = raw.copy()
@@ -114,14 +114,14 @@ def test_a_change_reaches_no_frame_before_the_lookahead() -> None:
 
 
 def test_occlusion_falls_back_to_the_detection() -> None:
-    """Something covers the face and stands still while the detector still knows where the face goes."""
+    """A static occluder covers the face while the detector still follows it."""
     frames, truth = moving(24, step=(3.0, 0.0))
     for frame in frames[10:]:
         frame[20:130, 10:150] = texture(110, 140, seed=9)
     found = run(frames, truth)
     errors = np.linalg.norm(points_of(found) - truth, axis=2).max(1)
     config = SteadyConfig()
-    # Optical flow sticks to what covers the face: it may lead for `patience` frames, then the detection wins.
+    # Optical flow sticks to the occluder: it may prevail for `patience` frames, then the detection wins.
     assert errors[:10].max() < 0.5
     assert errors[10:].max() < 3.0 * (config.patience + 2)
     assert errors[10 + config.patience + 4 :].max() < 3.0
@@ -130,7 +130,7 @@ def test_occlusion_falls_back_to_the_detection() -> None:
     )
 
 
-def test_flat_picture_leaves_the_detection_as_it_is() -> None:
+def test_flat_image_leaves_detections_unchanged() -> None:
     frames = [np.full((140, 160), 90, np.uint8)] * 6
     raw = noisy(np.broadcast_to(POINTS + 70, (6, 5, 2)))
     found = run(frames, raw)
@@ -138,12 +138,12 @@ def test_flat_picture_leaves_the_detection_as_it_is() -> None:
     assert all((face.tracking == 0).all() for face in found)
 
 
-def test_one_wild_detection_ruins_no_frame() -> None:
+def test_single_outlier_is_rejected() -> None:
     frames, truth = moving(12)
     raw = truth.copy()
     raw[6] += (25.0, 10.0)
     assert np.abs(points_of(run(frames, raw)) - truth).max() < 1.0
-    # The dissertation's own rule lets it through.
+    # The dissertation's own rule accepts it.
     assert np.abs(points_of(run(frames, raw, SteadyConfig(patience=0)))[6] - truth[6]).max() > 20
 
 
@@ -159,8 +159,8 @@ def test_lost_detections_are_bridged_and_unknown_stays_unknown() -> None:
 
 
 @pytest.mark.parametrize("lookahead", [0, 2])
-def test_a_cut_starts_afresh(lookahead: int) -> None:
-    """What comes after a cut equals that part run alone; so does what comes before."""
+def test_cut_resets_the_state(lookahead: int) -> None:
+    """The results after a cut equal those of that part alone; so do the results before it."""
     frames, truth = moving(12)
     raw = noisy(truth)
     config = SteadyConfig(lookahead=lookahead)
@@ -170,7 +170,7 @@ def test_a_cut_starts_afresh(lookahead: int) -> None:
     assert not np.array_equal(whole, points_of(run(frames, raw, config)))
 
 
-def test_a_face_depends_on_no_other_and_is_forgotten_when_it_leaves() -> None:
+def test_faces_are_independent_and_dropped_when_absent() -> None:
     frames, truth = moving(10)
     raw = noisy(truth)
     other = noisy(truth + np.array([12, -9]), seed=8)
@@ -192,8 +192,8 @@ def test_a_face_depends_on_no_other_and_is_forgotten_when_it_leaves() -> None:
     assert [3 in faces for faces in results] == [index not in (4, 5) for index in range(10)]
 
 
-def test_fast_constant_motion_is_bridged_by_its_own_prediction() -> None:
-    """More than an eye distance a frame, which Lucas-Kanade alone does not find."""
+def test_fast_constant_motion_is_bridged_by_prediction() -> None:
+    """More than an eye distance per frame, which Lucas-Kanade alone cannot track."""
     still = texture(200, 600)
     start = Shot(450.0, 100.0)
     shown = list(play(still, POINTS + np.array([300, 100]), start, replace(start, x=150.0), 9, (480, 160), 0))
@@ -203,7 +203,7 @@ def test_fast_constant_motion_is_bridged_by_its_own_prediction() -> None:
     assert np.abs(points_of(run([picture for picture, _ in shown], raw)) - truth).max() < 1.0
 
 
-def test_a_face_at_the_edge_and_beyond() -> None:
+def test_face_at_and_beyond_the_frame_edge() -> None:
     frames, truth = moving(10)
     for shift in ((-70.0, 0.0), (0.0, 65.0), (500.0, -500.0)):
         raw = noisy(truth + shift)
@@ -215,7 +215,7 @@ def test_a_face_at_the_edge_and_beyond() -> None:
         )
 
 
-def test_the_state_holds_no_view_of_what_was_given() -> None:
+def test_state_holds_no_view_of_the_inputs() -> None:
     frames, truth = moving(6)
     raw = noisy(truth)
     expected = points_of(run(frames, raw))
@@ -238,15 +238,15 @@ def test_the_state_holds_no_view_of_what_was_given() -> None:
     ],
     ids=["points that stand still", "never found", "never consistent"],
 )
-def test_these_tests_see_a_broken_tracker(
+def test_tests_detect_a_broken_tracker(
     broken: Callable[..., tuple[Array, Array]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vidsr.faces.optical_flow.track", broken)
     with pytest.raises(AssertionError):
-        test_noise_falls_to_half_and_the_face_does_not_lag(0)
+        test_noise_is_halved_without_lag(0)
 
 
-def test_wrong_input_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     steadier = LandmarkSteadier()
     grey = np.zeros((20, 20), np.uint8)
     for points in (np.zeros((1, 2)), np.zeros((5, 3)), np.zeros(10)):

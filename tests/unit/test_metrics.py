@@ -118,7 +118,7 @@ def test_ssim_equals_scikit_image(border: int) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 10, 11, 12])
-def test_ssim_equals_the_double_loop_also_when_short(frames: int) -> None:
+def test_ssim_equals_the_double_loop_even_for_short_axes(frames: int) -> None:
     a, b = pair(frames, 13, 9, seed=frames)
     x, y = unit64(a), unit64(b)
     spatial = [ssim_by_hand(x[t, c], y[t, c]) for t in range(frames) for c in range(3)]
@@ -140,7 +140,7 @@ def test_ssim_of_any_length_in_small_passes(frames: int, height: int, width: int
     assert pieces == pytest.approx(whole, abs=1e-12)
 
 
-def test_flat_pictures_do_not_lose_precision_in_float32() -> None:
+def test_flat_images_keep_precision_in_float32() -> None:
     for level, other in [(0.02, 0.021), (0.999, 0.997), (0.0, 1.0)]:
         a, b = torch.full((12, 3, 12, 12), level), torch.full((12, 3, 12, 12), other)
         expected = (2 * level * other + 1e-4) / (level**2 + other**2 + 1e-4)
@@ -159,7 +159,7 @@ def test_equal_clips_are_perfect_and_flicker_lowers_only_the_temporal_score() ->
     assert metrics.ssim_vh(still, flicker) == pytest.approx(metrics.ssim_vh(still, steady), abs=0.02)
 
 
-def test_what_the_metrics_refuse() -> None:
+def test_metrics_refuse_invalid_input() -> None:
     a, b = pair(2, 8, 8)
     with pytest.raises(ValueError, match="same shape"):
         metrics.psnr(a, b[:1])
@@ -171,7 +171,7 @@ def test_what_the_metrics_refuse() -> None:
         metrics.psnr(a.long(), b.long())
     meter = metrics.TemporalSsim()
     meter.step(a[0], b[0])
-    with pytest.raises(ValueError, match="float32"):  # it would be cut to whole numbers without a word
+    with pytest.raises(ValueError, match="float32"):  # otherwise it would be truncated to integers silently
         meter.step(a[1], b[1].float())
 
 
@@ -213,7 +213,7 @@ def test_score_clip_holds_few_frames(temporal: bool) -> None:
     assert most < 30
 
 
-def test_score_clip_refuses_what_does_not_match() -> None:
+def test_score_clip_refuses_mismatched_clips() -> None:
     a, b = pair(4, 12, 16)
     with pytest.raises(InputError, match="result ends after 3 frames"):
         score_clip("x", a, b[:3])
@@ -234,14 +234,14 @@ def bicubic(low: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("degradation", [degrade_bi, degrade_bd])
-def test_protocol_by_its_steps(degradation: object) -> None:
+def test_protocol_equals_its_steps(degradation: object) -> None:
     assert callable(degradation)
     clip, _ = pair(12, 51, 62)
     seen = []
 
     def engine(low: Tensor) -> Tensor:
         seen.append(low)
-        return bicubic(low) * 1.2 - 0.1  # leaves 0..1, so that clamping matters
+        return bicubic(low) * 1.2 - 0.1  # exceeds 0..1, so that clamping matters
 
     result = evaluate_clip(engine, clip, degradation, border=4)
     truth = clip[:, :, :48, :60]
@@ -256,9 +256,9 @@ def test_protocol_by_its_steps(degradation: object) -> None:
     assert other_order == result
 
 
-def test_protocol_refuses_a_wrong_engine() -> None:
+def test_protocol_refuses_an_invalid_engine() -> None:
     clip, _ = pair(2, 24, 24)
-    with pytest.raises(ValueError, match="engine gave"):
+    with pytest.raises(ValueError, match="engine returned"):
         evaluate_clip(lambda low: low, clip, degrade_bi)
     with pytest.raises(ValueError, match="not finite"):
         evaluate_clip(lambda low: bicubic(low) * math.nan, clip, degrade_bi)
@@ -302,7 +302,9 @@ def test_pairs_of_files_and_folders(tmp_path: Path) -> None:
         ("a", truth / "a.mp4", result / "a.mp4"),
         ("b", truth / "b.mkv", result / "b.mp4"),
     ]
-    single = pair_videos(truth / "notes.txt", result / "a.mp4", is_video)  # what was named is tried, whatever its name
+    single = pair_videos(
+        truth / "notes.txt", result / "a.mp4", is_video
+    )  # files given by name are accepted, whatever their extension
     assert single == [("notes", truth / "notes.txt", result / "a.mp4")]
     with pytest.raises(InputError, match="no such file or folder"):
         pair_videos(truth / "none.mp4", result, is_video)

@@ -17,7 +17,7 @@ from vidsr.evaluation.evaluate import Evaluation, score_clip, summarise
 
 
 def evaluation_of(*clips: tuple[str, int], temporal: bool = False) -> Evaluation:
-    """Clips of these names and lengths, each of moving noise with other noise on it."""
+    """An evaluation of clips with these names and lengths, each of moving noise with additional noise."""
     noise = torch.Generator().manual_seed(0)
     scores = []
     for name, frames in clips:
@@ -37,7 +37,7 @@ def test_psnr_by_frame_number_is_the_mean_of_the_clips_that_reach_it() -> None:
         assert mean.psnr_y == pytest.approx(np.mean([curve[index] for curve in lumas if len(curve) > index]))
 
 
-def test_table_says_what_could_not_be_measured() -> None:
+def test_table_shows_what_could_not_be_measured() -> None:
     plain = present.table(evaluation_of(("a", 6))).splitlines()
     assert "warp" not in plain[0]
     lines = present.table(evaluation_of(("one", 1), ("more", 6), temporal=True)).splitlines()
@@ -48,7 +48,7 @@ def test_table_says_what_could_not_be_measured() -> None:
     assert {line.count("|") for line in marked} == {12}
 
 
-def test_plot_is_a_whole_png_of_the_said_size(tmp_path: Path) -> None:
+def test_plot_is_a_complete_png_of_the_documented_size(tmp_path: Path) -> None:
     target = tmp_path / "p.png"
     for clips in ([("a", 1)], [("a", 9), ("b", 4)], [(f"clip {index}", 3 + index) for index in range(12)]):
         target.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def test_plot_is_a_whole_png_of_the_said_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["$a$b", "_hidden", "日本 é", "two\nlines", "\udcff", "x" * 300, "{\\frac", ""])
-def test_any_name_of_a_clip_can_be_drawn(tmp_path: Path, name: str) -> None:
+def test_any_clip_name_can_be_drawn(tmp_path: Path, name: str) -> None:
     present.write_plot(evaluation_of((name, 2), ("b", 3)), tmp_path / "p.png", False)
     assert (tmp_path / "p.png").stat().st_size > 1000
 
@@ -87,12 +87,12 @@ def test_many_clips_share_one_line_of_the_legend() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["each of 9 clips", "mean"]
 
 
-def test_plot_never_replaces_a_file_unasked(tmp_path: Path) -> None:
+def test_plot_replaces_files_only_on_request(tmp_path: Path) -> None:
     target, evaluation = tmp_path / "p.png", evaluation_of(("a", 2))
     target.write_bytes(b"precious")
     with pytest.raises(OutputError, match="already exists"):
         present.check_plot(target, [tmp_path / "a.mp4"], False)
-    with pytest.raises(OutputError, match="has appeared since"):  # while the films were compared
+    with pytest.raises(OutputError, match="has appeared since"):  # while the videos were compared
         present.write_plot(evaluation, target, False)
     assert target.read_bytes() == b"precious"
     assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
@@ -100,12 +100,12 @@ def test_plot_never_replaces_a_file_unasked(tmp_path: Path) -> None:
     assert cv2.imread(str(target)) is not None
 
 
-def test_what_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_plot_options_are_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = tmp_path / "film.png"
     film.touch()
     with pytest.raises(UsageError, match=r"ends in \.png"):
         present.check_plot(tmp_path / "p.svg", [film], False)
-    with pytest.raises(UsageError, match="name of a film"):
+    with pytest.raises(UsageError, match="name of one of the videos"):
         present.check_plot(film, [tmp_path / "a.mp4", film], True)
     with pytest.raises(OutputError, match="does not exist"):
         present.check_plot(tmp_path / "none" / "p.png", [film], False)
@@ -114,7 +114,7 @@ def test_what_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.Mon
         present.check_plot(tmp_path / "p.png", [film], False)
 
 
-def test_a_plot_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""Which faces are restored, in which window, with what weight; the network's pictures tell where they are from."""
+"""Which faces are restored, in which crop, with what weight; the substitute network's pixels encode their origin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.faces.restorer import FADE, INERTIA, STICKY, FaceRestorer, FaceWork, choose_window
+from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_window
 from vidsr.types import Face, Frame, Patch, Window
 
 WIDTH, HEIGHT = 96, 64
@@ -26,13 +26,13 @@ Streams = Mapping[int, tuple[tuple[Frame, ...], Window]]
 
 
 def face(track: int, x: float, y: float, side: float, is_found: bool = True) -> Face:
-    """An upright face: the middle and the side."""
+    """An upright face with this center and side."""
     points = tuple((x + side * a, y + side * b) for a, b in INNER)
     return Face((x - side / 2, y - side / 2, side, side), points, 0.9, track, is_found)
 
 
-def film(rows: Iterable[Sequence[Face]], cuts: Iterable[int] = ()) -> Iterator[Frame]:
-    """Frames whose pixels are their number, their column and their row."""
+def video(rows: Iterable[Sequence[Face]], cuts: Iterable[int] = ()) -> Iterator[Frame]:
+    """Frames whose pixels hold the frame number, the column and the row."""
     starts = {0, *cuts}
     columns = torch.arange(WIDTH).float().expand(HEIGHT, -1)
     lines = torch.arange(HEIGHT).float()[:, None].expand(-1, WIDTH)
@@ -48,7 +48,7 @@ def doubled(image: Tensor, window: Window) -> Tensor:
 
 @dataclass
 class Doubler:
-    """Doubles each window of the frame `lookahead` before, at the newest window. `log` tells what it was asked."""
+    """Doubles the size of the latest crop in the frame `lookahead` before. `log` records the calls."""
 
     lookahead: int
     log: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -83,12 +83,12 @@ class Doubler:
 def restore(
     rows: Sequence[Sequence[Face]], cuts: Iterable[int] = (), lookahead: int = 1, config: RestoreConfig | None = None
 ) -> tuple[list[Frame], dict[int, FaceWork], Doubler]:
-    """The frames given out, checked for what always holds: each comes once and in order, with its faces."""
+    """The resulting frames, after checking that each is yielded once and in order, with its faces."""
     network = Doubler(lookahead)
     restorer = FaceRestorer(network, config or RestoreConfig())
     cuts = list(cuts)
-    frames = list(restorer.run(film(rows, cuts)))
-    for result, source in zip(frames, film(rows, cuts), strict=True):
+    frames = list(restorer.run(video(rows, cuts)))
+    for result, source in zip(frames, video(rows, cuts), strict=True):
         assert torch.equal(result.image, source.image)
         assert (result.pts, result.duration, result.starts_scene) == (source.pts, source.duration, source.starts_scene)
         assert [without_patch(each) for each in result.faces] == list(source.faces)
@@ -108,12 +108,12 @@ def patch_of(frame: Frame, track: int) -> Patch | None:
 
 
 def weights(frames: Iterable[Frame], track: int) -> list[float | None]:
-    """Of each frame that shows the track."""
+    """The weight in each frame that shows the track."""
     patches = [patch_of(frame, track) for frame in frames if track in {each.track for each in frame.faces}]
     return [None if patch is None else patch.weight for patch in patches]
 
 
-def still(*tracks: int, side: float = 24) -> list[Face]:
+def static(*tracks: int, side: float = 24) -> list[Face]:
     return [face(track, 20 + 28 * index, 32, side) for index, track in enumerate(tracks)]
 
 
@@ -123,14 +123,14 @@ RISE = [(index + 1) / (FADE + 1) for index in range(FADE)]
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, FADE, FADE + 3])
-def test_a_moving_face_gets_its_own_frames(lookahead: int) -> None:
+def test_moving_face_gets_the_results_of_its_own_frames(lookahead: int) -> None:
     rows = [[face(1, 20 + 2 * t, 30 + t / 2, 24 + t / 4)] for t in range(25)]
     frames, work, network = restore(rows, lookahead=lookahead)
     assert work == {1: FaceWork(25)}
     assert weights(frames, 1) == [1.0] * 25
     windows = [patch.window for frame in frames if (patch := patch_of(frame, 1))]
     assert 1 < len(set(windows)) < 8
-    # The window is the newest one of the face, as chosen `lookahead` frames later.
+    # The crop is the latest one of the face, chosen `lookahead` frames later.
     chosen: list[Window] = []
     box_of = [patch.box for frame in frames if (patch := patch_of(frame, 1))]
     for box in box_of:
@@ -140,24 +140,24 @@ def test_a_moving_face_gets_its_own_frames(lookahead: int) -> None:
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, FADE, FADE + 3])
-def test_weights_grow_and_fall_within_a_scene_and_not_at_its_ends(lookahead: int) -> None:
-    rows = [still(1) if 4 <= t < 24 else [] for t in range(30)]
+def test_weights_fade_within_a_scene_but_not_at_its_ends(lookahead: int) -> None:
+    rows = [static(1) if 4 <= t < 24 else [] for t in range(30)]
     frames, *_ = restore(rows, lookahead=lookahead)
     assert weights(frames, 1) == pytest.approx([*RISE, *[1.0] * (20 - 2 * FADE), *reversed(RISE)])
-    frames, *_ = restore([still(1)] * 20, lookahead=lookahead)
+    frames, *_ = restore([static(1)] * 20, lookahead=lookahead)
     assert weights(frames, 1) == [1.0] * 20
-    frames, *_ = restore([still(1)] * 12 + [[]] * 3 + [still(2)] * 12, cuts=[10, 17], lookahead=lookahead)
+    frames, *_ = restore([static(1)] * 12 + [[]] * 3 + [static(2)] * 12, cuts=[10, 17], lookahead=lookahead)
     assert weights(frames, 1) == pytest.approx([1.0] * 10 + [2 / 7, 1 / 7])
     assert weights(frames, 2) == pytest.approx([1 / 7, 2 / 7] + [1.0] * 10)
 
 
-def test_a_track_too_short_to_fade_shows_little() -> None:
-    frames, *_ = restore([[]] * 9 + [still(1)] * 3 + [[]] * 9)
+def test_track_shorter_than_the_fade_has_low_weights() -> None:
+    frames, *_ = restore([[]] * 9 + [static(1)] * 3 + [[]] * 9)
     assert weights(frames, 1) == pytest.approx([1 / 7, 2 / 7, 1 / 7])
 
 
-def test_a_track_left_out_for_one_frame_fades_around_it() -> None:
-    rows = [still(1)] * 10 + [still(1, side=10)] + [still(1)] * 10
+def test_track_skipped_for_one_frame_fades_around_it() -> None:
+    rows = [static(1)] * 10 + [static(1, side=10)] + [static(1)] * 10
     frames, work, network = restore(rows)
     expected = [1.0] * 4 + RISE[::-1] + [None] + RISE + [1.0] * 4
     assert [None if weight is None else round(weight, 6) for weight in weights(frames, 1)] == [
@@ -170,14 +170,14 @@ def test_a_track_left_out_for_one_frame_fades_around_it() -> None:
 # --------------------------------------------------------------------------------------------------------------- places
 
 
-def test_a_jittering_size_is_smoothed_and_the_middle_follows_the_landmarks() -> None:
+def test_size_is_smoothed_and_center_follows_the_landmarks() -> None:
     sides = [24.0 if t % 2 else 28.0 for t in range(40)]
     rows = [[face(1, 30 + t / 2, 32, side)] for t, side in enumerate(sides)]
     frames, *_ = restore(rows)
     boxes = [patch.box for frame in frames if (patch := patch_of(frame, 1))]
     assert boxes[0] == pytest.approx(rows[0][0].box)
     widths = torch.tensor([box[2] for box in boxes])
-    # Of what one frame adds, a fifth is taken; so much of its log ratio remains of the jitter.
+    # Each frame has a weight of one fifth; the jitter's log ratio is reduced accordingly.
     ratio = torch.log(widths[21:] / widths[20:-1]).abs()
     expected = (1 - INERTIA) / (1 + INERTIA) * torch.log(torch.tensor(28 / 24))
     torch.testing.assert_close(ratio, expected.expand(len(ratio)), atol=1e-3, rtol=0)
@@ -186,8 +186,8 @@ def test_a_jittering_size_is_smoothed_and_the_middle_follows_the_landmarks() -> 
         assert box[0] + box[2] / 2 == pytest.approx(30 + t / 2, abs=0.3)
 
 
-def test_steadied_landmarks_are_followed_rather_than_found_ones() -> None:
-    shifted = still(1)[0]
+def test_smoothed_landmarks_are_preferred_to_detected_ones() -> None:
+    shifted = static(1)[0]
     moved = tuple((x + 3, y - 2) for x, y in shifted.landmarks)
     frames, *_ = restore([[Face(shifted.box, shifted.landmarks, 0.9, 1, True, moved)]])
     (patch,) = (patch_of(frame, 1) for frame in frames)
@@ -196,7 +196,7 @@ def test_steadied_landmarks_are_followed_rather_than_found_ones() -> None:
     assert patch.box == pytest.approx((left + 3, top - 2, width, height))
 
 
-def test_a_face_lost_by_the_detector_moves_on_and_keeps_its_size() -> None:
+def test_undetected_face_moves_on_and_keeps_its_size() -> None:
     seen = [[face(1, 20 + t, 32, 24)] for t in range(10)]
     guessed = [[face(1, 30 + t, 32 + t, 24 + 3 * t, is_found=False)] for t in range(6)]
     frames, *_ = restore(seen + guessed)
@@ -208,13 +208,13 @@ def test_a_face_lost_by_the_detector_moves_on_and_keeps_its_size() -> None:
         assert patch.box[0] + 12 == pytest.approx(middle[0]) and patch.box[1] + 12 == pytest.approx(middle[1])
     first = restore(guessed[3:])[0][0]
     patch = patch_of(first, 1)
-    assert patch is not None and patch.box == pytest.approx(guessed[3][0].box)  # where nothing better is known
+    assert patch is not None and patch.box == pytest.approx(guessed[3][0].box)  # without better information
 
 
 # --------------------------------------------------------------------------------------------------------------- choice
 
 
-def test_small_large_and_surplus_faces_are_counted_and_left() -> None:
+def test_small_large_and_surplus_faces_are_counted_and_skipped() -> None:
     row = [face(1, 20, 20, 15.9), face(2, 20, 40, 16), face(3, 60, 30, 40), face(4, 60, 30, 40.1), face(5, 80, 30, 20)]
     frames, work, _ = restore([row] * 9, config=RestoreConfig(min_face=16, largest=40, max_faces=2))
     assert work == {
@@ -230,21 +230,21 @@ def test_small_large_and_surplus_faces_are_counted_and_left() -> None:
 
 
 @pytest.mark.parametrize(("limit", "reason", "step"), [(20.0, "too small", 0.97), (50.0, "large enough", 1.03)])
-def test_a_face_near_a_limit_does_not_come_and_go(limit: float, reason: str, step: float) -> None:
+def test_face_near_a_limit_does_not_flicker(limit: float, reason: str, step: float) -> None:
     """One that is restored goes on up to STICKY beyond the limit; one that is not begins only at the limit itself."""
     config = RestoreConfig(min_face=20, largest=50)
     sides = [limit / step * step**t for t in range(12)]
-    frames, work, _ = restore([still(1, side=side) for side in sides], config=config)
-    within = [max(side / limit, limit / side) <= STICKY * (1 + 1e-9) or (side - limit) * (step - 1) < 0
+    frames, work, _ = restore([static(1, side=side) for side in sides], config=config)
+    within = [max(side / limit, limit / side) <= HYSTERESIS * (1 + 1e-9) or (side - limit) * (step - 1) < 0
               for side in sides]  # fmt: skip
     assert within == [True] * 6 + [False] * 6
     assert [weight is not None for weight in weights(frames, 1)] == within
     assert work == {1: FaceWork(6, {reason: 6})}
-    frames, *_ = restore([still(1, side=side) for side in reversed(sides)], config=config)
+    frames, *_ = restore([static(1, side=side) for side in reversed(sides)], config=config)
     assert [weight is not None for weight in weights(frames, 1)] == [False] * 10 + [True] * 2
 
 
-def test_of_too_many_those_restored_before_go_on_then_the_largest_then_the_first() -> None:
+def test_of_too_many_faces_restored_ones_go_first_then_the_largest() -> None:
     config = RestoreConfig(max_faces=2)
 
     def row(*sides: tuple[int, float]) -> list[Face]:
@@ -265,7 +265,7 @@ def test_of_too_many_those_restored_before_go_on_then_the_largest_then_the_first
 
 @pytest.mark.parametrize("lookahead", [1, 4])
 def test_nothing_crosses_a_cut(lookahead: int) -> None:
-    """Not even under the same number: all tracks are flushed, and each scene is as if it were the whole film."""
+    """All tracks are flushed, and each scene is processed as if it were the whole video, despite equal numbers."""
     rows = [[face(1, 20 + t, 30, 20 + t), face(2, 70, 30, 24, is_found=t % 2 == 0)] for t in range(24)]
     frames, _, network = restore(rows, cuts=[9, 10], lookahead=lookahead)
     scenes = [restore(rows[first:end], lookahead=lookahead)[0] for first, end in ((0, 9), (9, 10), (10, 24))]
@@ -278,22 +278,22 @@ def test_nothing_crosses_a_cut(lookahead: int) -> None:
     assert network.log == [call for scene in calls for call in scene]
 
 
-def test_a_film_may_have_no_frames_no_faces_or_one_frame() -> None:
+def test_videos_without_frames_or_faces_or_of_one_frame() -> None:
     assert restore([])[0] == []
     frames, work, _ = restore([[]] * 9)
     assert len(frames) == 9 and work == {}
-    frames, work, _ = restore([still(1, 2)], lookahead=3)
+    frames, work, _ = restore([static(1, 2)], lookahead=3)
     assert weights(frames, 1) == weights(frames, 2) == [1.0] and work == {1: FaceWork(1), 2: FaceWork(1)}
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, FADE, FADE + 3])
-def test_few_frames_are_held(lookahead: int) -> None:
+def test_number_of_delayed_frames_is_bounded(lookahead: int) -> None:
     pictures: list[weakref.ref[Tensor]] = []
     most, taken = 0, 0
 
     def watched() -> Iterator[Frame]:
         nonlocal most, taken
-        for frame in film([still(1, 2, 3) if t % 11 else still(2) for t in range(60)], cuts=[25]):
+        for frame in video([static(1, 2, 3) if t % 11 else static(2) for t in range(60)], cuts=[25]):
             pictures.append(weakref.ref(frame.image))
             taken += 1
             yield frame
@@ -318,14 +318,14 @@ PRESENT = st.lists(st.lists(st.sampled_from([None, (24.0, True), (24.0, False)])
 
 
 def expected_choice(rows: Sequence[Sequence[Face]], cuts: set[int], config: RestoreConfig) -> list[dict[int, str]]:
-    """For each frame what becomes of each track: "" if it is restored, else the reason."""
+    """For each frame the outcome of each track: "" if it is restored, else the reason."""
     fates: list[dict[int, str]] = []
     for t, row in enumerate(rows):
         before = {} if t == 0 or t in cuts else fates[-1]
         going_on = {track for track, fate in before.items() if not fate}
         fate: dict[int, str] = {}
         for each in row:
-            room = STICKY if each.track in going_on else 1
+            room = HYSTERESIS if each.track in going_on else 1
             if each.side < config.min_face / room:
                 fate[each.track] = "too small"
             elif each.side > config.largest * room:
@@ -340,7 +340,7 @@ def expected_choice(rows: Sequence[Sequence[Face]], cuts: set[int], config: Rest
 
 
 def expected_weight(runs: Sequence[bool], t: int, first: int, end: int) -> float:
-    """Of a track restored where `runs` says, in frame t of a scene from `first` to before `end`."""
+    """The weight in frame t of a track restored in `runs`, in a scene from `first` to before `end`."""
     begin, stop = t, t
     while begin > first and runs[begin - 1]:
         begin -= 1
@@ -358,7 +358,7 @@ def expected_weight(runs: Sequence[bool], t: int, first: int, end: int) -> float
     lookahead=st.integers(0, 9),
     most=st.integers(1, 3),
 )
-def test_any_faces_any_cuts(
+def test_any_faces_and_cuts_against_a_reference(
     pattern: list[list[tuple[float, bool] | None]], cuts: set[int], lookahead: int, most: int
 ) -> None:
     config = RestoreConfig(min_face=16, largest=48, max_faces=most)

@@ -15,12 +15,12 @@ from torch import Tensor
 from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarise
 from vidsr.evaluation.temporal import (
     FlickerScore,
-    Motion,
+    MotionEstimator,
     StaticFlicker,
     WarpingError,
     WarpingScore,
     dis_motion,
-    seen_in_both,
+    visible_in_both,
 )
 from vidsr.train.degrade import degrade_bi
 
@@ -28,13 +28,13 @@ HEIGHT, WIDTH = 40, 56
 
 
 def texture(height: int, width: int, seed: int = 0, sigma: float = 1.5) -> np.ndarray:
-    """A smooth random picture, 3 x H x W in 0..255."""
+    """A smooth random image, 3 x H x W in 0..255."""
     picture = gaussian_filter(np.random.default_rng(seed).random((3, height, width)), (0, sigma, sigma))
     return (picture - picture.min()) / (picture.max() - picture.min()) * 255
 
 
 def pan(frames: int, right: int, down: int, seed: int = 0) -> np.ndarray:
-    """N x 3 x H x W in 0..255, whole numbers; the scene moves by this many pixels to the right and down each frame."""
+    """N x 3 x H x W, integers in 0..255; the scene moves this many pixels right and down per frame."""
     room = frames * max(abs(right), abs(down))
     canvas = texture(HEIGHT + 2 * room, WIDTH + 2 * room, seed).round()
     corners = [(room - t * down, room - t * right) for t in range(frames)]
@@ -49,8 +49,8 @@ def shift(right: int, down: int) -> Tensor:
     return torch.tensor([right, down], dtype=torch.float32)[None, :, None, None].expand(1, 2, HEIGHT, WIDTH)
 
 
-def known_motion(first: np.ndarray, forth: Tensor, back: Tensor) -> Motion:
-    """The motion of a clip of two frames or of an even pan: forth from its first frame, back to it."""
+def known_motion(first: np.ndarray, forth: Tensor, back: Tensor) -> MotionEstimator:
+    """The motion of a clip of two frames or of a constant pan: forth from its first frame, and back to it."""
     start_of_clip = torch.from_numpy(first).float()
 
     def motion(start: Tensor, end: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def known_motion(first: np.ndarray, forth: Tensor, back: Tensor) -> Motion:
     return motion
 
 
-def warping(reference: Tensor, result: Tensor, motion: Motion = dis_motion) -> WarpingScore:
+def warping(reference: Tensor, result: Tensor, motion: MotionEstimator = dis_motion) -> WarpingScore:
     meter = WarpingError(motion)
     for a, b in zip(reference, result, strict=True):
         meter.step(a, b)
@@ -77,7 +77,7 @@ def flicker(reference: Tensor, result: Tensor) -> FlickerScore:
 
 
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (3, 2), (-4, 1), (0, -5)])
-def test_error_of_a_known_translation_is_that_of_the_noise(right: int, down: int) -> None:
+def test_error_of_a_known_translation_equals_the_noise(right: int, down: int) -> None:
     reference = pan(2, right, down)
     noise = np.random.default_rng(1).normal(0, 6, reference.shape)
     motion = known_motion(reference[0], shift(right, down), shift(-right, -down))
@@ -89,19 +89,19 @@ def test_error_of_a_known_translation_is_that_of_the_noise(right: int, down: int
                 squares += [(noise[1, c, y, x] - noise[0, c, y - down, x - right]) ** 2 for c in range(3)]
     assert score.result == pytest.approx(np.mean(squares) ** 0.5, rel=1e-4)
     assert score.reference == pytest.approx(0, abs=1e-3)
-    assert score.share == pytest.approx(len(squares) / 3 / (HEIGHT * WIDTH), abs=1e-12)
+    assert score.fraction == pytest.approx(len(squares) / 3 / (HEIGHT * WIDTH), abs=1e-12)
 
 
-def test_found_motion_is_nearly_as_good_as_the_known_one() -> None:
+def test_estimated_motion_is_nearly_as_good_as_the_known_one() -> None:
     reference = pan(6, 2, -1)
     noise = np.random.default_rng(1).normal(0, 5, reference.shape)
     score = warping(eight_bits(reference), torch.from_numpy((reference + noise) / 255))
     assert score.result == pytest.approx(5 * 2**0.5, rel=0.03)
     assert score.reference is not None and score.reference < 1
-    assert 0.85 < score.share < (HEIGHT - 1) * (WIDTH - 2) / (HEIGHT * WIDTH) + 0.03
+    assert 0.85 < score.fraction < (HEIGHT - 1) * (WIDTH - 2) / (HEIGHT * WIDTH) + 0.03
 
 
-def test_what_was_hidden_before_does_not_count() -> None:
+def test_uncovered_pixels_do_not_count() -> None:
     scene = texture(HEIGHT, WIDTH).round()
     square = texture(12, 12, seed=5).round()
     reference = np.stack([scene, scene])
@@ -111,53 +111,58 @@ def test_what_was_hidden_before_does_not_count() -> None:
     forth[0, 0, 10:22, 20:32] = 4
     back[0, 0, 10:22, 24:36] = -4
     result = reference / 255
-    result[1, :, 10:22, 20:24] = 0.5  # what the square uncovers
-    seen = seen_in_both(back, forth)
+    result[1, :, 10:22, 20:24] = 0.5  # uncovered by the square
+    seen = visible_in_both(back, forth)
     hidden = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     hidden[10:22, 20:24] = True
     assert torch.equal(seen, ~hidden)
     motion = known_motion(reference[0], forth, back)
     score = warping(eight_bits(reference), torch.from_numpy(result), motion)
-    assert score.share == pytest.approx(1 - 48 / (HEIGHT * WIDTH), abs=1e-12)
+    assert score.fraction == pytest.approx(1 - 48 / (HEIGHT * WIDTH), abs=1e-12)
     assert score.result == pytest.approx(0, abs=1e-3)
-    result[1, :, 10:22, 25] += 9 / 255  # what it shows in both frames
+    result[1, :, 10:22, 25] += 9 / 255  # visible in both frames
     disturbed = warping(eight_bits(reference), torch.from_numpy(result), motion)
     assert disturbed.result == pytest.approx((81 * 12 / (HEIGHT * WIDTH - 48)) ** 0.5, rel=1e-3)
 
 
-def test_small_disagreement_of_the_two_directions_is_forgiven() -> None:
-    for gap, is_seen in [(0.7, True), (0.72, False)]:  # 0.5 is forgiven to a square, and 1 % of the motion
-        assert seen_in_both(shift(0, 0), shift(0, 0) + gap / 2**0.5).all() == is_seen
+def test_small_disagreement_of_the_two_directions_is_tolerated() -> None:
+    for gap, is_seen in [
+        (0.7, True),
+        (0.72, False),
+    ]:  # tolerated: a squared distance of 0.5 plus 1 % of the squared motion
+        assert visible_in_both(shift(0, 0), shift(0, 0) + gap / 2**0.5).all() == is_seen
     middle = (slice(None), slice(20, 40))
     for gap, is_seen in [(1.5, True), (1.8, False)]:  # 0.01 (10^2 + 11.5^2) + 0.5 = 1.68^2
         forth = shift(10, 0).clone()
         forth[:, 0] += gap
-        assert seen_in_both(shift(-10, 0), forth)[middle].all() == is_seen
+        assert visible_in_both(shift(-10, 0), forth)[middle].all() == is_seen
 
 
-def test_a_cut_counts_by_the_few_pixels_that_seem_to_match() -> None:
+def test_cut_counts_only_with_its_few_matching_pixels() -> None:
     one, other = eight_bits(pan(4, 1, 1, seed=0)), eight_bits(pan(4, -1, 2, seed=9))
     cut, whole = warping(*[torch.stack([one[3], other[0]])] * 2), warping(*[torch.cat([one, other])] * 2)
     parts = [warping(one, one), warping(other, other)]
-    assert cut.share < 0.5 < 0.9 < min(part.share for part in parts)
-    assert whole.share == pytest.approx((3 * parts[0].share + cut.share + 3 * parts[1].share) / 7)
+    assert cut.fraction < 0.5 < 0.9 < min(part.fraction for part in parts)
+    assert whole.fraction == pytest.approx((3 * parts[0].fraction + cut.fraction + 3 * parts[1].fraction) / 7)
     by_pair = (sum(n * (part.reference or 0) ** 2 for n, part in ((3, parts[0]), (1, cut), (3, parts[1]))) / 7) ** 0.5
     assert whole.reference is not None and whole.reference < 0.8 * by_pair
 
 
-def test_frame_by_frame_is_the_same_as_pair_by_pair() -> None:
+def test_frame_by_frame_equals_pair_by_pair() -> None:
     reference = eight_bits(pan(7, 2, 1))
     result = eight_bits(pan(7, 2, 1) + np.random.default_rng(2).normal(0, 4, (7, 3, HEIGHT, WIDTH)))
     pairs = [warping(reference[t : t + 2], result[t : t + 2]) for t in range(6)]
-    share = sum(pair.share for pair in pairs)
+    fraction = sum(pair.fraction for pair in pairs)
     whole = warping(reference, result)
-    assert whole.share == pytest.approx(share / 6)
-    assert whole.result == pytest.approx((sum(p.share * (p.result or 0) ** 2 for p in pairs) / share) ** 0.5)
-    assert whole.reference == pytest.approx((sum(p.share * (p.reference or 0) ** 2 for p in pairs) / share) ** 0.5)
+    assert whole.fraction == pytest.approx(fraction / 6)
+    assert whole.result == pytest.approx((sum(p.fraction * (p.result or 0) ** 2 for p in pairs) / fraction) ** 0.5)
+    assert whole.reference == pytest.approx(
+        (sum(p.fraction * (p.reference or 0) ** 2 for p in pairs) / fraction) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("size", [(12, 12), (12, 13), (200, 12), (12, 200), (13, 300), (33, 47)])
-def test_motion_of_narrow_pictures(size: tuple[int, int]) -> None:
+def test_motion_of_narrow_images(size: tuple[int, int]) -> None:
     still = torch.from_numpy(texture(*size)).float()
     field = dis_motion(still, still)
     assert field.shape == (1, 2, *size) and field.abs().max() < 0.05
@@ -174,7 +179,7 @@ def test_motion_is_right_and_points_from_start_to_end() -> None:
 
 
 def flicker_by_hand(reference: np.ndarray, result: np.ndarray) -> tuple[float, float]:
-    """Root mean square and share, pixel by pixel in float64."""
+    """Root mean square and fraction, pixel by pixel in float64."""
     squares, places = [], 0
     frames, channels, height, width = reference.shape
     for t in range(4, frames):
@@ -195,10 +200,10 @@ def test_flicker_equals_the_sum_over_pixels(frames: int, height: int, width: int
     steps = noise.choice([0, 1, -1, 2, -3, 40], (frames, 3, height, width), p=[0.4, 0.2, 0.2, 0.1, 0.08, 0.02])
     reference = (128 + np.cumsum(steps, 0)).clip(0, 255).astype(np.float64)
     result = (reference + noise.integers(-9, 10, reference.shape)).clip(0, 255)
-    expected, share = flicker_by_hand(reference, result)
+    expected, fraction = flicker_by_hand(reference, result)
     score = flicker(eight_bits(reference), eight_bits(result))
-    assert score.share == pytest.approx(share, abs=1e-12)
-    if share < 0.01:
+    assert score.fraction == pytest.approx(fraction, abs=1e-12)
+    if fraction < 0.01:
         assert score.result is None
     else:
         assert score.result == pytest.approx(expected, rel=1e-6)
@@ -211,13 +216,13 @@ def test_flicker_of_known_offsets_beside_something_that_moves() -> None:
     result = reference + offsets[:, None, None, None]
     result[:, :, :, 10:] += np.random.default_rng(0).normal(0, 30, (9, 3, 12, 10))
     score = flicker(eight_bits(reference), eight_bits(result))
-    assert score.share == 0.5
+    assert score.fraction == 0.5
     assert score.result == pytest.approx(np.mean(np.diff(offsets)[3:] ** 2) ** 0.5, rel=1e-6)
     constant = flicker(eight_bits(reference), eight_bits(reference + 9))
-    assert constant == FlickerScore(0.0, 0.5)  # a wrong brightness is an error, no flicker
+    assert constant == FlickerScore(0.0, 0.5)  # a constant brightness error is not flicker
 
 
-def test_nothing_to_measure_is_absent() -> None:
+def test_scores_are_none_without_enough_pixels() -> None:
     moving = eight_bits(np.stack([np.full((3, 16, 16), 20.0 * t) for t in range(8)]))
     assert flicker(moving, moving) == FlickerScore(None, 0.0)
     still = moving[:1].expand(8, -1, -1, -1)
@@ -233,7 +238,7 @@ def test_nothing_to_measure_is_absent() -> None:
 # ------------------------------------------------------------------------------------------------------- both, and eval
 
 
-def test_more_noise_is_more_of_both() -> None:
+def test_both_metrics_grow_with_noise() -> None:
     reference = pan(8, 1, 1)
     reference[:, :, :, :20] = reference[:1, :, :, :20]
     noise = np.random.default_rng(3).normal(0, 1, reference.shape)
@@ -260,7 +265,7 @@ def test_frames_are_copied_and_may_be_uint8_or_float() -> None:
     assert flickered.result == pytest.approx(flicker(reference, result).result, rel=1e-4)
 
 
-def test_score_clip_has_them_if_asked() -> None:
+def test_score_clip_includes_them_on_request() -> None:
     clip = pan(7, 1, 0)
     clip[..., :20] = clip[:1, ..., :20]
     reference, result = eight_bits(clip), eight_bits(clip + np.random.default_rng(4).normal(0, 4, clip.shape))
@@ -270,15 +275,15 @@ def test_score_clip_has_them_if_asked() -> None:
     inner = (..., slice(2, -2), slice(2, -2))
     warped, flickered = warping(reference[inner], result[inner]), flicker(reference[inner], result[inner])
     assert (scores.warping_error, scores.reference_warping_error) == (warped.result, warped.reference)
-    assert (scores.static_flicker, scores.static_share) == (flickered.result, flickered.share)
-    assert scores.warping_share == warped.share
+    assert (scores.static_flicker, scores.static_share) == (flickered.result, flickered.fraction)
+    assert scores.warping_share == warped.fraction
     assert (scores.psnr, scores.ssim_vt_y) == (without.psnr, without.ssim_vt_y)
     protocol = evaluate_clip(lambda low: low.repeat_interleave(4, 2).repeat_interleave(4, 3), reference, degrade_bi, 0,
                              temporal=True)  # fmt: skip
     assert protocol.scores.warping_error is not None and protocol.scores.static_flicker is not None
 
 
-def test_mean_is_of_the_clips_that_have_a_value() -> None:
+def test_mean_covers_only_clips_with_a_value() -> None:
     moving = eight_bits(pan(6, 3, 0))
     still = moving[:1].expand(6, -1, -1, -1)
     noisy = eight_bits(still.numpy() + np.random.default_rng(5).normal(0, 3, still.shape))

@@ -1,4 +1,4 @@
-"""Tracks on paths known by construction: who is who, when a track begins and ends, and what lies between searches."""
+"""Tracks on known paths: identities, beginnings and ends of tracks, and interpolation between searches."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.faces.detections import Detections, overlaps
+from vidsr.faces.detections import Detections, pairwise_iou
 from vidsr.faces.finding import find_faces
-from vidsr.faces.tracker import FaceTracker, Motion, TrackerConfig, TrackerState
+from vidsr.faces.tracker import FaceMotion, FaceTracker, TrackerConfig, TrackerState
 from vidsr.types import Frame
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ PATIENCE = TrackerConfig().patience
 
 
 def faces_at(*places: tuple[float, float, float], scores: float | list[float] = 0.9) -> Detections:
-    """Upright faces: x and y of the middle, and the side."""
+    """Upright faces, each given by x and y of the center and the side."""
     table = np.array(places, float).reshape(-1, 3)
     size = np.stack([table[:, 2], table[:, 2]], axis=1)
     landmarks = table[:, None, :2] + INNER * size[:, None]
@@ -35,29 +35,29 @@ def faces_at(*places: tuple[float, float, float], scores: float | list[float] = 
 
 
 class Script:
-    """A detector that knows by heart what is in each frame; notes which frames it was shown."""
+    """A scripted detector that returns known faces and records which frames it was given."""
 
     def __init__(self, found: list[Detections]) -> None:
         self.found = found
         self.searched: list[int] = []
 
-    def find(self, image: Tensor, least_score: float) -> Detections:
+    def find(self, image: Tensor, min_score: float) -> Detections:
         number = int(image[0, 0, 0])
         self.searched.append(number)
         faces = self.found[number]
-        return faces.take(faces.scores >= least_score)
+        return faces.take(faces.scores >= min_score)
 
 
-def film(count: int, cuts: Iterable[int] = ()) -> Iterator[Frame]:
-    """Frames whose pixels are their number; numbers only, so that nothing but the script can be seen."""
+def video(count: int, cuts: Iterable[int] = ()) -> Iterator[Frame]:
+    """Frames whose pixels hold only the frame number, so that faces can only come from the script."""
     for number in range(count):
         image = torch.full((1, 1, 1), float(number)).expand(3, HEIGHT, WIDTH)
         yield Frame(image, 512 * number, Fraction(1, 12800), 512, starts_scene=number == 0 or number in set(cuts))
 
 
-def follow(found: list[Detections], every: int = 1, cuts: Iterable[int] = (), config: TrackerConfig | None = None
+def run_tracker(found: list[Detections], every: int = 1, cuts: Iterable[int] = (), config: TrackerConfig | None = None
 ) -> list[Frame]:  # fmt: skip
-    frames = list(find_faces(film(len(found), cuts), Script(found), every, FaceTracker(config or TrackerConfig())))
+    frames = list(find_faces(video(len(found), cuts), Script(found), every, FaceTracker(config or TrackerConfig())))
     assert [frame.pts for frame in frames] == [512 * number for number in range(len(found))]
     return frames
 
@@ -66,7 +66,7 @@ def ids(frame: Frame) -> list[int]:
     return [face.track for face in frame.faces]
 
 
-def middle(box: tuple[float, ...]) -> Array:
+def center(box: tuple[float, ...]) -> Array:
     return np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])
 
 
@@ -74,10 +74,10 @@ def middle(box: tuple[float, ...]) -> Array:
 
 
 @pytest.mark.parametrize("every", [1, 3, 4, 7])
-def test_a_face_on_its_way_is_there_in_every_frame(every: int) -> None:
+def test_moving_face_is_present_in_every_frame(every: int) -> None:
     truth = [(40 + 3 * t, 60 + 2 * t, 30 + t / 4) for t in range(50)]
     script = Script([faces_at(place) for place in truth])
-    frames = list(find_faces(film(50), script, every))
+    frames = list(find_faces(video(50), script, every))
     assert script.searched == sorted({*range(0, 50, every), 49})
     for number, (frame, (x, y, side)) in enumerate(zip(frames, truth, strict=True)):
         (face,) = frame.faces
@@ -86,82 +86,82 @@ def test_a_face_on_its_way_is_there_in_every_frame(every: int) -> None:
         assert np.allclose(face.landmarks, np.array([x, y]) + INNER * side)
 
 
-def test_between_searches_time_counts_and_not_the_number_of_the_frame() -> None:
+def test_interpolation_uses_timestamps_not_frame_numbers() -> None:
     found = [faces_at((50 + 10 * t, 100, 40)) for t in range(9)]
     ticks = [0, 1, 3, 30, 40, 41, 50, 60, 80]
     frames = [Frame(frame.image, tick, Fraction(1, 10), starts_scene=frame.starts_scene)
-              for frame, tick in zip(film(9), ticks, strict=True)]  # fmt: skip
+              for frame, tick in zip(video(9), ticks, strict=True)]  # fmt: skip
     given_out = list(find_faces(frames, Script(found), 4))
-    assert [middle(frame.faces[0].box)[0] for frame in given_out[:5]] == pytest.approx([50, 51, 53, 80, 90])
+    assert [center(frame.faces[0].box)[0] for frame in given_out[:5]] == pytest.approx([50, 51, 53, 80, 90])
 
 
 @pytest.mark.parametrize("every", [1, 4])
-def test_a_detection_lost_for_ten_frames_is_bridged(every: int) -> None:
+def test_ten_missed_frames_are_bridged(every: int) -> None:
     truth = [(60 + 3.0 * t, 100 + t, 40) for t in range(48)]
     lost = range(20, 30)
     found = [faces_at(*([] if t in lost else [place])) for t, place in enumerate(truth)]
-    for number, frame in enumerate(follow(found, every)):
+    for number, frame in enumerate(run_tracker(found, every)):
         (face,) = frame.faces
         assert face.track == 1 and not (face.is_found and number in lost)
-        assert np.linalg.norm(middle(face.box) - truth[number][:2]) < 4
+        assert np.linalg.norm(center(face.box) - truth[number][:2]) < 4
 
 
-def test_a_face_that_is_gone_is_given_up_and_comes_back_as_another() -> None:
+def test_lost_face_is_dropped_and_returns_as_a_new_track() -> None:
     gap = PATIENCE + 5
     found = [faces_at((100, 100, 40))] * 10 + [faces_at()] * gap + [faces_at((100, 100, 40))] * 10
-    frames = follow(found)
+    frames = run_tracker(found)
     assert [ids(frame) for frame in frames[:10]] == [[1]] * 10
     shown = [bool(frame.faces) for frame in frames[10 : 10 + gap]]
-    # Frames that are held back when it is given up do not show it any more.
+    # Frames delayed when the track is dropped do not show it.
     assert shown == [True] * (PATIENCE - HITS + 1) + [False] * (gap - PATIENCE + HITS - 1)
     assert [ids(frame) for frame in frames[10 + gap :]] == [[2]] * 10
 
 
 @pytest.mark.parametrize("every", [1, 4])
-def test_an_odd_detection_starts_nothing(every: int) -> None:
+def test_single_false_detection_starts_no_track(every: int) -> None:
     for odd in (0, 8, 16, 40):
         for length in range(1, HITS):
             times = range(odd, min(odd + length * every, 41), every)
             found = [faces_at(*([(200, 100, 50)] if t in times else [])) for t in range(41)]
-            assert all(not frame.faces for frame in follow(found, every))
+            assert all(not frame.faces for frame in run_tracker(found, every))
 
 
-def test_an_odd_detection_beside_a_face_changes_nothing() -> None:
+def test_single_false_detection_beside_a_face_changes_nothing() -> None:
     found = [faces_at((100, 100, 40)) for _ in range(30)]
-    plain = [frame.faces for frame in follow(found)]
+    plain = [frame.faces for frame in run_tracker(found)]
     found[12] = faces_at((100, 100, 40), (135, 110, 42), scores=[0.9, 0.95])
-    assert [frame.faces for frame in follow(found)] == plain
+    assert [frame.faces for frame in run_tracker(found)] == plain
 
 
-def test_weak_detections_continue_a_track_but_begin_none() -> None:
+def test_weak_detections_continue_a_track_but_start_none() -> None:
     found = [faces_at((100, 100, 40), scores=0.4)] * 20
-    assert all(not frame.faces for frame in follow(found))
+    assert all(not frame.faces for frame in run_tracker(found))
     found = [faces_at((100, 100, 40))] * 5 + [faces_at((100 + 2 * t, 100, 40), scores=0.4) for t in range(40)]
-    assert all(ids(frame) == [1] and frame.faces[0].is_found for frame in follow(found))
+    assert all(ids(frame) == [1] and frame.faces[0].is_found for frame in run_tracker(found))
 
 
-def test_small_faces_begin_no_track_but_may_shrink_in_one() -> None:
+def test_small_faces_start_no_track_but_may_continue_one() -> None:
     found = [faces_at((100, 100, 15.0))] * 20
-    assert all(not frame.faces for frame in follow(found))
+    assert all(not frame.faces for frame in run_tracker(found))
     found = [faces_at((100, 100, max(12.0, 24 - t / 2))) for t in range(40)]
-    assert all(ids(frame) == [1] for frame in follow(found))
+    assert all(ids(frame) == [1] for frame in run_tracker(found))
 
 
 # ------------------------------------------------------------------------------------------------------------- edges
 
 
-def test_a_face_that_leaves_the_picture_ends_there() -> None:
+def test_track_ends_where_the_face_leaves_the_image() -> None:
     truth = [(100 - 5.0 * t, 100, 40) for t in range(40)]
     found = [faces_at(*([place] if place[0] > -10 else [])) for place in truth]
-    frames = follow(found)
+    frames = run_tracker(found)
     assert all(ids(frame) == [1] for frame in frames[:22])
     assert frames[21].faces[0].box[0] < 0
     assert all(not frame.faces for frame in frames[24:])
 
 
-def test_a_face_half_outside_is_followed() -> None:
+def test_face_half_outside_is_tracked() -> None:
     found = [faces_at((2, 3 + t, 40)) for t in range(30)]
-    assert all(ids(frame) == [1] and frame.faces[0].box[0] == -18 for frame in follow(found))
+    assert all(ids(frame) == [1] and frame.faces[0].box[0] == -18 for frame in run_tracker(found))
 
 
 # ---------------------------------------------------------------------------------------------------------- crossing
@@ -169,7 +169,7 @@ def test_a_face_half_outside_is_followed() -> None:
 
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("seed", range(6))
-def test_two_faces_that_cross_keep_their_numbers(every: int, seed: int) -> None:
+def test_two_crossing_faces_keep_their_numbers(every: int, seed: int) -> None:
     chance = np.random.default_rng(seed)
     count, speed, drop = 60, chance.uniform(2.5, 4.5), chance.uniform(-1, 1)
     paths = [
@@ -181,17 +181,17 @@ def test_two_faces_that_cross_keep_their_numbers(every: int, seed: int) -> None:
         noisy = [(x + chance.normal(0, 0.8), y + chance.normal(0, 0.8), size) for x, y, size in places]
         both = faces_at(*noisy, scores=list(chance.uniform(0.7, 0.95, 2)))
         found.append(both.suppressed(0.3))  # one hides the other
-    frames = follow(found, every)
+    frames = run_tracker(found, every)
     assert ids(frames[0]) == ids(frames[-1]) == [1, 2]
     for face, last in zip(frames[0].faces, frames[-1].faces, strict=True):
-        owner = int(np.argmin([np.abs(middle(face.box) - path[0][:2]).sum() for path in paths]))
-        assert np.abs(middle(last.box) - paths[owner][-1][:2]).max() < 5
+        owner = int(np.argmin([np.abs(center(face.box) - path[0][:2]).sum() for path in paths]))
+        assert np.abs(center(last.box) - paths[owner][-1][:2]).max() < 5
     assert max(max(ids(frame), default=0) for frame in frames) == 2
 
 
 @pytest.mark.parametrize("direction", [(1, 0), (-1, 0), (0, 1), (0, -1)])
-def test_a_face_that_is_covered_keeps_its_way(direction: tuple[int, int]) -> None:
-    """What comes in front of it leaves a box around the rest, whose middle stays behind."""
+def test_occluded_face_keeps_its_direction(direction: tuple[int, int]) -> None:
+    """The box of the visible part has a center that lags behind."""
     way, side, speed = np.array(direction), 50.0, 4.0
     motion, middles = None, [160 + speed * t * way for t in range(26)]
     for t, place in enumerate(middles[:16]):
@@ -200,38 +200,38 @@ def test_a_face_that_is_covered_keeps_its_way(direction: tuple[int, int]) -> Non
         at = place - way * hidden / 2
         box = np.concatenate([at - size / 2, size])
         landmarks = at + INNER * size
-        motion = Motion.start(box, landmarks) if motion is None else motion.predicted(1).corrected(box, landmarks)
+        motion = FaceMotion.start(box, landmarks) if motion is None else motion.predicted(1).corrected(box, landmarks)
     assert motion is not None
-    assert np.abs(motion.predicted(10).middle - middles[25]).max() < side / 3
+    assert np.abs(motion.predicted(10).center - middles[25]).max() < side / 3
 
 
 # ---------------------------------------------------------------------------------------------------------- cuts
 
 
-def test_at_a_cut_all_tracks_end_and_numbers_go_on() -> None:
+def test_tracks_end_at_a_cut_and_numbers_continue() -> None:
     found = [faces_at((100, 100, 40))] * 30
-    frames = follow(found, 4, cuts=[13])
+    frames = run_tracker(found, 4, cuts=[13])
     assert [ids(frame) for frame in frames] == [[1]] * 13 + [[2]] * 17
 
 
-def test_a_face_lost_before_a_cut_is_not_led_up_to_it() -> None:
+def test_face_lost_before_a_cut_is_not_extrapolated_to_it() -> None:
     found = [faces_at((100, 100, 40))] * 10 + [faces_at()] * 2 + [faces_at((100, 100, 40))] * 5
-    assert [ids(frame) for frame in follow(found, cuts=[12])] == [[1]] * 10 + [[]] * 2 + [[2]] * 5
+    assert [ids(frame) for frame in run_tracker(found, cuts=[12])] == [[1]] * 10 + [[]] * 2 + [[2]] * 5
 
 
-def test_after_a_cut_it_is_as_if_the_film_began_there() -> None:
+def test_tracking_restarts_after_a_cut() -> None:
     chance = np.random.default_rng(0)
     found = [faces_at((100 + 3 * t, 100 + chance.normal(), 40)) for t in range(30)]
-    whole, part = follow(found, 4, cuts=[11])[11:], follow(found[11:], 4)
+    whole, part = run_tracker(found, 4, cuts=[11])[11:], run_tracker(found[11:], 4)
     assert [[(face.box, face.is_found) for face in frame.faces] for frame in whole] == [
         [(face.box, face.is_found) for face in frame.faces] for frame in part
     ]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 9])
-def test_scenes_too_short_for_a_birth_show_what_every_search_saw(length: int) -> None:
+def test_scenes_shorter_than_a_confirmation_show_faces_of_every_search(length: int) -> None:
     found = [faces_at((100, 100, 40))] * length + [faces_at()] * 12
-    frames = follow(found, 4, cuts=[length])
+    frames = run_tracker(found, 4, cuts=[length])
     assert [ids(frame) for frame in frames] == [[1]] * length + [[]] * 12
 
 
@@ -245,7 +245,7 @@ SCENES = st.lists(
 
 
 def clutter(rows: list[list[tuple[int, int, int, int]]]) -> list[Detections]:
-    """Faces anywhere, as a detector gives them after suppression."""
+    """Random faces, as after non-maximum suppression."""
     return [
         faces_at(*[(10 * x, 10 * y, 8 * side) for x, y, side, _ in row], scores=[score / 10 for *_, score in row])
         .suppressed(0.3) if row else faces_at()
@@ -255,11 +255,11 @@ def clutter(rows: list[list[tuple[int, int, int, int]]]) -> list[Detections]:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=SCENES, every=st.integers(1, 5), cuts=st.sets(st.integers(1, 24)), seed=st.integers(0, 999))
-def test_numbers_are_unique_never_given_twice_and_independent_of_order(
+def test_numbers_are_unique_not_reused_and_independent_of_order(
     rows: list[list[tuple[int, int, int, int]]], every: int, cuts: set[int], seed: int
 ) -> None:
     found, chance = clutter(rows), np.random.default_rng(seed)
-    frames = follow(found, every, cuts)
+    frames = run_tracker(found, every, cuts)
     scene_of: dict[int, int] = {}
     scene = 0
     for number, frame in enumerate(frames):
@@ -271,17 +271,17 @@ def test_numbers_are_unique_never_given_twice_and_independent_of_order(
                 assert face.box in [tuple(box) for box in found[number].boxes.tolist()]
     assert sorted(scene_of) == list(range(1, len(scene_of) + 1))
     shuffled = [faces.take(chance.permutation(len(faces))) for faces in found]
-    assert [frame.faces for frame in follow(shuffled, every, cuts)] == [frame.faces for frame in frames]
+    assert [frame.faces for frame in run_tracker(shuffled, every, cuts)] == [frame.faces for frame in frames]
 
 
 @settings(max_examples=30, deadline=None)
 @given(rows=SCENES, every=st.integers(1, 5))
-def test_frames_are_held_back_for_a_bounded_time(rows: list[list[tuple[int, int, int, int]]], every: int) -> None:
+def test_delay_of_frames_is_bounded(rows: list[list[tuple[int, int, int, int]]], every: int) -> None:
     taken = 0
 
     def counted() -> Iterator[Frame]:
         nonlocal taken
-        for frame in film(len(rows)):
+        for frame in video(len(rows)):
             taken += 1
             yield frame
 
@@ -300,7 +300,7 @@ def test_the_state_does_not_grow() -> None:
     assert state.tracks == ()
 
 
-def test_overlap_by_counting_pixels() -> None:
+def test_iou_equals_counted_pixels() -> None:
     chance = np.random.default_rng(0)
     low, size = chance.integers(0, 12, (2, 8, 2)), chance.integers(1, 12, (2, 8, 2))
     boxes = np.concatenate([low, size], axis=2).astype(float)
@@ -311,4 +311,4 @@ def test_overlap_by_counting_pixels() -> None:
             painted[group, index, y : y + height, x : x + width] = True
     both = (painted[0][:, None] & painted[1][None]).sum((2, 3))
     either = (painted[0][:, None] | painted[1][None]).sum((2, 3))
-    assert np.allclose(overlaps(*boxes), both / either)
+    assert np.allclose(pairwise_iou(*boxes), both / either)

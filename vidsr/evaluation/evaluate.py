@@ -1,9 +1,8 @@
-"""Scores of results against ground truth: `vidsr eval`, and the protocol shared by training and benchmarks.
+"""Scores results against ground truth: `vidsr eval`, and the protocol shared by training and benchmarks.
 
-Frames come in as tensors; decoding them is the caller's business, showing the figures that of present.py; no file is
-opened here. Memory does not grow with the length of a clip: at most 18 frames of each side are held, as they were given
-(for 1080p about 220 MB in uint8, 900 MB in float32), and up to about 150 MB of working space; for the temporal measures
-of 1080p about 500 MB more.
+Frames are tensors: the caller decodes them, and presentation.py displays the scores. Memory does not grow with the
+length of a clip: at most 18 frames of each input are held, in their own type (about 220 MB for 1080p in uint8, 900 MB
+in float32), with up to about 150 MB of working space; the temporal metrics of 1080p need about 500 MB more.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from vidsr.evaluation.temporal import FlickerScore, StaticFlicker, WarpingError,
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """PSNR in dB (at most 100) and SSIM; each over R, G and B together, and (`*_y`) over BT.601 luma.
+    """PSNR in dB (at most 100) and SSIM, over R, G and B together and (`*_y`) over BT.601 luma.
 
-    The temporal measures (temporal.py) are in 1/255, the shares of the pixels they rest on in 0..1. All are None where
-    they were not measured; a measure beside a share of 0 or a small one is None because there is too little to measure.
+    The temporal metrics (temporal.py) are in 1/255; the fractions of pixels they are based on (`*_share`) are in 0..1.
+    All are None if they were not requested. A metric is also None if too few pixels qualified, as its fraction shows.
     """
 
     psnr: float
@@ -45,7 +44,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class ClipScores:
-    """One clip. The PSNR in `scores` comes from the mean error of the whole clip, not from the mean of the lists."""
+    """The scores of one clip. The PSNR in `scores` is that of the clip's mean error, not the mean of the lists."""
 
     name: str
     frames: int
@@ -59,7 +58,7 @@ class ClipScores:
 
 @dataclass(frozen=True, slots=True)
 class FrameMean:
-    """Mean PSNR in dB of the frames with one number, over the `clips` that are long enough to have it."""
+    """Mean PSNR in dB at one frame number, over the `clips` clips that are long enough."""
 
     clips: int
     psnr: float
@@ -68,9 +67,9 @@ class FrameMean:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All clips of a comparison. The mean gives every clip the same weight, however long it is.
+    """The scores of all clips. In the mean every clip has the same weight, whatever its length.
 
-    A measure that some clips lack is averaged over the others. `psnr_by_frame` is figure 11 of SECNet's paper.
+    A metric that is None for some clips is averaged over the others. `psnr_by_frame` is figure 11 of SECNet's paper.
     """
 
     clips: tuple[ClipScores, ...]
@@ -78,7 +77,7 @@ class Evaluation:
     psnr_by_frame: tuple[FrameMean, ...]
 
     def to_json(self) -> str:
-        """The evaluation as a JSON object with the names of the fields; every number is finite."""
+        """The evaluation as a JSON object with the names of the fields; all numbers are finite."""
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
 
@@ -87,9 +86,9 @@ def score_clip(
 ) -> ClipScores:
     """Compares two streams of frames, 3 x H x W, uint8 or floating point in 0..1, pair by pair until both end.
 
-    `border` pixels on each side are left out. `temporal` adds warping error and flicker, in two to three times the
-    time. The work is done on the device of the reference's frames, the search for motion on the CPU. Raises
-    InputError if the streams differ in size or length or are empty, UsageError if the border leaves nothing.
+    `border` pixels on each side are ignored. `temporal` adds warping error and flicker and takes two to three times as
+    long. The scores are computed on the device of the reference's frames, the motion on the CPU. Raises InputError if
+    the streams are empty or differ in size or length, UsageError if the border leaves no pixels.
     """
     vertical_time = TemporalSsim(with_luma)
     warping, flicker = (WarpingError(), StaticFlicker()) if temporal else (None, None)
@@ -109,7 +108,7 @@ def score_clip(
         if truth.shape != frame.shape or truth.shape != (3, *size):
             raise InputError(
                 f"{name}: frame {count} of the result is {frame.shape[-1]}x{frame.shape[-2]}, that of the reference "
-                f"{truth.shape[-1]}x{truth.shape[-2]}; only videos of one and the same size can be compared"
+                f"{truth.shape[-1]}x{truth.shape[-2]}; only videos of the same size can be compared"
             )
         inner = (slice(None), slice(border, size[0] - border), slice(border, size[1] - border))
         a, b = truth[inner], frame.to(truth.device)[inner]
@@ -151,42 +150,42 @@ def evaluate_clip(
     name: str = "clip",
     temporal: bool = False,
 ) -> ClipScores:
-    """The protocol of training and benchmarks: reduce the ground truth, enlarge it with the engine, compare.
+    """The protocol of training and benchmarks: degrade the ground truth, enlarge it with the engine, compare.
 
     `clip` is uint8, N x H x W x 3 or N x 3 x H x W; its right and lower edges are cropped to multiples of 4.
-    `degradation_fn` takes N x 3 x H x W in 0..1 and gives the reduced clip, rounded to 8 bits (`degrade_bi`,
-    `degrade_bd`). `engine_fn` gives N x 3 x 4h x 4w of any range and device; this is clamped and rounded to 8 bits.
-    Raises ValueError if it gives another shape or values that are not finite.
+    `degradation_fn` takes N x 3 x H x W in 0..1 and returns the reduced clip, rounded to 8 bits (`degrade_bi`,
+    `degrade_bd`). `engine_fn` returns N x 3 x 4h x 4w in any range, on any device; this is clamped and rounded to 8
+    bits. Raises ValueError if it returns another shape or non-finite values.
     """
     if clip.dtype != torch.uint8 or clip.ndim != 4 or 3 not in (clip.shape[1], clip.shape[3]):
-        raise ValueError(f"a uint8 clip of N x H x W x 3 or N x 3 x H x W is needed, not {tuple(clip.shape)}")
+        raise ValueError(f"the clip must be uint8, N x H x W x 3 or N x 3 x H x W, not {tuple(clip.shape)}")
     truth = clip if clip.shape[1] == 3 else clip.permute(0, 3, 1, 2)
     truth = truth[..., : truth.shape[2] // SCALE * SCALE, : truth.shape[3] // SCALE * SCALE]
     with torch.no_grad():
         result = engine_fn(degradation_fn(truth.float() / 255))
         if result.shape != truth.shape:
-            raise ValueError(f"the engine gave {tuple(result.shape)} for a ground truth of {tuple(truth.shape)}")
+            raise ValueError(f"the engine returned {tuple(result.shape)} for a ground truth of {tuple(truth.shape)}")
         if not result.isfinite().all():
-            raise ValueError("the engine gave values that are not finite")
+            raise ValueError("the engine returned values that are not finite")
         rounded = (to_8_bits(result.float()) * 255).round().to(torch.uint8)
         return score_clip(name, truth, rounded, border, temporal)
 
 
 def summarise(clips: Iterable[ClipScores]) -> Evaluation:
-    """The evaluation of these clips. Raises ValueError if there is none."""
+    """The evaluation of these clips. Raises ValueError if there are none."""
     kept = tuple(clips)
     if not kept:
-        raise ValueError("there is no mean of no clips")
+        raise ValueError("there are no clips to average")
     means: list[Any] = [_mean(getattr(clip.scores, item.name) for clip in kept) for item in fields(Scores)]
     return Evaluation(kept, Scores(*means), tuple(_frame_means(kept)))
 
 
 def pair_videos(reference: Path, result: Path, is_video: Callable[[Path], bool]) -> list[tuple[str, Path, Path]]:
-    """What `vidsr eval REFERENCE RESULT` compares, as name, reference, result: two files, or the videos of two folders.
+    """The pairs that `vidsr eval REFERENCE RESULT` compares, as (name, reference, result): two files, or two folders.
 
-    In folders, not below them, videos belong together if their names without extension are equal; `is_video` says which
-    files count, hidden ones never do. Sorted by name. Raises InputError for a missing path, a file against a folder, no
-    videos, a name twice in one folder, or a video without counterpart.
+    The videos of two folders, without subfolders, are paired by name without extension and sorted by name; `is_video`
+    selects the files, hidden ones are ignored. Raises InputError for a missing path, a file against a folder, no
+    videos, a name that occurs twice in a folder, or a video without counterpart.
     """
     for path in (reference, result):
         if not path.exists():
@@ -200,14 +199,14 @@ def pair_videos(reference: Path, result: Path, is_video: Callable[[Path], bool])
         raise InputError(f"{reference}: there is no video in this folder")
     for folder, names in ((result, truths.keys() - results.keys()), (reference, results.keys() - truths.keys())):
         if names:
-            raise InputError(f"{folder}: no video named {', '.join(sorted(names))} here, but in the other folder")
+            raise InputError(f"{folder}: no video named {', '.join(sorted(names))} here, but the other folder has one")
     return [(name, truths[name], results[name]) for name in sorted(truths)]
 
 
 def _scores(
     error: Tensor, spatial: Tensor, vertical_time: Tensor, warping: WarpingScore | None, flicker: FlickerScore | None
 ) -> Scores:
-    """The scores of a clip from its mean squared error and SSIM of R, G, B and luma, and what else was measured."""
+    """The scores of a clip from its mean squared error and SSIM of R, G, B and luma, and its temporal metrics."""
     return Scores(
         psnr=decibels(error[:3].mean().item()),
         psnr_y=decibels(error[3].item()),
@@ -217,9 +216,9 @@ def _scores(
         ssim_vt_y=vertical_time[3].item(),
         warping_error=warping.result if warping else None,
         reference_warping_error=warping.reference if warping else None,
-        warping_share=warping.share if warping else None,
+        warping_share=warping.fraction if warping else None,
         static_flicker=flicker.result if flicker else None,
-        static_share=flicker.share if flicker else None,
+        static_share=flicker.fraction if flicker else None,
     )
 
 
@@ -230,10 +229,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _frame_means(clips: tuple[ClipScores, ...]) -> Iterator[FrameMean]:
     for index in range(max(clip.frames for clip in clips)):
-        there = [clip for clip in clips if clip.frames > index]
-        psnr = sum(clip.frame_psnr[index] for clip in there) / len(there)
-        psnr_y = sum(clip.frame_psnr_y[index] for clip in there) / len(there)
-        yield FrameMean(len(there), psnr, psnr_y)
+        long_enough = [clip for clip in clips if clip.frames > index]
+        psnr = sum(clip.frame_psnr[index] for clip in long_enough) / len(long_enough)
+        psnr_y = sum(clip.frame_psnr_y[index] for clip in long_enough) / len(long_enough)
+        yield FrameMean(len(long_enough), psnr, psnr_y)
 
 
 def _videos_by_name(folder: Path, is_video: Callable[[Path], bool]) -> dict[str, Path]:

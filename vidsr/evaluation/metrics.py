@@ -1,12 +1,12 @@
-"""How close a clip comes to its ground truth: PSNR and SSIM as SECNet's paper defines them, and luma. No files here.
+"""PSNR and SSIM of a clip against its ground truth as SECNet's paper defines them, and luma.
 
-A clip is N x C x H x W, either uint8 or floating point in 0..1; both clips of a call have the same shape. Where the
-paper leaves a choice open, it is this one:
-- PSNR, equation (11), with the factor 20 that its print lacks, from the mean squared error of the whole clip.
-- SSIM, equations (12) to (15), per channel, "at all positions": all those where the 11 x 11 window lies inside the
-  picture, as Wang's own program and scikit-image do. Along an axis shorter than 11 the window is the largest odd one
-  that fits (the same Gaussian, cut off and normalised again), so in SSIM_vt 1 or 2 frames have no temporal part.
-- Border cropping takes pixels off the four sides of each picture, never frames off the ends of the clip.
+A clip is N x C x H x W, either uint8 or floating point in 0..1; both clips of a call have the same shape. The paper
+leaves some choices open; here they are:
+- PSNR, equation (11), with the factor 20 that is missing in print, from the mean squared error of the whole clip.
+- SSIM, equations (12) to (15), per channel, "at all positions": wherever the 11 x 11 window lies inside the image, as
+  in Wang's own program and scikit-image. Along an axis shorter than 11 the window is the largest odd one that fits (the
+  same Gaussian, truncated and renormalized), so SSIM_vt of 1 or 2 frames has no temporal part.
+- Border cropping removes pixels at the four sides of each image, never frames at the ends of the clip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCALE = 4
 
 
 def to_8_bits(clip: Tensor) -> Tensor:
-    """Clamps to 0..1 and rounds to the 256 levels that a file can hold."""
+    """Clamps to 0..1 and rounds to the 256 levels of an 8-bit file."""
     return (clip.clamp(0, 1) * 255).round() / 255
 
 
@@ -32,15 +32,15 @@ PSNR_CAP_DB = 100.0
 SSIM_WINDOW = 11
 SSIM_RHO = 1.5
 _C1, _C2 = 0.01**2, 0.03**2
-# Values per map and pass, so that what SSIM needs at once (about ten such maps) stays near the processor's cache.
+# Values per map and pass: the maps that SSIM needs at once (about ten) roughly fit into the processor's cache.
 _VALUES_PER_PASS = 2**20
-# Frames that TemporalSsim gathers beyond its window before it works: few, so that memory stays small.
+# Frames that TemporalSsim collects beyond its window before each pass; few, to save memory.
 _FRAMES_PER_PASS = 8
 
 Prepare = Callable[[Tensor], Tensor]
 
 
-def unit(clip: Tensor) -> Tensor:
+def to_unit_range(clip: Tensor) -> Tensor:
     """The clip in floating point, 0..1: uint8 divided by 255, half types as float32, others unchanged."""
     if clip.dtype == torch.uint8:
         return clip.float().div_(255)
@@ -52,21 +52,21 @@ def unit(clip: Tensor) -> Tensor:
 def luma(clip: Tensor) -> Tensor:
     """BT.601 studio-swing luma of N x 3 x H x W: N x 1 x H x W, black 16/255 and white 235/255, not rounded.
 
-    Equals the first channel of MATLAB's rgb2ycbcr for floating-point pictures.
+    Equals the first channel of MATLAB's rgb2ycbcr for floating-point images.
     """
-    rgb = unit(clip)
+    rgb = to_unit_range(clip)
     studio = 16 + 65.481 * rgb[:, 0:1] + 128.553 * rgb[:, 1:2] + 24.966 * rgb[:, 2:3]
     return studio / 255
 
 
 def with_luma(clip: Tensor) -> Tensor:
-    """R, G, B and luma as N x 4 x H x W, so that one pass measures both."""
-    rgb = unit(clip)
+    """R, G, B and luma as N x 4 x H x W, to measure both in one pass."""
+    rgb = to_unit_range(clip)
     return torch.cat([rgb, luma(rgb)], 1)
 
 
 def crop_border(clip: Tensor, border: int) -> Tensor:
-    """A view without `border` pixels on each of the four sides. Raises ValueError if nothing would be left."""
+    """A view without `border` pixels on each of the four sides. Raises ValueError if no pixels would be left."""
     height, width = clip.shape[-2:]
     if border < 0 or 2 * border >= min(height, width):
         raise ValueError(f"a border of {border} pixels does not fit into {width}x{height}")
@@ -78,20 +78,20 @@ def decibels(mean_squared_error: float) -> float:
     return min(-10 * math.log10(mean_squared_error), PSNR_CAP_DB) if mean_squared_error > 0 else PSNR_CAP_DB
 
 
-def squared_errors(reference: Tensor, result: Tensor, border: int = 0, prepare: Prepare = unit) -> Tensor:
-    """Mean squared error of each frame and channel, N x C, float64, after `prepare` (`unit`, `luma`, `with_luma`)."""
-    reference, result = _pair(reference, result, border)
+def squared_errors(reference: Tensor, result: Tensor, border: int = 0, prepare: Prepare = to_unit_range) -> Tensor:
+    """Mean squared error of each frame and channel, N x C, float64, after `prepare` (such as `with_luma`)."""
+    reference, result = _cropped_pair(reference, result, border)
     height, width = reference.shape[-2:]
     rows = max(1, _VALUES_PER_PASS // (4 * width))
     frames = []
     for a, b in zip(reference, result, strict=True):
-        strips = [
+        bands = [
             (prepare(a[None, :, top : top + rows]) - prepare(b[None, :, top : top + rows]))
             .square_()
             .sum((0, 2, 3), dtype=torch.float64)
             for top in range(0, height, rows)
         ]
-        frames.append(torch.stack(strips).sum(0) / (height * width))
+        frames.append(torch.stack(bands).sum(0) / (height * width))
     return torch.stack(frames)
 
 
@@ -105,9 +105,9 @@ def psnr_per_frame(reference: Tensor, result: Tensor, border: int = 0) -> list[f
     return [decibels(value) for value in squared_errors(reference, result, border).mean(1).tolist()]
 
 
-def ssim(reference: Tensor, result: Tensor, border: int = 0, prepare: Prepare = unit) -> Tensor:
+def ssim(reference: Tensor, result: Tensor, border: int = 0, prepare: Prepare = to_unit_range) -> Tensor:
     """SSIM of each frame and channel over its vertical and horizontal axis, N x C, float64, after `prepare`."""
-    reference, result = _pair(reference, result, border)
+    reference, result = _cropped_pair(reference, result, border)
     return torch.stack([_frame_ssim(a[None], b[None], prepare) for a, b in zip(reference, result, strict=True)])
 
 
@@ -117,8 +117,8 @@ def ssim_vh(reference: Tensor, result: Tensor, border: int = 0) -> float:
 
 
 def ssim_vt(reference: Tensor, result: Tensor, border: int = 0) -> float:
-    """SECNet's SSIM_vt: the mean SSIM of all pictures spanned by the vertical axis and time, one per column."""
-    reference, result = _pair(reference, result, border)
+    """SECNet's SSIM_vt: the mean SSIM of all images spanned by the vertical axis and time, one per column."""
+    reference, result = _cropped_pair(reference, result, border)
     meter = TemporalSsim()
     for a, b in zip(reference, result, strict=True):
         meter.step(a, b)
@@ -126,11 +126,11 @@ def ssim_vt(reference: Tensor, result: Tensor, border: int = 0) -> float:
 
 
 class TemporalSsim:
-    """SSIM_vt of clips of any length, frame by frame. Holds 18 frames of each clip, in the type they were given in."""
+    """SSIM_vt of clips of any length, frame by frame. Holds 18 frames of each clip, in their own type."""
 
-    def __init__(self, prepare: Prepare = unit) -> None:
+    def __init__(self, prepare: Prepare = to_unit_range) -> None:
         self._prepare = prepare
-        # One block of memory for all frames: with a list of frames, malloc's heap grew by 2 MB a frame at 640x360.
+        # One buffer for all frames: with a list of frames, the heap grew by 2 MB per frame at 640x360.
         self._frames: tuple[Tensor, Tensor] | None = None
         self._held = 0
         self._sum: Tensor | None = None
@@ -139,7 +139,7 @@ class TemporalSsim:
     def step(self, reference: Tensor, result: Tensor) -> None:
         """Takes (copies) the next frame of both clips, C x H x W, border already cropped.
 
-        Raises ValueError if the size differs between the two or from before, or the type from before.
+        Raises ValueError if the size differs between the two clips, or size or type from the previous frame.
         """
         if self._frames is None:
             size = (SSIM_WINDOW - 1 + _FRAMES_PER_PASS, *reference.shape)
@@ -150,23 +150,23 @@ class TemporalSsim:
             buffer[self._held] = frame
         self._held += 1
         if self._held == len(self._frames[0]):
-            self._work(*self._frames)
+            self._accumulate(*self._frames)
             self._held -= _FRAMES_PER_PASS
             for buffer in self._frames:
                 for index in range(self._held):
                     buffer[index] = buffer[index + _FRAMES_PER_PASS]
 
     def flush(self) -> Tensor:
-        """Mean SSIM of each channel, float64; the meter is then used up. Raises ValueError if there was no frame."""
+        """Mean SSIM of each channel, float64; ends the use of the object. Raises ValueError without frames."""
         if self._frames is None:
             raise ValueError("a clip without frames has no SSIM")
         if self._sum is None or self._held >= SSIM_WINDOW:
-            self._work(*self._frames)
+            self._accumulate(*self._frames)
         self._frames = None
         assert self._sum is not None
         return self._sum / self._count
 
-    def _work(self, references: Tensor, results: Tensor) -> None:
+    def _accumulate(self, references: Tensor, results: Tensor) -> None:
         _, channels, height, width = references.shape
         columns = max(1, _VALUES_PER_PASS // (self._held * channels * height))
         for left in range(0, width, columns):
@@ -177,24 +177,23 @@ class TemporalSsim:
             self._count += values.shape[0] * values.shape[2] * values.shape[3]
 
 
-def _pair(reference: Tensor, result: Tensor, border: int) -> tuple[Tensor, Tensor]:
+def _cropped_pair(reference: Tensor, result: Tensor, border: int) -> tuple[Tensor, Tensor]:
     if reference.shape != result.shape or reference.ndim != 4 or len(reference) == 0:
         raise ValueError(
-            "two clips of N x C x H x W and the same shape are needed, "
-            f"not {tuple(reference.shape)} and {tuple(result.shape)}"
+            f"the clips must have the same shape N x C x H x W, not {tuple(reference.shape)} and {tuple(result.shape)}"
         )
     return crop_border(reference, border), crop_border(result, border)
 
 
 def _frame_ssim(reference: Tensor, result: Tensor, prepare: Prepare) -> Tensor:
-    """Mean SSIM of the channels of one frame (1 x C x H x W), worked through in strips of rows that overlap."""
+    """Mean SSIM of the channels of one frame (1 x C x H x W), computed in overlapping bands of rows."""
     _, channels, height, width = reference.shape
-    overlap = _window_of(height) - 1
+    overlap = _window_size(height) - 1
     rows = max(1, _VALUES_PER_PASS // (channels * width) - overlap)
     total, count = torch.zeros((), dtype=torch.float64, device=reference.device), 0
     for top in range(0, height - overlap, rows):
-        strip = slice(top, top + rows + overlap)
-        values = _ssim_map(prepare(reference[:, :, strip]), prepare(result[:, :, strip]), (2, 3), overlap + 1)
+        band = slice(top, top + rows + overlap)
+        values = _ssim_map(prepare(reference[:, :, band]), prepare(result[:, :, band]), (2, 3), overlap + 1)
         total = total + values.sum((0, 2, 3), dtype=torch.float64)
         count += values.shape[2] * values.shape[3]
     return total / count
@@ -203,27 +202,27 @@ def _frame_ssim(reference: Tensor, result: Tensor, prepare: Prepare) -> Tensor:
 def _ssim_map(x: Tensor, y: Tensor, axes: tuple[int, int], window: int | None = None) -> Tensor:
     """Equation (12) at every position where the window over the two axes fits; `window` None: from the sizes.
 
-    With the difference d = y - x, its numerator is its denominator less a small rest, factor by factor:
-    (1 - mean(d)^2 / (mean(x)^2 + mean(y)^2 + c1)) (1 - var(d) / (var(x) + var(y) + c2)). Written so, float32 is enough
-    also where the pictures are flat, and equal pictures give exactly 1.
+    With the difference d = y - x, each factor is 1 minus a small term:
+    (1 - mean(d)^2 / (mean(x)^2 + mean(y)^2 + c1)) (1 - var(d) / (var(x) + var(y) + c2)). In this form
+    float32 suffices even in flat areas, and equal images give exactly 1.
     """
     x, y = x - 0.5, y - 0.5  # smaller squares: the variances are differences of means of squares
     d = y - x
     maps = torch.stack([x, d, x * x + y * y, d * d])
     for axis in axes:
         size = maps.shape[axis + 1]
-        taps = window if window is not None and axis == axes[0] else _window_of(size)
+        taps = window if window is not None and axis == axes[0] else _window_size(size)
         maps = apply_bands(maps, _gaussian_bands(size, taps, maps.dtype, maps.device), axis + 1)
     mean_x, mean_d, squares, d_squares = maps.unbind()
     mean_y = mean_x + mean_d
     variances = (squares - mean_x * mean_x - mean_y * mean_y).clamp_(min=0)
     d_variance = (d_squares - mean_d * mean_d).clamp_(min=0)
-    light = 1 - mean_d * mean_d / ((mean_x + 0.5).square() + (mean_y + 0.5).square() + _C1)
+    luminance = 1 - mean_d * mean_d / ((mean_x + 0.5).square() + (mean_y + 0.5).square() + _C1)
     contrast = 1 - d_variance / (variances + _C2)
-    return light * contrast
+    return luminance * contrast
 
 
-def _window_of(size: int) -> int:
+def _window_size(size: int) -> int:
     return min(SSIM_WINDOW, size - 1 + size % 2)
 
 

@@ -1,4 +1,4 @@
-"""How an evaluation is shown: as a table, and as a plot of PSNR by frame number. Nothing is measured here."""
+"""Displays an evaluation as a table and as a plot of PSNR by frame number."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NAMED_CLIPS = 8
+MAX_NAMED_CLIPS = 8
 PLOT_SIZE = (1080, 660)
 _DOTS_PER_INCH = 120
-_LONGEST_LABEL = 40
+_MAX_LABEL = 40
 
 
 def table(evaluation: Evaluation, markdown: bool = False) -> str:
     """One line per clip and one for the mean, as plain text in columns or as a Markdown table.
 
-    Warping error of result and reference ("warp", "warp ref") and flicker, in 1/255, are there if they were measured.
+    Includes the warping error of result and reference ("warp", "warp ref") and flicker, in 1/255, if measured.
     """
     head = ["clip", "frames", "PSNR", "PSNR Y", "SSIM vh", "SSIM vh Y", "SSIM vt", "SSIM vt Y"]
     is_temporal = evaluation.mean.warping_share is not None
@@ -45,26 +45,26 @@ def table(evaluation: Evaluation, markdown: bool = False) -> str:
     )
 
 
-def check_plot(path: Path, films: Iterable[Path], may_overwrite: bool) -> Path:
-    """The absolute path of a plot that can be made; to be asked before the films are compared.
+def check_plot(path: Path, videos: Iterable[Path], may_overwrite: bool) -> Path:
+    """Checks that a plot can be written and returns its absolute path; to be called before videos are compared.
 
-    Raises UsageError if matplotlib is missing, the name does not end in .png or is one of the films, OutputError if
-    nothing can be written there or something stands there already (unless `may_overwrite`).
+    Raises UsageError if matplotlib is missing, or the name does not end in .png or is one of the videos; OutputError if
+    the path is not writable or exists already (unless `may_overwrite`).
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"--plot {path}: the plot is a PNG file, so give a name that ends in .png")
+        raise UsageError(f"--plot {path}: the plot is a PNG file; use a name that ends in .png")
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install matplotlib (it is the extra 'plot' of vidsr)")
-    kept = list(films)
-    if path.resolve() in {film.resolve() for film in kept}:
-        raise UsageError(f"--plot {path} is the name of a film: choose another")
+        raise UsageError("--plot needs matplotlib: pip install matplotlib (or the extra 'plot' of vidsr)")
+    kept = list(videos)
+    if path.resolve() in {video.resolve() for video in kept}:
+        raise UsageError(f"--plot {path} is the name of one of the videos: choose another")
     return check_target(path, kept[0], may_overwrite)
 
 
 def write_plot(evaluation: Evaluation, path: Path, may_overwrite: bool) -> None:
-    """Draws PSNR by frame number into a PNG file of 1080 x 660 pixels, which gets its name when it is complete.
+    """Plots PSNR by frame number into a PNG file of 1080 x 660 pixels, which appears only when it is complete.
 
-    Raises OutputError if it cannot be written, or if a file of this name has appeared (unless `may_overwrite`).
+    Raises OutputError if it cannot be written or a file of this name has appeared (unless `may_overwrite`).
     """
     picture = _draw(evaluation)
     with atomic_write(path, overwrite=may_overwrite) as hidden:
@@ -83,7 +83,7 @@ def _numbers(scores: Scores, is_temporal: bool) -> list[str]:
 
 
 def _draw(evaluation: Evaluation) -> bytes:
-    # Not pyplot: it keeps its figures, and looks for a screen.
+    # Not pyplot, which keeps all figures in memory and looks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -97,7 +97,7 @@ def _draw(evaluation: Evaluation) -> bytes:
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a name in letters that the font lacks is drawn as boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks are drawn as boxes
         FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # matplotlib leaves it open
     return buffer.getvalue()
 
@@ -105,12 +105,12 @@ def _draw(evaluation: Evaluation) -> bytes:
 def _draw_curves(figure: Figure, axes: Axes, evaluation: Evaluation) -> None:
     """A thin line for each clip, a bold one for the mean; dashed where only some of the clips are long enough."""
     clips, means = evaluation.clips, evaluation.psnr_by_frame
-    is_named = len(clips) <= MOST_NAMED_CLIPS
+    is_named = len(clips) <= MAX_NAMED_CLIPS
     lines, labels = [], []
     for index, clip in enumerate(clips):
-        colour = f"C{index}" if is_named else "0.7"
+        color = f"C{index}" if is_named else "0.7"
         marker = "." if clip.frames == 1 else None
-        lines += axes.plot(range(1, clip.frames + 1), clip.frame_psnr, color=colour, linewidth=0.9, marker=marker)
+        lines += axes.plot(range(1, clip.frames + 1), clip.frame_psnr, color=color, linewidth=0.9, marker=marker)
         labels.append(_label(clip.name))
     if not is_named:
         lines, labels = lines[:1], [f"each of {len(clips)} clips"]
@@ -126,11 +126,11 @@ def _draw_curves(figure: Figure, axes: Axes, evaluation: Evaluation) -> None:
             labels.append("mean of the longer clips")
     legend = figure.legend(lines, [""] * len(lines), loc="outside right upper", fontsize="small")
     for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_parse_math(False)  # a file may be called a$b$c, or begin with the "_" that hides a label
+        text.set_parse_math(False)  # a name such as a$b$c is not a formula, and a leading "_" would hide the label
         text.set_text(label)
 
 
 def _label(name: str) -> str:
-    """The clip's name as one short line; a "?" for what is no text."""
+    """The clip's name as one short line, with "?" for unprintable characters."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return shown if len(shown) <= _LONGEST_LABEL else shown[: _LONGEST_LABEL - 1] + "…"
+    return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"

@@ -1,8 +1,8 @@
-"""Restored faces put into the enlarged frame: a soft border, the colour of what is around. What is pasted is `restore`.
+"""Blends restored faces into the enlarged frame, with a soft border and the color of the surroundings.
 
-The mask is a superellipse around the face's box, 1 on it but for its corners and falling off smoothly outside, so that
-no straight border can be seen; towards the edge of its window, where the network saw nothing beyond, a patch loses its
-weight too.
+The mask is a superellipse around the face's box: 1 on the box except for its corners, falling off smoothly outside, so
+that no straight border is visible. It also falls off towards the edges of the crop, beyond which the network saw
+nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from vidsr.types import Frame, Patch, Window
 
-# The mask is full within a superellipse of so many half boxes, and nothing is left of it at the second one.
+# Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
 FULL, REACH = 1.1, 1.4
 POWER = 4.0
-# Over so many source pixels a patch loses its weight towards an edge of its window.
+# Source pixels over which the mask falls off towards an edge of the crop.
 RAMP = 3.0
 
 
-def paste_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Frame]:
-    """The frames, enlarged by the patches' factor, with the patches in them and none on their faces any more.
+def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Frame]:
+    """Blends the restored faces into frames enlarged by the same factor, and removes them from the frames' faces.
 
-    `strength`, 0..1, is the share of a patch at full weight. Where faces overlap the later track lies on top: both
-    patches show the same ground. Each frame is given out before the next is taken.
+    `strength`, 0..1, is the opacity of a restored face at full weight. Where faces overlap, the later track is on top;
+    both show the same part of the image. Each frame is yielded before the next is taken.
     """
     for frame in frames:
         patches = [face.patch for face in frame.faces if face.patch is not None]
@@ -35,11 +35,11 @@ def paste_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Fram
             continue
         image = frame.image.clone()
         for patch in patches:
-            _paste(image, patch, strength)
+            _blend(image, patch, strength)
         yield replace(frame, image=image, faces=tuple(replace(face, patch=None) for face in frame.faces))
 
 
-def _paste(image: Tensor, patch: Patch, strength: float) -> None:
+def _blend(image: Tensor, patch: Patch, strength: float) -> None:
     window = patch.window
     scale = patch.image.shape[-1] // window.width
     rows = slice(scale * window.top, scale * (window.top + window.height))
@@ -47,38 +47,38 @@ def _paste(image: Tensor, patch: Patch, strength: float) -> None:
     under = image[:, rows, columns]
     height, width = image.shape[1] // scale, image.shape[2] // scale
     mask = soft_mask(patch.box, window, width, height, scale, image.device)
-    new = patch.image + colour_gap(under, patch.image, mask)
+    new = patch.image + color_offset(under, patch.image, mask)
     under += mask * (strength * patch.weight) * (new.clamp_(0, 1) - under)
 
 
 def soft_mask(
     box: tuple[float, float, float, float], window: Window, width: int, height: int, scale: int, device: torch.device
 ) -> Tensor:
-    """The weight of each enlarged pixel of a window, H x W in 0..1, in a frame of width x height source pixels."""
+    """The weight of each enlarged pixel of a crop, H x W in 0..1, in a frame of width x height source pixels."""
     x = (torch.arange(scale * window.width, device=device) + 0.5) / scale + window.left
     y = (torch.arange(scale * window.height, device=device) + 0.5) / scale + window.top
     across = ((x - (box[0] + box[2] / 2)).abs() / (box[2] / 2)) ** POWER
     down = ((y - (box[1] + box[3] / 2)).abs() / (box[3] / 2)) ** POWER
     radius = (down[:, None] + across[None]) ** (1 / POWER)
-    share = ((REACH - radius) / (REACH - FULL)).clamp_(0, 1)
-    mask = share * share * (3 - 2 * share)
+    falloff = ((REACH - radius) / (REACH - FULL)).clamp_(0, 1)
+    mask = falloff * falloff * (3 - 2 * falloff)
     return mask * _ramp(y, window.top, window.height, height)[:, None] * _ramp(x, window.left, window.width, width)
 
 
-def _ramp(places: Tensor, start: int, length: int, limit: int) -> Tensor:
-    """1 inside, falling towards those ends of the window that are not the frame's own."""
-    weight = torch.ones_like(places)
+def _ramp(positions: Tensor, start: int, length: int, limit: int) -> Tensor:
+    """1 inside, falling off towards those edges of the crop that are not edges of the frame."""
+    weight = torch.ones_like(positions)
     if start > 0:
-        weight = torch.minimum(weight, (places - start) / RAMP)
+        weight = torch.minimum(weight, (positions - start) / RAMP)
     if start + length < limit:
-        weight = torch.minimum(weight, (start + length - places) / RAMP)
+        weight = torch.minimum(weight, (start + length - positions) / RAMP)
     return weight
 
 
-def colour_gap(under: Tensor, over: Tensor, mask: Tensor) -> Tensor:
-    """What has to be added to `over` (3 x H x W) for the mean colour of `under` along the border: 3 x 1 x 1.
+def color_offset(under: Tensor, over: Tensor, mask: Tensor) -> Tensor:
+    """The offset, 3 x 1 x 1, that gives `over` (3 x H x W) the mean color of `under` along the border.
 
-    The border is where the mask (H x W) is neither 0 nor 1, most of all where it is 0.5.
+    The border is where the mask (H x W) is neither 0 nor 1, with most weight where it is 0.5.
     """
     border = mask * (1 - mask)
     total = border.sum()

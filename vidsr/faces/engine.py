@@ -1,7 +1,7 @@
-"""SECNet on windows that follow faces, each with a past of its own; those of one size are computed together.
+"""SECNet on crops that follow faces, each with its own recurrent state; crops of one size are processed as a batch.
 
-A window may move and change its size by whole pixels: its past moves with it, and where it shows new ground there is
-none, as at the first frame. So nothing is resampled, which would cost the detail that is to be restored.
+A crop may move and change its size by whole pixels. Its state is shifted along, and newly uncovered areas start empty,
+as at the first frame. So nothing is resampled, which would lose the detail that is to be restored.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.runtime.overlap import Lanes
 from vidsr.types import Frame, Window
 
-# Pixels of a face's first window up to which a mirrored network sees it twice. With two faces of 105 pixels, whose
-# windows are 30 % of a picture of 640x360, the second look alone would take a third of the film's time again, for
-# 0.09 dB of a gain of 0.4 (moved photographs, faces of 64 and 72 pixels).
-MOST_MIRRORED = 144 * 144
+# Area in pixels of a face's first crop up to which a mirrored network runs twice. With two faces of 105 pixels, whose
+# crops cover 30 % of a frame of 640x360, the second pass alone would add a third to the time of the whole video, for
+# 0.09 dB of a gain of 0.4 dB (moved photographs, faces of 64 and 72 pixels).
+MAX_MIRRORED_AREA = 144 * 144
 
 
 @dataclass(frozen=True, slots=True)
 class FaceStream:
-    """One face's memory: its window, the frames still needed, oldest first, how many of them are done, the past.
+    """The state of one face: its crop, the frames still needed (oldest first), how many of them are done, the past.
 
-    `is_mirrored`: it is seen twice, once mirrored; that stays so as long as the stream lasts.
+    `is_mirrored`: the network runs twice, once on the mirrored crop; this is fixed for the life of the stream.
     """
 
     window: Window
@@ -46,17 +46,17 @@ class FaceStream:
 
 
 Streams = Mapping[int, FaceStream]
-Enlarged = tuple[Window, Tensor]
+EnlargedCrop = tuple[Window, Tensor]
 
 
 class FaceEngine:
-    """Runs a SECNet beside the film, on a window for each face. All memory is in the streams that the caller holds.
+    """Runs a SECNet on one crop per face. Stateless: the caller holds the streams.
 
-    `quarters`: quarter turns counterclockwise that bring the film upright; the network sees upright faces.
+    `quarters`: counterclockwise quarter turns that bring the video upright; the network sees upright faces.
     """
 
     def __init__(self, network: SECNet, device: torch.device, precision: str, quarters: int = 0) -> None:
-        """`network` is copied, not changed. `precision`: of the convolutions."""
+        """`network` is copied, not changed. `precision`: that of the convolutions."""
         self._network = prepared(network, device, precision)
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)
@@ -66,55 +66,55 @@ class FaceEngine:
 
     @property
     def lookahead(self) -> int:
-        """How many later frames a result needs."""
+        """Number of later frames that a result needs."""
         return self._network.config.lookahead
 
     def init_state(self) -> Streams:
-        """No face is known."""
+        """The state without any face."""
         return {}
 
     @torch.inference_mode()
     def step(
         self, frame: Frame, windows: Mapping[int, Window], streams: Streams
-    ) -> tuple[dict[int, Enlarged], dict[int, FaceStream]]:
-        """Takes a frame and its faces' windows by track; gives what is ready of the frame `lookahead` before.
+    ) -> tuple[dict[int, EnlargedCrop], dict[int, FaceStream]]:
+        """Takes a frame and its faces' crops by track; returns the results of the frame `lookahead` frames before.
 
-        A stream begins with its face's first frame; to end one, `flush` it: only the tracks of `windows` go on. With
-        each picture, 3 x H x W in 0..1, comes the window that it shows, the newest one of its face.
+        A stream begins with the first frame of its face and continues only for the tracks in `windows`; call `flush` to
+        end one. Each image, 3 x H x W in 0..1, comes with the crop that it shows: the latest one of its face.
         """
-        after = {track: self._joined(frame, window, streams.get(track)) for track, window in windows.items()}
+        after = {track: self._extended(frame, window, streams.get(track)) for track, window in windows.items()}
         due = {track: stream for track, stream in after.items() if len(stream.known) - stream.done > self.lookahead}
         ready, advanced = self._advance(due)
         return ready, after | advanced
 
     @torch.inference_mode()
-    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[Enlarged]]:
-        """The faces still waiting of these tracks, in order; their last frame stands for those that would follow."""
+    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
+        """The pending results of these tracks, in order; the last frame is repeated in place of later ones."""
         rest = {track: streams[track] for track in tracks}
-        ready: dict[int, list[Enlarged]] = {track: [] for track in rest}
+        ready: dict[int, list[EnlargedCrop]] = {track: [] for track in rest}
         while rest := {track: stream for track, stream in rest.items() if stream.done < len(stream.known)}:
             pictures, rest = self._advance(rest)
             for track, picture in pictures.items():
                 ready[track].append(picture)
         return ready
 
-    def _advance(self, streams: Streams) -> tuple[dict[int, Enlarged], dict[int, FaceStream]]:
-        """The next picture of each stream, and the streams after it; equal ones go through the network together."""
+    def _advance(self, streams: Streams) -> tuple[dict[int, EnlargedCrop], dict[int, FaceStream]]:
+        """The next image of each stream, and the streams after it; streams of equal shape are batched."""
         groups: dict[tuple[int, ...], dict[int, FaceStream]] = {}
         for track, stream in sorted(streams.items()):
             size = stream.window.height, stream.window.width
-            # Bidirectional encodings remember more and more features at first.
+            # Bidirectional encodings store a growing number of features at first.
             remembered = -1 if stream.past is None else len(stream.past.memory)
             key = (*size, stream.is_mirrored, len(stream.known), stream.done, remembered)
             groups.setdefault(key, {})[track] = stream
-        ready: dict[int, Enlarged] = {}
+        ready: dict[int, EnlargedCrop] = {}
         after: dict[int, FaceStream] = {}
         for group in groups.values():
             members = list(group.values())
             network, here = self._network_of(members[0]), members[0].done
-            known = [_together(frames) for frames in zip(*(stream.known for stream in members), strict=True)]
+            known = [_batch(frames) for frames in zip(*(stream.known for stream in members), strict=True)]
             pictures, past = self._advance_batch(
-                network, known, here, _past_together([stream.past for stream in members])
+                network, known, here, _batch_pasts([stream.past for stream in members])
             )
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
@@ -127,7 +127,7 @@ class FaceEngine:
     def _advance_batch(
         self, network: SECNet, known: Sequence[Known], here: int, past: RecurrentState | None
     ) -> tuple[Tensor, RecurrentState]:
-        """As `advance`; on several cores one half of the batch beside the other, if it has halves."""
+        """As `advance`; with several cores, the two halves of an even batch run in parallel."""
         lanes = self._lanes
         if not lanes.are_two or known[0].picture.shape[0] % 2:
             return advance(network, known, here, past)
@@ -137,14 +137,14 @@ class FaceEngine:
             later = lanes.start(partial(advance, network, *halves[1]))
             first, first_past = advance(network, *halves[0])
             second, second_past = later()
-        joined = _past_together((first_past, second_past))
+        joined = _batch_pasts((first_past, second_past))
         assert joined is not None
         return torch.cat((first, second)), joined
 
-    def _joined(self, frame: Frame, window: Window, stream: FaceStream | None) -> FaceStream:
-        """The stream with one frame more, at its new window."""
+    def _extended(self, frame: Frame, window: Window, stream: FaceStream | None) -> FaceStream:
+        """The stream with one more frame, at its new crop."""
         if stream is None:
-            stream = FaceStream(window, self._network.config.mirrored and window.area <= MOST_MIRRORED)
+            stream = FaceStream(window, self._network.config.mirrored and window.area <= MAX_MIRRORED_AREA)
         else:
             stream = self._moved(stream, window)
         return replace(stream, known=(*stream.known, self._look(stream, frame, window)))
@@ -157,7 +157,7 @@ class FaceEngine:
         return self._network if stream.is_mirrored else self._single
 
     def _moved(self, stream: FaceStream, window: Window) -> FaceStream:
-        """The stream as it would be had it always had this window, as far as it knows."""
+        """The stream moved to another crop, as if it had always had it, as far as its data cover it."""
         if window == stream.window:
             return stream
         known = tuple(self._look(stream, each.frame, window) for each in stream.known)
@@ -169,19 +169,19 @@ class FaceEngine:
                 self._shifted(old, new, stream, window)
                 for old, new in zip(stream.past.results, fresh.results, strict=True)
             ),
-            tuple(self._shifted(old, self._nothing(old, stream, window), stream, window) for old in stream.past.memory),
+            tuple(self._shifted(old, self._zeros(old, stream, window), stream, window) for old in stream.past.memory),
         )
         return replace(stream, window=window, known=known, past=past)
 
-    def _nothing(self, old: Tensor, stream: FaceStream, after: Window) -> Tensor:
-        """Zeros for the window `after`, as `old` is for the stream's window."""
-        factor = self._as_coded(old, stream).shape[-1] // stream.window.width
-        return self._as_seen(old.new_zeros(*old.shape[:2], factor * after.height, factor * after.width), stream)
+    def _zeros(self, old: Tensor, stream: FaceStream, after: Window) -> Tensor:
+        """Zeros for the crop `after`, in the layout that `old` has for the stream's crop."""
+        factor = self._to_coded(old, stream).shape[-1] // stream.window.width
+        return self._to_upright(old.new_zeros(*old.shape[:2], factor * after.height, factor * after.width), stream)
 
     def _shifted(self, old: Tensor, new: Tensor, stream: FaceStream, after: Window) -> Tensor:
-        """`new` with what `old` knows of the ground that the stream's window and `after` both show."""
+        """`new` with the values of `old` where the stream's crop and `after` overlap."""
         before = stream.window
-        old, new = self._as_coded(old, stream), self._as_coded(new, stream).clone()
+        old, new = self._to_coded(old, stream), self._to_coded(new, stream).clone()
         factor = new.shape[-1] // after.width
         left, top = max(before.left, after.left), max(before.top, after.top)
         right = min(before.left + before.width, after.left + after.width)
@@ -194,26 +194,26 @@ class FaceEngine:
                 return tensor[..., rows, columns]
 
             part(new, after).copy_(part(old, before))
-        return self._as_seen(new, stream)
+        return self._to_upright(new, stream)
 
-    def _as_coded(self, tensor: Tensor, stream: FaceStream) -> Tensor:
-        """A stream's maps, turned as the film is coded, the second half of a mirrored batch no longer mirrored."""
-        return torch.rot90(_unmirrored(tensor) if stream.is_mirrored else tensor, -self._quarters, (-2, -1))
+    def _to_coded(self, tensor: Tensor, stream: FaceStream) -> Tensor:
+        """A stream's maps rotated to the coded orientation, with the second half of a mirrored batch flipped back."""
+        return torch.rot90(_flip_second_half(tensor) if stream.is_mirrored else tensor, -self._quarters, (-2, -1))
 
-    def _as_seen(self, tensor: Tensor, stream: FaceStream) -> Tensor:
-        """The inverse of `_as_coded`."""
+    def _to_upright(self, tensor: Tensor, stream: FaceStream) -> Tensor:
+        """The inverse of `_to_coded`."""
         tensor = torch.rot90(tensor, self._quarters, (-2, -1))
-        return _unmirrored(tensor) if stream.is_mirrored else tensor
+        return _flip_second_half(tensor) if stream.is_mirrored else tensor
 
 
-def _unmirrored(tensor: Tensor) -> Tensor:
-    """The second half of the batch mirrored, or mirrored back."""
+def _flip_second_half(tensor: Tensor) -> Tensor:
+    """The batch with its second half flipped horizontally (its own inverse)."""
     straight, mirrored = tensor.chunk(2)
     return torch.cat((straight, mirrored.flip(-1)))
 
 
-def _together(frames: Sequence[Known]) -> Known:
-    """The same place in several streams, as one batch; its `frame` is the first one's."""
+def _batch(frames: Sequence[Known]) -> Known:
+    """The entries of several streams as one batch; its `frame` is that of the first."""
     first = frames[0]
     if len(frames) == 1:
         return first
@@ -235,7 +235,7 @@ def _part(past: RecurrentState, number: int, count: int) -> RecurrentState:
     )
 
 
-def _past_together(pasts: Sequence[RecurrentState | None]) -> RecurrentState | None:
+def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | None:
     known = [past for past in pasts if past is not None]
     if len(known) < 2:
         return known[0] if known else None

@@ -1,7 +1,7 @@
-"""Faces on every frame: one frame in `every` is searched, tracks bridge those between, and frames carry their faces.
+"""Puts faces on every frame: searches one frame in `every` and interpolates tracks between the searched frames.
 
-Boxes and landmarks are those of the detector where it looked, lie on straight lines between two places where it found
-the face, and follow the track's motion where it was lost. Smoothing is `steady`'s.
+Boxes and landmarks are the detector's on searched frames, interpolated linearly between two detections, and
+extrapolated by the track's motion where the face was lost. landmark_smoothing.py smooths them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from vidsr.types import Face, Frame
 
 
 class Finder(Protocol):
-    """What finds the faces of one picture: FaceDetector, or anything else in a test."""
+    """Detects the faces of one image: FaceDetector, or a substitute in tests."""
 
-    def find(self, image: Tensor, least_score: float) -> Detections:
-        """The faces in a frame's image, 3 x H x W, in its pixels."""
+    def find(self, image: Tensor, min_score: float) -> Detections:
+        """The faces of a frame's image, 3 x H x W, with at least `min_score`, in its pixels."""
         ...
 
 
 def find_faces(
     frames: Iterable[Frame], finder: Finder, every: int, tracker: FaceTracker | None = None
 ) -> Iterator[Frame]:
-    """The same frames with `faces` set; a frame leaves after `every` * `hits` frames more at the latest.
+    """Yields the same frames with `faces` set; each is delayed by at most `every` * `hits` frames.
 
-    So long, because a track is shown from the first frame on in which it was found, and it takes `hits` searches to
-    tell a face from an error. At a frame with `starts_scene` all tracks end. A scene's first and last frame are always
-    searched. Raises ModelError.
+    The delay arises because a track is shown from its first detection on, but needs `hits` searches to be confirmed.
+    At a frame with `starts_scene` all tracks end. The first and the last frame of a scene are always searched. Raises
+    ModelError.
     """
     tracker = tracker or FaceTracker()
     scene = _Scene(finder, tracker, every, TrackerState())
@@ -47,8 +47,8 @@ def find_faces(
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """Where a face is in one frame, at its time: `place` is 14 numbers, box and landmarks."""
+class _Placement:
+    """A face in one frame, at its time: `place` is 14 numbers, box and landmarks."""
 
     pts: int
     place: Array
@@ -63,28 +63,28 @@ class _Shown:
 
 
 @dataclass(slots=True)
-class _Last:
-    """Where a track was last searched, as the number of the frame, and what was shown; `seen`: where it was found."""
+class _LastSearch:
+    """The last search for a track: the frame's index and the placement there; `seen`: index of its last detection."""
 
     index: int
-    shown: _Shown
+    shown: _Placement
     seen: int
 
 
 class _Scene:
-    """One scene on its way: the frames held back with the faces by serial, and the tracks."""
+    """The state of the current scene: the delayed frames with their faces by serial, and the tracks."""
 
     def __init__(self, finder: Finder, tracker: FaceTracker, every: int, state: TrackerState) -> None:
         self.state = state
         self._finder, self._tracker, self._every = finder, tracker, every
-        self._held: deque[tuple[Frame, dict[int, _Shown]]] = deque()
-        self._first = 0  # the number in the scene of the first frame held
+        self._held: deque[tuple[Frame, dict[int, _Placement]]] = deque()
+        self._first = 0  # index in the scene of the first delayed frame
         self._searched = -1
-        self._last: dict[int, _Last] = {}
+        self._last: dict[int, _LastSearch] = {}
         self._numbers: dict[int, int] = {}
 
     def step(self, frame: Frame) -> Iterator[Frame]:
-        """Takes a frame; gives those that no later search can change any more."""
+        """Takes a frame; yields those that no later search can change."""
         self._held.append((frame, {}))
         index = self._first + len(self._held) - 1
         if index % self._every:
@@ -92,20 +92,20 @@ class _Scene:
         self._search(index)
         lag = (self._tracker.config.hits - 1) * self._every
         while self._held and self._first <= index - lag:
-            yield self._given()
+            yield self._release()
 
     def finish(self) -> Iterator[Frame]:
-        """The end of the scene: gives all that is left."""
+        """Ends the scene; yields the remaining frames."""
         index = self._first + len(self._held) - 1
         if index > self._searched:
             self._search(index)
         self.state = self._tracker.finish(self.state)
         for track in self.state.tracks:
             if track.seen is None:
-                self._withdraw(track.serial)
+                self._remove_track(track.serial)
         self._note_numbers()
         while self._held:
-            yield self._given()
+            yield self._release()
 
     def _search(self, index: int) -> None:
         image = self._at(index)[0].image
@@ -116,40 +116,40 @@ class _Scene:
             self._place(track, index, found)
         live = {track.serial for track in self.state.tracks}
         for serial in [serial for serial in self._last if serial not in live]:
-            self._withdraw(serial)
+            self._remove_track(serial)
         self._note_numbers()
         self._searched = index
 
     def _place(self, track: Track, index: int, found: Detections) -> None:
-        """Shows a track in this frame, and in those held back since it was last known."""
+        """Adds a track to this frame and to the delayed frames since its last known position."""
         before, pts = self._last.get(track.serial), self._at(index)[0].pts
         if track.seen is not None:
             place = np.concatenate([found.boxes[track.seen], found.landmarks[track.seen].ravel()])
-            shown = _Shown(pts, place, float(found.scores[track.seen]), True)
+            shown = _Placement(pts, place, float(found.scores[track.seen]), True)
             start = before.seen if before is not None else index
         else:
             assert before is not None, "a track begins with a detection"
             place = np.concatenate([track.motion.box, track.motion.landmarks.ravel()])
-            shown = _Shown(pts, place, before.shown.score, False)
+            shown = _Placement(pts, place, before.shown.score, False)
             start = before.index
         anchor = self._at(start)[1].get(track.serial) if start >= self._first else None
         if before is not None and anchor is None:
             start, anchor = before.index, before.shown
         if anchor is not None:
-            self._bridge(track.serial, start, anchor, index, shown)
+            self._interpolate(track.serial, start, anchor, index, shown)
         self._at(index)[1][track.serial] = shown
         seen = index if shown.is_found or before is None else before.seen
-        self._last[track.serial] = _Last(index, shown, seen)
+        self._last[track.serial] = _LastSearch(index, shown, seen)
 
-    def _bridge(self, serial: int, start: int, anchor: _Shown, end: int, shown: _Shown) -> None:
+    def _interpolate(self, serial: int, start: int, anchor: _Placement, end: int, shown: _Placement) -> None:
         for index in range(max(start + 1, self._first), end):
             pts = self._at(index)[0].pts
-            share = (pts - anchor.pts) / (shown.pts - anchor.pts)
-            place = (1 - share) * anchor.place + share * shown.place
-            self._at(index)[1][serial] = _Shown(pts, place, min(anchor.score, shown.score), False)
+            fraction = (pts - anchor.pts) / (shown.pts - anchor.pts)
+            place = (1 - fraction) * anchor.place + fraction * shown.place
+            self._at(index)[1][serial] = _Placement(pts, place, min(anchor.score, shown.score), False)
 
-    def _withdraw(self, serial: int) -> None:
-        """A track has ended: frames held back do not show it after it was last found."""
+    def _remove_track(self, serial: int) -> None:
+        """Ends a track: removes it from the delayed frames after its last detection."""
         last = self._last.pop(serial)
         for index in range(max(last.seen + 1, self._first), self._first + len(self._held)):
             self._at(index)[1].pop(serial, None)
@@ -159,10 +159,10 @@ class _Scene:
         waiting = {serial for _, faces in self._held for serial in faces}
         self._numbers = {s: n for s, n in self._numbers.items() if s in waiting} | numbered
 
-    def _at(self, index: int) -> tuple[Frame, dict[int, _Shown]]:
+    def _at(self, index: int) -> tuple[Frame, dict[int, _Placement]]:
         return self._held[index - self._first]
 
-    def _given(self) -> Frame:
+    def _release(self) -> Frame:
         frame, faces = self._held.popleft()
         self._first += 1
         numbered = sorted((self._numbers[serial], shown) for serial, shown in faces.items() if serial in self._numbers)

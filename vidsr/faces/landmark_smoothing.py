@@ -1,4 +1,4 @@
-"""Temporal smoothing of facial landmarks: each detection is fused with what earlier and later frames predict."""
+"""Temporal smoothing of facial landmarks: fuses detections with landmarks tracked from neighboring frames."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.faces.detections import Array
-from vidsr.faces.optical_flow import Grey, Patch, Points, carry, cut_patch, homecoming, patch_side, spread, track
+from vidsr.faces.optical_flow import GrayImage, Patch, Points, carry, cut_patch, homecoming, patch_side, spread, track
 from vidsr.types import Face, Frame
 
 Weights = NDArray[np.float64]
 
-# What an agreeing frame takes off a landmark's disputes.
-FORGIVENESS = 0.1
+# How much a frame without dispute reduces a landmark's dispute count.
+DISPUTE_DECAY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class SteadyConfig:
-    """What the text leaves open. `similarity` and `consistency` are in spreads, the others in frames.
+    """The parameters that the text leaves open. `similarity` and `consistency` are in spreads, the others in frames.
 
     Tuned on training stills and clips (benchmarks/landmarks.py --tune). A longer memory hardly lowers the jitter of
-    real detections and lets small errors of tracking add up; a look-ahead of 4 takes a further tenth off NME and SDD.
-    `as_face` False, as printed, wants a consistency of 0.05: a single point has no others that vote it down.
+    real detections and lets small tracking errors accumulate; a look-ahead of 4 lowers NME and SDD by a further 10 %.
+    `as_face` False tracks each landmark on its own, as printed; it needs a consistency of 0.05, because a single point
+    has no others to outvote it.
     """
 
     memory: float = 6.0
@@ -45,7 +46,7 @@ class SteadyConfig:
 
 @dataclass(frozen=True, slots=True)
 class Steadied:
-    """One face in one frame: `points` K x 2 in pixels of the frame, NaN where neither source knows the landmark.
+    """One face in one frame: `points` K x 2 in pixels of the frame, NaN where neither detected nor tracked.
 
     `tracking` is beta of (3.12) for each landmark, 0 (detection only) to 1 (tracking only), before any look-ahead.
     """
@@ -55,8 +56,8 @@ class Steadied:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """A frame's result for a face and how it arose: `tracked` is P_tracking, n is `samples`, n' is `carried`."""
+class _FaceStep:
+    """A face's result in one frame and its inputs: `tracked` is P_tracking, `samples` is n, `carried` is n'."""
 
     points: Points
     tracking: Weights
@@ -66,10 +67,10 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Face:
-    """What a face hands to the next frame: its last step, the patch it was seen in, its motion, how long disputed."""
+class _FaceState:
+    """What a face passes to the next frame: its last step, its patch, its motion, and its dispute counts."""
 
-    step: _Step
+    step: _FaceStep
     patch: Patch
     shift: Points
     disputes: Weights
@@ -77,14 +78,14 @@ class _Face:
 
 @dataclass(frozen=True, slots=True)
 class SteadyState:
-    """The stream's memory: one patch per live face, and the steps of at most `lookahead` frames. Holds no frame."""
+    """The state of the smoother: one patch per live face, and the steps of at most `lookahead` frames; no frames."""
 
-    faces: Mapping[int, _Face]
-    pending: tuple[Mapping[int, _Step], ...]
+    faces: Mapping[int, _FaceState]
+    pending: tuple[Mapping[int, _FaceStep], ...]
 
 
 class LandmarkSteadier:
-    """The stage as a stream: init_state, step for each frame, flush at the end. Faces do not influence each other."""
+    """The streaming smoother: init_state, step for each frame, flush at the end. Faces are independent."""
 
     def __init__(self, config: SteadyConfig | None = None) -> None:
         self._config = config or SteadyConfig()
@@ -94,16 +95,16 @@ class LandmarkSteadier:
         return SteadyState({}, ())
 
     def step(
-        self, grey: Grey, detections: Mapping[int, Points], state: SteadyState, starts_scene: bool = False
+        self, gray: GrayImage, detections: Mapping[int, Points], state: SteadyState, starts_scene: bool = False
     ) -> tuple[list[dict[int, Steadied]], SteadyState]:
         """Takes a frame, H x W uint8, with the landmarks of its live faces by id, K x 2, x first; copies what it keeps.
 
-        Gives the frame that lies `lookahead` before (or nothing yet) with the same ids. NaN means not detected; a face
-        all NaN is bridged by tracking. A face whose id is absent is forgotten, and all are if the frame starts a scene.
-        K may differ between faces but not within one; it must be at least 2 (else ValueError).
+        Returns the result of the frame `lookahead` frames before (or nothing yet) with the same ids. NaN means not
+        detected; a face of only NaN is bridged by tracking. A face whose id is absent is dropped, and all are if the
+        frame starts a scene. K may differ between faces but not over time; raises ValueError if it is below 2.
         """
         known = {} if starts_scene else state.faces
-        faces = {name: self._advance(grey, points, known.get(name)) for name, points in detections.items()}
+        faces = {name: self._advance(gray, points, known.get(name)) for name, points in detections.items()}
         pending = (*state.pending, {name: face.step for name, face in faces.items()})
         ready = [_corrected(pending)] if len(pending) > self._config.lookahead else []
         return ready, SteadyState(faces, pending[len(ready) :])
@@ -112,40 +113,40 @@ class LandmarkSteadier:
         """The frames still held back, in order; the state is then used up."""
         return [_corrected(state.pending[first:]) for first in range(len(state.pending))]
 
-    def _advance(self, grey: Grey, detected: Points, face: _Face | None) -> _Face:
+    def _advance(self, gray: GrayImage, detected: Points, face: _FaceState | None) -> _FaceState:
         if detected.ndim != 2 or detected.shape[1] != 2 or len(detected) < 2:
             raise ValueError(f"landmarks must be K x 2 with K at least 2, not {detected.shape}")
-        if grey.ndim != 2 or grey.dtype != np.uint8:
-            raise ValueError(f"a grey frame must be H x W uint8, not {grey.shape} {grey.dtype}")
+        if gray.ndim != 2 or gray.dtype != np.uint8:
+            raise ValueError(f"a gray frame must be H x W uint8, not {gray.shape} {gray.dtype}")
         detected = detected.astype(np.float64)
         detected[~np.isfinite(detected).all(1)] = np.nan
         if face is None:
             nothing = np.zeros(len(detected))
             lost = np.full_like(detected, np.nan)
             step, disputes = self._fuse(lost, nothing, detected, nothing, nothing, 1.0)
-            return _Face(step, _patch_around(grey, step.points), np.zeros(2), disputes)
+            return _FaceState(step, _patch_around(gray, step.points), np.zeros(2), disputes)
         last = face.step
-        tracked, trust = self._track(grey, face, detected)
-        step, disputes = self._fuse(tracked, trust, detected, last.samples, face.disputes, spread(last.points))
+        tracked, confidence = self._track(gray, face, detected)
+        step, disputes = self._fuse(tracked, confidence, detected, last.samples, face.disputes, spread(last.points))
         moved = (step.points - last.points)[np.isfinite(step.points - last.points).all(1)]
         shift = np.median(moved, axis=0) if len(moved) else np.zeros(2)
-        return _Face(step, _patch_around(grey, step.points), shift, disputes)
+        return _FaceState(step, _patch_around(gray, step.points), shift, disputes)
 
-    def _track(self, grey: Grey, face: _Face, detected: Points) -> tuple[Points, Weights]:
-        """Tracking from where the face's own motion leads; if that fails, from where the detector sees it.
+    def _track(self, gray: GrayImage, face: _FaceState, detected: Points) -> tuple[Points, Weights]:
+        """Tracks from the position that the face's motion predicts; if that fails, from the detected position.
 
-        With the trust in forward-backward consistency, 0 to 1 for each landmark.
+        Also returns the confidence from forward-backward consistency, 0 to 1 for each landmark.
         """
         before, points = face.patch, face.step.points
-        middle = np.array([before.left, before.top], np.float64) + before.side / 2
-        tracked, trust = self._follow(before, cut_patch(grey, middle + face.shift, before.side), points)
+        center = np.array([before.left, before.top], np.float64) + before.side / 2
+        tracked, confidence = self._follow(before, cut_patch(gray, center + face.shift, before.side), points)
         offsets = (detected - points)[np.isfinite(detected - points).all(1)]
-        if len(offsets) and not _holds(trust, points):
-            leap = np.median(offsets, axis=0)
-            again = self._follow(before, cut_patch(grey, middle + leap, before.side), points)
-            if _holds(again[1], points):
+        if len(offsets) and not _is_reliable(confidence, points):
+            offset = np.median(offsets, axis=0)
+            again = self._follow(before, cut_patch(gray, center + offset, before.side), points)
+            if _is_reliable(again[1], points):
                 return again
-        return tracked, trust
+        return tracked, confidence
 
     def _follow(self, before: Patch, now: Patch, points: Points) -> tuple[Points, Weights]:
         tolerance = self._config.consistency * spread(points)
@@ -155,15 +156,15 @@ class LandmarkSteadier:
         return tracked, homecoming(back, points, tolerance)
 
     def _fuse(
-        self, tracked: Points, trust: Weights, detected: Points, samples: Weights, disputes: Weights, size: float
-    ) -> tuple[_Step, Weights]:
-        """Equation (3.12) for the K landmarks of one face."""
+        self, tracked: Points, confidence: Weights, detected: Points, samples: Weights, disputes: Weights, size: float
+    ) -> tuple[_FaceStep, Weights]:
+        """Fuses the K landmarks of one face by equation (3.12)."""
         config = self._config
         seen, alive = np.isfinite(detected).all(1), np.isfinite(tracked).all(1)
-        consistent = np.where(alive, trust, 0.0)
+        consistent = np.where(alive, confidence, 0.0)
         distance = np.hypot(*(tracked - detected).T) / size
         similar = np.where(seen & alive, np.exp(-np.square(distance / config.similarity)), 1.0)
-        # Half trust is the border: beyond it a distance speaks against its source.
+        # At a confidence of 0.5 or more, a large distance counts against the detection.
         disputed = seen & (similar < 0.5) & (consistent >= 0.5) & (disputes + 1 <= config.patience)
         bridged = ~seen & (consistent >= 0.5)
         agreed = seen & alive & (similar >= 0.5)
@@ -173,23 +174,25 @@ class LandmarkSteadier:
         alpha = np.where(by_tracking, 0.0, np.where(seen, 1 / (carried + 1), np.nan))
         beta = 1 - alpha
         points = np.nan_to_num(alpha)[:, None] * np.nan_to_num(detected) + beta[:, None] * np.nan_to_num(tracked)
-        step = _Step(points, np.nan_to_num(beta), carried + (seen & ~disputed), tracked, carried)
-        return step, np.where(disputed, disputes + 1, np.where(agreed, np.maximum(disputes - FORGIVENESS, 0), disputes))
+        step = _FaceStep(points, np.nan_to_num(beta), carried + (seen & ~disputed), tracked, carried)
+        return step, np.where(
+            disputed, disputes + 1, np.where(agreed, np.maximum(disputes - DISPUTE_DECAY, 0), disputes)
+        )
 
 
-def _holds(trust: Weights, points: Points) -> bool:
-    """Whether at least half of the known landmarks come home."""
-    return int((trust >= np.exp(-1.0)).sum()) * 2 >= int(np.isfinite(points).all(1).sum())
+def _is_reliable(confidence: Weights, points: Points) -> bool:
+    """Whether at least half of the known landmarks are tracked consistently."""
+    return int((confidence >= np.exp(-1.0)).sum()) * 2 >= int(np.isfinite(points).all(1).sum())
 
 
-def _patch_around(grey: Grey, points: Points) -> Patch:
+def _patch_around(gray: GrayImage, points: Points) -> Patch:
     known = points[np.isfinite(points).all(1)]
-    middle = known.mean(0) if len(known) else np.zeros(2)
-    return cut_patch(grey, middle, patch_side(points))
+    center = known.mean(0) if len(known) else np.zeros(2)
+    return cut_patch(gray, center, patch_side(points))
 
 
-def _corrected(steps: tuple[Mapping[int, _Step], ...]) -> dict[int, Steadied]:
-    """The first of these frames, corrected by those after it as far as each face was tracked."""
+def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, Steadied]:
+    """The first of these frames, corrected by the later ones as far as each face was tracked."""
     result = {}
     for name, first in steps[0].items():
         chain = [first]
@@ -206,15 +209,15 @@ def _corrected(steps: tuple[Mapping[int, _Step], ...]) -> dict[int, Steadied]:
     return result
 
 
-# Frames that may correct those before them: a tenth less error and jitter than with none (benchmarks/README.md).
+# Later frames that correct a result: 10 % less error and jitter than without (benchmarks/README.md).
 LOOKAHEAD = 4
 
 
 def steady_faces(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
-    """The same frames, `lookahead` of them held back at most, with `steadied` set in every face.
+    """Yields the same frames, delayed by at most `lookahead`, with `steadied` set in every face.
 
-    Where the detector did not look or see, optical flow alone says where a landmark is, or if it does not, `landmarks`.
-    At a cut, and at a frame without faces, all that wait are given out first and nothing of them is kept.
+    Where a face was not detected, its landmarks follow optical flow; where that fails too, they are `landmarks`. At a
+    cut, and at a frame without faces, pending frames are yielded first and the state is reset.
     """
     steadier = LandmarkSteadier(SteadyConfig(lookahead=lookahead))
     state, held = steadier.init_state(), deque[Frame]()
@@ -228,7 +231,7 @@ def steady_faces(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterato
             continue
         held.append(frame)
         detected = {face.track: _detected(face) for face in frame.faces}
-        ready, state = steadier.step(_grey(frame.image), detected, state)
+        ready, state = steadier.step(_to_gray(frame.image), detected, state)
         for results in ready:
             yield _steadied(held.popleft(), results)
     yield from map(_steadied, held, steadier.flush(state))
@@ -248,9 +251,9 @@ def _steadied(frame: Frame, results: Mapping[int, Steadied]) -> Frame:
     return replace(frame, faces=tuple(faces))
 
 
-def _grey(image: Tensor) -> Grey:
-    """H x W, 0..255, with the weights of BT.601: the flow needs no more exact ones."""
+def _to_gray(image: Tensor) -> GrayImage:
+    """H x W, 0..255, with the weights of BT.601, which are exact enough for optical flow."""
     red, green, blue = image.float()
     levels = (red * 0.299 + green * 0.587 + blue * 0.114).mul(255.0).round().clamp(0, 255)
-    grey: Grey = levels.byte().cpu().numpy()
-    return grey
+    gray: GrayImage = levels.byte().cpu().numpy()
+    return gray

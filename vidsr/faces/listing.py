@@ -18,7 +18,7 @@ import torch
 from vidsr import __version__
 from vidsr.config import FindFacesConfig
 from vidsr.errors import UsageError
-from vidsr.faces.detections import Detections, turn_points
+from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.drawing import ContactSheet, draw_faces
 from vidsr.faces.finding import find_faces
@@ -134,7 +134,7 @@ def describe_faces(
         writer = _writer(targets.film, info, config)
         if writer is not None:
             stack.enter_context(writer)
-        tracker = FaceTracker(TrackerConfig(least_side=config.faces.min_face))
+        tracker = FaceTracker(TrackerConfig(min_side=config.faces.min_face))
         marked = mark_scenes(reader.frames(), config.scenes)
         table, sheet = TrackTable(), ContactSheet(view) if targets.sheet else None
         text = _Listing(listing, source, info, network)
@@ -209,7 +209,7 @@ class _Listing:
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
-            "steadied": [_rounded(turn_points(np.array(point), self._view.quarters, *size)) for point in steadied],
+            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in steadied],
             "score": round(face.score, 4),
             "found": face.is_found,
         }

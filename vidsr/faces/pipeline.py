@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from vidsr.config import ComputeConfig, RestoreConfig
-from vidsr.faces.blending import paste_faces
+from vidsr.faces.blending import blend_faces
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
@@ -40,7 +40,7 @@ class Restoration:
 
     def find(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames with their faces, steadied; they come a few frames late, for a track is known after some time."""
-        tracker = FaceTracker(TrackerConfig(least_side=self._config.min_face))
+        tracker = FaceTracker(TrackerConfig(min_side=self._config.min_face))
         for frame in steady_faces(find_faces(frames, self._detector, self._config.every, tracker)):
             self._table.add(frame)
             yield frame
@@ -51,7 +51,7 @@ class Restoration:
 
     def paste(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The enlarged frames with the restored faces in them."""
-        return paste_faces(frames, self._config.strength)
+        return blend_faces(frames, self._config.strength)
 
     @property
     def reports(self) -> list[TrackReport]:

@@ -16,25 +16,26 @@ from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
 from vidsr.types import Face, Frame, Patch, Window
 
-# Windows begin and end at multiples of this: pyramids of pictures then need no padding.
+# Crops begin and end at multiples of this, so that image pyramids need no padding.
 STEP = 8
-# What a window shows around a face and its soft border, in source pixels, and in sides of the face when it is new.
+# Margin of a crop around a face and its soft border, in source pixels; SLACK, in sides of the face, is added to a new
+# crop.
 MARGIN, SLACK = 4.0, 0.1
-# A window is given up when a new one would be this much smaller.
-WASTE = 1.7
+# A crop is replaced when its area exceeds that of a new one by more than this factor.
+MAX_EXCESS = 1.7
 
 
 def choose_window(box: tuple[float, float, float, float], width: int, height: int, before: Window | None) -> Window:
-    """The window for a face, inside a frame of this size; the one `before` as long as it serves."""
+    """The crop for a face, inside a frame of this size; keeps `before` as long as it fits."""
     needed = _around(box, MARGIN, 1, width, height)
     fresh = _around(box, MARGIN + SLACK * max(box[2], box[3]), STEP, width, height)
-    if before is not None and _holds(before, needed) and before.area <= WASTE * fresh.area:
+    if before is not None and _contains(before, needed) and before.area <= MAX_EXCESS * fresh.area:
         return before
     return fresh
 
 
 def _around(box: tuple[float, float, float, float], margin: float, step: int, width: int, height: int) -> Window:
-    """The pixels of the box, its soft border and the margin, out to the next multiples of `step`."""
+    """The box with its soft border and the margin, rounded outward to multiples of `step`."""
     spans = []
     for start, length, limit in ((box[0], box[2], width), (box[1], box[3], height)):
         half = length / 2 * REACH + margin
@@ -46,7 +47,7 @@ def _around(box: tuple[float, float, float, float], margin: float, step: int, wi
     return Window(left, top, right - left, bottom - top)
 
 
-def _holds(window: Window, part: Window) -> bool:
+def _contains(window: Window, part: Window) -> bool:
     return (
         window.left <= part.left
         and window.top <= part.top
@@ -55,57 +56,57 @@ def _holds(window: Window, part: Window) -> bool:
     )
 
 
-# Frames over which a track's first and last patches gain and lose their weight.
+# Number of frames over which a track's restored faces fade in and out.
 FADE = 6
-# A track that is restored goes on with faces this much below or above the limits.
-STICKY = 1.15
-# How much of a face's size and place, as seen from its landmarks, is kept from the frame before.
+# A track being restored continues while its faces are outside the size limits by less than this factor.
+HYSTERESIS = 1.15
+# Weight of the previous frame in the smoothed size of a box and in its offset from the landmarks.
 INERTIA = 0.8
 
 
 class FaceNetwork(Protocol):
-    """What enlarges the windows: FaceEngine, or anything else in a test."""
+    """Enlarges the crops: FaceEngine, or a substitute in tests."""
 
     @property
     def lookahead(self) -> int:
-        """How many later frames a result needs."""
+        """Number of later frames that a result needs."""
         ...
 
     def init_state(self) -> Any:
-        """No face is known."""
+        """The state without any face."""
         ...
 
     def step(
         self, frame: Frame, windows: Mapping[int, Window], streams: Any
     ) -> tuple[Mapping[int, tuple[Window, Tensor]], Any]:
-        """Takes a frame and its windows by track; gives what is ready of the frame `lookahead` before."""
+        """Takes a frame and its crops by track; returns the results of the frame `lookahead` frames before."""
         ...
 
     def flush(self, streams: Any, tracks: Iterable[int]) -> Mapping[int, list[tuple[Window, Tensor]]]:
-        """What is still waiting of these tracks."""
+        """The pending results of these tracks."""
         ...
 
 
 @dataclass(slots=True)
 class FaceWork:
-    """In how many frames a track was restored, and in how many it was not, by reason."""
+    """Number of frames in which a track was restored, and in which it was skipped, by reason."""
 
     restored: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
 
 
 class FaceRestorer:
-    """The stage. `work` tells what became of each track; it is complete when the frames are."""
+    """The restoration stage. `work` counts restored and skipped frames by track; complete after the last frame."""
 
     def __init__(self, network: FaceNetwork, config: RestoreConfig) -> None:
         self._network, self._config = network, config
         self.work: dict[int, FaceWork] = {}
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames; faces that are restored carry their `patch`. Needs `faces`, better steadied ones.
+        """Yields the same frames; restored faces carry their `patch`. Needs `faces`, preferably smoothed.
 
-        A frame leaves FADE or `lookahead` frames later, whichever is more; at a cut all that wait are finished first,
-        and nothing of them is kept.
+        Frames are delayed by FADE or `lookahead`, whichever is more. At a cut, pending frames are finished first and
+        the state is reset.
         """
         scene = _Scene(self._network, self._config, self.work)
         for frame in frames:
@@ -118,24 +119,24 @@ class FaceRestorer:
 
 @dataclass(slots=True)
 class _Held:
-    """A frame on its way, its restored faces' boxes by track, their weights at the beginning, and their pictures."""
+    """A delayed frame with the boxes of its restored faces by track, their fade-in weights and their images."""
 
     frame: Frame
     boxes: dict[int, tuple[float, float, float, float]]
     weights: dict[int, float]
-    pictures: dict[int, tuple[Window, Tensor]]
+    images: dict[int, tuple[Window, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a face is, smoothed: the middle of its box from the middle of its landmarks, and the box's size."""
+    """A face's smoothed box: the offset of its center from that of its landmarks, and the logarithm of its size."""
 
     offset: Array
     size: Array
 
 
 class _Scene:
-    """One scene on its way."""
+    """The state of the current scene."""
 
     def __init__(self, network: FaceNetwork, config: RestoreConfig, work: dict[int, FaceWork]) -> None:
         self._network, self._config, self._work = network, config, work
@@ -146,10 +147,10 @@ class _Scene:
         self._begins = True
 
     def step(self, frame: Frame) -> Iterator[Frame]:
-        """Takes a frame; gives those of which everything is known."""
+        """Takes a frame; yields those that are complete."""
         chosen = self._chosen(frame.faces)
         self._end([track for track in self._windows if track not in chosen])
-        self._places = {face.track: self._placed(face) for face in frame.faces}
+        self._places = {face.track: self._smoothed_place(face) for face in frame.faces}
         held = _Held(frame, {}, {}, {})
         for track, face in chosen.items():
             held.boxes[track] = _box(face, self._places[track])
@@ -160,31 +161,31 @@ class _Scene:
             held.weights[track] = min(1.0, so_far + 1 / (FADE + 1))
         self._held.append(held)
         ready, self._streams = self._network.step(frame, self._windows, self._streams)
-        for track, picture in ready.items():
-            self._held[-1 - self._network.lookahead].pictures[track] = picture
+        for track, image in ready.items():
+            self._held[-1 - self._network.lookahead].images[track] = image
         self._begins = False
         while len(self._held) > max(FADE, self._network.lookahead):
-            yield self._given()
+            yield self._release()
 
     def finish(self) -> Iterator[Frame]:
-        """The end of the scene: gives all that is left."""
+        """Ends the scene; yields the remaining frames."""
         self._end(list(self._windows))
         while self._held:
-            yield self._given()
+            yield self._release()
 
     def _end(self, tracks: list[int]) -> None:
-        """These tracks have no later frame."""
-        for track, pictures in self._network.flush(self._streams, tracks).items():
-            waiting = [held for held in self._held if track in held.boxes and track not in held.pictures]
-            for held, picture in zip(waiting, pictures, strict=True):
-                held.pictures[track] = picture
+        """Ends these tracks: collects their pending results."""
+        for track, images in self._network.flush(self._streams, tracks).items():
+            waiting = [held for held in self._held if track in held.boxes and track not in held.images]
+            for held, image in zip(waiting, images, strict=True):
+                held.images[track] = image
             del self._windows[track]
 
     def _chosen(self, faces: tuple[Face, ...]) -> dict[int, Face]:
-        """The faces to restore: those restored before first, then the largest."""
+        """The faces to restore: first those restored before, then the largest."""
         config, fit = self._config, []
         for face in faces:
-            tolerance = STICKY if face.track in self._windows else 1.0
+            tolerance = HYSTERESIS if face.track in self._windows else 1.0
             if face.side * tolerance < config.min_face:
                 self._note(face.track, "too small")
             elif face.side > config.largest * tolerance:
@@ -196,7 +197,7 @@ class _Scene:
             self._note(face.track, "too many faces")
         return {face.track: face for face in fit[: config.max_faces]}
 
-    def _placed(self, face: Face) -> _Place:
+    def _smoothed_place(self, face: Face) -> _Place:
         points = np.array(face.landmarks)
         box = np.array(face.box)
         offset, size = box[:2] + box[2:] / 2 - points.mean(0), np.log(box[2:])
@@ -207,21 +208,21 @@ class _Scene:
         keep = INERTIA
         return _Place(keep * before.offset + (1 - keep) * offset, keep * before.size + (1 - keep) * size)
 
-    def _given(self) -> Frame:
-        """The oldest frame, with its patches; the next FADE frames tell where a track ends."""
+    def _release(self) -> Frame:
+        """Releases the oldest frame with its restored faces; the next FADE frames show whether a track ends."""
         held = self._held.popleft()
         faces = []
         for face in held.frame.faces:
-            if face.track in held.pictures:
+            if face.track in held.images:
                 self._note(face.track, None)
-                window, image = held.pictures[face.track]
-                weight = min(held.weights[face.track], self._until_end(face.track))
+                window, image = held.images[face.track]
+                weight = min(held.weights[face.track], self._fade_out_weight(face.track))
                 faces.append(replace(face, patch=Patch(image, window, held.boxes[face.track], weight)))
             else:
                 faces.append(face)
         return replace(held.frame, faces=tuple(faces))
 
-    def _until_end(self, track: int) -> float:
+    def _fade_out_weight(self, track: int) -> float:
         for index, later in enumerate(self._held):
             if track not in later.boxes:
                 return min(1.0, (index + 1) / (FADE + 1))
@@ -236,6 +237,6 @@ class _Scene:
 
 
 def _box(face: Face, place: _Place) -> tuple[float, float, float, float]:
-    middle = np.array(face.steadied or face.landmarks).mean(0) + place.offset
+    center = np.array(face.steadied or face.landmarks).mean(0) + place.offset
     width, height = np.exp(place.size)
-    return float(middle[0] - width / 2), float(middle[1] - height / 2), float(width), float(height)
+    return float(center[0] - width / 2), float(center[1] - height / 2), float(width), float(height)

@@ -1,4 +1,4 @@
-"""The face detector that comes with vidsr: its card, found, checked and tried on its stored example."""
+"""The shipped face detector: reads its card, verifies its file and runs its stored example."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidsr.nets import build_detector
 
 @dataclass(frozen=True, slots=True)
 class DetectorCard(Card):
-    """The detector that vidsr trained. `metrics` are of benchmarks/faces.py."""
+    """The model card of a detector trained with vidsr. `metrics` come from benchmarks/faces.py."""
 
     recipe: str
     recipe_commit: str
@@ -33,22 +33,22 @@ class DetectorCard(Card):
 
 
 def detector_card(folder: Path | None = None) -> DetectorCard:
-    """The card of the shipped detector, or of that in another folder; raises ModelError if it is none."""
+    """Reads the card of the shipped detector, or of the one in `folder`. Raises ModelError if it is invalid."""
     path = (folder or models_folder()) / f"{DETECTOR}.toml"
     return fill_card(DetectorCard, read_card_table(path), path)
 
 
 def shipped_detector(folder: Path | None = None) -> Path:
-    """The file of the shipped detector; raises ModelError unless it is there and is what its card says."""
+    """The path of the shipped detector. Raises ModelError if the file is missing or differs from its card."""
     card = detector_card(folder)
     card.check_weights()
     return card.weights_path
 
 
 def verify_detector(folder: Path | None = None) -> float:
-    """Runs the stored example on the CPU; returns the largest difference of an output.
+    """Runs the stored example on the CPU; returns the largest absolute difference of any output.
 
-    Raises ModelError if a file is not what the card says or the difference is above GOLDEN_TOLERANCE.
+    Raises ModelError if a file differs from its card or the difference exceeds GOLDEN_TOLERANCE.
     """
     card = detector_card(folder)
     outputs = Yunet(shipped_detector(folder), torch.device("cpu"), 1).outputs
@@ -58,7 +58,7 @@ def verify_detector(folder: Path | None = None) -> float:
 
 
 def describe_detector(folder: Path | None = None) -> dict[str, Any]:
-    """The card as plain values, with the parameters of each part and the work for each pixel of the picture."""
+    """The card as plain values, with the parameter count of each part and the multiply-adds per pixel of the image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     card = detector_card(folder)

@@ -1,4 +1,4 @@
-"""What became of each track: how long, how large, how often found. For reports; one small entry a track."""
+"""Statistics of face tracks for reports: duration, size, detections. Stores one small entry per track."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from vidsr.types import FaceTrack, Frame
 
 
 class TrackTable:
-    """Collects tracks from frames that carry faces."""
+    """Collects the tracks of the faces on frames."""
 
     def __init__(self) -> None:
         self._tracks: dict[int, FaceTrack] = {}
 
     def add(self, frame: Frame) -> None:
-        """Takes the next frame."""
+        """Adds the next frame."""
         for face in frame.faces:
             side = face.side
             track = self._tracks.get(face.track) or FaceTrack(
@@ -33,5 +33,5 @@ class TrackTable:
 
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:
-        """All tracks so far, by number."""
+        """All tracks so far, ordered by number."""
         return tuple(self._tracks[number] for number in sorted(self._tracks))

@@ -1,10 +1,10 @@
-"""YuNet's interface: a picture in, faces out, through ONNX Runtime. The scale of the picture is the caller's business.
+"""Face detectors with YuNet's interface, run by ONNX Runtime: an image in, faces out. The caller scales the image.
 
-Any file with this interface serves. Input "input": 1 x 3 x H x W, float32, BGR in 0..255, H and W multiples of 32.
-Outputs for each stride s of 8, 16, 32, a row for each cell of the H/s x W/s grid, row by row: "cls_s" and "obj_s" (1),
-whose geometric mean is the score; "bbox_s" (4), the middle from the cell's corner and the logarithm of the size;
-"kps_s" (10), five points from the cell's corner; all in units of s. ONNX Runtime takes two thirds of the time of
-cv2.FaceDetectorYN for the same file, which also writes warnings of its own to stderr.
+Any file with this interface works. Input "input": 1 x 3 x H x W, float32, BGR in 0..255, H and W multiples of 32.
+Outputs for each stride s of 8, 16 and 32 have one row per cell of the H/s x W/s grid, in row-major order: "cls_s" and
+"obj_s" (1 column), whose geometric mean is the score; "bbox_s" (4), the center relative to the cell's corner and the
+logarithm of the size; "kps_s" (10), five points relative to the cell's corner; all in units of s. For the same file
+ONNX Runtime takes two thirds of the time of cv2.FaceDetectorYN, which also writes its own warnings to stderr.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from vidsr.faces.detections import LANDMARKS, Detections
 STRIDES = (8, 16, 32)
 MULTIPLE = 32
 WIDTHS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 2 * LANDMARKS}
-# More candidates than any picture has faces; without a limit a bad file could make suppression take for ever.
-MOST_CANDIDATES = 2000
-_FATAL = 4  # all that ONNX Runtime says itself: its errors are raised as well
+# More than the faces of any image; without a limit, non-maximum suppression could take forever with a bad file.
+MAX_CANDIDATES = 2000
+_FATAL = 4  # the lowest level that ONNX Runtime logs: its errors are raised as exceptions anyway
 
 
 class Yunet:
-    """A detector file, ready to run; without state. `size` is (height, width) if it takes no other, else None."""
+    """A loaded detector file; stateless. `size` is (height, width) if the input has a fixed size, else None."""
 
     def __init__(self, path: Path, device: torch.device, threads: int) -> None:
-        """Raises ModelError if the file is missing or has another interface, DeviceError if CUDA cannot be reached."""
+        """Raises ModelError if the file is missing or has another interface, DeviceError if CUDA is unavailable."""
         self.path = path
         self._session = _start_session(path, device, threads)
         self.size = self._check()
 
-    def run(self, picture: NDArray[np.float32], least_score: float) -> Detections:
-        """The faces in a picture, 3 x H x W, BGR in 0..255, sides multiples of 32; overlapping ones not yet thinned.
+    def run(self, image: NDArray[np.float32], min_score: float) -> Detections:
+        """The faces in an image, 3 x H x W, BGR in 0..255, sides multiples of 32, before non-maximum suppression.
 
-        Raises ModelError if the file gives what the interface does not allow.
+        Raises ModelError if the outputs violate the interface.
         """
-        return decode(self.outputs(picture), picture.shape[1], picture.shape[2], least_score)
+        return decode(self.outputs(image), image.shape[1], image.shape[2], min_score)
 
-    def outputs(self, picture: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """What the file gives for a picture, by name, as `run` wants it; raises ModelError as `run`."""
+    def outputs(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The raw outputs for an image, by name; arguments and errors as for `run`."""
         try:
-            values = self._session.run(None, {self._input: picture[None]})
+            values = self._session.run(None, {self._input: image[None]})
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ModelError(f"the face detector {self.path} fails to run: {error}") from error
         outputs = dict(zip(self._outputs, values, strict=True))
-        height, width = picture.shape[1:]
+        height, width = image.shape[1:]
         for name, columns in ((f"{kind}_{stride}", WIDTHS[kind]) for stride in STRIDES for kind in WIDTHS):
             stride = int(name.partition("_")[2])
             shape = (1, (height // stride) * (width // stride), columns)
             if outputs[name].shape != shape:
-                raise ModelError(f"{self.path} is no YuNet detector: {name} is {outputs[name].shape}, not {shape}")
+                raise ModelError(f"{self.path} is not a YuNet detector: {name} is {outputs[name].shape}, not {shape}")
         return outputs
 
     def _check(self) -> tuple[int, int] | None:
@@ -67,23 +67,23 @@ class Yunet:
         missing = [name for name in wanted if name not in self._outputs]
         shape = inputs[0].shape
         if missing or len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
-            reason = f"it has no output {missing[0]}" if missing else "it does not take one picture"
-            raise ModelError(f"{self.path} is no YuNet detector: {reason}")
+            reason = f"it has no output {missing[0]}" if missing else "it does not take exactly one image"
+            raise ModelError(f"{self.path} is not a YuNet detector: {reason}")
         height, width = shape[2:]
         if not (isinstance(height, int) and isinstance(width, int)):
             return None
         if height % MULTIPLE or width % MULTIPLE:
-            raise ModelError(f"{self.path} is no YuNet detector: {width}x{height} is not a multiple of {MULTIPLE}")
+            raise ModelError(f"{self.path} is not a YuNet detector: {width}x{height} is not a multiple of {MULTIPLE}")
         return height, width
 
 
-def decode(outputs: Mapping[str, NDArray[np.float32]], height: int, width: int, least_score: float) -> Detections:
-    """The faces that YuNet's outputs for a picture of this size mean, in its pixels, with at least this score."""
+def decode(outputs: Mapping[str, NDArray[np.float32]], height: int, width: int, min_score: float) -> Detections:
+    """Decodes YuNet's outputs for an image of this size into faces with at least `min_score`, in its pixels."""
     parts = []
     for stride in STRIDES:
         cls, obj, bbox, kps = (outputs[f"{kind}_{stride}"][0].astype(np.float64) for kind in WIDTHS)
         scores = np.sqrt(np.clip(cls[:, 0], 0, 1) * np.clip(obj[:, 0], 0, 1))
-        chosen = np.flatnonzero(scores >= least_score)
+        chosen = np.flatnonzero(scores >= min_score)
         rows, columns = np.divmod(chosen, width // stride)
         corners = np.stack([columns, rows], axis=1).astype(np.float64)
         with np.errstate(over="ignore"):  # what overflows is dropped below
@@ -96,7 +96,7 @@ def decode(outputs: Mapping[str, NDArray[np.float32]], height: int, width: int, 
     numbers = np.concatenate([faces.boxes, faces.landmarks.reshape(len(faces), 2 * LANDMARKS)], axis=1)
     is_sane = np.isfinite(numbers).all(1) & (faces.boxes[:, 2:] <= largest).all(1) & (faces.boxes[:, 2:] > 0).all(1)
     sane = np.flatnonzero(is_sane)
-    return faces.take(sane).ordered().take(np.arange(min(MOST_CANDIDATES, len(sane))))
+    return faces.take(sane).ordered().take(np.arange(min(MAX_CANDIDATES, len(sane))))
 
 
 def _start_session(path: Path, device: torch.device, threads: int) -> Any:

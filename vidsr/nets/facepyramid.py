@@ -1,9 +1,9 @@
-"""A small face detector with YuNet's interface: a convolutional pyramid and, for each of three strides, a head.
+"""FacePyramid, a small face detector with YuNet's interface: a convolutional pyramid with a head per stride.
 
-In the spirit of YuNet (Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023): strides 8, 16 and 32,
-a top-down pyramid (its section 3.2), depthwise separable convolutions, one prediction for each cell, no anchors. Ours:
-dense convolutions where the picture is halved, residual blocks between, and one branch for the scores and one for the
-places. Each costs less than it gains: 640x360 takes ONNX Runtime less time than the published file.
+In the spirit of YuNet (Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023): strides 8, 16 and 32, a
+top-down pyramid (its section 3.2), depthwise separable convolutions, one prediction per cell, no anchors. Our changes:
+dense convolutions where the resolution is halved, residual blocks between them, and separate branches for scores and
+positions. Each gains more than it costs: at 640x360, ONNX Runtime is faster than with the published file.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 STRIDES = (8, 16, 32)
 POINTS = 5
-# The columns of a head, in this order; YuNet's outputs are each of them apart.
+# The channels of a head, in this order; YuNet has a separate output for each.
 COLUMNS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 2 * POINTS}
 _SCORES = 2
-# As focal loss wants it: at first hardly anything is a face.
+# Initial bias of the score logits, as usual with focal loss: at first hardly anything is a face.
 _FIRST_SCORE = -4.0
 
 
 @dataclass(frozen=True, slots=True)
 class FacePyramidConfig:
-    """Channels and residual blocks after each halving, five of them; channels of the pyramid."""
+    """`widths` and residual `blocks` after each of the five halvings; `pyramid`: channels of the pyramid."""
 
     widths: tuple[int, ...] = (16, 24, 64, 64, 64)
     blocks: tuple[int, ...] = (0, 1, 2, 2, 2)
@@ -35,13 +35,13 @@ class FacePyramidConfig:
 
     def __post_init__(self) -> None:
         if len(self.widths) != 5 or len(self.blocks) != 5:
-            raise ValueError("strides 8, 16 and 32 need five halvings: five widths, five numbers of blocks")
+            raise ValueError("strides 8, 16 and 32 need five halvings: give five widths and five numbers of blocks")
         if min(self.widths) < 1 or min(self.blocks) < 0 or self.pyramid < 1:
-            raise ValueError("a width is at least 1, a number of blocks at least 0")
+            raise ValueError("widths must be at least 1, numbers of blocks at least 0")
 
 
 class FacePyramid(nn.Module):
-    """Pictures to raw predictions; sigmoid and layout are `FacePyramidGraph`'s."""
+    """The network from images to raw predictions; FacePyramidGraph applies the sigmoid and YuNet's layout."""
 
     def __init__(self, config: FacePyramidConfig) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FacePyramid(nn.Module):
         self.heads = nn.ModuleList(_Head(config.pyramid) for _ in STRIDES)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """For each stride s the heads' columns, B x 16 x H/s x W/s, scores as logits.
+        """For each stride s the predictions, B x 16 x H/s x W/s, with scores as logits.
 
         `pictures`: B x 3 x H x W, BGR in 0..1, sides multiples of 32.
         """
@@ -72,16 +72,16 @@ class FacePyramid(nn.Module):
 
     @torch.no_grad()
     def shift_scores(self, shift: float) -> None:
-        """Adds to the logits of all scores, so that another threshold becomes the usual one."""
+        """Adds `shift` to the logits of all scores, to move the desired operating point to the default threshold."""
         for head in self.heads:
             bias = head.get_parameter("scores.1.bias")
             bias.add_(shift)
 
 
 class FacePyramidGraph(nn.Module):
-    """What the exported file computes: YuNet's twelve outputs for one picture, BGR in 0..255 (vidsr/faces/yunet.py).
+    """The exported graph: YuNet's twelve outputs for one image, BGR in 0..255 (vidsr/faces/yunet.py).
 
-    Has a copy of the network, in float32 and evaluation mode.
+    Holds a copy of the network, in float32 and evaluation mode.
     """
 
     def __init__(self, network: FacePyramid) -> None:
@@ -89,7 +89,7 @@ class FacePyramidGraph(nn.Module):
         self.network = copy.deepcopy(network).float().eval().requires_grad_(False)
         first = self.network.stages[0].get_submodule("0.0")
         assert isinstance(first, nn.Conv2d)
-        first.weight.div_(255)  # dividing each picture would take a tenth of the time
+        first.weight.div_(255)  # dividing each image would take a tenth of the time
 
     @staticmethod
     def outputs() -> list[str]:
@@ -97,7 +97,7 @@ class FacePyramidGraph(nn.Module):
         return [f"{kind}_{stride}" for stride in STRIDES for kind in COLUMNS]
 
     def forward(self, picture: Tensor) -> list[Tensor]:
-        """Each 1 x cells x columns; a cell's row is counted row by row of the picture."""
+        """Each output is 1 x cells x columns, with the cells in row-major order."""
         results: list[Tensor] = []
         for raw in self.network(picture):
             rows = raw.permute(0, 2, 3, 1).reshape(1, -1, sum(COLUMNS.values()))
@@ -117,7 +117,7 @@ class _Residual(nn.Module):
 
 
 class _Head(nn.Module):
-    """A branch for the two scores and one for box and points: what they look for differs."""
+    """A branch for the two scores and one for box and points, which need different features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Pyramid cascading deformable alignment of two features and their blend (Zooming SlowMo, 6.3.2; EDVR's PCD).
+"""Pyramid, cascading and deformable (PCD) alignment of two features and their blend (Zooming SlowMo, 6.3.2; EDVR).
 
-Module names are those of the authors' checkpoint. The first layer that reads two features concatenated is computed as
-the sum of two shares: what depends on one feature alone is then made once, however often that feature is used.
+Module names are those of the authors' checkpoint. The first layer, which reads two concatenated features, is computed
+as the sum of two contributions, so that each feature's contribution is computed once, however often it is used.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ Pyramid = tuple[Tensor, ...]
 
 
 class Prepared(NamedTuple):
-    """One feature in its role: its levels, finest first, and per side and level its share in the first offset layer."""
+    """A feature in its role: `levels`, finest first, and `shares`: per side and level, its part of the first layer."""
 
     levels: Pyramid
     shares: tuple[Pyramid, ...]
 
     def rows(self) -> tuple[Pyramid, ...]:
-        """The levels, then the shares."""
+        """The levels, then the contributions of each side."""
         return self.levels, *self.shares
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
-    """Twice the size, bilinear, cropped to the size of `like` (a level of odd size has half a pixel too many)."""
+    """Doubles the size, bilinear, and crops to the size of `like` (a level of odd size has half a pixel too many)."""
     height, width = like.shape[-2:]
-    # In float32: torch's bilinear enlargement of bfloat16 is ten times as slow on a CPU.
+    # In float32: torch's bilinear enlargement of bfloat16 is ten times slower on a CPU.
     doubled = F.interpolate(x.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
     return doubled[..., :height, :width].to(x.dtype)
 
 
 class PyramidAlignment(nn.ModuleDict):
-    """Moves a feature onto another one, from the coarsest level to the finest, one set of weights per side.
+    """Aligns a feature with another one, from the coarsest level to the finest, with one set of weights per side.
 
     Side 1 moves the first of the two features, side 2 the second. Levels count from 1, the finest.
     """
@@ -48,7 +48,7 @@ class PyramidAlignment(nn.ModuleDict):
     ) -> None:
         """`width` channels; `kernel` and `groups` of the deformable convolutions; `sides`: (1, 2) or one of them.
 
-        `moved_width`, with one level only: what is moved has other channels than what tells where from.
+        `moved_width`, with one level only: channels of the moved feature, if they differ from those of the guide.
         """
         super().__init__()
         assert moved_width is None or levels == 1
@@ -64,22 +64,22 @@ class PyramidAlignment(nn.ModuleDict):
                 if not is_coarsest:
                     self[f"L{level}_fea_conv_{side}"] = (active3x3 if level > 1 else conv3x3)(2 * width, width)
 
-    def share(self, feature: Tensor, level: int, side: int, is_moved: bool) -> Tensor:
-        """The share of a feature, the moved one or the one it is moved onto, in the first offset layer."""
+    def contribution(self, feature: Tensor, level: int, side: int, is_moved: bool) -> Tensor:
+        """The contribution of a feature, either the moved one or its target, to the first offset layer."""
         conv = self[f"L{level}_offset_conv1_{side}"]
         assert isinstance(conv, nn.Conv2d)
         width = conv.out_channels
         weight, bias = (conv.weight[:, :width], conv.bias) if is_moved else (conv.weight[:, width:], None)
         return F.conv2d(feature.to(weight.dtype), weight, bias, padding=1)
 
-    def align(self, moved: Pyramid, moved_shares: Pyramid, still_shares: Pyramid, side: int) -> Tensor:
-        """The finest level of `moved`, aligned; all three are finest level first."""
+    def align(self, moved: Pyramid, moved_contributions: Pyramid, target_contributions: Pyramid, side: int) -> Tensor:
+        """The aligned finest level of `moved`; all three arguments are finest level first."""
         offset: Tensor | None = None
         aligned: Tensor | None = None
         for level in range(self.depth, 0, -1):
-            guide = leaky_relu(moved_shares[level - 1] + still_shares[level - 1])
+            guide = leaky_relu(moved_contributions[level - 1] + target_contributions[level - 1])
             if offset is not None:
-                # Displacements count pixels of their own level, so they double with the size.
+                # Displacements are in pixels of their own level, so they double with the size.
                 guide = torch.cat((guide, enlarge(offset, guide) * 2), dim=1)
             guide = self._convolve(f"L{level}_offset_conv2_{side}", guide)
             if offset is not None:
@@ -105,8 +105,8 @@ class PyramidAlignment(nn.ModuleDict):
 class DeformableBlend(nn.Module):
     """Aligns two features with each other and blends them by a 1x1 convolution, equations (6.1) to (6.4).
 
-    With side 2 alone (ours, for narrow networks) there is no blend: the result is the second feature, aligned. With
-    `shared` (ours too) both sides have the weights of side 1, since what holds backwards in time holds forwards.
+    With side 2 alone (ours, for narrow networks) there is no blend: the result is the aligned second feature. With
+    `shared` (also ours) both sides use the weights of side 1, by symmetry in time.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class DeformableBlend(nn.Module):
         shared: bool = False,
         moved_width: int | None = None,
     ) -> None:
-        """As in PyramidAlignment; the coarser levels come from a strided and a plain convolution each."""
+        """As in PyramidAlignment; a strided and a plain convolution make each coarser level."""
         super().__init__()
         self.sides = sides
         self.shared = shared
@@ -144,23 +144,25 @@ class DeformableBlend(nn.Module):
         return tuple(levels)
 
     def prepare(self, levels: Pyramid, role: Literal["first", "second"]) -> Prepared:
-        """What `blend` needs of one of its two features and can be kept while that feature keeps its role."""
+        """What `blend` needs of one of its two features; reusable while that feature keeps its role."""
         shares = []
         for side in self.sides:
             is_moved = (side == 1) == (role == "first")
             weights = self._weights_of(side)
-            shares.append(tuple(self.pcd_align.share(x, i + 1, weights, is_moved) for i, x in enumerate(levels)))
+            shares.append(tuple(self.pcd_align.contribution(x, i + 1, weights, is_moved) for i, x in enumerate(levels)))
         return Prepared(levels, tuple(shares))
 
     def blend(self, first: Prepared, second: Prepared) -> Tensor:
-        """Both features aligned and blended, B x C x h x w."""
+        """Aligns and blends both features: B x C x h x w."""
         aligned = []
-        for side, first_shares, second_shares in zip(self.sides, first.shares, second.shares, strict=True):
+        for side, first_contributions, second_contributions in zip(
+            self.sides, first.shares, second.shares, strict=True
+        ):
             weights = self._weights_of(side)
             if side == 1:
-                aligned.append(self.pcd_align.align(first.levels, first_shares, second_shares, weights))
+                aligned.append(self.pcd_align.align(first.levels, first_contributions, second_contributions, weights))
             else:
-                aligned.append(self.pcd_align.align(second.levels, second_shares, first_shares, weights))
+                aligned.append(self.pcd_align.align(second.levels, second_contributions, first_contributions, weights))
         return run(self.fusion, torch.cat(aligned, dim=1)) if len(aligned) == 2 else aligned[0]
 
     def _weights_of(self, side: int) -> int:

@@ -1,24 +1,24 @@
-"""The sizes of a Zooming SlowMo network. The network is `zsm`."""
+"""The configuration of a Zooming SlowMo network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 SCALE = 4
-WINDOW = 4  # given frames, as published and trained
+WINDOW = 4  # input frames of a clip, as published and trained
 
 
 @dataclass(frozen=True, slots=True)
 class ZSMConfig:
-    """The sizes of the parts; the defaults are the published network.
+    """The sizes of the parts; the defaults are those of the published network.
 
-    `levels`, `kernel`, `groups`: pyramid levels of the interpolation; side and channel groups of all deformable
-    convolutions. `shared_sides`: the interpolation aligns both neighbours with the same weights. `state_sides` 2 aligns
-    state and feature with each other, 1 only the state; `state_joint`: the cell is moved as the hidden state is.
-    `upsampler_width` 0: one convolution and one pixel shuffle.
-    `synthesis_blocks`: residual blocks of the low-resolution head (k3, 5 in the paper); 0 for no head, as in the
-    released checkpoint. `residual`: the ConvLSTM's result is added to its input, and the network's result to the
-    bicubic enlargement of the frame, or of the head's picture where there is no frame.
+    `levels`: pyramid levels of the interpolation. `kernel`, `groups`: kernel side and channel groups of all deformable
+    convolutions. `shared_sides`: the interpolation aligns both neighbors with the same weights. `state_sides`: 2 aligns
+    state and feature with each other, 1 only the state. `state_joint`: the cell is aligned with the offsets of the
+    hidden state. `upsampler_width`: 0 for one convolution and one pixel shuffle. `synthesis_blocks`: residual blocks of
+    the low-resolution head (k3, 5 in the paper); 0 for no head, as in the released checkpoint. `residual`: the
+    ConvLSTM's result is added to its input, and the network's result to the bicubic enlargement of the frame, or of the
+    head's image for interpolated frames.
     """
 
     width: int = 64
@@ -49,10 +49,10 @@ class ZSMConfig:
 
     @property
     def scale(self) -> int:
-        """The one enlargement that the network makes."""
+        """The enlargement of the network."""
         return SCALE
 
     @property
     def lookahead(self) -> int:
-        """How many given frames ahead the first one of a window sees, as published; a stream may choose another."""
+        """Number of later input frames that the first one of a clip sees, as published; a stream may choose another."""
         return WINDOW - 1

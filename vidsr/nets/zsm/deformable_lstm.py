@@ -24,7 +24,7 @@ class LSTMState(NamedTuple):
 
 
 class StepInput(NamedTuple):
-    """All that one feature contributes to a step, whatever the state and the direction."""
+    """The contributions of one feature to a step, independent of state and direction."""
 
     for_hidden: Prepared
     for_cell: Prepared | None  # None where hidden state and cell move together
@@ -32,23 +32,23 @@ class StepInput(NamedTuple):
 
 
 class LSTMGates(nn.Module):
-    """The ConvLSTM's one convolution over input and hidden state; gates in the order input, forget, output, cell."""
+    """The ConvLSTM's convolution over input and hidden state; gates in the order input, forget, output, cell."""
 
     def __init__(self, width: int) -> None:
-        """`width` channels of the input, the hidden state and the cell alike."""
+        """`width`: channels of the input, of the hidden state and of the cell."""
         super().__init__()
         self.conv = conv3x3(2 * width, 4 * width)
         self.width = width
 
-    def input_share(self, x: Tensor) -> Tensor:
-        """What the input B x C x h x w adds to the four gates, B x 4 C x h x w."""
+    def input_contribution(self, x: Tensor) -> Tensor:
+        """The contribution of the input B x C x h x w to the four gates, B x 4 C x h x w."""
         weight = self.conv.weight[:, : self.width]
         return F.conv2d(x.to(weight.dtype), weight, self.conv.bias, padding=1)
 
-    def forward(self, input_share: Tensor, hidden: Tensor, cell: Tensor) -> LSTMState:
+    def forward(self, input_contribution: Tensor, hidden: Tensor, cell: Tensor) -> LSTMState:
         """The new state from the aligned old one."""
         weight = self.conv.weight[:, self.width :]
-        gates = convolve_and_add(hidden.to(weight.dtype), weight, None, input_share)
+        gates = convolve_and_add(hidden.to(weight.dtype), weight, None, input_contribution)
         return LSTMState(*update_cell(gates, cell, candidate=3))
 
 
@@ -60,7 +60,7 @@ class DeformableConvLSTM(nn.Module):
     ) -> None:
         """As in PyramidAlignment; side 1 moves the current feature, side 2 the state.
 
-        `joint` (ours, with one level and side 2 alone): the hidden state tells where both it and the cell come from.
+        `joint` (ours, with one level and side 2 alone): the cell is aligned with the offsets of the hidden state.
         """
         super().__init__()
         self.cell_list = nn.ModuleList([LSTMGates(width)])
@@ -70,11 +70,11 @@ class DeformableConvLSTM(nn.Module):
             self.pcd_c = DeformableBlend(width, levels, kernel, groups, sides)
 
     def prepare(self, x: Tensor) -> StepInput:
-        """The current feature B x C x h x w as `forward` wants it; the same for both directions."""
+        """Prepares the current feature B x C x h x w for `forward`; the same for both directions."""
         return StepInput(
             self.pcd_h.prepare(self.pcd_h.pyramid(x), "first"),
             None if self.joint else self.pcd_c.prepare(self.pcd_c.pyramid(x), "first"),
-            self._gates.input_share(x),
+            self._gates.input_contribution(x),
         )
 
     def forward(self, current: StepInput, state: LSTMState) -> LSTMState:
@@ -109,7 +109,7 @@ class BidirectionalConvLSTM(nn.Module):
         sides: tuple[int, ...],
         joint: bool = False,
     ) -> None:
-        """`width` inside; features of another `outer_width` are brought to it and back by 1x1 convolutions."""
+        """`width` inside; 1x1 convolutions convert features of another `outer_width` to it and back."""
         super().__init__()
         if width != outer_width:
             self.conv_in = nn.Conv2d(outer_width, width, 1)
@@ -118,13 +118,13 @@ class BidirectionalConvLSTM(nn.Module):
         self.width, self.outer_width = width, outer_width
 
     def init_state(self, feature: Tensor) -> LSTMState:
-        """The state at rest, for features like this one."""
+        """The initial state (zeros) for features of this shape."""
         batch, _, height, width = feature.shape
         zeros = feature.new_zeros(batch, self.width, height, width, dtype=torch.float32)
         return LSTMState(zeros, zeros.clone())
 
     def prepare(self, feature: Tensor) -> StepInput:
-        """A frame's feature B x `outer_width` x h x w, ready for the steps of both directions."""
+        """Prepares a frame's feature B x `outer_width` x h x w for the steps of both directions."""
         x = self.conv_in(feature) if self.width != self.outer_width else feature
         prepared: StepInput = self.forward_net.prepare(x)
         return prepared
@@ -135,7 +135,7 @@ class BidirectionalConvLSTM(nn.Module):
         return result
 
     def fuse(self, forward_hidden: Tensor, backward_hidden: Tensor) -> Tensor:
-        """The hidden states of both directions at one frame, joined: B x `outer_width` x h x w."""
+        """Joins the hidden states of both directions at one frame: B x `outer_width` x h x w."""
         both = torch.cat((forward_hidden, backward_hidden), dim=1)
         fused: Tensor = self.conv_1x1(both.to(self.conv_1x1.weight.dtype))
         return fused

@@ -1,8 +1,8 @@
-"""Zooming SlowMo cut into its parts, each a step of plain tensors: what a stream calls one by one. See nets/steps.
+"""ONNX export of Zooming SlowMo as separate steps on plain tensors, as a stream calls them.
 
-A stream runs `features` once per given frame, `between` once per pair of neighbours, `shares` once per given or new
-moment, `step` forwards with the state carried on and backwards over the moments ahead, `result` with the hidden states
-of both directions, and `picture` for a new moment whose result is a residual.
+A stream runs `features` once per input frame, `between` once per pair of neighbors, `shares` once per input or
+interpolated moment, `step` forwards with the propagated state and backwards over the moments ahead, `result` with the
+hidden states of both directions, and `picture` for an interpolated moment whose result is a residual.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vidsr.nets.zsm.network import ZoomingSlowMo
 
 
 class Features(Step):
-    """A frame in 0..1 to its features on all levels, the finest first."""
+    """Maps a frame in 0..1 to its features on all levels, the finest first."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
         """Shares the weights of `network`, as all parts do."""
@@ -39,7 +39,7 @@ class Features(Step):
 
 
 class Between(Step):
-    """The levels of two neighbours to the feature of the moment half-way between them."""
+    """Maps the levels of two neighbors to the feature of the moment halfway between them."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
         """As for `Features`."""
@@ -57,12 +57,12 @@ class Between(Step):
         return {"feature": (1, self.network.config.width, height, width)}
 
     def forward(self, *levels: Tensor) -> Tensor:
-        """The new feature."""
+        """The interpolated feature."""
         return self.network.interpolate(levels[: len(levels) // 2], levels[len(levels) // 2 :])
 
 
 class Shares(Step):
-    """A moment's feature (`level_1` if it is given) to what it contributes to `step` in either direction."""
+    """Maps a moment's feature (`level_1` of an input frame) to its contributions to `step` in either direction."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
         """As for `Features`."""
@@ -74,16 +74,16 @@ class Shares(Step):
         return {"feature": (1, self.network.config.width, height, width)}
 
     def outputs(self, height: int, width: int) -> Shapes:
-        """The shares, in the order of `flatten`."""
+        """The contributions, in the order of `flatten`."""
         return _shares(self.network, height, width)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
-        """All shares."""
+        """All contributions."""
         return flatten(self.network.prepare_step(feature))
 
 
 class RecurrentStep(Step):
-    """One step of the ConvLSTM, in either direction: the shares of a moment and the state before it to the state."""
+    """One ConvLSTM step in either direction: maps a moment's contributions and the previous state to the next state."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
         """As for `Features`."""
@@ -91,7 +91,7 @@ class RecurrentStep(Step):
         self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
-        """Shares and state."""
+        """Contributions and state."""
         return _shares(self.network, height, width) | self._state("", height, width)
 
     def outputs(self, height: int, width: int) -> Shapes:
@@ -109,7 +109,7 @@ class RecurrentStep(Step):
 
 
 class Picture(Step):
-    """The low-resolution head: a moment's feature to its picture at the input's size, not clamped."""
+    """The low-resolution head: maps a moment's feature to its image at the input's size, not clamped."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
         """As for `Features`."""
@@ -121,19 +121,19 @@ class Picture(Step):
         return {"feature": (1, self.network.config.width, height, width)}
 
     def outputs(self, height: int, width: int) -> Shapes:
-        """The picture."""
+        """The image."""
         return {"picture": (1, 3, height, width)}
 
     def forward(self, feature: Tensor) -> Tensor:
-        """The picture."""
+        """The image."""
         return self.network.synthesise(feature)
 
 
 class Result(Step):
-    """The hidden states of both directions at a moment to the large picture, not clamped.
+    """Maps the hidden states of both directions at a moment to the enlarged image, not clamped.
 
-    A residual network takes the moment's feature too, and a picture: the given frame, or for a new moment what
-    `Picture` makes of its feature.
+    A residual network also takes the moment's feature and an image: the input frame, or the output of `Picture` for an
+    interpolated moment.
     """
 
     def __init__(self, network: ZoomingSlowMo) -> None:
@@ -142,7 +142,7 @@ class Result(Step):
         self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
-        """Hidden states, and for a residual network feature and picture."""
+        """Hidden states; for a residual network also feature and image."""
         config = self.network.config
         hidden = (1, config.state_width, height, width)
         shapes: Shapes = {"forward": hidden, "backward": hidden}
@@ -159,12 +159,12 @@ class Result(Step):
         self, forward: Tensor, backward: Tensor, feature: Tensor | None = None, picture: Tensor | None = None
     ) -> Tensor:
         """The result."""
-        # A network that is not residual does not look at the feature.
+        # Only a residual network uses the feature.
         return self.network.reconstruct(forward if feature is None else feature, forward, backward, picture)
 
 
 def parts_of(network: ZoomingSlowMo) -> dict[str, Step]:
-    """All parts by name; `picture` only if there is a low-resolution head."""
+    """All steps by name; `picture` only with a low-resolution head."""
     parts: dict[str, Step] = {
         "features": Features(network), "between": Between(network), "shares": Shares(network),
         "step": RecurrentStep(network), "result": Result(network),
@@ -173,7 +173,7 @@ def parts_of(network: ZoomingSlowMo) -> dict[str, Step]:
 
 
 def flatten(shares: StepInput) -> tuple[Tensor, ...]:
-    """A moment's shares as a row of tensors: its levels only if they are moved, which takes two sides."""
+    """A moment's contributions as a list of tensors; its levels only if they are moved, which takes two sides."""
     aligned = [shares.for_hidden] if shares.for_cell is None else [shares.for_hidden, shares.for_cell]
     tensors = []
     for part in aligned:
@@ -183,7 +183,7 @@ def flatten(shares: StepInput) -> tuple[Tensor, ...]:
 
 
 def unflatten(network: ZoomingSlowMo, tensors: Sequence[Tensor]) -> StepInput:
-    """The opposite of `flatten`, with no levels where they are not moved."""
+    """The inverse of `flatten`, without levels where they are not moved."""
     *rest, gates = tensors
     row, aligned = network.config.state_levels, list[Prepared]()
     for blend in _blends(network):
@@ -194,7 +194,7 @@ def unflatten(network: ZoomingSlowMo, tensors: Sequence[Tensor]) -> StepInput:
 
 
 def _kinds(blend: DeformableBlend) -> list[str]:
-    """What a moment gives to an alignment, by name: its levels only where they are moved."""
+    """The names of a moment's inputs to an alignment; its levels only if they are moved."""
     sides = [f"side_{side}" for side in blend.sides]
     return ["level", *sides] if len(sides) == 2 else sides
 

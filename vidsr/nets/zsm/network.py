@@ -1,9 +1,10 @@
-"""Zooming SlowMo: one network for more frames and larger frames (Xiang, dissertation, chapter 6).
+"""Zooming SlowMo: space-time video super-resolution with one network (Xiang, dissertation, chapter 6).
 
-Features of the given frames, features of the frames between them by deformable alignment, a bidirectional deformable
-ConvLSTM over all of them, reconstruction frame by frame. Module names are those of the authors' checkpoint, so it
-loads as it is. Ours, for narrow networks and off by default: a narrower ConvLSTM, alignment of the state alone,
-deformable kernels of one point, reconstruction in one step, and the results as residuals (see zsmconfig).
+Extracts features of the input frames, interpolates the features between them by deformable alignment, runs a
+bidirectional deformable ConvLSTM over all of them, and reconstructs frame by frame. Module names are those of the
+authors' checkpoint, so that it loads unchanged. Our additions, for narrow networks and off by default (see config.py):
+a narrower ConvLSTM, alignment of the state alone, deformable kernels of one point, one-step reconstruction, and
+residual results.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from vidsr.nets.zsm.deformable_lstm import BidirectionalConvLSTM, LSTMState, Ste
 
 
 class GuidedOutput(NamedTuple):
-    """Results B x (2N-1) x 3 x 4h x 4w; the head's pictures of the 2nd, 4th ... frame, B x (N-1) x 3 x h x w, and of
-    the 3rd, 5th ... from features interpolated twice, B x (N-2) x 3 x h x w.
+    """`results` of all frames, B x (2N-1) x 3 x 4h x 4w; `firsts`: the head's images of the 2nd, 4th ... frame,
+    B x (N-1) x 3 x h x w; `seconds`: those of the 3rd, 5th ... from features interpolated twice, B x (N-2) x 3 x h x w.
     """
 
     results: Tensor
@@ -41,7 +42,7 @@ class GuidedOutput(NamedTuple):
 
 
 class FrameSynthesis(nn.Module):
-    """The low-resolution head: a picture of the input's size from a feature (rho in equations (6.8) and (6.9))."""
+    """The low-resolution head: an image of the input's size from a feature (rho in equations (6.8) and (6.9))."""
 
     def __init__(self, width: int, blocks: int) -> None:
         """`blocks` residual blocks (k3) and one convolution."""
@@ -55,15 +56,15 @@ class FrameSynthesis(nn.Module):
 
 
 class ZoomingSlowMo(DeformableBlend):
-    """The whole network; as published, the parts that interpolate features sit at its top level, so it inherits them.
+    """The whole network; inherits from DeformableBlend, since the published checkpoint has those parts at top level.
 
-    `forward` runs a window. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
-    `prepare_step` once per given or new frame, `step` forwards with the state carried on and backwards over the frames
-    ahead, and `finish` with the hidden states of both directions.
+    `forward` runs a clip. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
+    `prepare_step` once per input or interpolated frame, `step` forwards with the propagated state and backwards over
+    the frames ahead, and `finish` with the hidden states of both directions.
     """
 
     def __init__(self, config: ZSMConfig) -> None:
-        """Parts sized by `config`; deformable layers start undisplaced, a residual network almost bicubic."""
+        """Builds the parts; initially deformable layers have no offsets, and a residual network is almost bicubic."""
         super().__init__(config.width, config.levels, config.kernel, config.groups, (1, 2), config.shared_sides)
         self.config = config
         width, inner = config.width, config.upsampler_width
@@ -88,25 +89,25 @@ class ZoomingSlowMo(DeformableBlend):
             start_near_zero(self.conv_last)
 
     def features(self, frames: Tensor) -> Pyramid:
-        """Frames B x 3 x h x w in 0..1; returns their features on all levels, the finest first, B x C x h x w."""
+        """Features of frames B x 3 x h x w in 0..1 on all levels, the finest first, B x C x h x w."""
         return self.pyramid(self.feature_extraction(run(self.conv_first, frames)))
 
     def interpolate(self, before: Pyramid, after: Pyramid) -> Tensor:
-        """The feature B x C x h x w of the moment half-way between two neighbours (equation (6.4))."""
+        """The feature B x C x h x w of the moment halfway between two neighbors (equation (6.4))."""
         return self.blend(self.prepare(before, "first"), self.prepare(after, "second"))
 
     def neighbour(self, levels: Pyramid) -> Prepared:
-        """A frame's features as `between` wants them: with their shares if both roles have the same (shared sides)."""
+        """Prepares a frame's features for `between`; includes contributions if both roles share them (shared sides)."""
         return self.prepare(levels, "first") if self.shared else Prepared(levels, ())
 
     def between(self, before: Prepared, after: Prepared) -> Tensor:
-        """As `interpolate`, without computing anew what a frame gave to the moment before it."""
+        """As `interpolate`, but reuses what was computed of a frame for the previous moment."""
         if not self.shared:
             return self.interpolate(before.levels, after.levels)
-        return self.blend(before, Prepared(after.levels, after.shares[::-1]))  # the sides change places with the roles
+        return self.blend(before, Prepared(after.levels, after.shares[::-1]))  # the sides are swapped with the roles
 
     def synthesise(self, feature: Tensor) -> Tensor:
-        """The picture B x 3 x h x w of a feature at the input's size; needs the low-resolution head."""
+        """The image B x 3 x h x w of a feature at the input's size. Raises ModelError without low-resolution head."""
         if not self.config.synthesis_blocks:
             raise ModelError(
                 "this zsm network has no low-resolution head, so it cannot give frames of the input's size"
@@ -115,11 +116,11 @@ class ZoomingSlowMo(DeformableBlend):
         return picture
 
     def init_state(self, feature: Tensor) -> LSTMState:
-        """The ConvLSTM's state at rest, for features like this one."""
+        """The ConvLSTM's initial state (zeros) for features of this shape."""
         return self.ConvBLSTM.init_state(feature)
 
     def prepare_step(self, feature: Tensor) -> StepInput:
-        """What a frame's feature B x C x h x w contributes to its step in either direction."""
+        """The contributions of a frame's feature B x C x h x w to its step in either direction."""
         return self.ConvBLSTM.prepare(feature)
 
     def step(self, current: StepInput, state: LSTMState) -> LSTMState:
@@ -131,8 +132,8 @@ class ZoomingSlowMo(DeformableBlend):
     ) -> Tensor:
         """The result B x 3 x 4h x 4w float32, not clamped, from a frame's feature and both hidden states.
 
-        `picture`: the frame itself, B x 3 x h x w, where there is one. Only a residual network looks at it; for a
-        moment between two frames it makes the picture with its own head.
+        `picture`: the input frame, B x 3 x h x w, or None for an interpolated moment. Only a residual network uses it;
+        if it is None, the low-resolution head makes the image.
         """
         x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
         if not self.config.upsampler_width:
@@ -146,7 +147,7 @@ class ZoomingSlowMo(DeformableBlend):
     def finish(
         self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
     ) -> Tensor:
-        """`reconstruct` clamped to 0..1, for a stream: nothing can be learnt from it."""
+        """`reconstruct` clamped to 0..1; inference only."""
         if not self.config.residual or self.config.upsampler_width:
             return self.reconstruct(feature, forward_hidden, backward_hidden, picture).clamp_(0, 1)
         x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
@@ -156,38 +157,38 @@ class ZoomingSlowMo(DeformableBlend):
     def _trunk(
         self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """What the last layers read, and what a residual is added to: the picture enlarged, folded."""
+        """The input of the last layers and, for a residual network, its base: the folded bicubic enlargement."""
         x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
         if not self.config.residual:
             return self.recon_trunk(x), None
         return self.recon_trunk(x + feature), self.bicubic(self.synthesise(feature) if picture is None else picture)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """A window B x N x 3 x h x w in 0..1 as published: B x (2N-1) x 3 x 4h x 4w float32, not clamped.
+        """Maps a clip B x N x 3 x h x w in 0..1, as published, to B x (2N-1) x 3 x 4h x 4w float32, not clamped.
 
-        The given frames are the 1st, 3rd ... of the result; the state starts at rest in both directions.
+        The input frames are the 1st, 3rd ... of the result; the state starts at zero in both directions.
         """
         batch = clip.shape[0]
-        given, between = self._moments(clip)
-        pictures = self.synthesise(between) if self.config.residual else None
-        return self._results(clip, _in_time(given[0], batch), between, pictures)
+        inputs, between = self._moments(clip)
+        images = self.synthesise(between) if self.config.residual else None
+        return self._results(clip, _in_time(inputs[0], batch), between, images)
 
     def forward_guided(self, clip: Tensor) -> GuidedOutput:
-        """`forward` for training: a window of at least three frames, with the pictures that the guiding losses see."""
+        """`forward` for training, on a clip of at least three frames, with the images for the guidance losses."""
         batch = clip.shape[0]
-        given, between = self._moments(clip)
+        inputs, between = self._moments(clip)
         firsts = self.synthesise(between)
-        results = self._results(clip, _in_time(given[0], batch), between, firsts)
+        results = self._results(clip, _in_time(inputs[0], batch), between, firsts)
         seconds = self.synthesise(self._between(self.pyramid(between), batch))
         return GuidedOutput(results, _in_time(firsts, batch), _in_time(seconds, batch))
 
     def _moments(self, clip: Tensor) -> tuple[Pyramid, Tensor]:
-        """Features of the given frames, (B N) x C x h x w per level, and of the moments between, (B (N-1)) x ..."""
-        given = self.features(clip.flatten(0, 1))
-        return given, self._between(given, clip.shape[0])
+        """Features of the input frames, (B N) x C x h x w per level, and of the moments between, (B (N-1)) x ..."""
+        inputs = self.features(clip.flatten(0, 1))
+        return inputs, self._between(inputs, clip.shape[0])
 
     def _between(self, levels: Pyramid, batch: int) -> Tensor:
-        """The features between neighbours in time: (B N) x C x h x w per level to (B (N-1)) x C x h x w."""
+        """The features between neighbors in time: (B N) x C x h x w per level to (B (N-1)) x C x h x w."""
         all_frames = self.neighbour(levels)
 
         def part(frames: slice) -> Prepared:
@@ -196,20 +197,20 @@ class ZoomingSlowMo(DeformableBlend):
 
         return self.between(part(slice(None, -1)), part(slice(1, None)))
 
-    def _results(self, clip: Tensor, given: Tensor, between: Tensor, pictures: Tensor | None) -> Tensor:
-        """The recurrence over all moments and their reconstruction; `given` is B x N x C x h x w."""
+    def _results(self, clip: Tensor, inputs: Tensor, between: Tensor, images: Tensor | None) -> Tensor:
+        """Runs the recurrence over all moments and reconstructs them; `inputs` is B x N x C x h x w."""
         length = clip.shape[1]
-        sequence = _interleave(given, between)
+        sequence = _interleave(inputs, between)
         steps = [self.prepare_step(sequence[:, t]) for t in range(2 * length - 1)]
         hidden = []
         for ordered in (steps, steps[::-1]):
-            state, passed = self.init_state(sequence[:, 0]), []
+            state, hidden_states = self.init_state(sequence[:, 0]), []
             for current in ordered:
                 state = self.step(current, state)
-                passed.append(state.hidden)
-            hidden.append(passed)
+                hidden_states.append(state.hidden)
+            hidden.append(hidden_states)
         forwards, backwards = torch.stack(hidden[0], dim=1), torch.stack(hidden[1][::-1], dim=1)
-        low = None if pictures is None else _interleave(clip, pictures).flatten(0, 1)
+        low = None if images is None else _interleave(clip, images).flatten(0, 1)
         results = self.reconstruct(sequence.flatten(0, 1), forwards.flatten(0, 1), backwards.flatten(0, 1), low)
         return _in_time(results, clip.shape[0])
 
@@ -219,7 +220,7 @@ def _in_time(x: Tensor, batch: int) -> Tensor:
     return x.reshape(batch, x.shape[0] // batch, *x.shape[1:])
 
 
-def _interleave(given: Tensor, between: Tensor) -> Tensor:
-    """B x N x ... and (B (N-1)) x ..., alternating from the first to the last given one: B x (2N-1) x ..."""
-    pairs = torch.stack((given[:, :-1], _in_time(between, given.shape[0]).to(given.dtype)), dim=2)
-    return torch.cat((pairs.flatten(1, 2), given[:, -1:]), dim=1)
+def _interleave(inputs: Tensor, between: Tensor) -> Tensor:
+    """Interleaves B x N x ... with (B (N-1)) x ..., beginning and ending with `inputs`: B x (2N-1) x ..."""
+    pairs = torch.stack((inputs[:, :-1], _in_time(between, inputs.shape[0]).to(inputs.dtype)), dim=2)
+    return torch.cat((pairs.flatten(1, 2), inputs[:, -1:]), dim=1)

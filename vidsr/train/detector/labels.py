@@ -1,4 +1,4 @@
-"""Which faces are in which training pictures: one JSON file, made beforehand by benchmarks/label_faces.py."""
+"""Labels of the faces in training images: one JSON file, written by benchmarks/label_faces.py."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from vidsr.faces.detections import LANDMARKS, Array
 from vidsr.train.dataset import Item, cached_frames
 
 LABELS = "face-labels.json"
-# A teacher's boxes below SURE may be faces or not; of 386 below POSSIBLE, in pictures of other things, none was one.
+# Detections of the teacher below SURE may or may not be faces. Of 386 below POSSIBLE, in images of other
+# things, none was one.
 SURE, POSSIBLE = 0.85, 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """N faces of a picture: `boxes` N x 4 (left, top, width, height), `landmarks` N x 5 x 2, in pixels.
+    """N faces of an image: `boxes` N x 4 (left, top, width, height), `landmarks` N x 5 x 2, in pixels.
 
-    Nothing is asked of the detector where `is_sure` is false.
+    Faces whose `is_sure` is false are ignored in the loss.
     """
 
     boxes: Array
@@ -35,21 +36,21 @@ class Faces:
 
     @classmethod
     def none(cls) -> Faces:
-        """No face."""
+        """An empty list of faces."""
         return cls(np.zeros((0, 4)), np.zeros((0, LANDMARKS, 2)), np.zeros(0, bool))
 
     @property
     def sides(self) -> Array:
-        """Root of the area of each box."""
+        """Root of the area of each box, in pixels."""
         sides: Array = np.sqrt(np.prod(self.boxes[:, 2:], axis=1))
         return sides
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Faces:
-        """Some of the faces, by index or mask."""
+        """The faces selected by an index array or a mask."""
         return Faces(self.boxes[rows], self.landmarks[rows], self.is_sure[rows])
 
     def join(self, other: Faces) -> Faces:
-        """These, then those."""
+        """These faces followed by the others."""
         return Faces(
             np.concatenate([self.boxes, other.boxes]),
             np.concatenate([self.landmarks, other.landmarks]),
@@ -57,38 +58,38 @@ class Faces:
         )
 
     def doubted(self, is_doubtful: NDArray[np.bool_]) -> Faces:
-        """The same faces, some of them no longer sure."""
+        """The same faces, with those of the mask marked as not sure."""
         return Faces(self.boxes, self.landmarks, self.is_sure & ~is_doubtful)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """A labelled picture: one frame of an item, and its faces."""
+class LabeledImage:
+    """A labeled image: one frame of an item, and its faces."""
 
     item: Item
     frame: int
     faces: Faces
 
-    def picture(self, cache: Path) -> NDArray[np.uint8]:
-        """H x W x 3 RGB, mapped from `cache`."""
+    def image(self, cache: Path) -> NDArray[np.uint8]:
+        """The image, H x W x 3 RGB, memory-mapped from `cache`."""
         frame: NDArray[np.uint8] = cached_frames(self.item, cache)[self.frame]
         return frame
 
 
-def read_labels(path: Path, folder: Path, items: list[Item]) -> list[Scene]:
-    """The labelled pictures of `items`, whose names in the file are relative to `folder`.
+def read_labels(path: Path, folder: Path, items: list[Item]) -> list[LabeledImage]:
+    """Reads the labeled images of `items`, whose names in the file are relative to `folder`.
 
-    Raises InputError if the file is not there, is damaged or leaves an item out.
+    Raises InputError if the file is missing, damaged or lacks an item.
     """
     if not path.is_file():
         raise InputError(
-            f"the labels {path} are missing: make them with 'python benchmarks/label_faces.py --data {folder} "
+            f"the labels {path} are missing: create them with 'python benchmarks/label_faces.py --data {folder} "
             f"--teacher FILE --output {path}'"
         )
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
         return [
-            Scene(item, entry["frame"], _faces(entry["faces"]))
+            LabeledImage(item, entry["frame"], _faces(entry["faces"]))
             for item in items
             for entry in table[item.path.relative_to(folder).as_posix()]
         ]

@@ -1,4 +1,4 @@
-"""A recipe for a face detector: every number that decides what it becomes, read from one TOML file."""
+"""Training recipe of a face detector: every parameter that determines the result, read from one TOML file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from vidsr.train.recipe import fill_tables, read_table
 
 @dataclass(frozen=True, slots=True)
 class DetectorDataConfig:
-    """What training pictures look like. Shares are of pictures, or of persons put into one; sizes are in pixels.
+    """The composition of training images. `share_*` are probabilities; sizes are in pixels.
 
-    A batch has pictures of one of `sizes`, as many of `pixels` in all as fit. A face is `least_side` (root of its box's
-    area) to `largest_share` of the picture, turned by up to `largest_angle` degrees. Per picture: nobody is put into
-    `share_background` of them, one person (and not several small ones) into `share_single` of the others; per person: a
-    photograph and not a clip's frame in `share_stills`, the head alone in `share_cut_out`. Into `share_clutter` of the
-    pictures shapes and text are drawn, before any person.
+    A batch has images of one of `sizes`, as many as fit into `pixels` pixels. The side of a face (root of its box's
+    area) ranges from `least_side` to the fraction `largest_share` of the image's side; it is rotated by up to
+    `largest_angle` degrees. Per image: `share_background` for no pasted person; otherwise `share_single` for one person
+    instead of several small ones; `share_clutter` for shapes and text drawn before any person; `share_occluded` for
+    covering parts of faces; `share_margin` for black padding on the right and below. Per person: `share_stills` for a
+    photograph instead of a frame of a clip; `share_cut_out` for the head alone.
     """
 
     sizes: tuple[int, ...] = (192, 256, 256, 384)
@@ -40,9 +41,10 @@ class DetectorDataConfig:
 
 @dataclass(frozen=True, slots=True)
 class DetectorLossConfig:
-    """`near`: faces of these sides (root of the area) belong to a stride; `radius` of its cells; both in strides.
+    """Assignment and weights of the losses; the weights of the two scores are 1.
 
-    Weights of the losses of box and points; those of the two scores are 1.
+    `near`: range of the sides (root of the area) of the faces assigned to a stride; `radius`: distance from the face's
+    center within which cells own it; both in strides.
     """
 
     near: tuple[float, float] = (2.5, 6.0)
@@ -53,7 +55,7 @@ class DetectorLossConfig:
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptimisationConfig:
-    """As for the other networks, with AdamW's `weight_decay`."""
+    """Optimization, as for the other networks, with AdamW's `weight_decay`."""
 
     steps: int = 12000
     learning_rate: float = 2e-3
@@ -68,7 +70,7 @@ class DetectorOptimisationConfig:
 
 @dataclass(frozen=True, slots=True)
 class DetectorRecipe:
-    """One detector's training from start to end. `network` holds the arguments of the architecture's configuration.
+    """The complete training of a detector. `network` holds the arguments of the architecture's configuration.
 
     `score_shift` is added to the logits of the scores in the published file.
     """
@@ -85,12 +87,12 @@ class DetectorRecipe:
 
 
 def is_detector_recipe(path: Path) -> bool:
-    """Whether a recipe's architecture is a face detector's. Raises UsageError for an unreadable file."""
+    """Whether a recipe is for a face detector. Raises UsageError for an unreadable file."""
     return read_table(path).get("architecture") in DETECTORS
 
 
 def load_detector_recipe(path: Path) -> DetectorRecipe:
-    """Reads a recipe; raises UsageError for an unreadable file, an unknown key, a wrong type or an impossible value."""
+    """Reads a recipe. Raises UsageError for an unreadable file, an unknown key, a wrong type or an invalid value."""
     parts = {
         "data": DetectorDataConfig,
         "loss": DetectorLossConfig,
@@ -103,10 +105,10 @@ def load_detector_recipe(path: Path) -> DetectorRecipe:
         data.share_clutter, data.share_margin,
     )  # fmt: skip
     demands = {
-        "data.sizes must be multiples of 32 of 64 or more": bool(data.sizes)
+        "data.sizes must be multiples of 32 and at least 64": bool(data.sizes)
         and all(size >= 64 and size % 32 == 0 for size in data.sizes),
-        "data.pixels must hold a picture of the largest size": data.pixels >= max(data.sizes, default=0) ** 2,
-        "the shares of data must lie in 0..1": min(shares) >= 0 and max(shares) <= 1,
+        "data.pixels must hold an image of the largest size": data.pixels >= max(data.sizes, default=0) ** 2,
+        "data.share_* must be in 0..1": min(shares) >= 0 and max(shares) <= 1,
         "data.least_side must be positive and below a quarter of the smallest size": 0
         < data.least_side
         < min(data.sizes, default=0) / 4,

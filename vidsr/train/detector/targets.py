@@ -1,4 +1,4 @@
-"""Which cell of the face detector's grids answers for which face, and batches of pictures with these targets."""
+"""Assigns faces to the cells of the face detector's grids, and makes batches of images with these targets."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from torch.utils.data import Dataset
 
 from vidsr.faces.detections import Array
 from vidsr.nets.facepyramid import POINTS, STRIDES
-from vidsr.train.detector.composition import Pools, SceneMaker
-from vidsr.train.detector.labels import Faces, Scene
+from vidsr.train.detector.composition import Pools, SampleComposer
+from vidsr.train.detector.labels import Faces, LabeledImage
 from vidsr.train.detector.recipe import DetectorLossConfig, DetectorRecipe
 
-NO_FACE, NOT_ASKED = -1, -2
-# Cells from which a face can be told take part only within this share of its sides.
-_HEART = 0.3
-# A face that is nearly right for a stride counts neither for nor against it.
+NO_FACE, IGNORED = -1, -2
+# Cells own a face only within this fraction of its sides from its center.
+_CENTRAL = 0.3
+# A face whose size misses the range of a stride by less than this factor is ignored there.
 _TOLERANCE = 1.4
 
 
 class FaceBatch(NamedTuple):
-    """`pictures` B x 3 x H x W, uint8, BGR; `faces` B x M x 14 (left, top, width, height, five points), float32, rows
-    that are not used 0; `owners` B x cells, int64: a cell's row of `faces`, NO_FACE or NOT_ASKED, cells row by row,
-    stride by stride."""
+    """`images` B x 3 x H x W, uint8, BGR; `faces` B x M x 14 (left, top, width, height, five points), float32, unused
+    rows 0; `owners` B x cells, int64: a cell's row in `faces`, NO_FACE or IGNORED; cells row by row, then by stride."""
 
-    pictures: Tensor
+    images: Tensor
     faces: Tensor
     owners: Tensor
 
@@ -39,15 +38,15 @@ class FaceBatch(NamedTuple):
 
 
 class FaceBatches(Dataset[FaceBatch]):
-    """The endless row of batches of a recipe; batch i does not depend on any other, so a run can resume anywhere."""
+    """The batches of a recipe. Each depends on its index alone, so that training can resume anywhere."""
 
-    def __init__(self, recipe: DetectorRecipe, scenes: list[Scene], cache: Path) -> None:
-        """`scenes` without those held out. Raises InputError if none shows a face, or none something else."""
+    def __init__(self, recipe: DetectorRecipe, samples: list[LabeledImage], cache: Path) -> None:
+        """`samples` exclude the held-out ones. Raises InputError if they lack faces or backgrounds."""
         self.recipe = recipe
-        self.maker = SceneMaker(recipe.data, Pools.of(scenes), cache)
+        self.composer = SampleComposer(recipe.data, Pools.of(samples), cache)
 
     def __len__(self) -> int:
-        """As many as the recipe has steps."""
+        """The number of steps of the recipe."""
         return self.recipe.optimisation.steps
 
     def __getitem__(self, index: int) -> FaceBatch:
@@ -55,18 +54,18 @@ class FaceBatches(Dataset[FaceBatch]):
         data = self.recipe.data
         generator = np.random.default_rng([self.recipe.seed, index])
         size = int(generator.choice(data.sizes))
-        pairs = [self.maker.make(size, generator) for _ in range(data.pixels // size**2)]
-        most = max(1, *(len(faces) for _, faces in pairs))
-        rows = np.zeros((len(pairs), most, 4 + 2 * POINTS), np.float32)
+        pairs = [self.composer.make(size, generator) for _ in range(data.pixels // size**2)]
+        max_faces = max(1, *(len(faces) for _, faces in pairs))
+        rows = np.zeros((len(pairs), max_faces, 4 + 2 * POINTS), np.float32)
         for row, (_, faces) in zip(rows, pairs, strict=True):
             row[: len(faces)] = np.concatenate([faces.boxes, faces.landmarks.reshape(-1, 2 * POINTS)], axis=1)
         owners = np.stack([assign(faces, size, self.recipe.loss) for _, faces in pairs])
-        pictures = np.stack([picture for picture, _ in pairs]).transpose(0, 3, 1, 2)
-        return FaceBatch(torch.from_numpy(pictures.copy()), torch.from_numpy(rows), torch.from_numpy(owners))
+        images = np.stack([image for image, _ in pairs]).transpose(0, 3, 1, 2)
+        return FaceBatch(torch.from_numpy(images.copy()), torch.from_numpy(rows), torch.from_numpy(owners))
 
 
 def cells(height: int, width: int) -> tuple[Array, Array]:
-    """The corners (x, y) of all cells of a picture in pixels, N x 2, and their strides, N."""
+    """The corners (x, y) in pixels of all cells of an image, N x 2, and their strides, N."""
     corners, strides = [], []
     for stride in STRIDES:
         rows, columns = np.mgrid[: height // stride, : width // stride]
@@ -76,33 +75,33 @@ def cells(height: int, width: int) -> tuple[Array, Array]:
 
 
 def assign(faces: Faces, size: int, config: DetectorLossConfig) -> NDArray[np.int64]:
-    """The owner of each cell of a picture of size x size; as FCOS with centre sampling (Tian et al., 2019).
+    """The owner of each cell of an image of size x size, as in FCOS with center sampling (Tian et al., 2019).
 
-    A sure face owns, at the strides that fit its size (`near`), the cells whose corner lies within `radius` strides and
-    within the heart of its box, and always the nearest one; where two want a cell, the smaller face has it. At strides
-    that nearly fit, the same cells are not asked, nor are all cells in the box of a face that is not sure.
+    At the strides that fit its size (`near`), a sure face owns the cells whose corner lies within `radius` strides of
+    its center and in the central part of its box, and always the nearest cell; the smaller of two faces wins a cell. At
+    strides that nearly fit, the same cells are ignored, as are all cells in the box of a face that is not sure.
     """
     corners, strides = cells(size, size)
     owners = np.full(len(strides), NO_FACE, np.int64)
     low, high = faces.boxes[:, :2], faces.boxes[:, :2] + faces.boxes[:, 2:]
     for row in np.flatnonzero(~faces.is_sure):
-        owners[((corners >= low[row]) & (corners < high[row])).all(1)] = NOT_ASKED
+        owners[((corners >= low[row]) & (corners < high[row])).all(1)] = IGNORED
     first, last = STRIDES[0], STRIDES[-1]
     largest_first = [row for row in np.argsort(-faces.sides, kind="stable") if faces.is_sure[row]]
     wanted = []
     for row in largest_first:
         side = faces.sides[row]
-        away = np.abs(corners - (low[row] + high[row]) / 2)
-        reach = np.minimum(config.radius * strides[:, None], _HEART * faces.boxes[row, 2:])
-        is_near = (away <= reach).all(1)
+        distance = np.abs(corners - (low[row] + high[row]) / 2)
+        reach = np.minimum(config.radius * strides[:, None], _CENTRAL * faces.boxes[row, 2:])
+        is_near = (distance <= reach).all(1)
         for stride in STRIDES:
             of_stride = np.flatnonzero(strides == stride)
-            is_near[of_stride[np.argmin(away[of_stride].max(1))]] = True
+            is_near[of_stride[np.argmin(distance[of_stride].max(1))]] = True
         slack = np.where(strides == first, 0.0, config.near[0] * strides)
         limit = np.where(strides == last, np.inf, config.near[1] * strides)
         fits = (slack <= side) & (side <= limit)
         nearly = (slack / _TOLERANCE <= side) & (side <= limit * _TOLERANCE)
-        owners[is_near & nearly & ~fits] = NOT_ASKED
+        owners[is_near & nearly & ~fits] = IGNORED
         wanted.append((row, is_near & fits))
     for row, is_wanted in wanted:
         owners[is_wanted] = row
