@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.flashes import click_times, clicks, pitch
-from vidsr.video.audio.time_stretch import Tempo, Transients
+from vidsr.video.audio.time_stretch import TimeStretcher, TransientSplitter
 
 RATE = 16_000
 
 
 def stretched(sound: NDArray[np.float32], factor: int, sizes: list[int], rate: int = RATE) -> NDArray[np.float32]:
     """Through a Tempo in pieces of these sizes, again and again."""
-    tempo = Tempo(rate, {1: "mono", 2: "stereo"}[len(sound)], factor)
+    tempo = TimeStretcher(rate, {1: "mono", 2: "stereo"}[len(sound)], factor)
     parts, place, turn = [], 0, 0
     while place < sound.shape[1]:
         size = sizes[turn % len(sizes)]
@@ -46,7 +46,7 @@ def test_grains_and_steady_sound_are_the_sound(seed: int, samples: int, size: in
     chance = np.random.default_rng(seed)
     loudness = np.exp(chance.normal(0, 3, samples // 50 + 1)).repeat(50)[:samples]
     sound = (chance.normal(0, 0.01, (2, samples)) * loudness).astype(np.float32)
-    splitter = Transients(RATE, 2)
+    splitter = TransientSplitter(RATE, 2)
     found = [splitter.step(sound[:, n : n + size]) for n in range(0, samples, size)]
     found.append(splitter.flush())
     total = np.concatenate([steady for steady, _ in found], axis=1)

@@ -20,8 +20,8 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import VideoInfo
-from vidsr.video.audio.encoder import choose_sound
-from vidsr.video.audio.stream import StretchedSound
+from vidsr.video.audio.encoder import choose_audio_encoding
+from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.errors import file_url, plain_text, reading
 from vidsr.video.stream_copy import Route, codec_of, name_of
@@ -48,7 +48,7 @@ class Passthrough:
         self.warnings: list[str] = []
         self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
-        self._routes: dict[int, Route | StretchedSound] = {}
+        self._routes: dict[int, Route | StretchedAudio] = {}
         self._stretch = config.stretch
         self._attached: list[Tally] = []
         self._pending: Packet[Any] | None = None
@@ -118,7 +118,7 @@ class Passthrough:
                     break
             self._take(packet, end)
         for route in self._routes.values():
-            if isinstance(route, StretchedSound):
+            if isinstance(route, StretchedAudio):
                 route.finish(self.shift, end)
             self.warnings += route.warnings()
             self.losses += route.losses()
@@ -167,14 +167,14 @@ class Passthrough:
         context: Any = stream.codec_context
         codec = None
         if context is not None and context.sample_rate and context.layout.nb_channels:
-            codec = choose_sound(
+            codec = choose_audio_encoding(
                 codec_of(stream), context.format.name, context.layout.name, context.sample_rate, container
             )
         if codec is None:
             reason = f"{container} holds no sound of this kind" if context is not None else "FFmpeg cannot decode it"
             self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
             return
-        self._routes[stream.index] = StretchedSound(cast(AudioStream, stream), self._output, codec, self._stretch)
+        self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
 
     def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
         codec = can_convert(codec_of(stream), container) if stream.type == "subtitle" else None

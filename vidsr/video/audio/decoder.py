@@ -24,7 +24,7 @@ STEP_BACK = Fraction(1)
 LEAP = Fraction(3600)
 
 
-class Soundtrack:
+class AudioDecoder:
     """Decodes the packets of `stream` to float samples, channels x samples, at the rate and in the layout found first.
 
     Sample 0 lies at `start`, in seconds of the output before the stretch by `factor`; sound before 0 is left out.

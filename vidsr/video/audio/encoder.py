@@ -23,7 +23,7 @@ LOSSY_BITS_PER_SECOND = 96_000  # a channel
 
 
 @dataclass(frozen=True, slots=True)
-class SoundCodec:
+class AudioEncoding:
     """An encoder that this FFmpeg and the container have accepted. `bit_rate` 0: the encoder has none."""
 
     encoder: str
@@ -40,7 +40,9 @@ class SoundCodec:
             context.bit_rate = self.bit_rate
 
 
-def choose_sound(codec: str, sample_format: str, layout: str, rate: int, container: str) -> SoundCodec | None:
+def choose_audio_encoding(
+    codec: str, sample_format: str, layout: str, rate: int, container: str
+) -> AudioEncoding | None:
     """The encoding for sound of a codec (FFmpeg's names) in a muxer; None if there is none.
 
     The rate stays if any encoder takes it. Lossless sound stays lossless where the container can hold that.
@@ -52,7 +54,7 @@ def choose_sound(codec: str, sample_format: str, layout: str, rate: int, contain
                 if name in ("aac", "libopus") and allowed_layout in _BACK:
                     continue
                 bits = 0 if name.startswith(LOSSLESS) else _bit_rate(name, allowed_layout, allowed_rate)
-                found = SoundCodec(name, _format(name, sample_format), allowed_layout, allowed_rate, bits)
+                found = AudioEncoding(name, _format(name, sample_format), allowed_layout, allowed_rate, bits)
                 if _is_taken(found, container):
                     return found
     return None
@@ -89,7 +91,7 @@ def _bit_rate(name: str, layout: str, rate: int) -> int:
     return channels * (min(LOSSY_BITS_PER_SECOND, 6 * rate) if name == "aac" else LOSSY_BITS_PER_SECOND)
 
 
-def _is_taken(codec: SoundCodec, container: str) -> bool:
+def _is_taken(codec: AudioEncoding, container: str) -> bool:
     """True if encoder and muxer both begin without complaint."""
     trial = av.open(io.BytesIO(), "w", format=container)
     try:

@@ -14,9 +14,9 @@ from av.packet import Packet
 
 from vidsr.config import OutputConfig
 from vidsr.errors import UsageError
-from vidsr.video.audio.decoder import Soundtrack
-from vidsr.video.audio.encoder import SoundCodec
-from vidsr.video.audio.time_stretch import Samples, Tempo
+from vidsr.video.audio.decoder import AudioDecoder
+from vidsr.video.audio.encoder import AudioEncoding
+from vidsr.video.audio.time_stretch import Samples, TimeStretcher
 from vidsr.video.containers import copied_tags
 from vidsr.video.stream_copy import codec_of, name_of
 from vidsr.video.timestamps import to_ticks
@@ -39,10 +39,10 @@ def check_stretch(config: OutputConfig) -> None:
         )
 
 
-class StretchedSound:
+class StretchedAudio:
     """Takes packets of `source` and gives `output` the same sound `factor` times as long. Made before the header."""
 
-    def __init__(self, source: AudioStream, output: OutputContainer, codec: SoundCodec, factor: int) -> None:
+    def __init__(self, source: AudioStream, output: OutputContainer, codec: AudioEncoding, factor: int) -> None:
         self.source = source
         self.is_past_end = False
         self._output, self._codec, self._factor = output, codec, factor
@@ -53,8 +53,8 @@ class StretchedSound:
         self._target.metadata.update(tags)
         self._target.disposition = source.disposition
         self.tally = Tally("audio", name_of(source), codec_of(self._target), tags, source.disposition)
-        self._track = Soundtrack(source, factor)
-        self._tempo = Tempo(self._track.rate, self._track.layout, factor)
+        self._track = AudioDecoder(source, factor)
+        self._tempo = TimeStretcher(self._track.rate, self._track.layout, factor)
         self._form: AudioResampler | None = None
         self._waiting: list[Samples] = []
         self._held: Packet[Any] | None = None

@@ -26,7 +26,7 @@ LONGEST_HOPS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Grain:
+class Transient:
     """A sudden sound: channels x samples, beginning at sample `start`; `anchor` is the sample whose time counts."""
 
     start: int
@@ -34,7 +34,7 @@ class Grain:
     samples: Samples
 
 
-class Transients:
+class TransientSplitter:
     """Splits sound (channels x samples, float) into steady sound of the same length and grains; their sum is the sound.
 
     The steady part of a sound that begins fades in within about 12 ms; what is missing of it is a grain.
@@ -49,15 +49,15 @@ class Transients:
         self._position = 0
         self._open: list[Samples] = []
 
-    def step(self, sound: Samples) -> tuple[Samples, list[Grain]]:
+    def step(self, sound: Samples) -> tuple[Samples, list[Transient]]:
         """The next samples; what comes out lags a little."""
         return self._split(np.concatenate([self._rest, sound], axis=1), False)
 
-    def flush(self) -> tuple[Samples, list[Grain]]:
+    def flush(self) -> tuple[Samples, list[Transient]]:
         """What is left at the end."""
         return self._split(self._rest, True)
 
-    def _split(self, sound: Samples, is_end: bool) -> tuple[Samples, list[Grain]]:
+    def _split(self, sound: Samples, is_end: bool) -> tuple[Samples, list[Transient]]:
         hop, channels = self.hop, len(sound)
         # One more hop is kept back: a hop's fade depends on the next one.
         whole = sound.shape[1] // hop if not is_end else -(-sound.shape[1] // hop)
@@ -93,8 +93,8 @@ class Transients:
         steady = ((sums[memory:] - sums[:-memory]) / memory).clip(0) ** ROOT
         return np.asarray(np.sqrt(np.minimum(1, (MARGIN * steady + FLOOR) / np.maximum(energies, FLOOR))))
 
-    def _grains(self, sudden: Samples, edges: NDArray[np.float64]) -> list[Grain]:
-        done: list[Grain] = []
+    def _grains(self, sudden: Samples, edges: NDArray[np.float64]) -> list[Transient]:
+        done: list[Transient] = []
         for number in range(len(edges) - 1):
             if edges[number] < 1 or edges[number + 1] < 1:
                 self._open.append(sudden[:, number * self.hop : (number + 1) * self.hop])
@@ -103,7 +103,7 @@ class Transients:
         self._position += sudden.shape[1]
         return done
 
-    def _close(self, end: int) -> list[Grain]:
+    def _close(self, end: int) -> list[Transient]:
         if not self._open:
             return []
         samples = np.concatenate(self._open, axis=1)
@@ -111,7 +111,7 @@ class Transients:
         heights = np.abs(samples).max(axis=0)
         anchor = int(np.argmax(heights >= ANCHOR * heights.max()))
         self._open = []
-        return [Grain(start, start + anchor, samples)]
+        return [Transient(start, start + anchor, samples)]
 
 
 # One atempo at 0.5 blurs a click and plays it up to 56 ms early, three of them up to 300 ms (shorter windows lose deep
@@ -129,7 +129,7 @@ RINGING_HOPS = 20
 LOUDER = 2.0
 
 
-class Tempo:
+class TimeStretcher:
     """Makes sound (channels x samples, float) `factor` times longer, 2, 4 or 8. One instance for each track.
 
     Sample n of the source is sample `factor` * n of the result; the result has `factor` times as many samples.
@@ -139,7 +139,7 @@ class Tempo:
     def __init__(self, rate: int, layout: str, factor: int) -> None:
         self._rate, self._layout, self._factor = rate, layout, factor
         self._channels = channels = av.AudioLayout(layout).nb_channels
-        self._transients = Transients(rate, channels)
+        self._transients = TransientSplitter(rate, channels)
         self._hop = self._transients.hop
         self._graph = self._new_graph()
         self._taken = self._fed = self._given = 0
@@ -188,7 +188,7 @@ class Tempo:
         graph.link_nodes(source, *halves, planes, graph.add("abuffersink")).configure()
         return graph
 
-    def _advance(self, steady: Samples, grains: list[Grain]) -> None:
+    def _advance(self, steady: Samples, grains: list[Transient]) -> None:
         for grain in grains:
             place = self._factor * grain.anchor - (grain.anchor - grain.start)
             self._grains.append((max(0, place), grain.samples))
