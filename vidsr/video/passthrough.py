@@ -24,7 +24,7 @@ from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.errors import file_url, plain_text, reading
-from vidsr.video.stream_copy import Route, codec_of, name_of
+from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
 from vidsr.video.subtitles import Captions, can_convert
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Tally
@@ -48,7 +48,7 @@ class Passthrough:
         self.warnings: list[str] = []
         self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
-        self._routes: dict[int, Route | StretchedAudio] = {}
+        self._routes: dict[int, StreamCopy | StretchedAudio] = {}
         self._stretch = config.stretch
         self._attached: list[Tally] = []
         self._pending: Packet[Any] | None = None
@@ -154,7 +154,9 @@ class Passthrough:
                 self.losses.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
             elif (reason := mux_refusal(stream, container)) is None:
                 target = self._output.add_stream_from_template(stream, opaque=True)
-                self._routes[stream.index] = Route(stream, target, self._output, codec_of(stream), None, self._stretch)
+                self._routes[stream.index] = StreamCopy(
+                    stream, target, self._output, codec_of(stream), None, self._stretch
+                )
             else:
                 self._convert_or_drop(stream, container, reason)
         for stream in apart:
@@ -185,7 +187,7 @@ class Passthrough:
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
         captions = Captions(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
-        self._routes[stream.index] = Route(stream, target, self._output, codec, captions, self._stretch)
+        self._routes[stream.index] = StreamCopy(stream, target, self._output, codec, captions, self._stretch)
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:

@@ -17,7 +17,7 @@ from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Tally, payload_of
 
 
-class Route:
+class StreamCopy:
     """Copies packets of `source` into `target`, a stream of `output`; `captions` converts them on the way.
 
     All times become `factor` times as late and as long.
