@@ -25,7 +25,7 @@ from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.errors import file_url, plain_text, reading
 from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
-from vidsr.video.subtitles import Captions, can_convert
+from vidsr.video.subtitles import SubtitleConverter, can_convert
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Tally
 
@@ -186,8 +186,8 @@ class Passthrough:
             return
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
-        captions = Captions(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
-        self._routes[stream.index] = StreamCopy(stream, target, self._output, codec, captions, self._stretch)
+        converter = SubtitleConverter(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
+        self._routes[stream.index] = StreamCopy(stream, target, self._output, codec, converter, self._stretch)
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:

@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 
 from vidsr.video.containers import MATROSKA, copied_tags
-from vidsr.video.subtitles import Captions, stretch_inside
+from vidsr.video.subtitles import SubtitleConverter, stretch_inside
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Tally, payload_of
 
@@ -29,7 +29,7 @@ class StreamCopy:
         target: Stream,
         output: OutputContainer,
         codec: str,
-        captions: Captions | None = None,
+        converter: SubtitleConverter | None = None,
         factor: int = 1,
     ) -> None:
         tags = copied_tags(dict(source.metadata))
@@ -41,7 +41,7 @@ class StreamCopy:
         self.moved = 0
         self.refused = 0
         self.is_past_end = False
-        self._target, self._output, self._captions, self._factor = target, output, captions, factor
+        self._target, self._output, self._converter, self._factor = target, output, converter, factor
         self._has_inner_times = False
         self._base = source.time_base or Fraction(1, 1000)
         self._last_dts: int | None = None
@@ -72,8 +72,8 @@ class StreamCopy:
             if packet.pts is not None and packet.dts is not None:
                 delay = (packet.pts - packet.dts) * self._base
         out: Packet[Any] | None = packet
-        if self._captions is not None:
-            out = self._captions.convert(packet)
+        if self._converter is not None:
+            out = self._converter.convert(packet)
         if out is None:
             return
         data, is_blind = stretch_inside(self.tally.kind, self.tally.codec, bytes(out), self._factor)

@@ -14,7 +14,7 @@ PLAIN_TEXT = frozenset({"subrip", "mov_text", "webvtt", "text"})
 TARGETS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 
 
-class Captions:
+class SubtitleConverter:
     """Converts the packets of one subtitle stream. Must be made before the output's header is written."""
 
     def __init__(self, source: SubtitleStream, target: SubtitleStream) -> None:
