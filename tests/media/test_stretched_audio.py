@@ -12,7 +12,7 @@ from tests.support import flashes, media
 from tests.support.writing import steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import UsageError
-from vidsr.video.subtitles import stretch_inside
+from vidsr.video.subtitles import stretch_inner_timestamps
 
 SYNC = 0.020
 SLOW = {factor: OutputConfig(audio="stretch", stretch=factor) for factor in (2, 4, 8)}
@@ -272,11 +272,11 @@ def dvd_picture(dates: list[int]) -> bytes:
 
 
 def test_times_inside_packets() -> None:
-    assert stretch_inside("subtitle", "dvd_subtitle", dvd_picture([0, 300, 20_000]), 4) == (
+    assert stretch_inner_timestamps("subtitle", "dvd_subtitle", dvd_picture([0, 300, 20_000]), 4) == (
         dvd_picture([0, 1200, 65_535]),
         False,
     )
-    assert stretch_inside("subtitle", "dvd_subtitle", b"\0\x08", 2) == (b"\0\x08", False)
+    assert stretch_inner_timestamps("subtitle", "dvd_subtitle", b"\0\x08", 2) == (b"\0\x08", False)
     for kind, codec, data, is_blind in (
         ("subtitle", "subrip", b"\\k50", False),
         ("subtitle", "ass", rb"0,,0,,{\b1}plain", False),
@@ -286,8 +286,8 @@ def test_times_inside_packets() -> None:
         ("data", "unknown", b"any", True),
         ("cover", "png", b"any", False),
     ):
-        assert stretch_inside(kind, codec, data, 2) == (data, is_blind)
-        assert stretch_inside(kind, codec, data, 1) == (data, False)
+        assert stretch_inner_timestamps(kind, codec, data, 2) == (data, is_blind)
+        assert stretch_inner_timestamps(kind, codec, data, 1) == (data, False)
 
 
 def test_karaoke_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 
 from vidsr.video.containers import MATROSKA, copied_tags
-from vidsr.video.subtitles import SubtitleConverter, stretch_inside
+from vidsr.video.subtitles import SubtitleConverter, stretch_inner_timestamps
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Tally, payload_of
 
@@ -76,7 +76,7 @@ class StreamCopy:
             out = self._converter.convert(packet)
         if out is None:
             return
-        data, is_blind = stretch_inside(self.tally.kind, self.tally.codec, bytes(out), self._factor)
+        data, is_blind = stretch_inner_timestamps(self.tally.kind, self.tally.codec, bytes(out), self._factor)
         self._has_inner_times |= is_blind
         if data != bytes(out):
             out.update(data)

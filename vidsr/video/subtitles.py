@@ -43,7 +43,7 @@ _VTT_TIMED = re.compile(rb"<[\d:]+\.\d{3}>")
 _LONGEST = 0xFFFF
 
 
-def stretch_inside(kind: str, codec: str, data: bytes, factor: int) -> tuple[bytes, bool]:
+def stretch_inner_timestamps(kind: str, codec: str, data: bytes, factor: int) -> tuple[bytes, bool]:
     """A packet's data for a film `factor` times as long, and whether times inside it stay as they were."""
     if factor == 1 or kind == "cover":
         return data, False
