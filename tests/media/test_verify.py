@@ -10,18 +10,18 @@ from av.stream import Disposition
 
 from tests.support import media
 from vidsr.errors import CheckError
-from vidsr.video.verify import Expected, Tally, payload_of, verify
+from vidsr.video.verify import Expected, PacketChecksum, payload_of, verify
 
 
 def expected_of(path: Path) -> Expected:
     """What `verify` should find in a file, by another reading of it."""
     listing = media.ffmpeg_packetmd5(path, "v:0")
-    tally = Tally("audio", "the sound", "aac", {}, Disposition(0))
+    checksum = PacketChecksum("audio", "the sound", "aac", {}, Disposition(0))
     with av.open(str(path)) as container:
         size = (container.streams.video[0].width, container.streams.video[0].height)
         for packet in container.demux(audio=0):
-            tally.add(bytes(packet))
-    return Expected(array("q", sorted(f.pts for f in listing.frames)), listing.time_base, size, [tally], {})
+            checksum.add(bytes(packet))
+    return Expected(array("q", sorted(f.pts for f in listing.frames)), listing.time_base, size, [checksum], {})
 
 
 def test_check_passes_what_is_right(tmp_path: Path) -> None:
@@ -48,15 +48,15 @@ def test_check_finds_what_is_wrong(tmp_path: Path, fault: str, words: str) -> No
     elif fault == "time":
         good.times[3] += 1
     elif fault == "packet":
-        good.tallies[0].add(b"more")
+        good.checksums[0].add(b"more")
     elif fault == "content":
-        good.tallies[0].checksum ^= 1
+        good.checksums[0].crc ^= 1
     elif fault == "stream":
-        good.tallies.append(Tally("subtitle", "the subtitles", "subrip", {}, good.tallies[0].disposition))
-        good.tallies[-1].add(b"text")
+        good.checksums.append(PacketChecksum("subtitle", "the subtitles", "subrip", {}, good.checksums[0].disposition))
+        good.checksums[-1].add(b"text")
     size = (66, 48) if fault == "size" else good.size
     with pytest.raises(CheckError, match=words):
-        verify(path, "film.mkv", Expected(good.times, good.time_base, size, good.tallies, {}))
+        verify(path, "film.mkv", Expected(good.times, good.time_base, size, good.checksums, {}))
 
 
 def test_check_finds_a_damaged_last_picture(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_check_finds_a_damaged_last_picture(tmp_path: Path) -> None:
 def test_check_of_stretched_sound(tmp_path: Path, begin: Fraction, end: Fraction, words: str) -> None:
     path = media.clip_with_sound(tmp_path / "film.mkv")
     good = expected_of(path)
-    good.tallies[0].seconds = (begin, end)
+    good.checksums[0].seconds = (begin, end)
     if not words:
         assert verify(path, "film.mkv", good) == []
         return
@@ -105,7 +105,7 @@ def test_check_finds_missing_sound(tmp_path: Path) -> None:
                 cut.mux(packet)
     good = expected_of(path)
     assert verify(path, "film.mkv", good) == []
-    good.tallies[0].seconds = (Fraction(0), Fraction(8, 5))
+    good.checksums[0].seconds = (Fraction(0), Fraction(8, 5))
     with pytest.raises(CheckError, match=r"has a length of 1\.2"):
         verify(path, "film.mkv", good)
 

@@ -27,7 +27,7 @@ from vidsr.video.errors import file_url, plain_text, reading
 from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
 from vidsr.video.subtitles import SubtitleConverter, can_convert
 from vidsr.video.timestamps import to_ticks
-from vidsr.video.verify import Tally
+from vidsr.video.verify import PacketChecksum
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -50,7 +50,7 @@ class Passthrough:
         self.shift = Fraction(0)
         self._routes: dict[int, StreamCopy | StretchedAudio] = {}
         self._stretch = config.stretch
-        self._attached: list[Tally] = []
+        self._attached: list[PacketChecksum] = []
         self._pending: Packet[Any] | None = None
         self._output = output
         self._film = source.video_stream
@@ -78,9 +78,9 @@ class Passthrough:
         return copied_tags(dict(stream.metadata)), stream.disposition
 
     @property
-    def tallies(self) -> list[Tally]:
+    def checksums(self) -> list[PacketChecksum]:
         """What has been copied so far, in the order of the output's streams."""
-        return [route.tally for route in self._routes.values()] + self._attached
+        return [route.checksum for route in self._routes.values()] + self._attached
 
     def add_chapters(self, window: InputConfig) -> None:
         """Gives the output the input's chapters within the window, by the header's start (within one frame)."""
@@ -207,9 +207,9 @@ class Passthrough:
             mime = tags.get("mimetype", f"image/{'jpeg' if codec == 'mjpeg' else codec}")
         target = self._output.add_attachment(name, mime, data)
         target.metadata.update({**tags, "filename": name, "mimetype": mime})
-        tally = Tally(kind, name_of(stream), "", {}, Disposition(0))
-        tally.add(data)
-        self._attached.append(tally)
+        checksum = PacketChecksum(kind, name_of(stream), "", {}, Disposition(0))
+        checksum.add(data)
+        self._attached.append(checksum)
 
     def _cover(self, index: int) -> bytes:
         with av.open(self._input.name) as container:

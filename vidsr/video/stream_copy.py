@@ -14,7 +14,7 @@ from av.stream import Disposition, Stream
 from vidsr.video.containers import MATROSKA, copied_tags
 from vidsr.video.subtitles import SubtitleConverter, stretch_inner_timestamps
 from vidsr.video.timestamps import to_ticks
-from vidsr.video.verify import Tally, payload_of
+from vidsr.video.verify import PacketChecksum, payload_of
 
 
 class StreamCopy:
@@ -37,7 +37,9 @@ class StreamCopy:
         target.disposition = source.disposition
         is_cover = bool(source.disposition & Disposition.attached_pic)
         self.source = source
-        self.tally = Tally("cover" if is_cover else source.type, name_of(source), codec, tags, source.disposition)
+        self.checksum = PacketChecksum(
+            "cover" if is_cover else source.type, name_of(source), codec, tags, source.disposition
+        )
         self.moved = 0
         self.refused = 0
         self.is_past_end = False
@@ -60,13 +62,13 @@ class StreamCopy:
         out_base = self._target.time_base or self._base
         begins, lasts = self._begin_of(packet, shift), (packet.duration or 0) * self._base * self._factor
         delay = Fraction(0)
-        if self.tally.kind == "cover":
+        if self.checksum.kind == "cover":
             begins = Fraction(0)
         else:
             if end is not None and begins >= end:
                 return
             if shift > 0 and begins < 0:
-                if self.tally.kind != "subtitle" or begins + lasts <= 0:
+                if self.checksum.kind != "subtitle" or begins + lasts <= 0:
                     return
                 begins, lasts = Fraction(0), begins + lasts  # a text that is on screen at the cut stays on screen
             if packet.pts is not None and packet.dts is not None:
@@ -76,11 +78,11 @@ class StreamCopy:
             out = self._converter.convert(packet)
         if out is None:
             return
-        data, is_blind = stretch_inner_timestamps(self.tally.kind, self.tally.codec, bytes(out), self._factor)
+        data, is_blind = stretch_inner_timestamps(self.checksum.kind, self.checksum.codec, bytes(out), self._factor)
         self._has_inner_times |= is_blind
         if data != bytes(out):
             out.update(data)
-        payload = payload_of(self.tally.codec, data)
+        payload = payload_of(self.checksum.codec, data)
         self._stamp(out, begins, lasts, delay, out_base)
         out.stream = self._target
         try:
@@ -88,23 +90,23 @@ class StreamCopy:
         except (av.InvalidDataError, av.ArgumentError):
             self.refused += 1
         else:
-            self.tally.add(payload)
+            self.checksum.add(payload)
 
     def warnings(self) -> list[str]:
         """What did not go smoothly."""
         found = []
         if self.moved:
-            found.append(f"the times of {self.moved} packets of {self.tally.name} step back; they were moved on")
+            found.append(f"the times of {self.moved} packets of {self.checksum.name} step back; they were moved on")
         if self._has_inner_times:
             found.append(
-                f"{self.tally.name} begins each of its packets in time with the longer film, but times inside its "
+                f"{self.checksum.name} begins each of its packets in time with the longer film, but times inside its "
                 "packets stay those of the input"
             )
         return found
 
     def losses(self) -> list[str]:
         """What is not in the output."""
-        return [f"{self.refused} damaged packets of {self.tally.name} could not be copied"] if self.refused else []
+        return [f"{self.refused} damaged packets of {self.checksum.name} could not be copied"] if self.refused else []
 
     def _begin_of(self, packet: Packet[Any], shift: Fraction) -> Fraction:
         ticks = packet.pts if packet.pts is not None else packet.dts

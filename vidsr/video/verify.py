@@ -29,7 +29,7 @@ _RECUT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 
 
 @dataclass(slots=True)
-class Tally:
+class PacketChecksum:
     """One stream's packets. `kind`: audio, subtitle, data, cover or attachment; `name` is for messages.
 
     `seconds`, of stretched sound only: when it must begin and end in the output.
@@ -42,7 +42,7 @@ class Tally:
     disposition: Disposition
     packets: int = field(default=0)
     size: int = field(default=0)
-    checksum: int = field(default=0)
+    crc: int = field(default=0)
     seconds: tuple[Fraction, Fraction] | None = None
 
     def add(self, payload: bytes) -> None:
@@ -50,15 +50,15 @@ class Tally:
         if payload:
             self.packets += 1
             self.size += len(payload)
-            self.checksum = zlib.crc32(payload, self.checksum)
+            self.crc = zlib.crc32(payload, self.crc)
 
-    def differs_from(self, other: Tally) -> str | None:
+    def differs_from(self, other: PacketChecksum) -> str | None:
         """What is not the same, in words; None if the contents are the same."""
         if self.packets != other.packets and not self.codec.startswith(_RECUT):
             return f"{other.packets} packets instead of {self.packets}"
         if self.size != other.size:
             return f"{other.size} bytes instead of {self.size}"
-        return None if self.checksum == other.checksum else "other contents"
+        return None if self.crc == other.crc else "other contents"
 
 
 def payload_of(codec: str, data: bytes) -> bytes:
@@ -78,7 +78,7 @@ class Expected:
     times: array[int]
     time_base: Fraction
     size: tuple[int, int]
-    tallies: list[Tally]
+    checksums: list[PacketChecksum]
     tags: dict[str, str]
 
 
@@ -98,7 +98,7 @@ def verify(path: Path, name: str, expected: Expected) -> list[str]:
 class _Sound:
     """What decoding a stretched sound gave, in seconds; `frame` is the length of its longest frame."""
 
-    tally: Tally
+    checksum: PacketChecksum
     begin: Fraction | None = None
     end: Fraction = Fraction(0)
     length: Fraction = Fraction(0)
@@ -114,26 +114,26 @@ class _Check:
             self._fail("it has no pictures")
         self.film = films[0]
         self.film.thread_type = ThreadType.AUTO  # a frame that draining loses is noticed below
-        self.found: dict[int, Tally] = {}
-        self.pairs: list[tuple[Tally, Stream]] = []
+        self.found: dict[int, PacketChecksum] = {}
+        self.pairs: list[tuple[PacketChecksum, Stream]] = []
         self.sounds: dict[int, _Sound] = {}
         ours = {
             kind: [s for s in container.streams if s.type == kind and s.discard != Discard.all]
             for kind in ("audio", "subtitle", "data", "attachment")
         }
         by_kind: dict[str, list[Stream]] = {**ours, "cover": list(covers)}
-        for tally in expected.tallies:
-            if not by_kind[tally.kind]:
-                if tally.packets:
-                    self._fail(f"the copy of {tally.name} is missing")
+        for checksum in expected.checksums:
+            if not by_kind[checksum.kind]:
+                if checksum.packets:
+                    self._fail(f"the copy of {checksum.name} is missing")
                 continue
-            stream = by_kind[tally.kind].pop(0)
-            self.found[stream.index] = Tally(
-                tally.kind, tally.name, tally.codec, dict(stream.metadata), stream.disposition
+            stream = by_kind[checksum.kind].pop(0)
+            self.found[stream.index] = PacketChecksum(
+                checksum.kind, checksum.name, checksum.codec, dict(stream.metadata), stream.disposition
             )
-            self.pairs.append((tally, stream))
-            if tally.seconds is not None:
-                self.sounds[stream.index] = _Sound(tally)
+            self.pairs.append((checksum, stream))
+            if checksum.seconds is not None:
+                self.sounds[stream.index] = _Sound(checksum)
 
     def run(self) -> list[str]:
         """All checks, cheapest first."""
@@ -151,8 +151,8 @@ class _Check:
                 last_key = packet.pts if packet.is_keyframe else last_key
                 is_first_decoded = is_first_decoded or bool(self._decode(packet))
             else:
-                tally = self.found[packet.stream_index]
-                tally.add(payload_of(tally.codec, bytes(packet)))
+                checksum = self.found[packet.stream_index]
+                checksum.add(payload_of(checksum.codec, bytes(packet)))
                 if packet.stream_index in self.sounds:
                     self._add_sound(packet)
         self._check_times(times)
@@ -186,13 +186,13 @@ class _Check:
                 self._fail(f"frame {number} is at {found:.6f} s instead of {meant:.6f} s")
 
     def _check_copies(self) -> None:
-        for tally, stream in self.pairs:
+        for checksum, stream in self.pairs:
             found = self.found[stream.index]
             if isinstance(stream, AttachmentStream):
                 found.add(stream.data)
-            difference = tally.differs_from(found)
+            difference = checksum.differs_from(found)
             if difference is not None:
-                self._fail(f"the copy of {tally.name} has {difference}")
+                self._fail(f"the copy of {checksum.name} has {difference}")
 
     def _add_sound(self, packet: Packet[Any]) -> None:
         sound, base = self.sounds[packet.stream_index], packet.time_base
@@ -211,7 +211,7 @@ class _Check:
         encoder's delay, at most a frame, is played before it.
         """
         for sound in self.sounds.values():
-            begin, end = sound.tally.seconds or (Fraction(0), Fraction(0))
+            begin, end = sound.checksum.seconds or (Fraction(0), Fraction(0))
             for what, found, wanted, less, more in (
                 ("begins at", sound.begin or Fraction(0), begin, 1, 0),
                 ("ends at", sound.end, end, 0, 1),
@@ -219,7 +219,7 @@ class _Check:
             ):
                 low, high = (SYNC_TOLERANCE + frames * sound.frame for frames in (less, more))
                 if not -low <= found - wanted <= high:
-                    self._fail(f"{sound.tally.name} {what} {float(found):.3f} s instead of {float(wanted):.3f} s")
+                    self._fail(f"{sound.checksum.name} {what} {float(found):.3f} s instead of {float(wanted):.3f} s")
 
     def _check_last_frame(self, last_key: int | None, last: int) -> None:
         """Decodes from the last key frame to the end of the film."""
@@ -233,13 +233,13 @@ class _Check:
     def _lost_tags(self) -> list[str]:
         lost = _missing(self.expected.tags, dict(self.container.metadata))
         warnings = [f"{self.name} does not keep these tags of the film: {', '.join(lost)}"] if lost else []
-        for tally, stream in self.pairs:
-            tags = {key: value for key, value in tally.tags.items() if key != "creation_time"}  # the film's is kept
+        for checksum, stream in self.pairs:
+            tags = {key: value for key, value in checksum.tags.items() if key != "creation_time"}  # the film's is kept
             lost = _missing(tags, dict(stream.metadata))
-            flags = tally.disposition & ~stream.disposition
+            flags = checksum.disposition & ~stream.disposition
             lost += [flag.name or "" for flag in Disposition if flag & flags]
             if lost:
-                warnings.append(f"{self.name} does not keep this of {tally.name}: {', '.join(lost)}")
+                warnings.append(f"{self.name} does not keep this of {checksum.name}: {', '.join(lost)}")
         return warnings
 
     def _fail(self, what: str) -> NoReturn:

@@ -20,7 +20,7 @@ from vidsr.video.audio.time_stretch import Samples, TimeStretcher
 from vidsr.video.containers import copied_tags
 from vidsr.video.stream_copy import codec_of, name_of
 from vidsr.video.timestamps import to_ticks
-from vidsr.video.verify import Tally, payload_of
+from vidsr.video.verify import PacketChecksum, payload_of
 
 # Encoders that take any number of samples get this many; the stretch works on a quarter of a second at a time.
 USUAL_FRAME = 4096
@@ -52,7 +52,7 @@ class StretchedAudio:
         tags = copied_tags(dict(source.metadata))
         self._target.metadata.update(tags)
         self._target.disposition = source.disposition
-        self.tally = Tally("audio", name_of(source), codec_of(self._target), tags, source.disposition)
+        self.checksum = PacketChecksum("audio", name_of(source), codec_of(self._target), tags, source.disposition)
         self._track = AudioDecoder(source, factor)
         self._tempo = TimeStretcher(self._track.rate, self._track.layout, factor)
         self._form: AudioResampler | None = None
@@ -79,14 +79,14 @@ class StretchedAudio:
         if start is not None:
             self._encode(None)
             begin = start * self._factor
-            self.tally.seconds = (begin, begin + Fraction(self._track.count * self._factor, self._track.rate))
+            self.checksum.seconds = (begin, begin + Fraction(self._track.count * self._factor, self._track.rate))
 
     def warnings(self) -> list[str]:
         """What the sound is stored as, if that changes, and what had to be repaired."""
-        track, name, found = self._track, self.tally.name, []
+        track, name, found = self._track, self.checksum.name, []
         changes = []
-        if codec_of(self.source) != self.tally.codec:
-            changes.append(f"as {self.tally.codec}")
+        if codec_of(self.source) != self.checksum.codec:
+            changes.append(f"as {self.checksum.codec}")
         if self._codec.rate != track.rate:
             changes.append(f"at {self._codec.rate} Hz instead of {track.rate}")
         if self._codec.layout != track.layout:
@@ -101,9 +101,11 @@ class StretchedAudio:
         """What is not in the output."""
         track, found = self._track, []
         if track.damaged:
-            found.append(f"{track.damaged} damaged packets of {self.tally.name} could not be decoded; silence is there")
+            found.append(
+                f"{track.damaged} damaged packets of {self.checksum.name} could not be decoded; silence is there"
+            )
         if track.start is None and self._held is not None:
-            found.append(f"no sound of {self.tally.name} could be decoded; its track is empty")
+            found.append(f"no sound of {self.checksum.name} could be decoded; its track is empty")
         return found
 
     def _decode(self, packet: Packet[Any] | None, shift: Fraction, end: Fraction | None, is_last: bool) -> None:
@@ -144,6 +146,6 @@ class StretchedAudio:
 
     def _mux(self, packets: list[Packet[Any]]) -> None:
         for packet in packets:
-            self.tally.add(payload_of(self.tally.codec, bytes(packet)))
+            self.checksum.add(payload_of(self.checksum.codec, bytes(packet)))
             packet.stream = self._target
             self._output.mux_one(packet)
