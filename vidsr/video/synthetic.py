@@ -21,7 +21,7 @@ OCTAVES = (32, 16, 8, 4, 2)
 SMALLEST_SIDE, LARGEST_SIDE = 16, 4096  # four times as much is the most that libx264 takes
 
 
-def make_film(path: Path, frames: int, width: int, height: int) -> None:
+def write_synthetic_video(path: Path, frames: int, width: int, height: int) -> None:
     """Writes a film at 25 frames/s, always the same one: a view that sways over random texture, without a cut.
 
     Raises UsageError for odd sides or sides outside 16 to 4096, which H.264 in 4:2:0 cannot hold four times enlarged,
