@@ -12,7 +12,7 @@ from av.filter import Graph
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class DecodedFrame:
     """A decoded frame and its time in ticks of the stream; a duration of 0 means unknown."""
 
     frame: av.VideoFrame
@@ -33,9 +33,9 @@ class Deinterlacer:
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str] | None = None
         self._count = 0
-        self._waiting: deque[Picture] = deque()
+        self._waiting: deque[DecodedFrame] = deque()
 
-    def step(self, picture: Picture) -> Iterator[Picture]:
+    def step(self, picture: DecodedFrame) -> Iterator[DecodedFrame]:
         """Takes the next picture; gives those that are ready."""
         frame = picture.frame
         shape = (frame.width, frame.height, frame.format.name)
@@ -53,14 +53,14 @@ class Deinterlacer:
         self._graph.vpush(frame)
         yield from self._ready()
 
-    def flush(self) -> Iterator[Picture]:
+    def flush(self) -> Iterator[DecodedFrame]:
         """Gives the picture that still waits; the next one starts afresh."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._ready()
             self._graph = None
 
-    def _ready(self) -> Iterator[Picture]:
+    def _ready(self) -> Iterator[DecodedFrame]:
         assert self._graph is not None
         while True:
             try:
@@ -68,7 +68,7 @@ class Deinterlacer:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             source = self._waiting.popleft()
-            yield Picture(frame, source.pts, source.duration)
+            yield DecodedFrame(frame, source.pts, source.duration)
 
     def _new_graph(self, frame: av.VideoFrame) -> Graph:
         graph = Graph()

@@ -22,7 +22,7 @@ from vidsr.types import Colour, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
 from vidsr.video.color import colour_of, frame_to_rgb
 from vidsr.video.decoding import Decoding, missing_bytes
-from vidsr.video.deinterlace import Deinterlacer, Picture
+from vidsr.video.deinterlace import Deinterlacer, DecodedFrame
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import describe, field_order_of, film_of, open_input
@@ -127,14 +127,14 @@ class Reader:
         ticks = [None if t is None else picture.pts + math.ceil(t / self.info.time_base) for t in (start, end)]
         return _Wanted(picture.pts, *ticks)
 
-    def _pictures(self) -> Iterator[Picture]:
+    def _pictures(self) -> Iterator[DecodedFrame]:
         """Decoded pictures with their times, from where the container stands."""
         for frame in self._decoding.frames():
-            picture = Picture(frame, self._times.next(frame), max(0, frame.duration))
+            picture = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
             self._decoding.last_seconds = picture.pts * self.info.time_base
             yield picture
 
-    def _pictures_from(self, wanted: _Wanted) -> Iterator[Picture]:
+    def _pictures_from(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         """Pictures from some key frame not after the start; exact, because what is skipped is known to lie before."""
         for margin in _SEEK_MARGINS_SECONDS if wanted.start is not None else ():
             target = (wanted.start or 0) - math.ceil(margin / self.info.time_base)
@@ -160,7 +160,7 @@ class Reader:
         self._restart()
         return True
 
-    def _deinterlaced(self, wanted: _Wanted) -> Iterator[Picture]:
+    def _deinterlaced(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         assert self._container is not None
         filter_ = Deinterlacer(field_order_of(self._container, self._film))
         for picture in self._pictures_from(wanted):
@@ -169,7 +169,7 @@ class Reader:
                 self._warn_once("the film is interlaced; FFmpeg's bwdif makes one whole picture of each frame")
         yield from filter_.flush()
 
-    def _frame(self, picture: Picture) -> Frame:
+    def _frame(self, picture: DecodedFrame) -> Frame:
         frame = picture.frame
         key = (frame.format.name, frame.colorspace, frame.color_range, frame.width, frame.height)
         if key not in self._colours:
