@@ -86,7 +86,7 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * (extra + 1)) - 1 else value
 
 
-class Decoding:
+class VideoDecoder:
     """Decodes the film of an open container from where it stands to its end, whatever happens on the way.
 
     Damage never ends the film early: after an error the next packet is tried, until the container gives no more.
@@ -97,7 +97,7 @@ class Decoding:
         self.damages: list[Damage] = []
         self.last_seconds: Fraction | None = None
         self.packets = 0
-        self.frames_given = 0
+        self.frames_decoded = 0
         self.frames_discarded = 0
         self._container = container
         self._film = film
@@ -164,7 +164,7 @@ class Decoding:
             self.record(f"a packet cannot be decoded: {said or failure}")
         elif said or any(frame.is_corrupt for frame in frames):
             self.record(f"a picture is damaged: {said or 'the decoder patched it up'}")
-        self.frames_given += len(frames)
+        self.frames_decoded += len(frames)
         yield from frames
 
 

@@ -21,7 +21,7 @@ from vidsr.errors import InputError, UsageError
 from vidsr.types import Colour, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
 from vidsr.video.color import colour_of, frame_to_rgb
-from vidsr.video.decoding import Decoding, missing_bytes
+from vidsr.video.decoding import VideoDecoder, missing_bytes
 from vidsr.video.deinterlace import Deinterlacer, DecodedFrame
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
@@ -63,7 +63,7 @@ class Reader:
         self._colours: dict[tuple[object, ...], Colour] = {}
         self._container: InputContainer | None = None
         self._film: VideoStream
-        self._decoding: Decoding
+        self._decoding: VideoDecoder
         self._times: FrameTimes
 
     def __enter__(self) -> Self:
@@ -111,7 +111,7 @@ class Reader:
 
     def _restart(self) -> None:
         assert self._container is not None
-        self._decoding = Decoding(self._container, self._film)
+        self._decoding = VideoDecoder(self._container, self._film)
         rate = self._film.guessed_rate or self._film.average_rate or Fraction(25)
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 
@@ -194,7 +194,7 @@ class Reader:
             decoding.record(f"the file ends early: {absent} bytes are missing")
         # The count in an MP4 is its list of packets; elsewhere it is only what a writer once claimed.
         if announced and "mp4" in self.info.container and self._config.start is None:
-            lost = announced - decoding.frames_discarded - decoding.frames_given
+            lost = announced - decoding.frames_discarded - decoding.frames_decoded
             if lost > 0 and not decoding.damages:
                 decoding.record(f"{lost} of the {announced} pictures that the header announces are not there")
 
