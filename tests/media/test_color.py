@@ -16,7 +16,7 @@ from tests.support import media
 from vidsr.errors import InputError, OutputError
 from vidsr.types import Colour
 from vidsr.video import color
-from vidsr.video.chroma_resampling import enlarge_rows, reduce_columns, reduce_rows
+from vidsr.video.chroma_resampling import upsample_rows, downsample_columns, downsample_rows
 from vidsr.video.color import MATRIX_CODES, colour_in, colour_of, frame_to_rgb, rgb_to_frame
 from vidsr.video.pixel_formats import layout_of, read_planes, write_planes
 
@@ -102,11 +102,11 @@ def test_packed_422_is_read_but_not_written(pixel_format: str) -> None:
 def test_chroma_lies_where_the_file_says(siting: str) -> None:
     """A ramp is sampled at the luma positions 2i or 2i + 1/2, and the ramp comes back away from the edges."""
     ramp = torch.arange(64.0)[:, None].expand(64, 3)
-    small = reduce_rows(ramp, siting)
+    small = downsample_rows(ramp, siting)
     position = torch.arange(32.0) * 2 + (0.5 if siting == "centred" else 0)
     assert torch.allclose(small[4:-4, 0], position[4:-4], atol=1e-4)
     large = torch.empty(64, 3)
-    enlarge_rows(small, large, siting)
+    upsample_rows(small, large, siting)
     assert torch.allclose(large[8:-8], ramp[8:-8], atol=1e-4)
 
 
@@ -115,15 +115,15 @@ def test_chroma_lies_where_the_file_says(siting: str) -> None:
 def test_reducing_undoes_enlarging(rows: int, seed: int, siting: str) -> None:
     plane = torch.rand(2, rows, 3, generator=torch.Generator().manual_seed(seed))
     large = torch.empty(2, 2 * rows, 3)
-    enlarge_rows(plane, large, siting)
-    assert torch.allclose(reduce_rows(large, siting), plane, atol=1e-6 if siting == "cosited" else 2e-3)
+    upsample_rows(plane, large, siting)
+    assert torch.allclose(downsample_rows(large, siting), plane, atol=1e-6 if siting == "cosited" else 2e-3)
 
 
 @given(columns=st.integers(1, 40), seed=st.integers(0, 999), siting=st.sampled_from(["cosited", "centred"]))
 @settings(max_examples=40, deadline=None)
 def test_columns_are_reduced_as_rows_are(columns: int, seed: int, siting: str) -> None:
     plane = torch.rand(2, 3, columns, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(reduce_columns(plane, siting), reduce_rows(plane.mT, siting).mT)
+    assert torch.equal(downsample_columns(plane, siting), downsample_rows(plane.mT, siting).mT)
 
 
 @pytest.mark.parametrize("height", [33, 66, 79, 112])

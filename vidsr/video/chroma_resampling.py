@@ -42,7 +42,7 @@ def sitings(location: str, matrix: str) -> tuple[Siting, Siting]:
     return _SITINGS.get(location) or _SITINGS["topleft" if matrix == "bt2020nc" else "left"]
 
 
-def enlarge_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
+def upsample_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
     """Doubles the rows of (..., h, w) into `out` (..., 2h, w)."""
     count = plane.shape[-2]
     even, odd = out[..., 0::2, :], out[..., 1::2, :]
@@ -60,19 +60,19 @@ def enlarge_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
     odd.add_(taps[3], alpha=near).add_(taps[1], alpha=other).add_(taps[4], alpha=far)
 
 
-def reduce_rows(plane: Tensor, siting: Siting) -> Tensor:
+def downsample_rows(plane: Tensor, siting: Siting) -> Tensor:
     """Halves the rows of (..., h, w), to h / 2 rounded up."""
     before, after = _margins(plane.shape[-2], siting)
     padded = _pad(plane, before, after, siting, -2)
-    return _reduce(padded[..., 0::2, :], padded[..., 1::2, :], siting, -2)
+    return _downsample(padded[..., 0::2, :], padded[..., 1::2, :], siting, -2)
 
 
-def reduce_columns(plane: Tensor, siting: Siting) -> Tensor:
+def downsample_columns(plane: Tensor, siting: Siting) -> Tensor:
     """Halves the columns of (..., h, w), to w / 2 rounded up."""
     before, after = _margins(plane.shape[-1], siting)
     padded = _pad(plane, before, after, siting, -1)
     # Apart in memory: every pass over each second sample would take several times as long.
-    return _reduce(padded[..., 0::2].contiguous(), padded[..., 1::2].contiguous(), siting, -1)
+    return _downsample(padded[..., 0::2].contiguous(), padded[..., 1::2].contiguous(), siting, -1)
 
 
 def _margins(size: int, siting: Siting) -> tuple[int, int]:
@@ -81,7 +81,7 @@ def _margins(size: int, siting: Siting) -> tuple[int, int]:
     return reach, reach + size % 2
 
 
-def _reduce(even: Tensor, odd: Tensor, siting: Siting, axis: int) -> Tensor:
+def _downsample(even: Tensor, odd: Tensor, siting: Siting, axis: int) -> Tensor:
     count = even.shape[axis] - (2 if siting == "cosited" else 3)
 
     def at(samples: Tensor, first: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidsr.errors import InputError
 from vidsr.types import Colour
-from vidsr.video.chroma_resampling import enlarge_rows, reduce_columns, reduce_rows, sitings
+from vidsr.video.chroma_resampling import upsample_rows, downsample_columns, downsample_rows, sitings
 from vidsr.video.pixel_formats import Layout, layout_of, read_planes, write_planes
 
 # Samples of a plane that are converted at a time on a CPU: what stays in its cache needs no fresh memory either, and
@@ -199,7 +199,7 @@ def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor
     chroma = torch.stack((samples[1].float(), samples[2].float()))
     for _ in range(layout.halved_rows):
         taller = chroma.new_empty(2, 2 * chroma.shape[1], chroma.shape[2])
-        enlarge_rows(chroma, taller, vertical)
+        upsample_rows(chroma, taller, vertical)
         chroma = taller
     u, v = chroma[:, :height]
     # The matrix comes before the columns are enlarged: half the work, and the enlargement is linear.
@@ -212,7 +212,7 @@ def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor
     parts[1].add_(parts[2], alpha=-blue / green).add_(shift * (1 + (red + blue) / green))
     for _ in range(layout.halved_columns):
         wider = parts.new_empty(3, height, 2 * parts.shape[2])
-        enlarge_rows(parts.transpose(1, 2), wider.transpose(1, 2), horizontal)
+        upsample_rows(parts.transpose(1, 2), wider.transpose(1, 2), horizontal)
         parts = wider
     parts = parts[..., :width]
     return parts.add_(luma, alpha=1 / gain).clamp_(0, 1).contiguous()
@@ -243,9 +243,9 @@ def _rgb_to_yuv(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
     chroma = torch.stack((image[2], image[0])).sub_(luma)
     horizontal, vertical = sitings(colour.chroma_location, colour.matrix_used)
     for _ in range(layout.halved_rows):
-        chroma = reduce_rows(chroma, vertical)
+        chroma = downsample_rows(chroma, vertical)
     for _ in range(layout.halved_columns):
-        chroma = reduce_columns(chroma, horizontal)
+        chroma = downsample_columns(chroma, horizontal)
     gain, offset = _chroma_range(layout.bits, colour.range_used)
     u = _to_integers(chroma[0], gain / (2 * (1 - blue)), offset, layout.bits)
     v = _to_integers(chroma[1], gain / (2 * (1 - red)), offset, layout.bits)
