@@ -16,7 +16,7 @@ from tests.support import media
 from vidsr.errors import InputError, OutputError
 from vidsr.types import Colour
 from vidsr.video import color
-from vidsr.video.chroma_resampling import upsample_rows, downsample_columns, downsample_rows
+from vidsr.video.chroma_resampling import downsample_columns, downsample_rows, upsample_rows
 from vidsr.video.color import MATRIX_CODES, colour_in, colour_of, frame_to_rgb, rgb_to_frame
 from vidsr.video.pixel_formats import layout_of, read_planes, write_planes
 

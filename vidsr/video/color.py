@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidsr.errors import InputError
 from vidsr.types import Colour
-from vidsr.video.chroma_resampling import upsample_rows, downsample_columns, downsample_rows, sitings
+from vidsr.video.chroma_resampling import downsample_columns, downsample_rows, sitings, upsample_rows
 from vidsr.video.pixel_formats import Layout, layout_of, read_planes, write_planes
 
 # Samples of a plane that are converted at a time on a CPU: what stays in its cache needs no fresh memory either, and

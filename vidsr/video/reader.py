@@ -22,7 +22,7 @@ from vidsr.types import Colour, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
 from vidsr.video.color import colour_of, frame_to_rgb
 from vidsr.video.decoding import VideoDecoder, missing_bytes
-from vidsr.video.deinterlace import Deinterlacer, DecodedFrame
+from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import describe, field_order_of, film_of, open_input
