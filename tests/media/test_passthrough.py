@@ -181,7 +181,7 @@ def test_tags_the_container_does_not_keep_are_named(tmp_path: Path) -> None:
     film = media.clip(tmp_path / "film.mkv")
     media.ffmpeg("-i", str(film), "-c", "copy", "-metadata", "title=t", "-metadata", "mood=calm", str(source))
     writer = write(tmp_path / "out.mp4", source, steps(source, 20))
-    assert [w for w in writer.warnings if "tags" in w] == ["out.mp4 does not keep these tags of the film: MOOD"]
+    assert [w for w in writer.warnings if "tags" in w] == ["out.mp4 does not keep these tags of the input: MOOD"]
     assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []
     assert lines(tmp_path / "out.mkv", "MOOD") and not lines(tmp_path / "out.mkv", "NUMBER_OF")
 
