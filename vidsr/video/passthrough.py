@@ -25,7 +25,7 @@ from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.errors import file_url, plain_text, reading
 from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
-from vidsr.video.subtitles import SubtitleConverter, can_convert
+from vidsr.video.subtitles import SubtitleConverter, conversion_target
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import PacketChecksum
 
@@ -179,7 +179,7 @@ class Passthrough:
         self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
 
     def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
-        codec = can_convert(codec_of(stream), container) if stream.type == "subtitle" else None
+        codec = conversion_target(codec_of(stream), container) if stream.type == "subtitle" else None
         if codec is None:
             advice = "" if container == "matroska" else "; write .mkv to keep it"
             self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold it ({reason}){advice}")

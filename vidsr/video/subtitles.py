@@ -31,7 +31,7 @@ class SubtitleConverter:
         return cast("Packet[SubtitleStream]", self._encoder.encode_subtitle(subtitles))
 
 
-def can_convert(codec: str, container: str) -> str | None:
+def conversion_target(codec: str, container: str) -> str | None:
     """The text codec to convert to for a muxer that refuses `codec`; None if the conversion would lose something."""
     return TARGETS.get(container) if codec in PLAIN_TEXT else None
 
