@@ -42,7 +42,7 @@ def lines(path: Path, word: str) -> list[str]:
     ],
 )
 def test_sound_is_copied_packet_for_packet(tmp_path: Path, codec: str, source_ending: str, ending: str) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", codec=codec)
+    source = media.clip_with_audio(tmp_path / "source.mkv", codec=codec)
     if source_ending != "mkv":
         other = tmp_path / f"source.{source_ending}"
         video = ("libvpx-vp9", "-b:v", "1M", "-deadline", "realtime") if source_ending == "webm" else ("copy",)
@@ -57,7 +57,7 @@ def test_sound_is_copied_packet_for_packet(tmp_path: Path, codec: str, source_en
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
 def test_pcm_sound_is_the_same_bytes(tmp_path: Path, ending: str) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", codec="pcm_s16le")
+    source = media.clip_with_audio(tmp_path / "source.mkv", codec="pcm_s16le")
     target = tmp_path / f"out.{ending}"
     write(target, source, steps(source, 20))
     sound = ("-map", "0:a", "-f", "md5", "-")
@@ -65,7 +65,7 @@ def test_pcm_sound_is_the_same_bytes(tmp_path: Path, ending: str) -> None:
 
 
 def test_adts_sound_from_a_transport_stream(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.ts")
+    source = media.clip_with_audio(tmp_path / "source.ts")
     for ending in ("mp4", "mkv"):
         target = tmp_path / f"out.{ending}"
         write(target, source, steps(source, 20))
@@ -74,7 +74,7 @@ def test_adts_sound_from_a_transport_stream(tmp_path: Path) -> None:
 
 
 def test_exact_sound_times_from_matroska_to_mp4(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", count=50)
+    source = media.clip_with_audio(tmp_path / "source.mkv", count=50)
     write(tmp_path / "out.mp4", source, steps(source, 50))
     listing = media.ffmpeg_packetmd5(tmp_path / "out.mp4", "a:0")
     gaps = {b.pts - a.pts for a, b in pairwise(listing.frames)}
@@ -107,14 +107,14 @@ def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_sound_the_container_refuses_is_named(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", codec="aac")
+    source = media.clip_with_audio(tmp_path / "source.mkv", codec="aac")
     writer = write(tmp_path / "out.webm", source, steps(source, 20))
     assert lines(tmp_path / "out.webm", "Audio:") == []
     assert any("stream 1 (audio aac) is left out" in w and "write .mkv" in w for w in writer.warnings)
 
 
 def test_interleaved_by_time(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mp4", count=100)
+    source = media.clip_with_audio(tmp_path / "source.mp4", count=100)
     write(tmp_path / "out.mkv", source, steps(source, 100))
     with av.open(str(tmp_path / "out.mkv")) as container:
         times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None]
@@ -219,7 +219,7 @@ def test_second_film_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_window_keeps_sound_in_step(tmp_path: Path, ending: str) -> None:
-    source = media.clip_with_sound(tmp_path / f"source.{ending}", count=75)
+    source = media.clip_with_audio(tmp_path / f"source.{ending}", count=75)
     target = tmp_path / f"out.{ending}"
     window = InputConfig(start=Fraction(1), end=Fraction(2))
     write(target, source, steps(source, 25, int(1 / av.open(str(source)).streams.video[0].time_base)), None, window)
@@ -250,14 +250,14 @@ def test_window_cuts_texts_and_chapters(tmp_path: Path) -> None:
 
 
 def test_damaged_sound_does_not_end_the_film(tmp_path: Path) -> None:
-    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=50)
+    whole = media.clip_with_audio(tmp_path / "whole.mkv", count=50)
     source = media.damaged(whole, tmp_path / "source.mkv", flips=30)
     write(tmp_path / "out.mkv", source, [n * 40 for n in range(50)])
     assert len(media.ffmpeg_framemd5(tmp_path / "out.mkv").frames) == 50
 
 
 def test_truncated_input(tmp_path: Path) -> None:
-    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=50)
+    whole = media.clip_with_audio(tmp_path / "whole.mkv", count=50)
     source = media.truncated(whole, tmp_path / "source.mkv")
     write(tmp_path / "out.mp4", source, [n * 40 for n in range(30)])
     copied = packets(tmp_path / "out.mp4", "a:0")

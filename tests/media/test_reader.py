@@ -41,7 +41,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "plain.mkv": media.clip,
     "plain.ts": media.clip,
     "plain.mov": media.clip,
-    "sound.mp4": media.clip_with_sound,
+    "sound.mp4": media.clip_with_audio,
     "variable.mkv": media.variable_rate,
     "variable.mp4": media.variable_rate,
     "late.mkv": media.late_start,

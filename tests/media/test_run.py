@@ -314,7 +314,7 @@ def test_sizes_that_make_no_sense(tmp_path: Path, size: SizeConfig) -> None:
     ],
 )
 def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: str | None, numbers: range) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     window = InputConfig(*(None if text is None else Fraction(text) for text in (start, end)))
     report = run(source, target, input=window)
     assert [media.read_number(image) for image in pictures(target, 128, 96)] == list(numbers)
@@ -358,7 +358,7 @@ def test_the_result_after_a_cut_is_that_of_the_second_scene_alone(tmp_path: Path
 
 
 def test_report(tmp_path: Path) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     seen: list[Progress] = []
     report = enhance(source, target, BICUBIC, seen.append)
     assert (report.input, report.output) == (str(source), str(target))
@@ -401,7 +401,7 @@ def test_report_of_a_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
 
 
 def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     plan = estimate(source, target, BICUBIC)
     assert isinstance(plan, Plan)
     assert (plan.model, plan.codec, plan.pixel_format) == ("bicubic", "libx264", "yuv420p")

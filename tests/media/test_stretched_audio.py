@@ -118,7 +118,7 @@ def test_two_tracks_keep_pitch_language_and_flags(tmp_path: Path) -> None:
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("codec", ["aac", "pcm_s24le"])
 def test_pitch_and_level_stay(tmp_path: Path, factor: int, codec: str) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mov", count=50, codec=codec)
+    source = media.clip_with_audio(tmp_path / "source.mov", count=50, codec=codec)
     write(tmp_path / "out.mov", source, steps(source, 20), SLOW[factor])
     before, after = flashes.decoded(source)[0], flashes.decoded(tmp_path / "out.mov")[0]
     assert abs(flashes.pitch(after) - 440) < 4.4
@@ -305,7 +305,7 @@ def test_karaoke_is_named(tmp_path: Path) -> None:
 
 
 def test_sound_cannot_be_copied_into_a_longer_film(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mp4")
+    source = media.clip_with_audio(tmp_path / "source.mp4")
     for config in (OutputConfig(stretch=2), OutputConfig(audio="stretch", stretch=3)):
         with pytest.raises(UsageError, match="times as long"):
             write(tmp_path / "out.mp4", source, steps(source, 20), config)
@@ -313,7 +313,7 @@ def test_sound_cannot_be_copied_into_a_longer_film(tmp_path: Path) -> None:
 
 
 def test_a_stretch_by_one_is_a_copy(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mp4")
+    source = media.clip_with_audio(tmp_path / "source.mp4")
     write(tmp_path / "out.mp4", source, steps(source, 20), OutputConfig(audio="stretch"))
     before, after = (media.ffmpeg_packetmd5(path, "a:0") for path in (source, tmp_path / "out.mp4"))
     assert [frame.md5 for frame in before.frames] == [frame.md5 for frame in after.frames]

@@ -27,7 +27,7 @@ def expected_of(path: Path) -> Expected:
 
 
 def test_intact_file_passes(tmp_path: Path) -> None:
-    path = media.clip_with_sound(tmp_path / "video.mkv")
+    path = media.clip_with_audio(tmp_path / "video.mkv")
     assert verify(path, "video.mkv", expected_of(path)) == []
 
 
@@ -43,7 +43,7 @@ def test_intact_file_passes(tmp_path: Path) -> None:
     ],
 )
 def test_differences_are_found(tmp_path: Path, fault: str, words: str) -> None:
-    path = media.clip_with_sound(tmp_path / "video.mkv")
+    path = media.clip_with_audio(tmp_path / "video.mkv")
     good = expected_of(path)
     if fault == "frame":
         good.times.append(good.times[-1] + 40)
@@ -85,7 +85,7 @@ def test_damaged_last_frame_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_times_of_stretched_audio_are_checked(tmp_path: Path, begin: Fraction, end: Fraction, words: str) -> None:
-    path = media.clip_with_sound(tmp_path / "video.mkv")
+    path = media.clip_with_audio(tmp_path / "video.mkv")
     good = expected_of(path)
     good.checksums[0].seconds = (begin, end)
     if not words:
@@ -97,7 +97,7 @@ def test_times_of_stretched_audio_are_checked(tmp_path: Path, begin: Fraction, e
 
 def test_gap_in_stretched_audio_is_found(tmp_path: Path) -> None:
     """A gap of 0.4 s in the middle is found by the decoded length alone."""
-    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=40)
+    whole = media.clip_with_audio(tmp_path / "whole.mkv", count=40)
     path = tmp_path / "video.mkv"
     with av.open(str(whole)) as source, av.open(str(path), "w") as cut:
         streams = {s.index: cut.add_stream_from_template(s) for s in source.streams}

@@ -173,7 +173,7 @@ def clip(
 
 
 @_remembered
-def clip_with_sound(path: Path, count: int = COUNT, codec: str = "aac") -> Path:
+def clip_with_audio(path: Path, count: int = COUNT, codec: str = "aac") -> Path:
     """Numbered pictures and one sound track."""
     sound = ("-f", "lavfi", "-i", f"sine=440:duration={count / 25}", "-map", "0:v", "-map", "1:a", "-c:a", codec)
     return encode(path, numbered(count), (*sound, *X264))
@@ -207,7 +207,7 @@ def late_start(path: Path) -> Path:
 @_remembered
 def rotated(path: Path, degrees: int = 90) -> Path:
     """A display rotation of `degrees` counterclockwise as a flag; the coded pictures are upright numbered ones."""
-    plain = clip_with_sound(path.with_name("plain_" + path.name))
+    plain = clip_with_audio(path.with_name("plain_" + path.name))
     ffmpeg("-display_rotation:v:0", str(degrees), "-i", f"file:{plain}", "-map", "0", "-c", "copy", f"file:{path}")
     plain.unlink()
     return path
@@ -382,11 +382,11 @@ VP9 = ("-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8", "-row-mt", "0", "
 # What every command must get through: how a film is made, and the kind of file that its result is.
 FAMILY: dict[str, tuple[_Factory, str]] = {
     "plain.mp4": (clip, ".mp4"),
-    "sound.mp4": (clip_with_sound, ".mp4"),
-    "sound.mkv": (clip_with_sound, ".mkv"),
-    "sound.mov": (clip_with_sound, ".mov"),
+    "sound.mp4": (clip_with_audio, ".mp4"),
+    "sound.mkv": (clip_with_audio, ".mkv"),
+    "sound.mov": (clip_with_audio, ".mov"),
     "vp9.webm": (lambda path: clip(path, options=VP9), ".webm"),
-    "stream.ts": (clip_with_sound, ".mp4"),
+    "stream.ts": (clip_with_audio, ".mp4"),
     "xvid.avi": (lambda path: clip(path, options=("-c:v", "mpeg4", "-bf", "2", "-q:v", "3")), ".mp4"),
     "mpeg1.mpg": (lambda path: clip(path, options=("-c:v", "mpeg1video", "-bf", "2", "-q:v", "3")), ".mkv"),
     "variable.mkv": (variable_rate, ".mkv"),
