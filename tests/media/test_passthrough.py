@@ -83,7 +83,7 @@ def test_exact_sound_times_from_matroska_to_mp4(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_two_sounds_with_languages_and_dispositions(tmp_path: Path, ending: str) -> None:
-    source = media.two_sounds(tmp_path / "source.mp4")
+    source = media.two_audio_tracks(tmp_path / "source.mp4")
     target = tmp_path / f"out.{ending}"
     writer = write(target, source, steps(source, 20))
     found = lines(target, "Audio:")
@@ -98,7 +98,7 @@ def test_two_sounds_with_languages_and_dispositions(tmp_path: Path, ending: str)
 
 
 def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
-    source = media.two_sounds(tmp_path / "source.mp4")
+    source = media.two_audio_tracks(tmp_path / "source.mp4")
     write(tmp_path / "out.mp4", source, steps(source, 20), OutputConfig(audio="none"))
     assert lines(tmp_path / "out.mp4", "Stream #")[1:] == []
     source = media.subtitled(tmp_path / "source.mkv")

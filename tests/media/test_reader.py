@@ -51,7 +51,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "odd.mkv": media.odd_size,
     "hdr.mkv": media.hdr,
     "full.mp4": media.full_range,
-    "two_sounds.mkv": media.two_sounds,
+    "two_sounds.mkv": media.two_audio_tracks,
     "subtitled.mp4": media.subtitled,
     "chapters.mp4": media.with_chapters,
     "attachment.mkv": media.with_attachment,
@@ -113,7 +113,7 @@ def test_rotation_is_told_and_not_applied(tmp_path: Path, degrees: int) -> None:
 
 
 def test_the_header_is_told(tmp_path: Path) -> None:
-    info = probe(media.two_sounds(tmp_path / "a.mkv"))
+    info = probe(media.two_audio_tracks(tmp_path / "a.mkv"))
     assert (info.codec, info.width, info.height, info.bit_depth, info.pixel_format) == ("h264", 64, 48, 8, "yuv420p")
     assert [(s.kind, s.codec, s.language) for s in info.streams[1:]] == [
         ("audio", "aac", "eng"),

@@ -123,7 +123,7 @@ def test_full_range_stays_full(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".mkv", ".mp4"])
 def test_two_sounds_keep_language_and_default(tmp_path: Path, ending: str) -> None:
-    run(media.two_sounds(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
+    run(media.two_audio_tracks(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
     first, second = (stream_line(tmp_path / f"b{ending}", "Audio", number) for number in (0, 1))
     assert "(eng)" in first and "(default)" in first
     assert "(deu)" in second or "(ger)" in second
@@ -172,7 +172,7 @@ def test_cover_art_is_copied_and_not_enlarged(tmp_path: Path) -> None:
 
 def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
     output = OutputConfig(audio="none", subtitles="none")
-    for name, make in [("a.mkv", media.two_sounds), ("b.mkv", media.subtitled)]:
+    for name, make in [("a.mkv", media.two_audio_tracks), ("b.mkv", media.subtitled)]:
         run(make(tmp_path / name), tmp_path / f"out_{name}", output=output)
         assert [stream.kind for stream in probe(tmp_path / f"out_{name}").streams] == ["video"]
 

@@ -104,7 +104,7 @@ def test_window_is_cut_before_it_is_stretched(tmp_path: Path, ending: str) -> No
 
 
 def test_two_tracks_keep_pitch_language_and_flags(tmp_path: Path) -> None:
-    source = media.two_sounds(tmp_path / "source.mp4")
+    source = media.two_audio_tracks(tmp_path / "source.mp4")
     for ending in ("mp4", "mkv"):
         target = tmp_path / f"out.{ending}"
         writer = write(target, source, steps(source, 20), SLOW[8])

@@ -242,7 +242,7 @@ def full_range(path: Path) -> Path:
 
 
 @_remembered
-def two_sounds(path: Path) -> Path:
+def two_audio_tracks(path: Path) -> Path:
     """English (default) and German sound, at 440 and 880 Hz."""
     inputs = ("-f", "lavfi", "-i", "sine=440:duration=0.8", "-f", "lavfi", "-i", "sine=880:duration=0.8")
     languages = ("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", "-disposition:a:0", "default")
@@ -399,8 +399,8 @@ FAMILY: dict[str, tuple[_Factory, str]] = {
     "odd444.mkv": (lambda path: odd_size(path, "yuv444p"), ".mp4"),
     "hdr.mkv": (hdr, ".mp4"),
     "full.mp4": (full_range, ".mp4"),
-    "two_sounds.mkv": (two_sounds, ".mkv"),
-    "two_sounds.mp4": (two_sounds, ".mp4"),
+    "two_sounds.mkv": (two_audio_tracks, ".mkv"),
+    "two_sounds.mp4": (two_audio_tracks, ".mp4"),
     "subtitled.mkv": (subtitled, ".mkv"),
     "subtitled.mp4": (subtitled, ".mp4"),
     "chapters.mp4": (with_chapters, ".mp4"),
