@@ -208,7 +208,7 @@ def test_cover(tmp_path: Path, ending: str) -> None:
 
 
 def test_second_film_is_named(tmp_path: Path) -> None:
-    source = media.two_films(tmp_path / "source.mkv")
+    source = media.two_video_streams(tmp_path / "source.mkv")
     writer = write(tmp_path / "out.mkv", source, steps(source, 20))
     assert len(lines(tmp_path / "out.mkv", "Video:")) == 1
     assert any("stream 0 (video h264) is not copied" in warning for warning in writer.warnings)

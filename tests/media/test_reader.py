@@ -203,7 +203,7 @@ def test_a_part_without_frames_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_the_default_film_is_taken_and_cover_art_never(tmp_path: Path) -> None:
-    frames, reader = read(media.two_films(tmp_path / "a.mkv"))
+    frames, reader = read(media.two_video_streams(tmp_path / "a.mkv"))
     assert (reader.info.video_stream, reader.info.width) == (1, 32)
     assert numbers(frames) == [255 - n for n in range(media.COUNT)]
     info = probe(media.with_cover(tmp_path / "b.mp4"))

@@ -305,7 +305,7 @@ def cover_only(path: Path) -> Path:
 
 
 @_remembered
-def two_films(path: Path) -> Path:
+def two_video_streams(path: Path) -> Path:
     """Two video streams; the second one, 32 x 32 and inverted in number (255 - n), is the default."""
     first = clip(path.with_name("first_" + path.name))
     second = encode(path.with_name("second_" + path.name), [picture(255 - n, 32, 32) for n in range(COUNT)], X264)
