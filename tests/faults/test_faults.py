@@ -91,7 +91,7 @@ def test_input_that_is_no_film_is_3(tmp_path: Path, out: Path, kind: str) -> Non
     if kind in contents:
         path.write_bytes(contents[kind])
     elif kind == "sound":
-        media.sound_only(path)
+        media.audio_only(path)
     elif kind == "cover":
         media.cover_only(path)
     elif kind == "long name":

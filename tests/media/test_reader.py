@@ -244,7 +244,7 @@ def _unreadable(tmp_path: Path, kind: str) -> Path:
     if kind == "folder":
         path.mkdir()
     elif kind == "sound":
-        media.sound_only(path)
+        media.audio_only(path)
     elif kind == "moovless":
         media.truncated(media.clip(tmp_path / "a.mp4"), path, 0.3)
     elif kind != "missing":

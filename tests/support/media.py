@@ -451,7 +451,7 @@ def truncated(source: Path, path: Path, kept: float = 0.6) -> Path:
     return path
 
 
-def sound_only(path: Path) -> Path:
+def audio_only(path: Path) -> Path:
     """Half a second of a WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
