@@ -164,7 +164,7 @@ def test_round_trip_through_a_file_keeps_the_mean_of_every_channel(
     family = layout_of(pixel_format).family
     used = "gbr" if family == "rgb" else "bt709"
     colour = Colour(matrix_used=used, range_used=levels)
-    first = rgb_to_frame(torch.from_numpy(media.picture(5, 96, 64)).permute(2, 0, 1) / 255, pixel_format, colour)
+    first = rgb_to_frame(torch.from_numpy(media.numbered_image(5, 96, 64)).permute(2, 0, 1) / 255, pixel_format, colour)
     again = rgb_to_frame(frame_to_rgb(first, colour, CPU), pixel_format, colour)
     path = tmp_path / "again.mkv"
     with av.open(str(path), "w") as container:
@@ -185,11 +185,11 @@ def test_agrees_with_ffmpeg_at_accurate_settings(tmp_path: Path, size: tuple[int
     """Compared with swscale at its accurate settings, in 4:4:4 so that only the matrix matters."""
     flags = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
     scale = f"scale=out_color_matrix={matrix}:out_range=tv:{flags},format=yuv444p"
-    path = media.encode(tmp_path / "a.mkv", [media.picture(9, *size)], ("-vf", scale, "-c:v", "ffv1"))
+    path = media.encode(tmp_path / "a.mkv", [media.numbered_image(9, *size)], ("-vf", scale, "-c:v", "ffv1"))
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
     image = frame_to_rgb(frame, Colour(matrix_used=matrix), CPU)
-    original = torch.from_numpy(media.picture(9, *size)).permute(2, 0, 1) / 255
+    original = torch.from_numpy(media.numbered_image(9, *size)).permute(2, 0, 1) / 255
     assert (image - original).abs().max() * 255 < 3
     assert (image - original).mean(dim=(1, 2)).abs().max() * 255 < 0.15
 

@@ -140,7 +140,7 @@ def test_colour_tags_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("maker", [media.clip, media.full_range, media.hdr])
 def test_the_pictures_have_the_colours_that_went_in(tmp_path: Path, maker: Callable[[Path], Path]) -> None:
     frames, _ = read(maker(tmp_path / "a.mkv"))
-    original = torch.from_numpy(media.picture(3)).permute(2, 0, 1) / 255
+    original = torch.from_numpy(media.numbered_image(3)).permute(2, 0, 1) / 255
     assert (frames[3].image - original).mean(dim=(1, 2)).abs().max() * 255 < 1.5
 
 

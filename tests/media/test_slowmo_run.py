@@ -166,7 +166,7 @@ def test_no_new_frame_shows_two_scenes(tmp_path: Path, card: Path) -> None:
 @pytest.mark.parametrize("mode", ["auto", "off"])
 def test_repeated_frames_get_a_moment_of_their_own(tmp_path: Path, card: Path, mode: Any) -> None:
     """Every picture twice, as in animation on twos; a network of random weights makes something else of a repeat."""
-    once = [media.picture(n) for n in range(0, 24, 2)]
+    once = [media.numbered_image(n) for n in range(0, 24, 2)]
     source = media.encode(
         tmp_path / "a.mkv", [one for one in once for _ in range(2)], ("-c:v", "ffv1", "-pix_fmt", "gbrp10le")
     )

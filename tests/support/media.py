@@ -37,7 +37,7 @@ CHAPTERS = (
 # ---------------------------------------------------------------------------------------------------- pictures
 
 
-def picture(number: int, width: int = WIDTH, height: int = HEIGHT, hue: float = 0.0) -> np.ndarray[Any, Any]:
+def numbered_image(number: int, width: int = WIDTH, height: int = HEIGHT, hue: float = 0.0) -> np.ndarray[Any, Any]:
     """Height x width x 3, 8 bit. The number is taken modulo 256."""
     y, x = np.mgrid[0:height, 0:width]
     phase = 2 * np.pi * ((x + 2 * number) / 64 + hue)
@@ -156,7 +156,7 @@ def encode(path: Path, pictures: Iterable[np.ndarray[Any, Any]], options: Sequen
 
 
 def numbered(count: int = COUNT, width: int = WIDTH, height: int = HEIGHT) -> list[np.ndarray[Any, Any]]:
-    return [picture(number, width, height) for number in range(count)]
+    return [numbered_image(number, width, height) for number in range(count)]
 
 
 @_remembered
@@ -190,7 +190,7 @@ def variable_rate(path: Path) -> Path:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, ticks in enumerate(VARIABLE_TICKS):
-            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_image(number), format="rgb24")
             frame.pts, frame.time_base = ticks, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -286,7 +286,7 @@ def with_attachment(path: Path) -> Path:
 def with_cover(path: Path) -> Path:
     """Numbered pictures and an attached picture of 32 x 32 (in MP4)."""
     film = clip(path.with_name("film_" + path.name))
-    cover = encode(path.with_name("cover.png"), [picture(200, 32, 32)], ("-frames:v", "1"))
+    cover = encode(path.with_name("cover.png"), [numbered_image(200, 32, 32)], ("-frames:v", "1"))
     maps = ("-map", "0", "-map", "1", "-c", "copy", "-disposition:v:1", "attached_pic")
     ffmpeg("-i", f"file:{film}", "-i", f"file:{cover}", *maps, f"file:{path}")
     film.unlink()
@@ -297,7 +297,7 @@ def with_cover(path: Path) -> Path:
 @_remembered
 def cover_only(path: Path) -> Path:
     """Sound with cover art and no film."""
-    cover = encode(path.with_name("cover.png"), [picture(200, 32, 32)], ("-frames:v", "1"))
+    cover = encode(path.with_name("cover.png"), [numbered_image(200, 32, 32)], ("-frames:v", "1"))
     inputs = ("-f", "lavfi", "-i", "sine=440:duration=0.5", "-i", f"file:{cover}", "-map", "0", "-map", "1")
     ffmpeg(*inputs, "-c:v", "copy", "-disposition:v:0", "attached_pic", f"file:{path}")
     cover.unlink()
@@ -308,7 +308,9 @@ def cover_only(path: Path) -> Path:
 def two_video_streams(path: Path) -> Path:
     """Two video streams; the second one, 32 x 32 and inverted in number (255 - n), is the default."""
     first = clip(path.with_name("first_" + path.name))
-    second = encode(path.with_name("second_" + path.name), [picture(255 - n, 32, 32) for n in range(COUNT)], X264)
+    second = encode(
+        path.with_name("second_" + path.name), [numbered_image(255 - n, 32, 32) for n in range(COUNT)], X264
+    )
     flags = ("-disposition:v:0", "0", "-disposition:v:1", "default")
     ffmpeg(
         "-i", f"file:{first}", "-i", f"file:{second}", "-map", "0", "-map", "1", "-c", "copy", *flags, f"file:{path}"
@@ -344,8 +346,8 @@ def black(path: Path, count: int = COUNT) -> Path:
 @_remembered
 def hard_cut(path: Path, first: int = 10, second: int = 10) -> Path:
     """Two scenes of different colours and structure; the second starts at picture number `first`."""
-    one = [picture(n) for n in range(first)]
-    two = [255 - picture(n, hue=0.5)[::-1] for n in range(first, first + second)]
+    one = [numbered_image(n) for n in range(first)]
+    two = [255 - numbered_image(n, hue=0.5)[::-1] for n in range(first, first + second)]
     return encode(path, one + two, X264)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from tests.support.media import picture
+from tests.support.media import numbered_image
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame, VideoInfo
 from vidsr.video.probe import probe
@@ -20,7 +20,7 @@ def frames(times: Iterable[int], base: Fraction, width: int = 64, height: int = 
     """Picture n at the n-th time; `last` is the duration of the last one."""
     ticks = list(times)
     for number, time in enumerate(ticks):
-        image = torch.from_numpy(picture(number, width, height)).permute(2, 0, 1).float() / 255
+        image = torch.from_numpy(numbered_image(number, width, height)).permute(2, 0, 1).float() / 255
         yield Frame(image, time, base, last if number == len(ticks) - 1 else 0)
 
 
