@@ -150,7 +150,7 @@ def test_pitch_and_level_stay(tmp_path: Path, factor: int, codec: str) -> None:
 )
 def test_kinds_of_sound(tmp_path: Path, make: str, codec: str, ending: str, words: str) -> None:
     sound = ("-f", "lavfi", "-i", "sine=440:duration=0.8", "-map", "0:v", "-map", "1:a", "-c:a", codec, *make.split())
-    source = media.encode(tmp_path / "source.mkv", media.numbered(20), (*sound, *media.X264))
+    source = media.encode(tmp_path / "source.mkv", media.numbered_images(20), (*sound, *media.X264))
     write(tmp_path / f"out.{ending}", source, steps(source, 20), SLOW[4])
     (line,) = sound_lines(tmp_path / f"out.{ending}")
     assert any(part in line for part in words.split("|")), line

@@ -155,7 +155,7 @@ def encode(path: Path, pictures: Iterable[np.ndarray[Any, Any]], options: Sequen
     return path
 
 
-def numbered(count: int = COUNT, width: int = WIDTH, height: int = HEIGHT) -> list[np.ndarray[Any, Any]]:
+def numbered_images(count: int = COUNT, width: int = WIDTH, height: int = HEIGHT) -> list[np.ndarray[Any, Any]]:
     return [numbered_image(number, width, height) for number in range(count)]
 
 
@@ -169,14 +169,14 @@ def clip(
     rate: str = "25",
 ) -> Path:
     """Numbered pictures at a constant rate, without sound; the container follows the name."""
-    return encode(path, numbered(count, width, height), options, rate)
+    return encode(path, numbered_images(count, width, height), options, rate)
 
 
 @_remembered
 def clip_with_audio(path: Path, count: int = COUNT, codec: str = "aac") -> Path:
     """Numbered pictures and one sound track."""
     sound = ("-f", "lavfi", "-i", f"sine=440:duration={count / 25}", "-map", "0:v", "-map", "1:a", "-c:a", codec)
-    return encode(path, numbered(count), (*sound, *X264))
+    return encode(path, numbered_images(count), (*sound, *X264))
 
 
 # ----------------------------------------------------------------------------------------------- special clips
@@ -201,7 +201,7 @@ def variable_rate(path: Path) -> Path:
 def late_start(path: Path) -> Path:
     """Sound from 0 on, numbered pictures from 1.6 s on."""
     sound = ("-f", "lavfi", "-i", "sine=440:duration=3", "-map", "0:v", "-map", "1:a", "-c:a", "aac")
-    return encode(path, numbered(), (*sound, *X264, "-vf", "setpts=PTS+1.6/TB", "-fps_mode", "passthrough"))
+    return encode(path, numbered_images(), (*sound, *X264, "-vf", "setpts=PTS+1.6/TB", "-fps_mode", "passthrough"))
 
 
 @_remembered
@@ -216,13 +216,13 @@ def rotated(path: Path, degrees: int = 90) -> Path:
 @_remembered
 def non_square(path: Path) -> Path:
     """Pixels of 16:11."""
-    return encode(path, numbered(), (*X264, "-vf", "setsar=16/11"))
+    return encode(path, numbered_images(), (*X264, "-vf", "setsar=16/11"))
 
 
 @_remembered
 def odd_size(path: Path, pixel_format: str = "yuv420p") -> Path:
     """63 x 47, lossless, limited range."""
-    return encode(path, numbered(width=63, height=47), ("-c:v", "ffv1", "-pix_fmt", pixel_format))
+    return encode(path, numbered_images(width=63, height=47), ("-c:v", "ffv1", "-pix_fmt", pixel_format))
 
 
 @_remembered
@@ -231,14 +231,14 @@ def hdr(path: Path, codec: str = "libx265") -> Path:
     tags = "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=tv"
     quiet = ("-x265-params", "log-level=none:pools=none:crf=10") if codec == "libx265" else ()
     convert = f"scale=out_color_matrix=bt2020:out_range=tv:flags=accurate_rnd,format=yuv420p10le,{tags}"
-    return encode(path, numbered(), ("-c:v", codec, *quiet, "-vf", convert))
+    return encode(path, numbered_images(), ("-c:v", codec, *quiet, "-vf", convert))
 
 
 @_remembered
 def full_range(path: Path) -> Path:
     """8 bit with levels 0..255, tagged so, BT.709."""
     convert = ("-vf", "scale=out_color_matrix=bt709:out_range=full:flags=accurate_rnd", "-color_range", "pc")
-    return encode(path, numbered(), (*X264, *convert, "-colorspace", "bt709"))
+    return encode(path, numbered_images(), (*X264, *convert, "-colorspace", "bt709"))
 
 
 @_remembered
@@ -247,7 +247,7 @@ def two_audio_tracks(path: Path) -> Path:
     inputs = ("-f", "lavfi", "-i", "sine=440:duration=0.8", "-f", "lavfi", "-i", "sine=880:duration=0.8")
     languages = ("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", "-disposition:a:0", "default")
     options = (*inputs, "-map", "0:v", "-map", "1:a", "-map", "2:a", *languages, "-disposition:a:1", "0", "-c:a", "aac")
-    return encode(path, numbered(), (*options, *X264))
+    return encode(path, numbered_images(), (*options, *X264))
 
 
 @_remembered
@@ -257,7 +257,7 @@ def subtitled(path: Path) -> Path:
     text.write_text(SUBTITLES)
     codec = "mov_text" if path.suffix in (".mp4", ".mov") else "srt"
     options = ("-i", f"file:{text}", "-map", "0:v", "-map", "1:s", "-c:s", codec, "-metadata:s:s:0", "language=fra")
-    encode(path, numbered(), (*options, *X264))
+    encode(path, numbered_images(), (*options, *X264))
     text.unlink()
     return path
 
@@ -267,7 +267,11 @@ def with_chapters(path: Path) -> Path:
     """Two chapters, "one" and "two", of 0.4 s each, and the title "a film"."""
     text = path.with_name(path.stem + "_chapters.txt")
     text.write_text(CHAPTERS)
-    encode(path, numbered(), ("-i", f"file:{text}", "-map_metadata", "1", "-map_chapters", "1", "-map", "0:v", *X264))
+    encode(
+        path,
+        numbered_images(),
+        ("-i", f"file:{text}", "-map_metadata", "1", "-map_chapters", "1", "-map", "0:v", *X264),
+    )
     text.unlink()
     return path
 
@@ -277,7 +281,7 @@ def with_attachment(path: Path) -> Path:
     """A Matroska file with a text attached as `note.txt`."""
     note = path.with_name("note.txt")
     note.write_text("attached\n")
-    encode(path, numbered(), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
+    encode(path, numbered_images(), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
     note.unlink()
     return path
 
@@ -326,14 +330,14 @@ def interlaced(path: Path, codec: str = "mpeg2video") -> Path:
     flags = ("-flags", "+ildct+ilme", "-c:v", codec, "-pix_fmt", "yuv420p", "-threads", "1", "-bf", "0")
     quality = ("-q:v", "2") if codec == "mpeg2video" else ("-crf", "10", "-x264-params", "tff=1")
     weave = ("-vf", "tinterlace=interleave_top,setfield=tff")
-    return encode(path, numbered(2 * COUNT), (*weave, *flags, *quality), rate="50")
+    return encode(path, numbered_images(2 * COUNT), (*weave, *flags, *quality), rate="50")
 
 
 @_remembered
 def animated_gif(path: Path, count: int = 6) -> Path:
     """Pictures at 10 per second in a GIF."""
     return encode(
-        path, numbered(count), ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"), rate="10"
+        path, numbered_images(count), ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"), rate="10"
     )
 
 
@@ -355,14 +359,14 @@ def hard_cut(path: Path, first: int = 10, second: int = 10) -> Path:
 def b_frames(path: Path, count: int = 50, open_gop: bool = True) -> Path:
     """Three B-frames in a row, a key frame every 12 pictures, open groups of pictures."""
     params = f"keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0:open-gop={int(open_gop)}:threads=1"
-    return encode(path, numbered(count), (*X264, "-x264-params", params))
+    return encode(path, numbered_images(count), (*X264, "-x264-params", params))
 
 
 @_remembered
 def with_alpha(path: Path) -> Path:
     """Lossless RGBA (Matroska); the right half is transparent."""
     mask = ("-vf", f"format=rgba,geq=r='r(X,Y)':g='g(X,Y)':b='b(X,Y)':a='if(lt(X,{WIDTH // 2}),255,0)'")
-    return encode(path, numbered(4), (*mask, "-c:v", "ffv1", "-pix_fmt", "gbrap"))
+    return encode(path, numbered_images(4), (*mask, "-c:v", "ffv1", "-pix_fmt", "gbrap"))
 
 
 @_remembered
