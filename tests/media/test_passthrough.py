@@ -172,7 +172,7 @@ def test_chapters_and_title(tmp_path: Path, ending: str) -> None:
         "start 0.400000, end 0.800000",
     ]
     titles = [line.split(":")[1].strip() for line in lines(target, "title  ")]
-    assert titles == ["a film", "one", "two"]
+    assert titles == ["a video", "one", "two"]
     assert writer.warnings == []
 
 

@@ -148,7 +148,7 @@ def test_chapters_and_title(tmp_path: Path) -> None:
     ranges = [line.partition("start ")[2] for line in lines if line.startswith("Chapter #")]
     assert ranges == ["0.000000, end 0.400000", "0.400000, end 0.800000"]
     titles = [line.partition(":")[2].strip() for line in lines if line.startswith("title")]
-    assert titles == ["a film", "one", "two"]
+    assert titles == ["a video", "one", "two"]
 
 
 def test_attachment_is_the_same_file(tmp_path: Path) -> None:

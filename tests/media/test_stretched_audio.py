@@ -53,7 +53,7 @@ def assert_in_sync(target: Path, moments: list[float], factor: int) -> None:
 def test_clicks_stay_with_flashes(
     tmp_path: Path, codec: tuple[str, ...], ending: str, stored: str, factor: int
 ) -> None:
-    source = flashes.film(tmp_path / f"source.{ending}", codec)
+    source = flashes.video(tmp_path / f"source.{ending}", codec)
     target = tmp_path / f"out.{ending}"
     writer = flashes.slow_down(target, source, factor)
     assert_in_sync(target, flashes.moments(), factor)
@@ -65,7 +65,7 @@ def test_clicks_stay_with_flashes(
 
 def test_variable_rate(tmp_path: Path) -> None:
     pace = "N/25+gte(N,30)*(N-30)/20+gte(N,60)*0.7"  # slower after picture 30, with a pause before picture 60
-    source = flashes.film(tmp_path / "source.mp4", times=pace)
+    source = flashes.video(tmp_path / "source.mp4", times=pace)
     flashes.slow_down(tmp_path / "out.mp4", source, 4)
     assert_in_sync(tmp_path / "out.mp4", flashes.moments(pace), 4)
 
@@ -74,7 +74,7 @@ def test_variable_rate(tmp_path: Path) -> None:
     ("ending", "codec"), [("mp4", "aac"), ("mkv", "libopus"), ("mov", "pcm_s16le"), ("mkv", "aac")]
 )
 def test_sound_that_starts_late(tmp_path: Path, ending: str, codec: str) -> None:
-    source = flashes.film(tmp_path / f"source.{ending}", (codec,), late_sound=0.25)
+    source = flashes.video(tmp_path / f"source.{ending}", (codec,), late_audio=0.25)
     target = tmp_path / f"out.{ending}"
     flashes.slow_down(target, source, 8)
     assert_in_sync(target, flashes.moments(), 8)
@@ -84,7 +84,7 @@ def test_sound_that_starts_late(tmp_path: Path, ending: str, codec: str) -> None
 
 def test_pictures_that_start_late(tmp_path: Path) -> None:
     pace = "N/25+1.6"
-    source = flashes.film(tmp_path / "source.mp4", times=pace)
+    source = flashes.video(tmp_path / "source.mp4", times=pace)
     flashes.slow_down(tmp_path / "out.mp4", source, 2)
     assert media.ffmpeg_framemd5(tmp_path / "out.mp4").times[0] == Fraction(16, 5)
     assert_in_sync(tmp_path / "out.mp4", flashes.moments(pace), 2)
@@ -92,7 +92,7 @@ def test_pictures_that_start_late(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_window_is_cut_before_it_is_stretched(tmp_path: Path, ending: str) -> None:
-    source = flashes.film(tmp_path / f"source.{ending}")
+    source = flashes.video(tmp_path / f"source.{ending}")
     target = tmp_path / f"out.{ending}"
     window = InputConfig(start=Fraction(3, 5), end=Fraction(12, 5))
     flashes.slow_down(target, source, 4, window=window)
@@ -163,7 +163,7 @@ def test_kinds_of_sound(tmp_path: Path, make: str, codec: str, ending: str, word
 @pytest.mark.parametrize(("codec", "ending"), [("aac", "mp4"), ("libopus", "mkv"), ("pcm_s16le", "mov")])
 def test_very_short_sound(tmp_path: Path, samples: int, codec: str, ending: str) -> None:
     tone = flashes.wave_file(tmp_path / "tone.wav", np.full(samples, 0.3))
-    source = flashes.film(tmp_path / f"source.{ending}", (codec,), sound=tone)
+    source = flashes.video(tmp_path / f"source.{ending}", (codec,), audio=tone)
     write(tmp_path / f"out.{ending}", source, steps(source, 20), SLOW[8])
     length = flashes.decoded(tmp_path / f"out.{ending}").shape[1]
     assert abs(length - 8 * flashes.decoded(source).shape[1]) / flashes.RATE <= SYNC
@@ -171,7 +171,7 @@ def test_very_short_sound(tmp_path: Path, samples: int, codec: str, ending: str)
 
 def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
     """Packets of the second second are left out; what comes after stays in its place."""
-    whole = flashes.film(tmp_path / "whole.mkv", ("libopus",))
+    whole = flashes.video(tmp_path / "whole.mkv", ("libopus",))
     source = tmp_path / "source.mkv"
     with av.open(str(whole)) as given, av.open(str(source), "w") as cut:
         streams = {s.index: cut.add_stream_from_template(s) for s in given.streams}
@@ -188,7 +188,7 @@ def test_a_gap_stays_a_gap(tmp_path: Path) -> None:
 
 
 def test_damaged_packets_are_silent_and_counted(tmp_path: Path) -> None:
-    whole = flashes.film(tmp_path / "whole.mkv", ("ac3", "-b:a", "192k"))
+    whole = flashes.video(tmp_path / "whole.mkv", ("ac3", "-b:a", "192k"))
     source = tmp_path / "source.mkv"
     data = bytearray(whole.read_bytes())
     with av.open(str(whole)) as container:
@@ -320,7 +320,7 @@ def test_a_stretch_by_one_is_a_copy(tmp_path: Path) -> None:
 
 
 def test_sound_is_interleaved_with_pictures(tmp_path: Path) -> None:
-    source = flashes.film(tmp_path / "source.mp4")
+    source = flashes.video(tmp_path / "source.mp4")
     flashes.slow_down(tmp_path / "out.mkv", source, 8)
     with av.open(str(tmp_path / "out.mkv")) as container:
         times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None]

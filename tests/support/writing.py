@@ -1,4 +1,4 @@
-"""Films through the Writer alone: pictures by number, a source description from the probe, no engine and no Reader."""
+"""Files written by the Writer alone: numbered images and a probed source, without a Reader or an engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidsr.video.writer import Writer
 
 
 def frames(times: Iterable[int], base: Fraction, width: int = 64, height: int = 48, last: int = 0) -> Iterator[Frame]:
-    """Picture n at the n-th time; `last` is the duration of the last one."""
+    """Numbered image n at the n-th time; `last` is the duration of the last frame, in ticks of `base`."""
     ticks = list(times)
     for number, time in enumerate(ticks):
         image = torch.from_numpy(numbered_image(number, width, height)).permute(2, 0, 1).float() / 255
@@ -34,7 +34,7 @@ def write(
     last: int = 0,
     **changes: object,
 ) -> Writer:
-    """Writes numbered pictures as if they were the enlarged film of `source`; `changes` alter its description."""
+    """Writes numbered images as the output of `source`; `changes` replace fields of its VideoInfo."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
     with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig()) as writer:
@@ -45,6 +45,6 @@ def write(
 
 
 def steps(source: Path, count: int, start: int = 0) -> list[int]:
-    """Times of `count` frames at 25 per second in the source's ticks."""
+    """Times of `count` frames at 25 frames/s, in ticks of the source."""
     step = Fraction(1, 25) / probe(source).time_base
     return [int(start + n * step) for n in range(count)]
