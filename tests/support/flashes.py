@@ -81,14 +81,14 @@ def _evaluate(times: str, number: int) -> float:
 
 
 def slow_down(
-    target: Path, source: Path, factor: int, config: OutputConfig | None = None, window: InputConfig | None = None
+    target: Path, source: Path, factor: int, config: OutputConfig | None = None, trim: InputConfig | None = None
 ) -> Writer:
     """Writes `source` `factor` times as long: interpolated frames repeat the previous one, at evenly spaced times."""
-    window = window or InputConfig()
-    with Reader(source, window, torch.device("cpu")) as reader:
+    trim = trim or InputConfig()
+    with Reader(source, trim, torch.device("cpu")) as reader:
         info = reader.info
         with Writer(
-            target, info, (info.width, info.height), config or OutputConfig(audio="stretch", stretch=factor), window
+            target, info, (info.width, info.height), config or OutputConfig(audio="stretch", stretch=factor), trim
         ) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)

@@ -29,7 +29,7 @@ def write(
     source: Path,
     times: Sequence[int],
     config: OutputConfig | None = None,
-    window: InputConfig | None = None,
+    trim: InputConfig | None = None,
     size: tuple[int, int] | None = None,
     last: int = 0,
     **changes: object,
@@ -37,7 +37,7 @@ def write(
     """Writes numbered images as the output of `source`; `changes` replace fields of its VideoInfo."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
-    with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig()) as writer:
+    with Writer(target, info, (width, height), config or OutputConfig(), trim or InputConfig()) as writer:
         for frame in frames(times, info.time_base, width, height, last):
             writer.write(frame)
         writer.commit()
