@@ -121,11 +121,11 @@ class _Check:
         self.found: dict[int, PacketChecksum] = {}
         self.pairs: list[tuple[PacketChecksum, Stream]] = []
         self.decoded_audio: dict[int, _DecodedAudio] = {}
-        ours = {
+        copied = {
             kind: [s for s in container.streams if s.type == kind and s.discard != Discard.all]
             for kind in ("audio", "subtitle", "data", "attachment")
         }
-        by_kind: dict[str, list[Stream]] = {**ours, "cover": list(covers)}
+        by_kind: dict[str, list[Stream]] = {**copied, "cover": list(covers)}
         for checksum in expected.checksums:
             if not by_kind[checksum.kind]:
                 if checksum.packets:
