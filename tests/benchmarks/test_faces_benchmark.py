@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from benchmarks.faces.detection import recall_figures
+from benchmarks.faces.detection import MIN_SIDE, recall_figures
 from benchmarks.faces.identities import by_box, by_column
 from benchmarks.faces.scenes import (
     Insert,

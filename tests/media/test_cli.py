@@ -459,7 +459,7 @@ def test_info_as_json_is_all_of_stdout(tmp_path: Path) -> None:
 
 
 def test_info_for_people_is_on_stderr(tmp_path: Path) -> None:
-    result = vidsr_cli("info", media.two_sounds(tmp_path / "a.mkv"))
+    result = vidsr_cli("info", media.two_audio_tracks(tmp_path / "a.mkv"))
     assert result.exit_code == 0 and result.stdout == ""
     for word in ("64", "h264", "eng", "deu", "aac", "256"):
         assert word in result.stderr

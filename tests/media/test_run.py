@@ -123,7 +123,7 @@ def test_full_range_stays_full(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".mkv", ".mp4"])
 def test_two_sounds_keep_language_and_default(tmp_path: Path, ending: str) -> None:
-    run(media.two_sounds(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
+    run(media.two_audio_tracks(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
     first, second = (stream_line(tmp_path / f"b{ending}", "Audio", number) for number in (0, 1))
     assert "(eng)" in first and "(default)" in first
     assert "(deu)" in second or "(ger)" in second
@@ -148,7 +148,7 @@ def test_chapters_and_title(tmp_path: Path) -> None:
     ranges = [line.partition("start ")[2] for line in lines if line.startswith("Chapter #")]
     assert ranges == ["0.000000, end 0.400000", "0.400000, end 0.800000"]
     titles = [line.partition(":")[2].strip() for line in lines if line.startswith("title")]
-    assert titles == ["a film", "one", "two"]
+    assert titles == ["a video", "one", "two"]
 
 
 def test_attachment_is_the_same_file(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_cover_art_is_copied_and_not_enlarged(tmp_path: Path) -> None:
 
 def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
     output = OutputConfig(audio="none", subtitles="none")
-    for name, make in [("a.mkv", media.two_sounds), ("b.mkv", media.subtitled)]:
+    for name, make in [("a.mkv", media.two_audio_tracks), ("b.mkv", media.subtitled)]:
         run(make(tmp_path / name), tmp_path / f"out_{name}", output=output)
         assert [stream.kind for stream in probe(tmp_path / f"out_{name}").streams] == ["video"]
 
@@ -306,7 +306,7 @@ def test_sizes_that_make_no_sense(tmp_path: Path, size: SizeConfig) -> None:
     ],
 )
 def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: str | None, numbers: range) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     window = InputConfig(start=parse_time(start), end=parse_time(end))
     report = run(source, target, input=window)
     assert [media.read_number(image) for image in pictures(target, 128, 96)] == list(numbers)
@@ -350,7 +350,7 @@ def test_the_result_after_a_cut_is_that_of_the_second_scene_alone(tmp_path: Path
 
 
 def test_report(tmp_path: Path) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     seen: list[Progress] = []
     report = enhance(source, target, BICUBIC, seen.append)
     assert (report.input, report.output) == (str(source), str(target))
@@ -393,7 +393,7 @@ def test_report_of_a_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
 
 
 def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     plan = estimate(source, target, BICUBIC)
     assert isinstance(plan, Plan)
     assert (plan.model, plan.codec, plan.pixel_format) == ("bicubic", "libx264", "yuv420p")

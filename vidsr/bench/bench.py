@@ -28,7 +28,7 @@ from vidsr.pipeline.run import enhance
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
-from vidsr.video.synthetic import make_film
+from vidsr.video.synthetic import write_synthetic_video
 
 SCALE = 4
 # The sides are measured in turn, this often, so that what else the machine does troubles all of them alike.
@@ -156,7 +156,7 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
         torch.set_num_threads(compute.threads)
     with tempfile.TemporaryDirectory(prefix="vidsr-") as folder:
         film, result = Path(folder, "film.mp4"), Path(folder, "result.mp4")
-        make_film(film, frames, width, height)
+        write_synthetic_video(film, frames, width, height)
         with Reader(film, InputConfig(), device) as reader:
             pictures = list(islice(reader.frames(), PICTURES))
         network = measure_network(build_engine(selection).engine, pictures, frames // ROUNDS, device)

@@ -1,7 +1,7 @@
-"""FFmpeg's errors in our words, for input and for output, and its log, which is otherwise silent. Opens no files.
+"""Translation of FFmpeg's errors to vidsr's, and access to FFmpeg's log.
 
-PyAV drops FFmpeg's log; it is switched on only where its text is wanted, under a lock, because the switch is global
-and a decoder thread that logs while another thread waits for it has stopped programs before.
+The log is off by default. It is switched on only where its text is needed, and under a lock: the switch is global, and
+a decoder thread that logs while another thread waits for it has caused deadlocks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.NotADirectoryError, "does not exist, because a part of its path is not a folder"),
     (av.error.PermissionError, "cannot be read: permission denied"),
     (av.error.InvalidDataError, "is not a video, or is too damaged to be opened"),
-    (av.error.EOFError, "ends before the first picture"),
+    (av.error.EOFError, "ends before the first frame"),
     (av.error.DecoderNotFoundError, "uses a codec that this FFmpeg cannot decode"),
     (av.error.DemuxerNotFoundError, "has a format that this FFmpeg cannot read"),
     (av.error.ProtocolNotFoundError, "is not a local file"),
@@ -50,12 +50,12 @@ _SYSTEM_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADir
 
 
 def file_url(path: Path) -> str:
-    """The name under which FFmpeg takes any path for a file: colons, dashes and spaces mean nothing then."""
+    """The URL with which FFmpeg opens any path as a file, whatever colons, dashes and spaces it contains."""
     return f"file:{path}"
 
 
 def input_error(error: Exception, path: Path) -> VidsrError:
-    """What a failure while reading `path` means for the user: InputError, or DeviceError where memory ran out."""
+    """The error to raise for a failure while reading `path`: InputError, or DeviceError if memory ran out."""
     if isinstance(error, MemoryError):
         return DeviceError(f"{path}: no memory left to read it")
     reason = _reason(error, _INPUT_REASONS) or f"cannot be read: {plain_text(error)}"
@@ -77,7 +77,7 @@ def output_error(error: Exception, path: Path) -> VidsrError:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raises our error for everything that FFmpeg and the system raise inside."""
+    """Translates errors of FFmpeg and of the system, raised inside while reading `path`, with `input_error`."""
     try:
         yield
     except (av.error.FFmpegError, UnknownCodecError, OSError, MemoryError) as error:
@@ -86,7 +86,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises our error for everything that FFmpeg and the system raise inside."""
+    """Translates errors of FFmpeg and of the system, raised inside while writing `path`, with `output_error`."""
     try:
         yield
     except (av.error.FFmpegError, UnknownCodecError, OSError, MemoryError) as error:
@@ -95,7 +95,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def log_switched_on(level: int = av.logging.ERROR) -> Iterator[None]:
-    """FFmpeg's log up to `level` reaches the text of errors (and `dumps_format`), never the terminal."""
+    """Captures FFmpeg's log up to `level` in the text of errors (and of `dumps_format`), but not on the terminal."""
     logger = logging.getLogger("libav")
     with _LOG_SWITCH:
         before = logger.level
@@ -111,13 +111,13 @@ def log_switched_on(level: int = av.logging.ERROR) -> Iterator[None]:
 
 
 def plain_text(error: Exception) -> str:
-    """FFmpeg's or the system's sentence for an error, without numbers and names of files."""
+    """FFmpeg's or the system's description of an error, without its number and file names."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).strip().replace("\n", " ")
 
 
 def _reason(error: Exception, table: tuple[tuple[type[Exception], str], ...]) -> str | None:
-    """FFmpeg's classes derive from Python's, so the system's own errors are found by Python's classes too."""
+    """The reason of the first class in `table` that matches; FFmpeg classes also stand for their built-in bases."""
     for kind, reason in table:
         system = next((base for base in kind.__mro__ if base in _SYSTEM_ERRORS), kind)
         if isinstance(error, (kind, system)):

@@ -151,7 +151,7 @@ class Writer:
             times=self._times,
             time_base=self._out_base,
             size=(self._encoding.width, self._encoding.height),
-            tallies=self._copies.tallies,
+            checksums=self._copies.checksums,
             tags=self._copies.tags,
         )
         lost = [*self._copies.losses, *verify(self._hidden.path, self._target.name, expected)]
