@@ -159,7 +159,8 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         expected = network.synthesise(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
         if t == 3:
             expected = frames[3].image
-        torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-6)
+        # Convolutions one behind another, whose sums may be added in another order: some tens of 2^-24.
+        torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-5)
 
 
 def test_given_frames_stay_bit_for_bit_in_tiles_too() -> None:
