@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vidsr.api import enhance, evaluate, find_faces, list_models, probe, slow_motion, upscale
     from vidsr.errors import VidsrError
+    from vidsr.evaluation.evaluate import Evaluation
+    from vidsr.faces.listing import VideoFaces
     from vidsr.pipeline.batch import BatchReport
     from vidsr.pipeline.run import Progress
     from vidsr.types import RunReport, VideoInfo
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BatchReport",
+    "Evaluation",
     "Progress",
     "RunReport",
+    "VideoFaces",
     "VideoInfo",
     "VidsrError",
     "__version__",
@@ -37,8 +41,10 @@ __all__ = [
 # Where each public name comes from when it is first used.
 _HOMES = {
     "BatchReport": "vidsr.pipeline.batch",
+    "Evaluation": "vidsr.evaluation.evaluate",
     "Progress": "vidsr.pipeline.run",
     "RunReport": "vidsr.types",
+    "VideoFaces": "vidsr.faces.listing",
     "VideoInfo": "vidsr.types",
     "VidsrError": "vidsr.errors",
 }

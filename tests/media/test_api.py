@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import vidsr
 import vidsr.pipeline.run
 from tests.support import media
-from tests.support.tiny_footage import make_clip
+from tests.support.toy_engine import make_clip
 from vidsr.cli import app
 from vidsr.config import ComputeConfig
-from vidsr.engines.select import choose_engine
+from vidsr.engines.select import choose_engine, choose_slowmo
 from vidsr.errors import InputError, OutputError
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.batch import BatchReport
@@ -227,23 +227,27 @@ def test_after_a_cut_the_past_is_forgotten() -> None:
         assert all(map(torch.equal, together, apart)) == is_equal, mode
 
 
-@pytest.mark.parametrize(("options", "lookahead"), [({}, 1), ({"interp": 2}, 3), ({"interp": 2, "scale": 4}, 3)])
-def test_no_more_frames_are_taken_than_the_model_looks_ahead(options: dict[str, Any], lookahead: int) -> None:
-    taken = 0
+@pytest.mark.parametrize("options", [{}, {"interp": 2}, {"interp": 2, "scale": 4}, {"interp": 4}], ids=str)
+def test_no_more_frames_are_taken_than_the_engine_looks_ahead(options: dict[str, Any]) -> None:
+    taken, count, interp = 0, 12, options.get("interp", 1)
 
-    def endless() -> Iterator[Tensor]:
+    def images() -> Iterator[Tensor]:
         nonlocal taken
-        for image in tensors(12):
+        for image in tensors(count):
             taken += 1
             yield image
 
-    interp = options.get("interp", 1)
-    results = vidsr.enhance(endless(), device="cpu", scenes="off", **options)
+    compute = ComputeConfig(device="cpu")
+    if interp == 1:
+        engine = choose_engine(compute, HEIGHT, WIDTH).engine
+    else:
+        engine = choose_slowmo(compute, HEIGHT, WIDTH, options.get("scale", 1), interp).engine
+    results = vidsr.enhance(images(), device="cpu", scenes="off", **options)
     assert taken == 0, "nothing is read before the first result is asked for"
     for number, _ in enumerate(results):
-        # Frames between two given ones are known with the second of them.
-        assert taken <= min(12, -(-number // interp) + lookahead + (interp > 1) + 1)
-    assert number == 11 * interp
+        after = -(-number // interp)  # the given frame that this one is, or comes before
+        assert taken <= min(count, after + engine.info.lookahead + 1)
+    assert number == (count - 1) * interp and taken == count
 
 
 def test_no_frames_give_no_frames() -> None:

@@ -149,6 +149,7 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
         ["--start", "-1"],
         ["--end", "nan"],
         ["--start", "9"],
+        ["--crf", "nan"],
         ["--tile", "some"],
         ["--tile", "10"],
         ["--tile", "²"],

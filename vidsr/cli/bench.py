@@ -28,7 +28,7 @@ def bench(
         int, typer.Option(help="Threads on the CPU, up to 256; 0 lets torch choose.")
     ] = _COMPUTE.threads,
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the input; even numbers.")] = "320x180",
-    frames: Annotated[int, typer.Option(help="Length of the video that is made and enlarged, 5 or more.")] = 30,
+    frames: Annotated[int, typer.Option(min=5, help="Length of the video that is made and enlarged.")] = 30,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every shape of convolution.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
