@@ -27,7 +27,7 @@ from vidsr.train.detector.labels import read_labels
 from vidsr.train.detector.loop import detect, train_detector, train_detector_step
 from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
 from vidsr.train.detector.targets import FaceBatches
-from vidsr.train.publish import publish_detector
+from vidsr.train.publish import Provenance, publish_detector
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
