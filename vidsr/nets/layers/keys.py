@@ -12,4 +12,4 @@ def keys_weights(distance: Tensor) -> Tensor:
     """The kernel at these distances, 0 or more, in pixels of the coarser grid and in float64; 0 from RADIUS on."""
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return torch.where(distance <= 1, near, far) * (distance < RADIUS)
+    return torch.where(distance <= 1, near, torch.where(distance < RADIUS, far, 0.0))
