@@ -29,12 +29,13 @@ from vidsr.models.cards import (
     TrainedCard,
     find_card,
     list_cards,
+    models_folder,
     own_models_folder,
     read_card,
     resolve_model,
 )
 from vidsr.models.importers import import_model
-from vidsr.models.loading import load_network, models_folder, verify
+from vidsr.models.loading import load_network, verify
 from vidsr.models.registry import build
 from vidsr.nets.zsm.config import ZSMConfig
 from vidsr.types import Frame

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from vidsr.errors import ModelError
 from vidsr.models import cards
-from vidsr.models.cards import ModelCard, find_card, list_cards, read_card
-from vidsr.models.loading import describe, load_network, models_folder, verify
+from vidsr.models.cards import ModelCard, find_card, list_cards, models_folder, read_card
+from vidsr.models.loading import describe, load_network, verify
 
 FAST = "secnet-fast"
 CARDS = list_cards()
