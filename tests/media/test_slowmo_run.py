@@ -24,7 +24,7 @@ from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig
 from vidsr.engines.slowmo import MidpointEngine
 from vidsr.errors import CheckError, UsageError
-from vidsr.models.loading import models_folder
+from vidsr.models.cards import models_folder
 from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.train.checkpoint import save_checkpoint
 from vidsr.train.publish import Provenance, publish_model

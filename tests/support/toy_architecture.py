@@ -49,7 +49,7 @@ class Toy(Network):
     def forward(self, image: Tensor) -> Tensor:
         assert image.shape[-1] % 8 == image.shape[-2] % 8 == 0
         large = F.interpolate(image, scale_factor=self.config.factor, mode="nearest")
-        result: Tensor = large + 0.1 * self.tail(self.head(large).relu())
+        result: Tensor = large + 0.3 * self.tail(self.head(large).relu())
         return result
 
 

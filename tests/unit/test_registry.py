@@ -31,16 +31,16 @@ from vidsr.train.initialisation import GROWTH
 from vidsr.train.tasks import TASKS
 from vidsr.video.reader import Reader
 
-TABLES: dict[str, tuple[frozenset[Task], Mapping[str, Any]]] = {
+Tables = Mapping[str, tuple[frozenset[Task], Mapping[str, Any]]]
+# Which models have to be in a table besides the one of architectures, and the table.
+TABLES: Tables = {
     "engines": (frozenset({"upscale", "interpolate"}), ENGINES),
     "face engines": (frozenset({"restore_face"}), FACE_ENGINES),
     "trainings": (frozenset({"upscale", "interpolate"}), TASKS),
 }
 
 
-def gaps(
-    rows: Mapping[str, Architecture], tables: Mapping[str, tuple[frozenset[Task], Mapping[str, Any]]]
-) -> list[str]:
+def gaps(rows: Mapping[str, Architecture], tables: Tables) -> list[str]:
     """What is missing or too much, in words."""
     found = []
     for name, row in rows.items():
@@ -49,7 +49,7 @@ def gaps(
             may_lack = field.name == "released" or (field.name == "run_clip" and row.tasks == ("detect",))
             if not value and not may_lack:
                 found.append(f"{name} lacks {field.name}")
-            if isinstance(value, str) and not is_code(value):
+            if value and isinstance(value, str) and not is_code(value):
                 found.append(f"{name}: {value} is not there")
         for title, (tasks, table) in tables.items():
             if bool(tasks & set(row.tasks)) != (name in table):
@@ -168,10 +168,22 @@ def test_a_new_row_is_listed_shown_and_verified(card: Path) -> None:
 
 
 def test_a_new_row_upscales_whole_and_in_tiles_by_torch_and_by_onnx(card: Path, tmp_path: Path) -> None:
-    source = media.clip(tmp_path / "a.mp4", 3, width=124, height=98)
+    source = media.clip(tmp_path / "a.mp4", 3, width=120, height=96)
     exported = tmp_path / "toy.onnx"
     assert vidsr("models", "export", "toy", exported).exit_code == 0 and exported.stat().st_size > 1000
-    common = ("--model", "toy", "--no-faces", "--scale", "2", "--device", "cpu", "--codec", "ffv1")
+    common = (
+        "--model",
+        "toy",
+        "--no-faces",
+        "--scale",
+        "2",
+        "--device",
+        "cpu",
+        "--codec",
+        "ffv1",
+        "--pix-fmt",
+        "yuv444p",
+    )
     results = {}
     for name, options in {
         "whole": ("--tile", "off", "--precision", "fp32"),
@@ -183,17 +195,15 @@ def test_a_new_row_upscales_whole_and_in_tiles_by_torch_and_by_onnx(card: Path, 
         run = vidsr("upscale", source, target, *common, *options, "--report", report)
         assert run.exit_code == 0, run.stderr
         (facts,) = json.loads(report.read_text())["runs"]
-        assert (facts["model"], facts["output_size"], facts["frames_out"]) == ("toy", [248, 196], 3)
+        assert (facts["model"], facts["output_size"], facts["frames_out"]) == ("toy", [240, 192], 3)
         assert facts["tile"] == (None if "off" in options else 64)
         results[name] = images(target)
     assert results["whole"].std() > 0.05
-    for name, tolerance in (("tiled", 1), ("onnx", 1), ("bf16", 3)):
-        assert (results[name] - results["whole"]).abs().max() <= tolerance / 255 + 1e-6, name
-    network = toy_architecture.toy_network()
-    frames = torch.nn.functional.pad(images(source), (0, 4, 0, 6), mode="replicate")
-    expected = network(frames)[..., :196, :248].clamp(0, 1)
-    assert (results["whole"] - expected).abs().mean() < 2 / 255  # the result went through yuv420p
-    assert not torch.equal(results["whole"], images(source).repeat_interleave(2, 2).repeat_interleave(2, 3))
+    for name, levels in (("tiled", 2), ("onnx", 2), ("bf16", 5)):  # one level of YUV is up to two of RGB
+        assert (results[name] - results["whole"]).abs().max() <= (levels + 0.1) / 255, name
+    expected = toy_architecture.toy_network()(images(source)).clamp(0, 1)
+    assert (results["whole"] - expected).abs().max() < 3 / 255  # rounded twice, in YUV and in RGB
+    assert (expected - images(source).repeat_interleave(2, 2).repeat_interleave(2, 3)).abs().max() > 10 / 255
 
 
 def test_a_new_row_is_refused_for_slow_motion_with_a_true_sentence(card: Path, tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.engines.base import DTYPES, EngineInfo, prepared
 from vidsr.nets.base import Network
-from vidsr.nets.single_image import SingleImageConfig
+from vidsr.nets.single_image import SingleImageConfig, run_padded
 from vidsr.types import Frame
 
 
@@ -34,7 +33,7 @@ class SingleImageEngine:
         precisions: tuple[str, ...],
     ) -> None:  # fmt: skip
         """Frames are moved to `device`. `config`: of the network that `run` computes."""
-        self._run, self._device = run, device
+        self._run, self._config, self._device = run, config, device
         self._info = EngineInfo(name, config.scale, 0, config.multiple_of, precisions)
 
     @classmethod
@@ -62,11 +61,8 @@ class SingleImageEngine:
     def step(self, frame: Frame, state: SingleImageState) -> tuple[list[Frame], SingleImageState]:
         """Gives the enlarged frame at once, in 0..1."""
         assert frame.image.shape == (3, state.height, state.width), "the frame has another size than the state"
-        scale, multiple = self._info.scale, self._info.multiple_of
-        image = frame.image.to(self._device)[None]
-        image = F.pad(image, (0, -state.width % multiple, 0, -state.height % multiple), mode="replicate")
-        result = self._run(image)[0, :, : scale * state.height, : scale * state.width]
-        return [frame.with_image(result.float().clamp(0.0, 1.0))], state
+        result = run_padded(self._run, self._config, frame.image.to(self._device)[None])
+        return [frame.with_image(result[0].float().clamp(0.0, 1.0))], state
 
     def flush(self, state: SingleImageState) -> list[Frame]:  # noqa: ARG002 - the contract's signature; nothing waits
         """Nothing ever waits."""

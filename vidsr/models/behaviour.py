@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.models.cards import Card
 from vidsr.models.loading import load_network, run_golden
+from vidsr.nets.single_image import run_padded
 from vidsr.runtime.onnx_session import start_session
 
 CLIP_SIDE, IMAGE_SIDE = 32, 64  # of the frames whose multiply-adds are counted
@@ -31,7 +32,7 @@ def zsm_clip(network: Any, clip: Tensor) -> Tensor:
 
 def single_images(network: Any, clip: Tensor) -> Tensor:
     """Each frame by itself, as a network of single images makes it: N x 3 x h x w to N x 3 x H x W."""
-    return torch.cat([network(image[None]) for image in clip[0]])
+    return torch.cat([run_padded(network, network.config, image[None]) for image in clip[0]])
 
 
 def golden_clip(card: Card) -> float:

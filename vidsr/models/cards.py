@@ -208,7 +208,8 @@ class Preset:
     @property
     def train_command(self) -> str:
         """What makes the weights, and a card beside them."""
-        return f"vidsr train {self.recipe} --data DIR --output runs/{self.name} --publish FOLDER"
+        facts = "--licence LICENCE --data-name WORDS"
+        return f"vidsr train {self.recipe} --data DIR --output runs/{self.name} --publish FOLDER {facts}"
 
     @property
     def import_command(self) -> str | None:

@@ -1,9 +1,11 @@
-"""What a network that enlarges images one by one has to be, and its graph."""
+"""What a network that enlarges images one by one has to be, how it takes images of any size, and its graph."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.nets.base import Network
@@ -30,6 +32,14 @@ class SingleImageConfig(Protocol):
     def multiple_of(self) -> int:
         """1 for any size."""
         ...
+
+
+def run_padded(run: Callable[[Tensor], Tensor], config: SingleImageConfig, image: Tensor) -> Tensor:
+    """What `run` makes of an image B x 3 x h x w of any size: its edges are repeated up to a size that `run` takes."""
+    height, width = image.shape[-2:]
+    multiple, scale = config.multiple_of, config.scale
+    padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    return run(padded)[..., : scale * height, : scale * width]
 
 
 class SingleImageStep(Step):
