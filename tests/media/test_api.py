@@ -19,7 +19,7 @@ from tests.support import media
 from tests.support.toy_engine import make_clip
 from vidsr.cli import app
 from vidsr.config import ComputeConfig
-from vidsr.engines.select import choose_engine, choose_slowmo
+from vidsr.engines.select import build_engine, select
 from vidsr.errors import InputError, OutputError
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.batch import BatchReport
@@ -199,7 +199,8 @@ def test_frames_of_every_kind_become_frames_of_their_kind(kind: str) -> None:
 
 def test_frames_go_through_the_engine_that_files_go_through() -> None:
     frames = make_clip(5, cuts=(0,))
-    engine = choose_engine(ComputeConfig(model="secnet-fast", device="cpu", precision="fp32"), HEIGHT, WIDTH).engine
+    compute = ComputeConfig(model="secnet-fast", device="cpu", precision="fp32")
+    engine = build_engine(select(compute, "upscale", HEIGHT, WIDTH)).engine
     state, wanted = engine.init_state(HEIGHT, WIDTH), []
     for frame in frames:
         ready, state = engine.step(frame, state)
@@ -239,9 +240,11 @@ def test_no_more_frames_are_taken_than_the_engine_looks_ahead(options: dict[str,
 
     compute = ComputeConfig(device="cpu")
     if interp == 1:
-        engine = choose_engine(compute, HEIGHT, WIDTH).engine
+        selection = select(compute, "upscale", HEIGHT, WIDTH)
     else:
-        engine = choose_slowmo(compute, HEIGHT, WIDTH, options.get("scale", 1), interp).engine
+        enlargement = options.get("scale", 1)
+        selection = select(compute, "interpolate", HEIGHT, WIDTH, enlargement=enlargement, interp=interp)
+    engine = build_engine(selection).engine
     results = vidsr.enhance(images(), device="cpu", scenes="off", **options)
     assert taken == 0, "nothing is read before the first result is asked for"
     for number, _ in enumerate(results):

@@ -109,11 +109,11 @@ def architecture_of(name: str) -> Architecture:
 
 def id_of(network: Network) -> str:
     """The id of a network's architecture; raises ModelError for a network that is in no row."""
-    kind = type(network)
-    for name, row in ARCHITECTURES.items():
-        if row.network == f"{kind.__module__}:{kind.__qualname__}":
+    names = {row.network: name for name, row in ARCHITECTURES.items()}
+    for kind in type(network).__mro__:  # a subclass belongs to the row of its base
+        if name := names.get(f"{kind.__module__}:{kind.__qualname__}"):
             return name
-    raise ModelError(f"{kind.__name__} is not in the table of architectures")
+    raise ModelError(f"{type(network).__name__} is not in the table of architectures")
 
 
 def code_of(reference: str) -> Any:
