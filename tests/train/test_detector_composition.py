@@ -14,7 +14,7 @@ import pytest
 from tests.support.tiny_faces import COLORS, RECIPE, Pixels, draw, face_folder
 from vidsr.errors import InputError
 from vidsr.train.dataset import Item, find_footage
-from vidsr.train.detector import composition as face_scenes
+from vidsr.train.detector import composition
 from vidsr.train.detector.augment import (
     MIRRORED,
     REDUCTIONS,
@@ -105,7 +105,7 @@ def test_transform_and_its_inverse() -> None:
 def test_labels_of_composed_images_lie_on_the_faces(
     scenes: list[LabeledImage], tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(face_scenes, "spoil", lambda picture, _smallest, _generator: picture)
+    monkeypatch.setattr(composition, "degrade", lambda picture, _smallest, _generator: picture)
     config = DetectorDataConfig(
         least_side=30, share_background=0, share_single=1, share_occluded=0, share_margin=0, share_cut_out=0.5
     )
@@ -125,14 +125,14 @@ def test_hidden_faces_become_unsure_and_then_are_removed() -> None:
     weight = np.zeros((100, 100), np.float32)
     for last, sure in ((20, [True]), (35, [False]), (48, [])):
         weight[:last] = 1
-        assert face_scenes._covered(faces, weight).is_sure.tolist() == sure
+        assert composition._occluded(faces, weight).is_sure.tolist() == sure
 
 
 def test_cut_off_faces_become_unsure_and_then_are_removed() -> None:
     boxes = np.array([[-10.0, 0, 40, 40], [-20, 0, 40, 40], [-36, 0, 40, 40], [60, 60, 40, 40]])
     faces = Faces(boxes, np.zeros((4, 5, 2)), np.ones(4, bool))
     assert visible_fractions(faces, 100, 100) == pytest.approx([0.75, 0.5, 0.1, 1])
-    assert face_scenes._seen(faces, 100).is_sure.tolist() == [True, False, True]
+    assert composition._inside(faces, 100).is_sure.tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -171,7 +171,7 @@ def test_small_faces_are_unsure(scenes: list[LabeledImage], tmp_path: Path) -> N
 
 def test_unusable_labels_are_refused(folder: Path, tmp_path: Path) -> None:
     items = find_footage(folder, ("A",))
-    with pytest.raises(InputError, match=r"are missing: make them with 'python benchmarks/label_faces\.py"):
+    with pytest.raises(InputError, match=r"are missing: create them with 'python benchmarks/label_faces\.py"):
         read_labels(tmp_path / "none.json", folder, items)
     table = json.loads((folder.parent / "face-labels.json").read_text())
     del table["eve.png"]
@@ -205,7 +205,7 @@ def test_clutter_is_drawn_and_hidden_faces_become_unsure() -> None:
     for seed in range(20):
         canvas = np.zeros((160, 160, 3), np.uint8)
         faces = Faces(np.array([[70.0, 70, 20, 20]]), np.zeros((1, 5, 2)), np.array([True]))
-        left = face_scenes._clutter(canvas, faces, np.random.default_rng(seed))
+        left = composition._clutter(canvas, faces, np.random.default_rng(seed))
         assert canvas.any()
         share = float(canvas[70:90, 70:90].any(axis=2).mean())
         assert share < 0.5 or left.is_sure.tolist() != [True]

@@ -42,8 +42,8 @@ def video(rows: Iterable[Sequence[Face]], cuts: Iterable[int] = ()) -> Iterator[
 
 
 def doubled(image: Tensor, window: Window) -> Tensor:
-    crop = image[:, window.top : window.top + window.height, window.left : window.left + window.width]
-    return crop.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    region = image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+    return region.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 @dataclass

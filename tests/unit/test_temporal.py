@@ -156,9 +156,8 @@ def test_frame_by_frame_equals_pair_by_pair() -> None:
     whole = warping(reference, result)
     assert whole.fraction == pytest.approx(fraction / 6)
     assert whole.result == pytest.approx((sum(p.fraction * (p.result or 0) ** 2 for p in pairs) / fraction) ** 0.5)
-    assert whole.reference == pytest.approx(
-        (sum(p.fraction * (p.reference or 0) ** 2 for p in pairs) / fraction) ** 0.5
-    )
+    squares = sum(p.fraction * (p.reference or 0) ** 2 for p in pairs)
+    assert whole.reference == pytest.approx((squares / fraction) ** 0.5)
 
 
 @pytest.mark.parametrize("size", [(12, 12), (12, 13), (200, 12), (12, 200), (13, 300), (33, 47)])
