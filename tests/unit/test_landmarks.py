@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.blobs import POINTS, texture
-from vidsr.faces import optical_flow
 from vidsr.faces.landmark_smoothing import LandmarkSteadier, Steadied, SteadyConfig
+from vidsr.faces.optical_flow import track
 from vidsr.train.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
 from vidsr.train.storyboard import Shot, play
 
@@ -235,7 +235,7 @@ def test_state_holds_no_view_of_the_inputs() -> None:
     [
         lambda before, now, points: (points.copy(), points.copy()),
         lambda before, now, points: (np.full_like(points, np.nan), np.full_like(points, np.nan)),
-        lambda before, now, points: (optical_flow.track(before, now, points)[0], points + before.side),
+        lambda before, now, points: (track(before, now, points)[0], points + before.side),
     ],
     ids=["points that stand still", "never found", "never consistent"],
 )
