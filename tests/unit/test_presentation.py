@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vidsr.errors import OutputError, UsageError
 from vidsr.evaluation import presentation as present
-from vidsr.evaluation.evaluate import Evaluation, score_clip, summarise
+from vidsr.evaluation.evaluate import Evaluation, score_clip, summarize
 
 
 def evaluation_of(*clips: tuple[str, int], temporal: bool = False) -> Evaluation:
@@ -24,7 +24,7 @@ def evaluation_of(*clips: tuple[str, int], temporal: bool = False) -> Evaluation
         truth = torch.randint(20, 230, (frames, 3, 14, 18), generator=noise, dtype=torch.uint8)
         worse = truth + torch.randint(0, 20, truth.shape, generator=noise, dtype=torch.uint8)
         scores.append(score_clip(name, truth, worse, temporal=temporal))
-    return summarise(scores)
+    return summarize(scores)
 
 
 def test_psnr_by_frame_number_is_the_mean_of_the_clips_that_reach_it() -> None:

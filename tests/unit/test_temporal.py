@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarise
+from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarize
 from vidsr.evaluation.temporal import (
     FlickerScore,
     MotionEstimator,
@@ -288,7 +288,7 @@ def test_mean_covers_only_clips_with_a_value() -> None:
     noisy = eight_bits(still.numpy() + np.random.default_rng(5).normal(0, 3, still.shape))
     clips = [score_clip("moving", moving, moving, temporal=True), score_clip("still", still, noisy, temporal=True)]
     assert clips[0].scores.static_flicker is None and clips[0].scores.static_share is not None
-    evaluation = summarise(clips)
+    evaluation = summarize(clips)
     assert evaluation.mean.static_flicker == clips[1].scores.static_flicker
     shares = [clip.scores.static_share or 0.0 for clip in clips]
     assert evaluation.mean.static_share == pytest.approx(sum(shares) / 2)
@@ -296,4 +296,4 @@ def test_mean_covers_only_clips_with_a_value() -> None:
     assert loaded["clips"][0]["scores"]["static_flicker"] is None
     assert loaded["mean"]["warping_error"] == evaluation.mean.warping_error
     assert loaded["clips"][1]["scores"]["reference_warping_error"] == pytest.approx(0, abs=0.05)
-    assert summarise([score_clip("x", still, noisy)]).mean.static_flicker is None
+    assert summarize([score_clip("x", still, noisy)]).mean.static_flicker is None

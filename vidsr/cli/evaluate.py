@@ -39,7 +39,7 @@ def evaluate(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.errors import UsageError
-        from vidsr.evaluation.evaluate import pair_videos, score_clip, summarise
+        from vidsr.evaluation.evaluate import pair_videos, score_clip, summarize
         from vidsr.evaluation.presentation import check_plot, table, write_plot
         from vidsr.files import VIDEO_SUFFIXES
 
@@ -52,7 +52,7 @@ def evaluate(
             score_clip(name, _pictures(truth), _pictures(judged), border, temporal=True)
             for name, truth, judged in pairs
         ]
-        summary = summarise(scores)
+        summary = summarize(scores)
         typer.echo(summary.to_json() if as_json else table(summary, markdown))
         if plot is not None:
             write_plot(summary, plot, overwrite)
