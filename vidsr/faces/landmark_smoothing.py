@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.faces.detections import Array
-from vidsr.faces.optical_flow import GrayImage, Patch, Points, carry, cut_patch, homecoming, patch_side, spread, track
+from vidsr.faces.optical_flow import (
+    GrayImage,
+    Points,
+    TrackingPatch,
+    cut_patch,
+    forward_backward_confidence,
+    patch_side,
+    propagate_landmarks,
+    spread,
+    track,
+)
 from vidsr.types import Face, Frame
 
 Weights = NDArray[np.float64]
@@ -71,7 +81,7 @@ class _FaceState:
     """What a face passes to the next frame: its last step, its patch, its motion, and its dispute counts."""
 
     step: _FaceStep
-    patch: Patch
+    patch: TrackingPatch
     shift: Points
     disputes: Weights
 
@@ -148,12 +158,12 @@ class LandmarkSteadier:
                 return again
         return tracked, confidence
 
-    def _follow(self, before: Patch, now: Patch, points: Points) -> tuple[Points, Weights]:
+    def _follow(self, before: TrackingPatch, now: TrackingPatch, points: Points) -> tuple[Points, Weights]:
         tolerance = self._config.consistency * spread(points)
         if self._config.as_face:
-            return carry(before, now, points, tolerance)
+            return propagate_landmarks(before, now, points, tolerance)
         tracked, back = track(before, now, points)
-        return tracked, homecoming(back, points, tolerance)
+        return tracked, forward_backward_confidence(back, points, tolerance)
 
     def _fuse(
         self, tracked: Points, confidence: Weights, detected: Points, samples: Weights, disputes: Weights, size: float
@@ -185,7 +195,7 @@ def _is_reliable(confidence: Weights, points: Points) -> bool:
     return int((confidence >= np.exp(-1.0)).sum()) * 2 >= int(np.isfinite(points).all(1).sum())
 
 
-def _patch_around(gray: GrayImage, points: Points) -> Patch:
+def _patch_around(gray: GrayImage, points: Points) -> TrackingPatch:
     known = points[np.isfinite(points).all(1)]
     center = known.mean(0) if len(known) else np.zeros(2)
     return cut_patch(gray, center, patch_side(points))
