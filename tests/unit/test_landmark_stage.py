@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidsr.faces.landmark_smoothing import LandmarkSteadier, SteadyConfig, steady_faces
+from vidsr.faces.landmark_smoothing import LandmarkSmoother, SmoothingConfig, steady_faces
 from vidsr.types import Face, Frame
 
 SIDE = 48
@@ -38,17 +38,17 @@ def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
     run: list[Frame] = []
 
     def finish() -> None:
-        steadier = LandmarkSteadier(SteadyConfig(lookahead=lookahead))
-        state, found = steadier.init_state(), []
+        smoother = LandmarkSmoother(SmoothingConfig(lookahead=lookahead))
+        state, found = smoother.init_state(), []
         for each in run:
             grey = (each.image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).mul(255).round()
             seen = {
                 face.track: np.array(face.landmarks) if face.is_found else np.full((5, 2), np.nan)
                 for face in each.faces
             }
-            ready, state = steadier.step(grey.clamp(0, 255).byte().numpy(), seen, state)
+            ready, state = smoother.step(grey.clamp(0, 255).byte().numpy(), seen, state)
             found += ready
-        found += steadier.flush(state)
+        found += smoother.flush(state)
         for each, of_frame in zip(run, found, strict=True):
             raw = {face.track: np.array(face.landmarks) for face in each.faces}
             results.append({
