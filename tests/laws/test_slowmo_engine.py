@@ -154,7 +154,7 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         assert torch.equal(results[2 * t].image, frame.image)
     features = [network.features(frame.image[None]) for frame in frames]
     for t in range(5):
-        expected = network.synthesise(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
+        expected = network.synthesize(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
         if t == 3:
             expected = frames[3].image
         torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-6)

@@ -151,7 +151,7 @@ class OnnxParts(ZoomingSlowMo):
         """As `interpolate`."""
         return self.interpolate(before.levels, after.levels)
 
-    def synthesise(self, feature: Tensor) -> Tensor:
+    def synthesize(self, feature: Tensor) -> Tensor:
         """The low-resolution head's picture; the engines that need the head ask for it beforehand."""
         return self._run("picture", feature, feature)[0]
 
@@ -177,7 +177,7 @@ class OnnxParts(ZoomingSlowMo):
         hidden = forward_hidden, backward_hidden
         if not self.config.residual:
             return self._run("result", feature, *hidden)[0]
-        picture = self.synthesise(feature) if picture is None else picture
+        picture = self.synthesize(feature) if picture is None else picture
         return self._run("result", feature, *hidden, feature, picture)[0]
 
     def finish(

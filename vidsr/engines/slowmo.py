@@ -258,7 +258,7 @@ class MidpointEngine:
         if before is not None and frame.starts_scene:
             ready += before_a_cut(before, given.pts)
         elif before is not None and state.features is not None:
-            picture = network.synthesise(network.between(state.features, features))
+            picture = network.synthesize(network.between(state.features, features))
             ready += halfway(before, given, picture[0].clamp(0, 1))
         return ready, MidpointState(given, features)
 

@@ -126,7 +126,7 @@ class Picture(Step):
 
     def forward(self, feature: Tensor) -> Tensor:
         """The image."""
-        return self.network.synthesise(feature)
+        return self.network.synthesize(feature)
 
 
 class Result(Step):

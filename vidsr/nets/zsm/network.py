@@ -106,7 +106,7 @@ class ZoomingSlowMo(DeformableBlend):
             return self.interpolate(before.levels, after.levels)
         return self.blend(before, Prepared(after.levels, after.shares[::-1]))  # the sides are swapped with the roles
 
-    def synthesise(self, feature: Tensor) -> Tensor:
+    def synthesize(self, feature: Tensor) -> Tensor:
         """The image B x 3 x h x w of a feature at the input's size. Raises ModelError without low-resolution head."""
         if not self.config.synthesis_blocks:
             raise ModelError(
@@ -161,7 +161,7 @@ class ZoomingSlowMo(DeformableBlend):
         x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
         if not self.config.residual:
             return self.recon_trunk(x), None
-        return self.recon_trunk(x + feature), self.bicubic(self.synthesise(feature) if picture is None else picture)
+        return self.recon_trunk(x + feature), self.bicubic(self.synthesize(feature) if picture is None else picture)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Maps a clip B x N x 3 x h x w in 0..1, as published, to B x (2N-1) x 3 x 4h x 4w float32, not clamped.
@@ -170,16 +170,16 @@ class ZoomingSlowMo(DeformableBlend):
         """
         batch = clip.shape[0]
         inputs, between = self._moments(clip)
-        images = self.synthesise(between) if self.config.residual else None
+        images = self.synthesize(between) if self.config.residual else None
         return self._results(clip, _in_time(inputs[0], batch), between, images)
 
     def forward_guided(self, clip: Tensor) -> GuidedOutput:
         """`forward` for training, on a clip of at least three frames, with the images for the guidance losses."""
         batch = clip.shape[0]
         inputs, between = self._moments(clip)
-        firsts = self.synthesise(between)
+        firsts = self.synthesize(between)
         results = self._results(clip, _in_time(inputs[0], batch), between, firsts)
-        seconds = self.synthesise(self._between(self.pyramid(between), batch))
+        seconds = self.synthesize(self._between(self.pyramid(between), batch))
         return GuidedOutput(results, _in_time(firsts, batch), _in_time(seconds, batch))
 
     def _moments(self, clip: Tensor) -> tuple[Pyramid, Tensor]:
