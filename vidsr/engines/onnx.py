@@ -143,7 +143,7 @@ class OnnxParts(ZoomingSlowMo):
         """The feature half-way between two frames."""
         return self._run("between", before[0], *before, *after)[0]
 
-    def neighbour(self, levels: Pyramid) -> Prepared:
+    def prepare_neighbor(self, levels: Pyramid) -> Prepared:
         """The levels alone: the graph computes their shares itself."""
         return Prepared(levels, ())
 

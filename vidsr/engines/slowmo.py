@@ -185,7 +185,7 @@ class SlowmoEngine:
         newest, waiting = state.newest, list(state.waiting)
         for given in state.fresh:
             levels = self._network.features(given.image[None])
-            known = self._network.neighbour(levels)
+            known = self._network.prepare_neighbor(levels)
             if newest is not None:
                 before, new = halfway(waiting[-1].frame, given, waiting[-1].frame.image)
                 waiting[-1] = replace(waiting[-1], frame=before)
@@ -253,7 +253,7 @@ class MidpointEngine:
     def step(self, frame: Frame, state: MidpointState) -> tuple[list[Frame], MidpointState]:
         """Takes frame t, gives frame t - 1 and the new one between the two."""
         network, before, given = self._network, state.newest, on_half_ticks(frame)
-        features = network.neighbour(network.features(frame.image[None]))
+        features = network.prepare_neighbor(network.features(frame.image[None]))
         ready: list[Frame] = []
         if before is not None and frame.starts_scene:
             ready += before_a_cut(before, given.pts)

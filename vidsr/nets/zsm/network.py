@@ -58,9 +58,9 @@ class FrameSynthesis(nn.Module):
 class ZoomingSlowMo(DeformableBlend):
     """The whole network; inherits from DeformableBlend, since the published checkpoint has those parts at top level.
 
-    `forward` runs a clip. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
-    `prepare_step` once per input or interpolated frame, `step` forwards with the propagated state and backwards over
-    the frames ahead, and `finish` with the hidden states of both directions.
+    `forward` runs a clip. A stream calls `features` and `prepare_neighbor` once per frame, `between` once per pair of
+    them, `prepare_step` once per input or interpolated frame, `step` forwards with the propagated state and backwards
+    over the frames ahead, and `finish` with the hidden states of both directions.
     """
 
     def __init__(self, config: ZSMConfig) -> None:
@@ -96,7 +96,7 @@ class ZoomingSlowMo(DeformableBlend):
         """The feature B x C x h x w of the moment halfway between two neighbors (equation (6.4))."""
         return self.blend(self.prepare(before, "first"), self.prepare(after, "second"))
 
-    def neighbour(self, levels: Pyramid) -> Prepared:
+    def prepare_neighbor(self, levels: Pyramid) -> Prepared:
         """Prepares a frame's features for `between`; includes contributions if both roles share them (shared sides)."""
         return self.prepare(levels, "first") if self.shared else Prepared(levels, ())
 
@@ -189,7 +189,7 @@ class ZoomingSlowMo(DeformableBlend):
 
     def _between(self, levels: Pyramid, batch: int) -> Tensor:
         """The features between neighbors in time: (B N) x C x h x w per level to (B (N-1)) x C x h x w."""
-        all_frames = self.neighbour(levels)
+        all_frames = self.prepare_neighbor(levels)
 
         def part(frames: slice) -> Prepared:
             rows = [tuple(_in_time(x, batch)[:, frames].flatten(0, 1) for x in row) for row in all_frames.rows()]
