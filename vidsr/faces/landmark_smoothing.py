@@ -223,7 +223,7 @@ def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, Smoothed
 LOOKAHEAD = 4
 
 
-def steady_faces(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
+def smooth_landmarks(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
     """Yields the same frames, delayed by at most `lookahead`, with `steadied` set in every face.
 
     Where a face was not detected, its landmarks follow optical flow; where that fails too, they are `landmarks`. At a

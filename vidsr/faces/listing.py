@@ -24,7 +24,7 @@ from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.drawing import ContactSheet, draw_faces
 from vidsr.faces.finding import find_faces
-from vidsr.faces.landmark_smoothing import steady_faces
+from vidsr.faces.landmark_smoothing import smooth_landmarks
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
@@ -84,7 +84,7 @@ def describe_faces(
         table, sheet = TrackTable(), ContactSheet(view) if targets.sheet else None
         text = _Listing(listing, source, info, network)
         expected = info.header_frame_count if config.input.start is config.input.end else None
-        for frame in steady_faces(find_faces(marked, detector, config.faces.every, tracker)):
+        for frame in smooth_landmarks(find_faces(marked, detector, config.faces.every, tracker)):
             table.add(frame)
             text.add(frame)
             if sheet is not None:
