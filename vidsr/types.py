@@ -89,7 +89,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class RestoredFace:
     """A face made anew, to be put into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `window`.
 
     `box` is the face's, in source pixels, smoothed in time: left, top, width, height. `weight`, 0..1, is how much of it
@@ -118,7 +118,7 @@ class Face:
     track: int
     is_found: bool = True
     steadied: tuple[Point, ...] | None = None
-    patch: Patch | None = None
+    patch: RestoredFace | None = None
 
     @property
     def side(self) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidsr.faces.blending import FULL, POWER, RAMP, REACH, blend_faces, color_offset, soft_mask
 from vidsr.faces.restorer import choose_window
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.types import Face, Frame, RestoredFace, Window
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT, SCALE = 64, 48, 4
@@ -26,7 +26,7 @@ def noise(height: int, width: int, seed: int = 0) -> Tensor:
     return 0.2 + 0.6 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def frame_with(patches: list[Patch], picture: Tensor | None = None) -> Frame:
+def frame_with(patches: list[RestoredFace], picture: Tensor | None = None) -> Frame:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH) if picture is None else picture
     faces = tuple(
         Face(patch.box, ((0.0, 0.0),) * 5, 0.9, track, patch=patch) for track, patch in enumerate(patches, start=1)
@@ -34,7 +34,7 @@ def frame_with(patches: list[Patch], picture: Tensor | None = None) -> Frame:
     return Frame(picture, 7, Fraction(1, 25), 1, True, faces)
 
 
-def blended(picture: Tensor, patches: list[Patch], strength: float = 1.0) -> Tensor:
+def blended(picture: Tensor, patches: list[RestoredFace], strength: float = 1.0) -> Tensor:
     (result,) = blend_faces([frame_with(patches, picture)], strength)
     return result.image
 
@@ -45,9 +45,9 @@ def shown(window: Window, picture: Tensor, scale: int = SCALE) -> Tensor:
     return picture[:, rows, scale * window.left : scale * (window.left + window.width)]
 
 
-def new_patch(box: Box = BOX, weight: float = 1.0, seed: int = 1, window: Window | None = None) -> Patch:
+def new_patch(box: Box = BOX, weight: float = 1.0, seed: int = 1, window: Window | None = None) -> RestoredFace:
     window = window or choose_window(box, WIDTH, HEIGHT, None)
-    return Patch(noise(SCALE * window.height, SCALE * window.width, seed), window, box, weight)
+    return RestoredFace(noise(SCALE * window.height, SCALE * window.width, seed), window, box, weight)
 
 
 # ------------------------------------------------------------------------------------------------------------- the mask
@@ -139,7 +139,7 @@ def test_mask_falls_to_zero_at_a_crop_edge_through_the_face(edge: str) -> None:
 @given(box=PLACES, weight=st.floats(0, 1), strength=st.floats(0, 1))
 def test_patch_equal_to_the_image_changes_nothing(box: Box, weight: float, strength: float) -> None:
     picture, window = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_window(box, WIDTH, HEIGHT, None)
-    same = Patch(shown(window, picture).clone(), window, box, weight)
+    same = RestoredFace(shown(window, picture).clone(), window, box, weight)
     torch.testing.assert_close(blended(picture, [same], strength), picture, atol=1e-6, rtol=0)
 
 
@@ -147,7 +147,7 @@ def test_patch_equal_to_the_image_changes_nothing(box: Box, weight: float, stren
 def test_color_offset_of_a_patch_is_removed(offset: tuple[float, float, float]) -> None:
     picture, window = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_window(BOX, WIDTH, HEIGHT, None)
     tinted = shown(window, picture) + torch.tensor(offset)[:, None, None]
-    torch.testing.assert_close(blended(picture, [Patch(tinted, window, BOX, 1.0)]), picture, atol=1e-5, rtol=0)
+    torch.testing.assert_close(blended(picture, [RestoredFace(tinted, window, BOX, 1.0)]), picture, atol=1e-5, rtol=0)
 
 
 def test_color_offset_depends_only_on_the_border() -> None:
@@ -172,7 +172,9 @@ def test_no_color_offset_without_a_border() -> None:
 
 def test_result_stays_in_range() -> None:
     picture, window = torch.full((3, SCALE * HEIGHT, SCALE * WIDTH), 0.98), choose_window(BOX, WIDTH, HEIGHT, None)
-    patch = Patch(torch.randint(0, 2, (3, SCALE * window.height, SCALE * window.width)).float(), window, BOX, 1.0)
+    patch = RestoredFace(
+        torch.randint(0, 2, (3, SCALE * window.height, SCALE * window.width)).float(), window, BOX, 1.0
+    )
     result = blended(picture, [patch])
     assert result.min() >= 0 and result.max() <= 1 and result.max() > 0.99 and result.min() < 0.6
 
@@ -261,7 +263,7 @@ def test_each_frame_is_yielded_before_the_next_is_taken() -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_any_scale(scale: int) -> None:
     picture, window = noise(scale * HEIGHT, scale * WIDTH), choose_window(BOX, WIDTH, HEIGHT, None)
-    patch = Patch(noise(scale * window.height, scale * window.width, 1), window, BOX, 1.0)
+    patch = RestoredFace(noise(scale * window.height, scale * window.width, 1), window, BOX, 1.0)
     change = (blended(picture, [patch]) - picture).abs().amax(0)
     rows, columns = (change > 0.02).nonzero(as_tuple=True)
     for places, start, side in ((columns, BOX[0], BOX[2]), (rows, BOX[1], BOX[3])):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidsr.config import RestoreConfig
 from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_window
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.types import Face, Frame, RestoredFace, Window
 
 WIDTH, HEIGHT = 96, 64
 INNER = ((-0.2, -0.15), (0.2, -0.15), (0.0, 0.05), (-0.15, 0.25), (0.15, 0.25))
@@ -102,7 +102,7 @@ def without_patch(each: Face) -> Face:
     return Face(each.box, each.landmarks, each.score, each.track, each.is_found, each.steadied)
 
 
-def patch_of(frame: Frame, track: int) -> Patch | None:
+def patch_of(frame: Frame, track: int) -> RestoredFace | None:
     (patch,) = (each.patch for each in frame.faces if each.track == track)
     return patch
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vidsr.types import Frame, Patch, Window
+from vidsr.types import Frame, RestoredFace, Window
 
 # Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
 FULL, REACH = 1.1, 1.4
@@ -39,7 +39,7 @@ def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Fram
         yield replace(frame, image=image, faces=tuple(replace(face, patch=None) for face in frame.faces))
 
 
-def _blend(image: Tensor, patch: Patch, strength: float) -> None:
+def _blend(image: Tensor, patch: RestoredFace, strength: float) -> None:
     window = patch.window
     scale = patch.image.shape[-1] // window.width
     rows = slice(scale * window.top, scale * (window.top + window.height))

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidsr.config import RestoreConfig
 from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.types import Face, Frame, RestoredFace, Window
 
 # Crops begin and end at multiples of this, so that image pyramids need no padding.
 STEP = 8
@@ -217,7 +217,7 @@ class _Scene:
                 self._note(face.track, None)
                 window, image = held.images[face.track]
                 weight = min(held.weights[face.track], self._fade_out_weight(face.track))
-                faces.append(replace(face, patch=Patch(image, window, held.boxes[face.track], weight)))
+                faces.append(replace(face, patch=RestoredFace(image, window, held.boxes[face.track], weight)))
             else:
                 faces.append(face)
         return replace(held.frame, faces=tuple(faces))
