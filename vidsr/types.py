@@ -74,7 +74,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Crop:
     """A rectangle of whole pixels of the source as coded, inside its frame."""
 
     left: int
@@ -90,14 +90,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class RestoredFace:
-    """A face made anew, to be put into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `window`.
+    """A face made anew, to be put into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `crop`.
 
     `box` is the face's, in source pixels, smoothed in time: left, top, width, height. `weight`, 0..1, is how much of it
     shows: it grows and falls at a track's ends.
     """
 
     image: Tensor
-    window: Window
+    crop: Crop
     box: tuple[float, float, float, float]
     weight: float
 

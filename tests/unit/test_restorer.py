@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_window
-from vidsr.types import Face, Frame, RestoredFace, Window
+from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_crop
+from vidsr.types import Crop, Face, Frame, RestoredFace
 
 WIDTH, HEIGHT = 96, 64
 INNER = ((-0.2, -0.15), (0.2, -0.15), (0.0, 0.05), (-0.15, 0.25), (0.15, 0.25))
 Place = tuple[float, float, float]
-Streams = Mapping[int, tuple[tuple[Frame, ...], Window]]
+Streams = Mapping[int, tuple[tuple[Frame, ...], Crop]]
 
 
 def face(track: int, x: float, y: float, side: float, is_found: bool = True) -> Face:
@@ -41,8 +41,8 @@ def video(rows: Iterable[Sequence[Face]], cuts: Iterable[int] = ()) -> Iterator[
         yield Frame(image, 512 * number, Fraction(1, 12800), 512, number in starts, tuple(faces))
 
 
-def doubled(image: Tensor, window: Window) -> Tensor:
-    region = image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+def doubled(image: Tensor, crop: Crop) -> Tensor:
+    region = image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     return region.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
@@ -57,26 +57,25 @@ class Doubler:
         return {}
 
     def step(
-        self, frame: Frame, windows: Mapping[int, Window], streams: Streams
-    ) -> tuple[dict[int, tuple[Window, Tensor]], Streams]:
-        self.log.append(("step", tuple(sorted(windows))))
-        ready: dict[int, tuple[Window, Tensor]] = {}
-        after: dict[int, tuple[tuple[Frame, ...], Window]] = {}
-        for track, window in windows.items():
+        self, frame: Frame, crops: Mapping[int, Crop], streams: Streams
+    ) -> tuple[dict[int, tuple[Crop, Tensor]], Streams]:
+        self.log.append(("step", tuple(sorted(crops))))
+        ready: dict[int, tuple[Crop, Tensor]] = {}
+        after: dict[int, tuple[tuple[Frame, ...], Crop]] = {}
+        for track, crop in crops.items():
             waiting = (*(streams[track][0] if track in streams else ()), frame)
             assert [b.pts - a.pts for a, b in pairwise(waiting)] == [512] * (len(waiting) - 1), "a frame is missing"
             if len(waiting) > self.lookahead:
-                ready[track] = window, doubled(waiting[0].image, window)
+                ready[track] = crop, doubled(waiting[0].image, crop)
                 waiting = waiting[1:]
-            after[track] = waiting, window
+            after[track] = waiting, crop
         return ready, after
 
-    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[tuple[Window, Tensor]]]:
+    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[tuple[Crop, Tensor]]]:
         asked = {track: streams[track] for track in tracks}
         self.log += [("flush", tuple(sorted(asked)))] if asked else []
         return {
-            track: [(window, doubled(frame.image, window)) for frame in waiting]
-            for track, (waiting, window) in asked.items()
+            track: [(crop, doubled(frame.image, crop)) for frame in waiting] for track, (waiting, crop) in asked.items()
         }
 
 
@@ -93,7 +92,7 @@ def restore(
         assert (result.pts, result.duration, result.starts_scene) == (source.pts, source.duration, source.starts_scene)
         assert [without_patch(each) for each in result.faces] == list(source.faces)
         for patch in (each.patch for each in result.faces if each.patch is not None):
-            assert torch.equal(patch.image, doubled(source.image, patch.window)), "not its own frame or window"
+            assert torch.equal(patch.image, doubled(source.image, patch.crop)), "not its own frame or window"
             assert 0 < patch.weight <= 1
     return frames, restorer.work, network
 
@@ -128,14 +127,14 @@ def test_moving_face_gets_the_results_of_its_own_frames(lookahead: int) -> None:
     frames, work, network = restore(rows, lookahead=lookahead)
     assert work == {1: FaceWork(25)}
     assert weights(frames, 1) == [1.0] * 25
-    windows = [patch.window for frame in frames if (patch := patch_of(frame, 1))]
-    assert 1 < len(set(windows)) < 8
+    crops = [patch.crop for frame in frames if (patch := patch_of(frame, 1))]
+    assert 1 < len(set(crops)) < 8
     # The crop is the latest one of the face, chosen `lookahead` frames later.
-    chosen: list[Window] = []
+    chosen: list[Crop] = []
     box_of = [patch.box for frame in frames if (patch := patch_of(frame, 1))]
     for box in box_of:
-        chosen.append(choose_window(box, WIDTH, HEIGHT, chosen[-1] if chosen else None))
-    assert windows == [chosen[min(t + lookahead, 24)] for t in range(25)]
+        chosen.append(choose_crop(box, WIDTH, HEIGHT, chosen[-1] if chosen else None))
+    assert crops == [chosen[min(t + lookahead, 24)] for t in range(25)]
     assert network.log == [("step", (1,))] * 25 + [("flush", (1,))]
 
 
@@ -273,7 +272,7 @@ def test_nothing_crosses_a_cut(lookahead: int) -> None:
         for track in (1, 2):
             patch, wanted = patch_of(frame, track), patch_of(part, track)
             assert patch is not None and wanted is not None
-            assert (patch.window, patch.box, patch.weight) == (wanted.window, wanted.box, wanted.weight)
+            assert (patch.crop, patch.box, patch.weight) == (wanted.crop, wanted.box, wanted.weight)
     calls = [[("step", (1, 2))] * count + [("flush", (1, 2))] for count in (9, 1, 14)]
     assert network.log == [call for scene in calls for call in scene]
 
