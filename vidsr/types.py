@@ -107,7 +107,7 @@ class Face:
     """One face in one frame, in pixels of the source as coded, from its left upper corner; parts may lie outside.
 
     `box` is left, top, width, height. `landmarks` are the two eyes, the tip of the nose and the two corners of the
-    mouth, the person's right one of each pair first; `steadied` are they after smoothing in time, if that was done.
+    mouth, the person's right one of each pair first; `smoothed` are they after smoothing in time, if that was done.
     `track` numbers the person's track from 1. Without `is_found` the detector did not see the face in this very frame:
     its place is known from the frames around it. `patch` is the face restored, if it was.
     """
@@ -117,7 +117,7 @@ class Face:
     score: float
     track: int
     is_found: bool = True
-    steadied: tuple[Point, ...] | None = None
+    smoothed: tuple[Point, ...] | None = None
     patch: RestoredFace | None = None
 
     @property

@@ -81,8 +81,8 @@ def test_each_scene_and_each_gap_is_a_separate_stream(rows: list[tuple[tuple[int
         assert result.image is given_frame.image
         assert [face.track for face in result.faces] == [face.track for face in given_frame.faces]
         for face in result.faces:
-            assert face.steadied is not None
-            np.testing.assert_allclose(face.steadied, wanted[face.track], atol=1e-9)
+            assert face.smoothed is not None
+            np.testing.assert_allclose(face.smoothed, wanted[face.track], atol=1e-9)
 
 
 @pytest.mark.parametrize("lookahead", [0, 4])

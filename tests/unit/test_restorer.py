@@ -98,7 +98,7 @@ def restore(
 
 
 def without_patch(each: Face) -> Face:
-    return Face(each.box, each.landmarks, each.score, each.track, each.is_found, each.steadied)
+    return Face(each.box, each.landmarks, each.score, each.track, each.is_found, each.smoothed)
 
 
 def patch_of(frame: Frame, track: int) -> RestoredFace | None:

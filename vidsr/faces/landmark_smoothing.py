@@ -224,7 +224,7 @@ LOOKAHEAD = 4
 
 
 def smooth_landmarks(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
-    """Yields the same frames, delayed by at most `lookahead`, with `steadied` set in every face.
+    """Yields the same frames, delayed by at most `lookahead`, with `smoothed` set in every face.
 
     Where a face was not detected, its landmarks follow optical flow; where that fails too, they are `landmarks`. At a
     cut, and at a frame without faces, pending frames are yielded first and the state is reset.
@@ -257,7 +257,7 @@ def _with_smoothed(frame: Frame, results: Mapping[int, SmoothedLandmarks]) -> Fr
     for face in frame.faces:
         points = results[face.track].points
         known = np.where(np.isfinite(points), points, np.array(face.landmarks))
-        faces.append(replace(face, steadied=tuple((float(x), float(y)) for x, y in known)))
+        faces.append(replace(face, smoothed=tuple((float(x), float(y)) for x, y in known)))
     return replace(frame, faces=tuple(faces))
 
 

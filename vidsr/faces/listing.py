@@ -149,12 +149,12 @@ class _Listing:
         size = self._info.width, self._info.height
         found = Detections(np.array([face.box]), np.array([face.landmarks]), np.array([face.score]))
         shown = found.turned(self._view.quarters, *size)
-        steadied = face.steadied or face.landmarks
+        smoothed = face.smoothed or face.landmarks
         return {
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
-            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in steadied],
+            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
             "score": round(face.score, 4),
             "found": face.is_found,
         }

@@ -237,6 +237,6 @@ class _Scene:
 
 
 def _box(face: Face, place: _Place) -> tuple[float, float, float, float]:
-    center = np.array(face.steadied or face.landmarks).mean(0) + place.offset
+    center = np.array(face.smoothed or face.landmarks).mean(0) + place.offset
     width, height = np.exp(place.size)
     return float(center[0] - width / 2), float(center[1] - height / 2), float(width), float(height)
