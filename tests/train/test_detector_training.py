@@ -156,7 +156,7 @@ def test_recipes_are_recognized_by_architecture(tmp_path: Path) -> None:
         ("[data]\nsizes = [100]", "multiples of 32"),
         ("[data]\nsizes = []", "multiples of 32"),
         ("[data]\npixels = 100", "data.pixels must hold"),
-        ("[data]\nshare_single = 1.5", rr"data\.share_\*"),
+        ("[data]\nshare_single = 1.5", r"data\.share_\*"),
         ("[data]\nleast_side = 100", "data.least_side"),
         ("[loss]\nnear = [4, 5]", "rise by at least 2"),
         ("[loss]\nradius = 0", "loss.radius"),
