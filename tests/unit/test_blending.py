@@ -29,7 +29,7 @@ def noise(height: int, width: int, seed: int = 0) -> Tensor:
 def frame_with(patches: list[RestoredFace], picture: Tensor | None = None) -> Frame:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH) if picture is None else picture
     faces = tuple(
-        Face(patch.box, ((0.0, 0.0),) * 5, 0.9, track, patch=patch) for track, patch in enumerate(patches, start=1)
+        Face(patch.box, ((0.0, 0.0),) * 5, 0.9, track, restored=patch) for track, patch in enumerate(patches, start=1)
     )
     return Frame(picture, 7, Fraction(1, 25), 1, True, faces)
 
@@ -240,8 +240,8 @@ def test_inputs_are_not_modified_and_patches_are_released() -> None:
     image = patch.image.clone()
     (result,) = blend_faces([given_in])
     assert torch.equal(picture, noise(SCALE * HEIGHT, SCALE * WIDTH)) and torch.equal(patch.image, image)
-    assert [face.patch for face in result.faces] == [None] and given_in.faces[0].patch is patch
-    assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], patch=None),))
+    assert [face.restored for face in result.faces] == [None] and given_in.faces[0].restored is patch
+    assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], restored=None),))
 
 
 def test_each_frame_is_yielded_before_the_next_is_taken() -> None:

@@ -91,7 +91,7 @@ def restore(
         assert torch.equal(result.image, source.image)
         assert (result.pts, result.duration, result.starts_scene) == (source.pts, source.duration, source.starts_scene)
         assert [without_patch(each) for each in result.faces] == list(source.faces)
-        for patch in (each.patch for each in result.faces if each.patch is not None):
+        for patch in (each.restored for each in result.faces if each.restored is not None):
             assert torch.equal(patch.image, doubled(source.image, patch.crop)), "not its own frame or window"
             assert 0 < patch.weight <= 1
     return frames, restorer.work, network
@@ -102,7 +102,7 @@ def without_patch(each: Face) -> Face:
 
 
 def patch_of(frame: Frame, track: int) -> RestoredFace | None:
-    (patch,) = (each.patch for each in frame.faces if each.track == track)
+    (patch,) = (each.restored for each in frame.faces if each.track == track)
     return patch
 
 
@@ -255,7 +255,7 @@ def test_of_too_many_faces_restored_ones_go_first_then_the_largest() -> None:
         + [row((1, 20), (3, 22), (4, 24))] * 4
     )
     frames, *_ = restore(rows, config=config)
-    chosen = [[each.track for each in frame.faces if each.patch is not None] for frame in frames]
+    chosen = [[each.track for each in frame.faces if each.restored is not None] for frame in frames]
     assert chosen == [[1, 2]] * 8 + [[1, 4]] * 4
 
 
@@ -372,9 +372,9 @@ def test_any_faces_and_cuts_against_a_reference(
         for t in range(first, end):
             for each in frames[t].faces:
                 runs = [fate.get(each.track, "absent") == "" for fate in fates]
-                assert (each.patch is not None) == runs[t]
-                if each.patch is not None:
-                    assert each.patch.weight == pytest.approx(expected_weight(runs, t, first, end))
+                assert (each.restored is not None) == runs[t]
+                if each.restored is not None:
+                    assert each.restored.weight == pytest.approx(expected_weight(runs, t, first, end))
     counted = {track: Counter(fate[track] for fate in fates if track in fate) for track in (1, 2, 3)}
     assert work == {
         track: FaceWork(counts.pop("", 0), dict(counts)) for track, counts in counted.items() if counts

@@ -29,14 +29,14 @@ def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Fram
     both show the same part of the image. Each frame is yielded before the next is taken.
     """
     for frame in frames:
-        patches = [face.patch for face in frame.faces if face.patch is not None]
+        patches = [face.restored for face in frame.faces if face.restored is not None]
         if not patches:
             yield frame
             continue
         image = frame.image.clone()
         for patch in patches:
             _blend(image, patch, strength)
-        yield replace(frame, image=image, faces=tuple(replace(face, patch=None) for face in frame.faces))
+        yield replace(frame, image=image, faces=tuple(replace(face, restored=None) for face in frame.faces))
 
 
 def _blend(image: Tensor, patch: RestoredFace, strength: float) -> None:

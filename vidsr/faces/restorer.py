@@ -103,7 +103,7 @@ class FaceRestorer:
         self.work: dict[int, FaceWork] = {}
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yields the same frames; restored faces carry their `patch`. Needs `faces`, preferably smoothed.
+        """Yields the same frames; restored faces have `restored` set. Needs `faces`, preferably smoothed.
 
         Frames are delayed by FADE or `lookahead`, whichever is more. At a cut, pending frames are finished first and
         the state is reset.
@@ -217,7 +217,7 @@ class _Scene:
                 self._note(face.track, None)
                 crop, image = held.images[face.track]
                 weight = min(held.weights[face.track], self._fade_out_weight(face.track))
-                faces.append(replace(face, patch=RestoredFace(image, crop, held.boxes[face.track], weight)))
+                faces.append(replace(face, restored=RestoredFace(image, crop, held.boxes[face.track], weight)))
             else:
                 faces.append(face)
         return replace(held.frame, faces=tuple(faces))
