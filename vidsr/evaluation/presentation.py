@@ -68,12 +68,12 @@ def write_plot(evaluation: Evaluation, path: Path, may_overwrite: bool) -> None:
 
     Raises OutputError if it cannot be written or a file of this name has appeared (unless `may_overwrite`).
     """
-    picture = _draw(evaluation)
+    png = _draw(evaluation)
     hidden = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}.part.png")
     with writing(path):
         reserve(hidden)
         try:
-            hidden.write_bytes(picture)
+            hidden.write_bytes(png)
             publish(hidden, path, may_overwrite)
         finally:
             hidden.unlink(missing_ok=True)

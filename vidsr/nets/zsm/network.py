@@ -104,7 +104,9 @@ class ZoomingSlowMo(DeformableBlend):
         """As `interpolate`, but reuses what was computed of a frame for the previous moment."""
         if not self.shared:
             return self.interpolate(before.levels, after.levels)
-        return self.blend(before, Prepared(after.levels, after.shares[::-1]))  # the sides are swapped with the roles
+        return self.blend(
+            before, Prepared(after.levels, after.contributions[::-1])
+        )  # the sides are swapped with the roles
 
     def synthesize(self, feature: Tensor) -> Tensor:
         """The image B x 3 x h x w of a feature at the input's size. Raises ModelError without low-resolution head."""
@@ -112,8 +114,8 @@ class ZoomingSlowMo(DeformableBlend):
             raise ModelError(
                 "this zsm network has no low-resolution head, so it cannot give frames of the input's size"
             )
-        picture: Tensor = self.synthesis(feature)
-        return picture
+        image: Tensor = self.synthesis(feature)
+        return image
 
     def init_state(self, feature: Tensor) -> LSTMState:
         """The ConvLSTM's initial state (zeros) for features of this shape."""
@@ -128,14 +130,14 @@ class ZoomingSlowMo(DeformableBlend):
         return self.ConvBLSTM.step(current, state)
 
     def reconstruct(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
         """The result B x 3 x 4h x 4w float32, not clamped, from a frame's feature and both hidden states.
 
-        `picture`: the input frame, B x 3 x h x w, or None for an interpolated moment. Only a residual network uses it;
+        `image`: the input frame, B x 3 x h x w, or None for an interpolated moment. Only a residual network uses it;
         if it is None, the low-resolution head makes the image.
         """
-        x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, image)
         if not self.config.upsampler_width:
             folded = run(self.conv_last, x).float()
             return depth_to_space(folded if base is None else folded.add_(base), SCALE)
@@ -145,23 +147,23 @@ class ZoomingSlowMo(DeformableBlend):
         return result if base is None else result + depth_to_space(base, SCALE)
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
         """`reconstruct` clamped to 0..1; inference only."""
         if not self.config.residual or self.config.upsampler_width:
-            return self.reconstruct(feature, forward_hidden, backward_hidden, picture).clamp_(0, 1)
-        x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
+            return self.reconstruct(feature, forward_hidden, backward_hidden, image).clamp_(0, 1)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, image)
         assert base is not None
         return unfold_sum(base, (run(self.conv_last, x),), SCALE)
 
     def _trunk(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The input of the last layers and, for a residual network, its base: the folded bicubic enlargement."""
         x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
         if not self.config.residual:
             return self.recon_trunk(x), None
-        return self.recon_trunk(x + feature), self.bicubic(self.synthesize(feature) if picture is None else picture)
+        return self.recon_trunk(x + feature), self.bicubic(self.synthesize(feature) if image is None else image)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Maps a clip B x N x 3 x h x w in 0..1, as published, to B x (2N-1) x 3 x 4h x 4w float32, not clamped.
