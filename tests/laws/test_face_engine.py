@@ -106,7 +106,7 @@ def assert_same(results: Sequence[tuple[Crop, Tensor]], expected: Sequence[Tenso
         torch.testing.assert_close(picture, wanted, atol=1e-5, rtol=0)
 
 
-# ---------------------------------------------------------------------------------------------------- windows that stay
+# ------------------------------------------------------------------------------------------------------ crops that stay
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -119,7 +119,7 @@ def test_static_crop_equals_the_cropped_clip(form: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("form", ["paper, mirrored", "fast"])
-@pytest.mark.parametrize("window", [Crop(0, 0, 45, 37), Crop(24, 16, 21, 21), Crop(32, 0, 13, 9), Crop(40, 32, 5, 5)])
+@pytest.mark.parametrize("crop", [Crop(0, 0, 45, 37), Crop(24, 16, 21, 21), Crop(32, 0, 13, 9), Crop(40, 32, 5, 5)])
 def test_static_crop_of_odd_size_at_the_edge(form: str, crop: Crop) -> None:
     network, frames = paper_network(**FORMS[form]), noise(4, 37, 45)
     results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop}] * 4)
@@ -154,7 +154,7 @@ def test_returning_track_starts_anew() -> None:
     assert_same(results[1], alone(network, frames[:4], crop) + alone(network, frames[5:], crop))
 
 
-# ---------------------------------------------------------------------------------------------------- windows that move
+# ------------------------------------------------------------------------------------------------------ crops that move
 
 MOVES = {
     "moves": (Crop(0, 8, 112, 112), Crop(24, 0, 112, 112)),

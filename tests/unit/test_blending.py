@@ -76,7 +76,7 @@ def brute_mask(box: Box, crop: Crop, width: int, height: int, scale: int) -> Ten
 
 
 @pytest.mark.parametrize(
-    ("box", "window", "width", "height", "scale"),
+    ("box", "crop", "width", "height", "scale"),
     [
         ((6.5, 5.25, 9.0, 7.5), Crop(0, 0, 24, 16), 40, 30, 2),
         ((6.5, 5.25, 9.0, 7.5), Crop(8, 8, 8, 8), 40, 30, 4),  # the face extends beyond its crop

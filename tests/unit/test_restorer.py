@@ -92,7 +92,7 @@ def restore(
         assert (result.pts, result.duration, result.starts_scene) == (source.pts, source.duration, source.starts_scene)
         assert [without_patch(each) for each in result.faces] == list(source.faces)
         for patch in (each.restored for each in result.faces if each.restored is not None):
-            assert torch.equal(patch.image, doubled(source.image, patch.crop)), "not its own frame or window"
+            assert torch.equal(patch.image, doubled(source.image, patch.crop)), "not its own frame or crop"
             assert 0 < patch.weight <= 1
     return frames, restorer.work, network
 
