@@ -62,9 +62,9 @@ def stream(network: ZoomingSlowMo, clip: Tensor) -> Tensor:
         forwards.append(network.step(steps[t], forwards[-1]))
         backwards.append(network.step(steps[-1 - t], backwards[-1]))
     results = []
-    for t, (feature, picture) in enumerate(moments):
+    for t, (feature, image) in enumerate(moments):
         hidden = forwards[1 + t].hidden, backwards[len(steps) - t].hidden
-        results.append(network.reconstruct(feature, *hidden, picture))
+        results.append(network.reconstruct(feature, *hidden, image))
     return torch.stack(results, dim=1)
 
 

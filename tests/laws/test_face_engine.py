@@ -47,8 +47,8 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:
     chance = torch.Generator().manual_seed(seed)
-    pictures = torch.rand(length, 3, height, width, generator=chance)
-    return [Frame(picture, t, Fraction(1, 25), 1, t == 0) for t, picture in enumerate(pictures)]
+    images = torch.rand(length, 3, height, width, generator=chance)
+    return [Frame(picture, t, Fraction(1, 25), 1, t == 0) for t, picture in enumerate(images)]
 
 
 def drifting(length: int, height: int, width: int) -> list[Frame]:
@@ -336,16 +336,16 @@ def test_streams_can_be_copied_and_are_not_modified(form: str) -> None:
     loaded: dict[int, FaceStream] = torch.load(file, weights_only=False)
 
     def going_on(streams: Mapping[int, FaceStream]) -> list[Tensor]:
-        pictures = []
+        images = []
         for frame in frames[5:]:
             ready, streams = engine.step(frame, {1: Crop(0, 8, 24, 16), 2: Crop(0, 0, 16, 16)}, streams)
-            pictures += [picture for _, picture in ready.values()]
-        return pictures + [picture for rest in engine.flush(streams, [1, 2]).values() for _, picture in rest]
+            images += [picture for _, picture in ready.values()]
+        return images + [picture for rest in engine.flush(streams, [1, 2]).values() for _, picture in rest]
 
     first, second, third = going_on(streams), going_on(streams), going_on(loaded)
     assert len(first) == 2 * (4 + engine.lookahead)
-    for pictures in (second, third):
-        assert all(torch.equal(one, other) for one, other in zip(first, pictures, strict=True))
+    for images in (second, third):
+        assert all(torch.equal(one, other) for one, other in zip(first, images, strict=True))
 
 
 def test_network_is_not_modified_and_lookahead_is_reported() -> None:

@@ -41,12 +41,12 @@ def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
         smoother = LandmarkSmoother(SmoothingConfig(lookahead=lookahead))
         state, found = smoother.init_state(), []
         for each in run:
-            grey = (each.image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).mul(255).round()
+            gray = (each.image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).mul(255).round()
             seen = {
                 face.track: np.array(face.landmarks) if face.is_found else np.full((5, 2), np.nan)
                 for face in each.faces
             }
-            ready, state = smoother.step(grey.clamp(0, 255).byte().numpy(), seen, state)
+            ready, state = smoother.step(gray.clamp(0, 255).byte().numpy(), seen, state)
             found += ready
         found += smoother.flush(state)
         for each, of_frame in zip(run, found, strict=True):

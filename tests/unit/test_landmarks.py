@@ -31,7 +31,7 @@ def moving(
     reach = np.array(step) * (frames - 1) / 2
     ends = [Shot(*(middle + way * reach), noise=noise) for way in (1, -1)]
     shown = list(play(still, POINTS + middle, ends[0], ends[1], frames, (160, 140), 7))
-    return [picture for picture, _ in shown], np.array([points for _, points in shown])
+    return [image for image, _ in shown], np.array([points for _, points in shown])
 
 
 def noisy(truth: Array, pixels: float = 1.0, seed: int = 3) -> Array:
@@ -90,7 +90,7 @@ def test_result_is_independent_of_face_size(size: float) -> None:
     shown = list(play(still, 2 * POINTS + 220, start, replace(start, x=215.0, angle=4.0), 20, (300, 260), 1))
     truth = np.array([points for _, points in shown])
     raw = noisy(truth, 2 * EYES * size * 0.03)
-    found = points_of(run([picture for picture, _ in shown], raw))
+    found = points_of(run([image for image, _ in shown], raw))
     distance = float(eye_distance(truth).mean())
     assert overall(sdd(found[5:], truth[5:], distance)) <= 0.5 * overall(sdd(raw[5:], truth[5:], distance))
 
@@ -203,7 +203,7 @@ def test_fast_constant_motion_is_bridged_by_prediction() -> None:
     truth = np.array([points for _, points in shown])
     raw = truth.copy()
     raw[5:] = np.nan
-    assert np.abs(points_of(run([picture for picture, _ in shown], raw)) - truth).max() < 1.0
+    assert np.abs(points_of(run([image for image, _ in shown], raw)) - truth).max() < 1.0
 
 
 def test_face_at_and_beyond_the_frame_edge() -> None:
@@ -251,12 +251,12 @@ def test_tests_detect_a_broken_tracker(
 
 def test_invalid_input_is_refused() -> None:
     smoother = LandmarkSmoother()
-    grey = np.zeros((20, 20), np.uint8)
+    gray = np.zeros((20, 20), np.uint8)
     for points in (np.zeros((1, 2)), np.zeros((5, 3)), np.zeros(10)):
         with pytest.raises(ValueError, match="K x 2"):
-            smoother.step(grey, {0: points}, smoother.init_state())
+            smoother.step(gray, {0: points}, smoother.init_state())
     with pytest.raises(ValueError, match="uint8"):
-        smoother.step(grey.astype(np.float32), {0: POINTS}, smoother.init_state())
+        smoother.step(gray.astype(np.float32), {0: POINTS}, smoother.init_state())
     for wrong in ({"memory": -1.0}, {"similarity": 0.0}, {"consistency": 0.0}):
         with pytest.raises(ValueError, match="must be"):
             SmoothingConfig(**wrong)
@@ -302,10 +302,10 @@ def test_pseudo_video_moves_its_landmarks_with_the_image() -> None:
     end = Shot(110, 95, scale=1.5, angle=20, tilt_x=0.2, tilt_y=-0.15, brightness=0.8, noise=1.0, shutter=0.8)
     shown = list(play(still.astype(np.uint8), dots, start, end, 6, (220, 200), 0))
     assert len(shown) == 6
-    for picture, points in shown:
+    for image, points in shown:
         for x, y in points:
-            near = np.hypot(columns[:, :200] - x, rows - y)[: picture.shape[0]] < 11
-            light = np.where(near, np.maximum(picture[:200, :200].astype(float) - 12, 0), 0)
+            near = np.hypot(columns[:, :200] - x, rows - y)[: image.shape[0]] < 11
+            light = np.where(near, np.maximum(image[:200, :200].astype(float) - 12, 0), 0)
             centre = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
             np.testing.assert_allclose(centre, (x, y), atol=0.25)
     np.testing.assert_allclose(shown[0][1], (dots - 100) * 0.9 + (109.5, 99.5))

@@ -53,9 +53,9 @@ def test_plot_is_a_complete_png_of_the_documented_size(tmp_path: Path) -> None:
     for clips in ([("a", 1)], [("a", 9), ("b", 4)], [(f"clip {index}", 3 + index) for index in range(12)]):
         target.unlink(missing_ok=True)
         present.write_plot(evaluation_of(*clips), target, False)
-        picture = cv2.imread(str(target))
-        assert picture is not None and picture.shape == (present.PLOT_SIZE[1], present.PLOT_SIZE[0], 3)
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+        image = cv2.imread(str(target))
+        assert image is not None and image.shape == (present.PLOT_SIZE[1], present.PLOT_SIZE[0], 3)
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
         assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 
 
@@ -101,17 +101,17 @@ def test_plot_replaces_files_only_on_request(tmp_path: Path) -> None:
 
 
 def test_invalid_plot_options_are_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film = tmp_path / "film.png"
-    film.touch()
+    video = tmp_path / "film.png"
+    video.touch()
     with pytest.raises(UsageError, match=r"ends in \.png"):
-        present.check_plot(tmp_path / "p.svg", [film], False)
+        present.check_plot(tmp_path / "p.svg", [video], False)
     with pytest.raises(UsageError, match="name of one of the videos"):
-        present.check_plot(film, [tmp_path / "a.mp4", film], True)
+        present.check_plot(video, [tmp_path / "a.mp4", video], True)
     with pytest.raises(OutputError, match="does not exist"):
-        present.check_plot(tmp_path / "none" / "p.png", [film], False)
+        present.check_plot(tmp_path / "none" / "p.png", [video], False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match="needs matplotlib: pip install"):
-        present.check_plot(tmp_path / "p.png", [film], False)
+        present.check_plot(tmp_path / "p.png", [video], False)
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

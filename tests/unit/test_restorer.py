@@ -287,16 +287,16 @@ def test_videos_without_frames_or_faces_or_of_one_frame() -> None:
 
 @pytest.mark.parametrize("lookahead", [0, 1, FADE, FADE + 3])
 def test_number_of_delayed_frames_is_bounded(lookahead: int) -> None:
-    pictures: list[weakref.ref[Tensor]] = []
+    images: list[weakref.ref[Tensor]] = []
     most, taken = 0, 0
 
     def watched() -> Iterator[Frame]:
         nonlocal most, taken
         for frame in video([static(1, 2, 3) if t % 11 else static(2) for t in range(60)], cuts=[25]):
-            pictures.append(weakref.ref(frame.image))
+            images.append(weakref.ref(frame.image))
             taken += 1
             yield frame
-            most = max(most, sum(picture() is not None for picture in pictures))
+            most = max(most, sum(picture() is not None for picture in images))
 
     held = max(FADE, lookahead)
     given_out = 0

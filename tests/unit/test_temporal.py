@@ -29,8 +29,8 @@ HEIGHT, WIDTH = 40, 56
 
 def texture(height: int, width: int, seed: int = 0, sigma: float = 1.5) -> np.ndarray:
     """A smooth random image, 3 x H x W in 0..255."""
-    picture = gaussian_filter(np.random.default_rng(seed).random((3, height, width)), (0, sigma, sigma))
-    return (picture - picture.min()) / (picture.max() - picture.min()) * 255
+    image = gaussian_filter(np.random.default_rng(seed).random((3, height, width)), (0, sigma, sigma))
+    return (image - image.min()) / (image.max() - image.min()) * 255
 
 
 def pan(frames: int, right: int, down: int, seed: int = 0) -> np.ndarray:
