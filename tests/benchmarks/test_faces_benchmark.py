@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from face_detection import MIN_SIDE, recall_figures
-from face_identities import by_box, by_column
-from face_scenes import (
+from benchmarks.faces.detection import MIN_SIDE, recall_figures
+from benchmarks.faces.identities import by_box, by_column
+from benchmarks.faces.scenes import (
     Insert,
     Walker,
     compose,
@@ -27,9 +27,8 @@ from face_scenes import (
     to_and_fro,
     walk,
 )
-from face_scores import RIM, BorderFlicker, Box, Figure, followed, sized, switches, table
-from face_sheets import PART, around, rim_points
-
+from benchmarks.faces.scores import RIM, BorderFlicker, Box, Figure, followed, sized, switches, table
+from benchmarks.faces.sheets import PART, around, rim_points
 from vidsr.evaluation.detection import ImageResult
 from vidsr.types import Face
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from slowmo_plain import PlainZoomingSlowMo, is_published
-from slowmo_quality import with_given_ends
-from slowmo_scoreboard import read_json, write_json
-from slowmo_scores import (
+from benchmarks.slowmo.baselines import RATE, aligned, between, check_times, minterpolate
+from benchmarks.slowmo.published_forward import PlainZoomingSlowMo, is_published
+from benchmarks.slowmo.runner import with_given_ends
+from benchmarks.slowmo.scoreboard import read_json, write_json
+from benchmarks.slowmo.scores import (
     KINDS,
     WINDOW_RESULTS,
     ClipFrames,
@@ -26,8 +27,6 @@ from slowmo_scores import (
     pulsing,
     score_frames,
 )
-from slowmo_systems import RATE, aligned, between, check_times, minterpolate
-
 from vidsr.nets.zsm.config import ZSMConfig
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
@@ -125,7 +124,7 @@ def test_results_that_are_not_the_given_frames_are_refused() -> None:
 
 def test_places_in_a_window_count_from_behind_its_border(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first window and those without all that lies behind are left out: here they would spoil every mean."""
-    monkeypatch.setattr("slowmo_scores.LOOKAHEAD", 2)
+    monkeypatch.setattr("benchmarks.slowmo.scores.LOOKAHEAD", 2)
     whole = 3 * WINDOW_RESULTS + 1  # the first window is one longer
     values = [1000.0] * (WINDOW_RESULTS + 1) + [float(place) for place in range(WINDOW_RESULTS)] * 2
     behind = [1000.0] * 4

@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 from tests.support import media
 from vidsr.cli import app
 from vidsr.engines.bicubic import BicubicEngine
-from vidsr.models.loading import models_folder, read_card
+from vidsr.models.cards import read_card
+from vidsr.models.loading import models_folder
 from vidsr.types import Frame
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +92,7 @@ def test_input_that_is_no_film_is_3(tmp_path: Path, out: Path, kind: str) -> Non
     if kind in contents:
         path.write_bytes(contents[kind])
     elif kind == "sound":
-        media.sound_only(path)
+        media.audio_only(path)
     elif kind == "cover":
         media.cover_only(path)
     elif kind == "long name":
@@ -160,7 +161,6 @@ def test_film_and_result_the_same_is_4(film: Path) -> None:
         ["--pix-fmt", "nosuch"],
         ["--preset", "nosuch"],
         ["--crf", "99"],
-        ["--crf", "nan"],
         ["--encoder-option", "nosuch=1"],
         ["--codec", "ffv1", "--crf", "10"],
         ["--codec", "libvpx-vp9", "--preset", "slow"],
@@ -311,7 +311,7 @@ def test_strict_allows_no_stream_to_be_left_out(tmp_path: Path, out: Path) -> No
 
 
 def test_strict_is_content_with_a_whole_film(tmp_path: Path, out: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "a.mp4")
+    source = media.clip_with_audio(tmp_path / "a.mp4")
     assert vidsr_cli("upscale", source, out / "b.mp4", *FAST, "--strict").exit_code == 0
 
 

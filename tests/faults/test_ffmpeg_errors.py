@@ -1,4 +1,4 @@
-"""Every error that PyAV can raise becomes one of ours, with one sentence, for input and for output."""
+"""Every error that PyAV can raise is translated to a vidsr error of one sentence, for input and for output."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 from vidsr.errors import DeviceError, InputError, OutputError, VidsrError
 from vidsr.video.errors import input_error, log_switched_on, output_error, reading, writing
 
-PATH = Path("a film.mp4")
+PATH = Path("a video.mp4")
 KINDS = sorted(
     {kind for _, kind in inspect.getmembers(av.error, inspect.isclass) if issubclass(kind, av.error.FFmpegError)},
     key=lambda kind: kind.__name__,
 )
 
 
-def made(kind: type[Exception]) -> Exception:
+def make_error(kind: type[Exception]) -> Exception:
     return kind(1, "what FFmpeg says")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_class_of_pyav_is_translated(kind: type[Exception]) -> None:
+def test_every_pyav_error_class_is_translated(kind: type[Exception]) -> None:
     for translate, expected in ((input_error, InputError), (output_error, OutputError)):
-        error = translate(made(kind), PATH)
+        error = translate(make_error(kind), PATH)
         assert isinstance(error, DeviceError if issubclass(kind, MemoryError) else expected)
         assert str(PATH) in str(error)
         assert "\n" not in str(error)
@@ -39,7 +39,7 @@ def test_there_are_classes_to_translate() -> None:
 
 
 @pytest.mark.parametrize("number", sorted(errno.errorcode))
-def test_every_number_of_the_system_is_translated(number: int) -> None:
+def test_every_errno_is_translated(number: int) -> None:
     for guard, expected in ((reading, InputError), (writing, OutputError)):
         with pytest.raises(VidsrError) as caught, guard(PATH):
             av.error.err_check(-number)
@@ -56,21 +56,21 @@ def test_every_number_of_the_system_is_translated(number: int) -> None:
         (errno.ENOENT, "its folder does not exist"),
     ],
 )
-def test_the_same_words_for_ffmpeg_and_for_python(number: int, words: str) -> None:
+def test_ffmpeg_and_python_errors_have_the_same_message(number: int, words: str) -> None:
     with pytest.raises(OutputError, match=words), writing(PATH):
         raise OSError(number, "text")
     with pytest.raises(OutputError, match=words), writing(PATH):
         av.error.err_check(-number)
 
 
-def test_our_own_errors_and_defects_pass_through() -> None:
+def test_vidsr_errors_and_internal_errors_pass_through() -> None:
     with pytest.raises(InputError, match=r"^mine$"), writing(PATH):
         raise InputError("mine")
     with pytest.raises(KeyError), reading(PATH):
         raise KeyError("a defect")
 
 
-def test_the_log_gives_the_cause_and_is_silent_otherwise(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_is_part_of_the_message_and_not_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"\0\0\1\0mdat" + bytes(248))
     with pytest.raises(InputError, match="moov atom not found"), reading(broken), log_switched_on():

@@ -46,7 +46,7 @@ with Writer(Path(sys.argv[2]), info, (64, 48), OutputConfig(codec="ffv1"), Input
 def film(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
-    return media.clip_with_sound(folder / "film.mp4")
+    return media.clip_with_audio(folder / "film.mp4")
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from tests.support.tiny_networks import paper_network
-from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.tiled import network_bytes_per_pixel
+from vidsr.engines.recurrent import RecurrentEngine, network_bytes_per_pixel
 from vidsr.models.loading import multiply_adds_per_pixel
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
+
+pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
 

@@ -21,6 +21,8 @@ from vidsr.nets.secnet.flow import Pyramid
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.numeric
+
 SIZE = (9, 11)
 VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},

@@ -1,4 +1,4 @@
-"""Colour conversion against the standards' formulas in float64, and round trips through files."""
+"""Color conversion against the standards' formulas in float64, and round trips through files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import media
 from vidsr.errors import InputError, OutputError
 from vidsr.types import Colour
 from vidsr.video import color
-from vidsr.video.chroma_resampling import enlarge_rows, reduce_columns, reduce_rows
+from vidsr.video.chroma_resampling import downsample_columns, downsample_rows, upsample_rows
 from vidsr.video.color import MATRIX_CODES, colour_in, colour_of, frame_to_rgb, rgb_to_frame
 from vidsr.video.pixel_formats import layout_of, read_planes, write_planes
 
@@ -31,8 +31,8 @@ WEIGHTS = {  # Kr, Kb as printed in BT.601, BT.709, BT.2020, SMPTE 240M and by t
 FORMATS = {8: "yuv444p", 10: "yuv444p10le", 12: "yuv444p12le"}
 
 
-def oracle_yuv(rgb: np.ndarray, matrix: str, bits: int, levels: str) -> np.ndarray:
-    """The standard's formula, not rounded: 3 x ... RGB of 0..1 to code values."""
+def exact_yuv(rgb: np.ndarray, matrix: str, bits: int, levels: str) -> np.ndarray:
+    """The standard's formula without rounding: RGB, 3 x ..., 0..1, to code values."""
     kr, kb = WEIGHTS[matrix]
     red, green, blue = rgb.astype(np.float64)
     luma = kr * red + (1 - kr - kb) * green + kb * blue
@@ -55,7 +55,7 @@ def test_both_directions_follow_the_standard(matrix: str, bits: int, levels: str
     rgb = np.random.default_rng(bits).random((3, 24, 40))
     colour = Colour(matrix_used=matrix, range_used=levels)
     frame = rgb_to_frame(torch.from_numpy(rgb).float(), FORMATS[bits], colour)
-    exact = oracle_yuv(rgb, matrix, bits, levels)
+    exact = exact_yuv(rgb, matrix, bits, levels)
     assert np.abs(np.stack(samples(frame)) - np.clip(exact, 0, 2**bits - 1)).max() < 0.5 + 2e-3 * 2 ** (bits - 8)
     back = frame_to_rgb(frame, colour, CPU).numpy()
     assert np.abs(back - rgb).max() < 2.2 / 219 / 2 ** (bits - 8)
@@ -80,13 +80,13 @@ def test_flat_patches_are_exact_in_subsampled_formats(pixel_format: str, locatio
     for rgb in ((0.2, 0.5, 0.8), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.9, 0.1, 0.3)):
         image = torch.tensor(rgb)[:, None, None].expand(3, 23, 37)
         planes = samples(rgb_to_frame(image, pixel_format, colour))
-        expected = np.rint(oracle_yuv(np.array(rgb), "bt709", bits, "tv"))
+        expected = np.rint(exact_yuv(np.array(rgb), "bt709", bits, "tv"))
         assert [np.unique(p).tolist() for p in planes] == [[value] for value in expected]
 
 
 @pytest.mark.parametrize("pixel_format", ["yuyv422", "uyvy422"])
 def test_packed_422_is_read_but_not_written(pixel_format: str) -> None:
-    with pytest.raises(OutputError, match="not written exactly"):
+    with pytest.raises(OutputError, match="cannot be written exactly"):
         rgb_to_frame(torch.zeros(3, 24, 38), pixel_format, Colour(matrix_used="bt709"))
     rng = np.random.default_rng(4)
     luma, u, v = (rng.integers(0, 256, size, np.uint8) for size in ((32, 48), (32, 24), (32, 24)))
@@ -98,57 +98,57 @@ def test_packed_422_is_read_but_not_written(pixel_format: str) -> None:
     assert all(np.array_equal(a.numpy(), b) for a, b in zip(read_planes(frame)[1], (luma, u, v), strict=True))
 
 
-@pytest.mark.parametrize("siting", ["cosited", "centred"])
-def test_chroma_lies_where_the_file_says(siting: str) -> None:
-    """A ramp is sampled at the luma positions 2i or 2i + 1/2, and the ramp comes back away from the edges."""
+@pytest.mark.parametrize("siting", ["cosited", "centered"])
+def test_chroma_is_resampled_at_its_siting(siting: str) -> None:
+    """A ramp is sampled at the luma positions 2i or 2i + 1/2 and, away from the edges, restored."""
     ramp = torch.arange(64.0)[:, None].expand(64, 3)
-    small = reduce_rows(ramp, siting)
-    position = torch.arange(32.0) * 2 + (0.5 if siting == "centred" else 0)
+    small = downsample_rows(ramp, siting)
+    position = torch.arange(32.0) * 2 + (0.5 if siting == "centered" else 0)
     assert torch.allclose(small[4:-4, 0], position[4:-4], atol=1e-4)
     large = torch.empty(64, 3)
-    enlarge_rows(small, large, siting)
+    upsample_rows(small, large, siting)
     assert torch.allclose(large[8:-8], ramp[8:-8], atol=1e-4)
 
 
-@given(rows=st.integers(1, 40), seed=st.integers(0, 999), siting=st.sampled_from(["cosited", "centred"]))
+@given(rows=st.integers(1, 40), seed=st.integers(0, 999), siting=st.sampled_from(["cosited", "centered"]))
 @settings(max_examples=60, deadline=None)
-def test_reducing_undoes_enlarging(rows: int, seed: int, siting: str) -> None:
+def test_downsampling_undoes_upsampling(rows: int, seed: int, siting: str) -> None:
     plane = torch.rand(2, rows, 3, generator=torch.Generator().manual_seed(seed))
     large = torch.empty(2, 2 * rows, 3)
-    enlarge_rows(plane, large, siting)
-    assert torch.allclose(reduce_rows(large, siting), plane, atol=1e-6 if siting == "cosited" else 2e-3)
+    upsample_rows(plane, large, siting)
+    assert torch.allclose(downsample_rows(large, siting), plane, atol=1e-6 if siting == "cosited" else 2e-3)
 
 
-@given(columns=st.integers(1, 40), seed=st.integers(0, 999), siting=st.sampled_from(["cosited", "centred"]))
+@given(columns=st.integers(1, 40), seed=st.integers(0, 999), siting=st.sampled_from(["cosited", "centered"]))
 @settings(max_examples=40, deadline=None)
-def test_columns_are_reduced_as_rows_are(columns: int, seed: int, siting: str) -> None:
+def test_columns_are_downsampled_like_rows(columns: int, seed: int, siting: str) -> None:
     plane = torch.rand(2, 3, columns, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(reduce_columns(plane, siting), reduce_rows(plane.mT, siting).mT)
+    assert torch.equal(downsample_columns(plane, siting), downsample_rows(plane.mT, siting).mT)
 
 
 @pytest.mark.parametrize("height", [33, 66, 79, 112])
 @pytest.mark.parametrize("chroma_location", ["left", "topleft", "center"])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv410p", "yuv422p", "yuv444p", "gray"])
-def test_a_picture_is_converted_alike_in_bands_and_whole(
+def test_conversion_in_bands_equals_conversion_as_a_whole(
     height: int, chroma_location: str, pixel_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = torch.rand(3, height, 37, generator=torch.Generator().manual_seed(height))
+    image = torch.rand(3, height, 37, generator=torch.Generator().manual_seed(height))
     colour = Colour(matrix_used="bt709", range_used="tv", chroma_location=chroma_location)
-    whole = samples(rgb_to_frame(picture, pixel_format, colour))
-    monkeypatch.setattr(color, "BAND_VALUES", 1)  # bands of 16 rows, the least
-    bands = samples(rgb_to_frame(picture, pixel_format, colour))
+    whole = samples(rgb_to_frame(image, pixel_format, colour))
+    monkeypatch.setattr(color, "BAND_VALUES", 1)  # bands of 16 rows, the minimum
+    bands = samples(rgb_to_frame(image, pixel_format, colour))
     assert [plane.tolist() for plane in bands] == [plane.tolist() for plane in whole]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 5), (47, 63), (16, 16)])
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv410p", "gray", "gbrp", "rgb24"])
-def test_any_size_goes_there_and_back(size: tuple[int, int], pixel_format: str) -> None:
-    grey = torch.rand(1, *size, generator=torch.Generator().manual_seed(1)).expand(3, *size)
+def test_round_trip_at_any_size(size: tuple[int, int], pixel_format: str) -> None:
+    gray = torch.rand(1, *size, generator=torch.Generator().manual_seed(1)).expand(3, *size)
     family = layout_of(pixel_format).family
     colour = Colour(matrix_used="gbr" if family == "rgb" else "bt601", range_used="tv" if family == "yuv" else "pc")
-    back = frame_to_rgb(rgb_to_frame(grey, pixel_format, colour), colour, CPU)
-    assert back.shape == grey.shape
-    assert (back - grey).abs().max() < 0.6 / 219
+    back = frame_to_rgb(rgb_to_frame(gray, pixel_format, colour), colour, CPU)
+    assert back.shape == gray.shape
+    assert (back - gray).abs().max() < 0.6 / 219
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,15 @@ def test_any_size_goes_there_and_back(size: tuple[int, int], pixel_format: str) 
     [(f, r) for f in ("yuv420p", "yuv420p10le", "yuv422p10le", "yuv444p", "gray10le") for r in ("tv", "pc")]
     + [("bgr0", "pc"), ("gbrp10le", "pc"), ("gbrp12le", "pc"), ("rgb48le", "pc")],
 )
-def test_a_file_passed_through_keeps_the_mean_of_every_channel(tmp_path: Path, pixel_format: str, levels: str) -> None:
-    """Decode, RGB, encode with ffv1, decode: below 0.1 level, as the issue demands; and hardly a sample moves."""
+def test_round_trip_through_a_file_keeps_the_mean_of_every_channel(
+    tmp_path: Path, pixel_format: str, levels: str
+) -> None:
+    """Decode, convert to RGB, encode with ffv1, decode: means move less than 0.1 level and samples at most 1."""
     bits = layout_of(pixel_format).bits
     family = layout_of(pixel_format).family
     used = "gbr" if family == "rgb" else "bt709"
     colour = Colour(matrix_used=used, range_used=levels)
-    first = rgb_to_frame(torch.from_numpy(media.picture(5, 96, 64)).permute(2, 0, 1) / 255, pixel_format, colour)
+    first = rgb_to_frame(torch.from_numpy(media.numbered_image(5, 96, 64)).permute(2, 0, 1) / 255, pixel_format, colour)
     again = rgb_to_frame(frame_to_rgb(first, colour, CPU), pixel_format, colour)
     path = tmp_path / "again.mkv"
     with av.open(str(path), "w") as container:
@@ -179,21 +181,21 @@ def test_a_file_passed_through_keeps_the_mean_of_every_channel(tmp_path: Path, p
 
 
 @pytest.mark.parametrize(("size", "matrix"), [((64, 48), "bt601"), ((1280, 720), "bt709")])
-def test_ffmpeg_with_exact_settings_agrees(tmp_path: Path, size: tuple[int, int], matrix: str) -> None:
-    """Two programs: ours, and swscale told to be accurate, on 4:4:4 so that only the matrix counts."""
+def test_agrees_with_ffmpeg_at_accurate_settings(tmp_path: Path, size: tuple[int, int], matrix: str) -> None:
+    """Compared with swscale at its accurate settings, in 4:4:4 so that only the matrix matters."""
     flags = "flags=accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
     scale = f"scale=out_color_matrix={matrix}:out_range=tv:{flags},format=yuv444p"
-    path = media.encode(tmp_path / "a.mkv", [media.picture(9, *size)], ("-vf", scale, "-c:v", "ffv1"))
+    path = media.encode(tmp_path / "a.mkv", [media.numbered_image(9, *size)], ("-vf", scale, "-c:v", "ffv1"))
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
     image = frame_to_rgb(frame, Colour(matrix_used=matrix), CPU)
-    original = torch.from_numpy(media.picture(9, *size)).permute(2, 0, 1) / 255
+    original = torch.from_numpy(media.numbered_image(9, *size)).permute(2, 0, 1) / 255
     assert (image - original).abs().max() * 255 < 3
     assert (image - original).mean(dim=(1, 2)).abs().max() * 255 < 0.15
 
 
 @pytest.mark.parametrize("pixel_format", ["nv12", "nv21", "nv16", "p010le", "yuv420p10be"])
-def test_unusual_layouts_are_rearranged_without_change(pixel_format: str) -> None:
+def test_unusual_layouts_round_trip_without_change(pixel_format: str) -> None:
     layout = layout_of(pixel_format)
     rng = np.random.default_rng(3)
     kind, chroma = (torch.uint8 if layout.bits == 8 else torch.uint16), (32 >> layout.halved_rows, 24)
@@ -203,7 +205,7 @@ def test_unusual_layouts_are_rearranged_without_change(pixel_format: str) -> Non
 
 
 @pytest.mark.parametrize("order", ["rgba", "bgra", "argb", "abgr"])
-def test_alpha_is_laid_over_black(order: str) -> None:
+def test_alpha_is_composited_over_black(order: str) -> None:
     pixel = {"r": 200, "g": 100, "b": 50, "a": 51}
     array = np.broadcast_to(np.array([pixel[c] for c in order], np.uint8), (4, 6, 4)).copy()
     image = frame_to_rgb(av.VideoFrame.from_ndarray(array, format=order), Colour(range_used="pc"), CPU)
@@ -219,13 +221,13 @@ def test_a_palette_is_looked_up() -> None:
 
 
 @pytest.mark.parametrize("pixel_format", ["pal8", "rgb565le", "gbrpf32le", "monow", "yuva420p", "rgba"])
-def test_formats_that_cannot_hold_the_picture_are_refused(pixel_format: str) -> None:
+def test_formats_that_cannot_hold_the_image_are_refused(pixel_format: str) -> None:
     with pytest.raises(OutputError, match=pixel_format):
         rgb_to_frame(torch.zeros(3, 8, 8), pixel_format, Colour(range_used="pc"))
 
 
 class Context:
-    """The colour numbers of a stream."""
+    """A codec context with the color code points of a stream."""
 
     def __init__(self, matrix: int = 2, levels: int = 0, primaries: int = 2, transfer: int = 2) -> None:
         self.colorspace, self.color_range = matrix, levels
@@ -247,17 +249,17 @@ class Context:
         ("gray", (640, 480), Context(), ("unknown", "unknown", "bt601", "pc")),
     ],
 )
-def test_tags_and_guesses(pixel_format: str, size: tuple[int, int], context: Context, expected: tuple) -> None:
+def test_color_tags_and_guesses(pixel_format: str, size: tuple[int, int], context: Context, expected: tuple) -> None:
     colour = colour_of(av.VideoFrame(*size, pixel_format), context)
     assert (colour.matrix, colour.range, colour.matrix_used, colour.range_used) == expected
 
 
-def test_a_matrix_of_another_kind_is_refused() -> None:
+def test_unsupported_matrix_is_refused() -> None:
     with pytest.raises(InputError, match="ycgco"):
         colour_of(av.VideoFrame(64, 48, "yuv444p"), Context(MATRIX_CODES["ycgco"]))
 
 
-def test_a_guess_that_the_larger_size_would_change_becomes_a_tag() -> None:
+def test_guess_that_the_larger_size_would_change_becomes_a_tag() -> None:
     guessed = colour_of(av.VideoFrame(320, 240, "yuv420p"), Context())
     assert colour_in(guessed, "yuv420p", 640, 480) == guessed
     assert colour_in(guessed, "yuv420p", 1280, 960).matrix == "smpte170m"

@@ -1,3 +1,5 @@
+"""Streams other than the video: audio, subtitles, chapters, attachments and tags are copied, converted or named."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -20,7 +22,7 @@ def lines(path: Path, word: str) -> list[str]:
     return [line for line in media.ffmpeg_listing(path) if word in line]
 
 
-# ------------------------------------------------------------------------------------------------------------- sound
+# ------------------------------------------------------------------------------------------------------------- audio
 
 
 @pytest.mark.parametrize(
@@ -41,8 +43,8 @@ def lines(path: Path, word: str) -> list[str]:
         ("pcm_s24le", "mkv", "mkv"),
     ],
 )
-def test_sound_is_copied_packet_for_packet(tmp_path: Path, codec: str, source_ending: str, ending: str) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", codec=codec)
+def test_audio_is_copied_packet_for_packet(tmp_path: Path, codec: str, source_ending: str, ending: str) -> None:
+    source = media.clip_with_audio(tmp_path / "source.mkv", codec=codec)
     if source_ending != "mkv":
         other = tmp_path / f"source.{source_ending}"
         video = ("libvpx-vp9", "-b:v", "1M", "-deadline", "realtime") if source_ending == "webm" else ("copy",)
@@ -56,25 +58,25 @@ def test_sound_is_copied_packet_for_packet(tmp_path: Path, codec: str, source_en
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
-def test_pcm_sound_is_the_same_bytes(tmp_path: Path, ending: str) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", codec="pcm_s16le")
+def test_pcm_audio_is_byte_identical(tmp_path: Path, ending: str) -> None:
+    source = media.clip_with_audio(tmp_path / "source.mkv", codec="pcm_s16le")
     target = tmp_path / f"out.{ending}"
     write(target, source, steps(source, 20))
-    sound = ("-map", "0:a", "-f", "md5", "-")
-    assert media.ffmpeg("-i", str(target), *sound) == media.ffmpeg("-i", str(source), *sound)
+    audio = ("-map", "0:a", "-f", "md5", "-")
+    assert media.ffmpeg("-i", str(target), *audio) == media.ffmpeg("-i", str(source), *audio)
 
 
-def test_adts_sound_from_a_transport_stream(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.ts")
+def test_adts_audio_from_a_transport_stream(tmp_path: Path) -> None:
+    source = media.clip_with_audio(tmp_path / "source.ts")
     for ending in ("mp4", "mkv"):
         target = tmp_path / f"out.{ending}"
         write(target, source, steps(source, 20))
-        sound = ("-map", "0:a", "-f", "md5", "-")
-        assert media.ffmpeg("-i", str(target), *sound) == media.ffmpeg("-i", str(source), *sound)
+        audio = ("-map", "0:a", "-f", "md5", "-")
+        assert media.ffmpeg("-i", str(target), *audio) == media.ffmpeg("-i", str(source), *audio)
 
 
-def test_exact_sound_times_from_matroska_to_mp4(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", count=50)
+def test_exact_audio_times_from_matroska_to_mp4(tmp_path: Path) -> None:
+    source = media.clip_with_audio(tmp_path / "source.mkv", count=50)
     write(tmp_path / "out.mp4", source, steps(source, 50))
     listing = media.ffmpeg_packetmd5(tmp_path / "out.mp4", "a:0")
     gaps = {b.pts - a.pts for a, b in pairwise(listing.frames)}
@@ -82,8 +84,8 @@ def test_exact_sound_times_from_matroska_to_mp4(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_two_sounds_with_languages_and_dispositions(tmp_path: Path, ending: str) -> None:
-    source = media.two_sounds(tmp_path / "source.mp4")
+def test_two_audio_tracks_with_languages_and_dispositions(tmp_path: Path, ending: str) -> None:
+    source = media.two_audio_tracks(tmp_path / "source.mp4")
     target = tmp_path / f"out.{ending}"
     writer = write(target, source, steps(source, 20))
     found = lines(target, "Audio:")
@@ -97,8 +99,8 @@ def test_two_sounds_with_languages_and_dispositions(tmp_path: Path, ending: str)
     assert writer.warnings == []
 
 
-def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
-    source = media.two_sounds(tmp_path / "source.mp4")
+def test_audio_and_subtitles_can_be_dropped(tmp_path: Path) -> None:
+    source = media.two_audio_tracks(tmp_path / "source.mp4")
     write(tmp_path / "out.mp4", source, steps(source, 20), OutputConfig(audio="none"))
     assert lines(tmp_path / "out.mp4", "Stream #")[1:] == []
     source = media.subtitled(tmp_path / "source.mkv")
@@ -106,15 +108,15 @@ def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
     assert lines(tmp_path / "out.mkv", "Subtitle:") == []
 
 
-def test_sound_the_container_refuses_is_named(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mkv", codec="aac")
+def test_warns_about_audio_that_the_container_refuses(tmp_path: Path) -> None:
+    source = media.clip_with_audio(tmp_path / "source.mkv", codec="aac")
     writer = write(tmp_path / "out.webm", source, steps(source, 20))
     assert lines(tmp_path / "out.webm", "Audio:") == []
     assert any("stream 1 (audio aac) is left out" in w and "write .mkv" in w for w in writer.warnings)
 
 
-def test_interleaved_by_time(tmp_path: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "source.mp4", count=100)
+def test_packets_are_interleaved_by_time(tmp_path: Path) -> None:
+    source = media.clip_with_audio(tmp_path / "source.mp4", count=100)
     write(tmp_path / "out.mkv", source, steps(source, 100))
     with av.open(str(tmp_path / "out.mkv")) as container:
         times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None]
@@ -159,7 +161,7 @@ def test_styled_subtitles_are_copied_or_refused(tmp_path: Path) -> None:
     assert any("(subtitle ass, fra) is left out" in warning for warning in writer.warnings)
 
 
-# ---------------------------------------------------------------------------------------------- chapters, files, tags
+# ---------------------------------------------------------------------------------------- chapters, attachments, tags
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "mov", "webm"])
@@ -172,16 +174,16 @@ def test_chapters_and_title(tmp_path: Path, ending: str) -> None:
         "start 0.400000, end 0.800000",
     ]
     titles = [line.split(":")[1].strip() for line in lines(target, "title  ")]
-    assert titles == ["a film", "one", "two"]
+    assert titles == ["a video", "one", "two"]
     assert writer.warnings == []
 
 
-def test_tags_the_container_does_not_keep_are_named(tmp_path: Path) -> None:
+def test_warns_about_tags_that_the_container_does_not_keep(tmp_path: Path) -> None:
     source = tmp_path / "source.mkv"
-    film = media.clip(tmp_path / "film.mkv")
-    media.ffmpeg("-i", str(film), "-c", "copy", "-metadata", "title=t", "-metadata", "mood=calm", str(source))
+    video = media.clip(tmp_path / "video.mkv")
+    media.ffmpeg("-i", str(video), "-c", "copy", "-metadata", "title=t", "-metadata", "mood=calm", str(source))
     writer = write(tmp_path / "out.mp4", source, steps(source, 20))
-    assert [w for w in writer.warnings if "tags" in w] == ["out.mp4 does not keep these tags of the film: MOOD"]
+    assert [w for w in writer.warnings if "tags" in w] == ["out.mp4 does not keep these tags of the input: MOOD"]
     assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []
     assert lines(tmp_path / "out.mkv", "MOOD") and not lines(tmp_path / "out.mkv", "NUMBER_OF")
 
@@ -207,22 +209,22 @@ def test_cover(tmp_path: Path, ending: str) -> None:
     assert packets(target, "v:1") == packets(source, str(cover))
 
 
-def test_second_film_is_named(tmp_path: Path) -> None:
-    source = media.two_films(tmp_path / "source.mkv")
+def test_warns_about_a_second_video_stream(tmp_path: Path) -> None:
+    source = media.two_video_streams(tmp_path / "source.mkv")
     writer = write(tmp_path / "out.mkv", source, steps(source, 20))
     assert len(lines(tmp_path / "out.mkv", "Video:")) == 1
     assert any("stream 0 (video h264) is not copied" in warning for warning in writer.warnings)
 
 
-# ----------------------------------------------------------------------------------------------------------- windows
+# ---------------------------------------------------------------------------------------------------------- trimming
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_window_keeps_sound_in_step(tmp_path: Path, ending: str) -> None:
-    source = media.clip_with_sound(tmp_path / f"source.{ending}", count=75)
+def test_trimming_keeps_audio_in_sync(tmp_path: Path, ending: str) -> None:
+    source = media.clip_with_audio(tmp_path / f"source.{ending}", count=75)
     target = tmp_path / f"out.{ending}"
-    window = InputConfig(start=Fraction(1), end=Fraction(2))
-    write(target, source, steps(source, 25, int(1 / av.open(str(source)).streams.video[0].time_base)), None, window)
+    trim = InputConfig(start=Fraction(1), end=Fraction(2))
+    write(target, source, steps(source, 25, int(1 / av.open(str(source)).streams.video[0].time_base)), None, trim)
     assert media.ffmpeg_framemd5(target).times == [Fraction(n, 25) for n in range(25)]
     whole, part = media.ffmpeg_packetmd5(source, "a:0"), media.ffmpeg_packetmd5(target, "a:0")
     wanted = [(t - 1, f.md5) for t, f in zip(whole.times, whole.frames, strict=True) if 1 <= t < 2]
@@ -230,16 +232,16 @@ def test_window_keeps_sound_in_step(tmp_path: Path, ending: str) -> None:
     assert all(abs(a - b) <= Fraction(1, 1000) for a, (b, _) in zip(part.times, wanted, strict=True))
 
 
-def test_window_cuts_texts_and_chapters(tmp_path: Path) -> None:
-    window = InputConfig(start=Fraction(1, 5), end=Fraction(3, 5))
+def test_trimming_cuts_subtitles_and_chapters(tmp_path: Path) -> None:
+    trim = InputConfig(start=Fraction(1, 5), end=Fraction(3, 5))
     source = media.subtitled(tmp_path / "source.mkv")
-    write(tmp_path / "out.mkv", source, steps(source, 10, 200), None, window)
+    write(tmp_path / "out.mkv", source, steps(source, 10, 200), None, trim)
     assert texts(tmp_path / "out.mkv").split("\n\n") == [
         "1\n00:00:00,000 --> 00:00:00,200\nfirst line",
         "2\n00:00:00,300 --> 00:00:00,500\nsecond line",
     ]
     source = media.with_chapters(tmp_path / "chapters.mkv")
-    write(tmp_path / "cut.mkv", source, steps(source, 10, 200), None, window)
+    write(tmp_path / "cut.mkv", source, steps(source, 10, 200), None, trim)
     assert [line.split(": ", 1)[1] for line in lines(tmp_path / "cut.mkv", "Chapter #")] == [
         "start 0.000000, end 0.200000",
         "start 0.200000, end 0.400000",
@@ -249,15 +251,15 @@ def test_window_cuts_texts_and_chapters(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- damaged input
 
 
-def test_damaged_sound_does_not_end_the_film(tmp_path: Path) -> None:
-    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=50)
+def test_damaged_audio_does_not_end_the_video(tmp_path: Path) -> None:
+    whole = media.clip_with_audio(tmp_path / "whole.mkv", count=50)
     source = media.damaged(whole, tmp_path / "source.mkv", flips=30)
     write(tmp_path / "out.mkv", source, [n * 40 for n in range(50)])
     assert len(media.ffmpeg_framemd5(tmp_path / "out.mkv").frames) == 50
 
 
 def test_truncated_input(tmp_path: Path) -> None:
-    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=50)
+    whole = media.clip_with_audio(tmp_path / "whole.mkv", count=50)
     source = media.truncated(whole, tmp_path / "source.mkv")
     write(tmp_path / "out.mp4", source, [n * 40 for n in range(30)])
     copied = packets(tmp_path / "out.mp4", "a:0")

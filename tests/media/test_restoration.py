@@ -21,7 +21,8 @@ from vidsr.cli import app
 from vidsr.cli.console import Screen
 from vidsr.cli.films import _say_faces
 from vidsr.config import InputConfig
-from vidsr.faces.engine import FACE_MODEL, choose_face_engine
+from vidsr.engines.select import DEFAULT_MODELS, Selection
+from vidsr.faces.engine import build_face_engine
 from vidsr.types import FaceTrack, RunReport, TrackReport
 from vidsr.video.reader import Reader
 
@@ -29,6 +30,7 @@ WIDTH, HEIGHT, SIDE = 96, 64, 16
 # Frames of the two scenes, and in each frame the left upper corners of the faces: where no cell of 16 pixels is blue.
 FIRST, SECOND = 6, 5
 PLACES = [[(14 + 2 * n, 30)] for n in range(FIRST)] + [[(8, 30), (70, 30)]] * SECOND
+FACE_MODEL = DEFAULT_MODELS["restore_face"]
 # No patch reaches farther from the middle of a face: half a box of 20.5 pixels 1.5 times, and 6 by which the toy errs.
 REACH = 22
 COMMON = ("--model", "secnet-fast", "--device", "cpu", "--threads", "1", "--precision", "fp32", "--codec", "ffv1")
@@ -197,11 +199,11 @@ def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Monk
     media.ffmpeg("-display_rotation:v:0", "-90", "-i", f"file:{lying}", "-c", "copy", f"file:{turned}")
     quarters = []
 
-    def noted(compute: Any, turns: int) -> Any:
+    def noted(selection: Selection, turns: int) -> Any:
         quarters.append(turns)
-        return choose_face_engine(compute, turns)
+        return build_face_engine(selection, turns)
 
-    monkeypatch.setattr("vidsr.faces.pipeline.choose_face_engine", noted)
+    monkeypatch.setattr("vidsr.faces.pipeline.build_face_engine", noted)
     upscale(room, turned, tmp_path / "a.mkv", "--no-faces")
     upscale(room, turned, tmp_path / "b.mkv", "--faces", "--report", tmp_path / "b.json")
     assert quarters == [3]
@@ -240,7 +242,7 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (("--model", "bicubic", "--faces"), 2, "bicubic is no network, and faces are restored beside one"),
+        (("--model", "bicubic", "--faces"), 2, "bicubic is not a network, and faces are restored beside one"),
         (("--faces", "--face-detector", "none.onnx"), 5, "none.onnx does not exist"),
         (("--faces", "--face-detector", "film.mkv"), 5, "film.mkv"),
         (("--faces", "--precision", "fp16"), 2, "fp16 is for GPUs"),

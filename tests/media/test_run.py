@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import media
-from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig, parse_time
 from vidsr.errors import InputError, OutputError, UsageError
 from vidsr.pipeline.plan import forecast
 from vidsr.pipeline.report import write_reports
@@ -123,7 +123,7 @@ def test_full_range_stays_full(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".mkv", ".mp4"])
 def test_two_sounds_keep_language_and_default(tmp_path: Path, ending: str) -> None:
-    run(media.two_sounds(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
+    run(media.two_audio_tracks(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
     first, second = (stream_line(tmp_path / f"b{ending}", "Audio", number) for number in (0, 1))
     assert "(eng)" in first and "(default)" in first
     assert "(deu)" in second or "(ger)" in second
@@ -148,7 +148,7 @@ def test_chapters_and_title(tmp_path: Path) -> None:
     ranges = [line.partition("start ")[2] for line in lines if line.startswith("Chapter #")]
     assert ranges == ["0.000000, end 0.400000", "0.400000, end 0.800000"]
     titles = [line.partition(":")[2].strip() for line in lines if line.startswith("title")]
-    assert titles == ["a film", "one", "two"]
+    assert titles == ["a video", "one", "two"]
 
 
 def test_attachment_is_the_same_file(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_cover_art_is_copied_and_not_enlarged(tmp_path: Path) -> None:
 
 def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
     output = OutputConfig(audio="none", subtitles="none")
-    for name, make in [("a.mkv", media.two_sounds), ("b.mkv", media.subtitled)]:
+    for name, make in [("a.mkv", media.two_audio_tracks), ("b.mkv", media.subtitled)]:
         run(make(tmp_path / name), tmp_path / f"out_{name}", output=output)
         assert [stream.kind for stream in probe(tmp_path / f"out_{name}").streams] == ["video"]
 
@@ -278,17 +278,9 @@ def test_odd_results_lose_no_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size",
     [
-        SizeConfig(scale=2, height=96),
-        SizeConfig(scale=2, size=(128, 96)),
-        SizeConfig(size=(128, 96), height=96),
-        SizeConfig(scale=0.5),
-        SizeConfig(scale=8.5),
-        SizeConfig(scale=float("nan")),
-        SizeConfig(scale=float("inf")),
-        SizeConfig(scale=-2),
         SizeConfig(size=(63, 96)),
         SizeConfig(size=(128, 48 * 8 + 1)),
-        SizeConfig(size=(0, 0)),
+        SizeConfig(size=(1, 1)),
         SizeConfig(height=47),
     ],
     ids=str,
@@ -314,8 +306,8 @@ def test_sizes_that_make_no_sense(tmp_path: Path, size: SizeConfig) -> None:
     ],
 )
 def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: str | None, numbers: range) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    window = InputConfig(*(None if text is None else Fraction(text) for text in (start, end)))
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    window = InputConfig(start=parse_time(start), end=parse_time(end))
     report = run(source, target, input=window)
     assert [media.read_number(image) for image in pictures(target, 128, 96)] == list(numbers)
     assert report.frames_out == len(numbers)
@@ -328,9 +320,9 @@ def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: st
     assert end is None or last - Fraction(3 * 1024, 44100) < copied[-1][0] < last
 
 
-@pytest.mark.parametrize(("start", "end"), [("5", None), ("0.5", "0.5"), ("0.5", "0.1"), ("0.001", "0.002")])
+@pytest.mark.parametrize(("start", "end"), [("5", None), ("5", "6"), ("0.001", "0.002")])
 def test_a_part_without_frames(tmp_path: Path, start: str, end: str | None) -> None:
-    window = InputConfig(Fraction(start), None if end is None else Fraction(end))
+    window = InputConfig(start=parse_time(start), end=parse_time(end))
     with pytest.raises(UsageError):
         run(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", input=window)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
@@ -358,7 +350,7 @@ def test_the_result_after_a_cut_is_that_of_the_second_scene_alone(tmp_path: Path
 
 
 def test_report(tmp_path: Path) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     seen: list[Progress] = []
     report = enhance(source, target, BICUBIC, seen.append)
     assert (report.input, report.output) == (str(source), str(target))
@@ -390,7 +382,7 @@ def test_report_of_a_network_names_its_weights(tmp_path: Path) -> None:
 
 
 def test_report_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write the report"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_reports(tmp_path / "none" / "r.json", [], [])
     assert list(tmp_path.iterdir()) == []
 
@@ -401,7 +393,7 @@ def test_report_of_a_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
 
 
 def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     plan = estimate(source, target, BICUBIC)
     assert isinstance(plan, Plan)
     assert (plan.model, plan.codec, plan.pixel_format) == ("bicubic", "libx264", "yuv420p")
@@ -420,5 +412,5 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     [(None, None, 20), (None, "0.4", 10), ("0.4", None, 10), ("0.2", "0.4", 5), ("9", None, 0), (None, "9", 20)],
 )
 def test_frames_expected(tmp_path: Path, start: str | None, end: str | None, expected: int) -> None:
-    window = InputConfig(*(None if text is None else Fraction(text) for text in (start, end)))
+    window = InputConfig(start=parse_time(start), end=parse_time(end))
     assert forecast(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected

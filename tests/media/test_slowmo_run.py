@@ -27,14 +27,14 @@ from vidsr.errors import CheckError, UsageError
 from vidsr.models.loading import models_folder
 from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.train.checkpoint import save_checkpoint
-from vidsr.train.publish import publish_model
+from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import load_recipe
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 
 MODES = {"slow": False, "kept": True}
 LOSSLESS = OutputConfig(codec="ffv1", audio="stretch")
-SOUND = media.clip_with_sound
+SOUND = media.clip_with_audio
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,9 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = replace(recipe, name="tiny", network=SLOWMO_FORMS["fast"])
     average = slowmo_network("fast").state_dict()
     save_checkpoint(folder / "last.pt", {"recipe": {"name": "tiny"}, "average": average, "step": 0})
-    return publish_model(recipe, Path("tiny.toml"), folder / "last.pt", folder)
+    return publish_model(
+        recipe, Path("tiny.toml"), folder / "last.pt", folder, Provenance("none", "random", "none", "none")
+    )
 
 
 def config(card: Path, **changes: Any) -> SlowmoConfig:
@@ -166,7 +168,7 @@ def test_no_new_frame_shows_two_scenes(tmp_path: Path, card: Path) -> None:
 @pytest.mark.parametrize("mode", ["auto", "off"])
 def test_repeated_frames_get_a_moment_of_their_own(tmp_path: Path, card: Path, mode: Any) -> None:
     """Every picture twice, as in animation on twos; a network of random weights makes something else of a repeat."""
-    once = [media.picture(n) for n in range(0, 24, 2)]
+    once = [media.numbered_image(n) for n in range(0, 24, 2)]
     source = media.encode(
         tmp_path / "a.mkv", [one for one in once for _ in range(2)], ("-c:v", "ffv1", "-pix_fmt", "gbrp10le")
     )
@@ -188,8 +190,8 @@ def test_larger_and_slower_at_once(tmp_path: Path, card: Path, size: Any, expect
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_part_begins_at_zero(tmp_path: Path, card: Path, mode: str) -> None:
-    source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    window = InputConfig(Fraction("0.2"), Fraction("0.6"))
+    source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
+    window = InputConfig(start=Fraction("0.2"), end=Fraction("0.6"))
     report = slowed(card, source, target, input=window, keep_duration=MODES[mode])
     stretch = 1 if mode == "kept" else 2
     assert (report.frames_in, report.duration_seconds) == (10, pytest.approx(0.4 * stretch))
@@ -211,7 +213,7 @@ def test_chapters_and_texts_become_longer(tmp_path: Path, card: Path) -> None:
 
 
 def test_report_and_progress(tmp_path: Path, card: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "a.mp4")
+    source = media.clip_with_audio(tmp_path / "a.mp4")
     seen: list[Progress] = []
     report = enhance(source, tmp_path / "b.mp4", config(card, interp=4), seen.append)
     assert (report.model, report.scenes, report.tile) == ("tiny", 1, None)
@@ -309,7 +311,7 @@ def test_every_line_of_json_progress_is_json(tmp_path: Path, card: Path) -> None
 def test_what_is_refused_is_refused_before_anything_is_said(
     tmp_path: Path, card: Path, arguments: list[str], code: int
 ) -> None:
-    source = media.clip_with_sound(tmp_path / "a.mp4")
+    source = media.clip_with_audio(tmp_path / "a.mp4")
     (tmp_path / "b.mp4").write_bytes(b"precious")
     words = [str(word) for word in ("slowmo", source, tmp_path / "b.mp4", "--model", card, "-y", *arguments)]
     for more in ([], ["--dry-run"]):
@@ -332,7 +334,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, card: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(MidpointEngine, "step", interrupted_step)
     (tmp_path / "b.mp4").write_bytes(b"precious")
-    result = slowmo_cli(card, media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4", "-y")
+    result = slowmo_cli(card, media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4", "-y")
     assert result.exit_code == 130 and result.stdout == "" and "error: interrupted" in result.stderr
     assert (tmp_path / "b.mp4").read_bytes() == b"precious" and names(tmp_path) == ["a.mp4", "b.mp4"]
 
@@ -360,7 +362,7 @@ def test_damage_leaves_a_gap_in_which_one_new_frame_stands(tmp_path: Path, card:
 
 
 def test_sound_is_not_copied_beside_slow_pictures(tmp_path: Path, card: Path) -> None:
-    source = media.clip_with_sound(tmp_path / "a.mp4")
+    source = media.clip_with_audio(tmp_path / "a.mp4")
     with pytest.raises(UsageError, match="--keep-duration"):
         slowed(card, source, tmp_path / "b.mp4", output=OutputConfig(audio="copy"))
     kept = SlowmoConfig(keep_duration=True, output=OutputConfig(audio="copy"))

@@ -1,3 +1,5 @@
+"""Verification of finished files: intact ones pass, and every kind of difference is found."""
+
 from __future__ import annotations
 
 from array import array
@@ -10,23 +12,23 @@ from av.stream import Disposition
 
 from tests.support import media
 from vidsr.errors import CheckError
-from vidsr.video.verify import Expected, Tally, payload_of, verify
+from vidsr.video.verify import Expected, PacketChecksum, payload_of, verify
 
 
 def expected_of(path: Path) -> Expected:
-    """What `verify` should find in a file, by another reading of it."""
+    """The contents that `verify` should find in a file, read independently of it."""
     listing = media.ffmpeg_packetmd5(path, "v:0")
-    tally = Tally("audio", "the sound", "aac", {}, Disposition(0))
+    checksum = PacketChecksum("audio", "the audio", "aac", {}, Disposition(0))
     with av.open(str(path)) as container:
         size = (container.streams.video[0].width, container.streams.video[0].height)
         for packet in container.demux(audio=0):
-            tally.add(bytes(packet))
-    return Expected(array("q", sorted(f.pts for f in listing.frames)), listing.time_base, size, [tally], {})
+            checksum.add(bytes(packet))
+    return Expected(array("q", sorted(f.pts for f in listing.frames)), listing.time_base, size, [checksum], {})
 
 
-def test_check_passes_what_is_right(tmp_path: Path) -> None:
-    path = media.clip_with_sound(tmp_path / "film.mkv")
-    assert verify(path, "film.mkv", expected_of(path)) == []
+def test_intact_file_passes(tmp_path: Path) -> None:
+    path = media.clip_with_audio(tmp_path / "video.mkv")
+    assert verify(path, "video.mkv", expected_of(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -40,37 +42,37 @@ def test_check_passes_what_is_right(tmp_path: Path) -> None:
         ("stream", "copy of the subtitles is missing"),
     ],
 )
-def test_check_finds_what_is_wrong(tmp_path: Path, fault: str, words: str) -> None:
-    path = media.clip_with_sound(tmp_path / "film.mkv")
+def test_differences_are_found(tmp_path: Path, fault: str, words: str) -> None:
+    path = media.clip_with_audio(tmp_path / "video.mkv")
     good = expected_of(path)
     if fault == "frame":
         good.times.append(good.times[-1] + 40)
     elif fault == "time":
         good.times[3] += 1
     elif fault == "packet":
-        good.tallies[0].add(b"more")
+        good.checksums[0].add(b"more")
     elif fault == "content":
-        good.tallies[0].checksum ^= 1
+        good.checksums[0].crc ^= 1
     elif fault == "stream":
-        good.tallies.append(Tally("subtitle", "the subtitles", "subrip", {}, good.tallies[0].disposition))
-        good.tallies[-1].add(b"text")
+        good.checksums.append(PacketChecksum("subtitle", "the subtitles", "subrip", {}, good.checksums[0].disposition))
+        good.checksums[-1].add(b"text")
     size = (66, 48) if fault == "size" else good.size
     with pytest.raises(CheckError, match=words):
-        verify(path, "film.mkv", Expected(good.times, good.time_base, size, good.tallies, {}))
+        verify(path, "video.mkv", Expected(good.times, good.time_base, size, good.checksums, {}))
 
 
-def test_check_finds_a_damaged_last_picture(tmp_path: Path) -> None:
-    path = media.clip(tmp_path / "film.mp4")
+def test_damaged_last_frame_is_found(tmp_path: Path) -> None:
+    path = media.clip(tmp_path / "video.mp4")
     listing = media.ffmpeg_packetmd5(path, "v:0")
     expected = Expected(array("q", sorted(f.pts for f in listing.frames)), listing.time_base, (64, 48), [], {})
-    assert verify(path, "film.mp4", expected) == []
+    assert verify(path, "video.mp4", expected) == []
     with av.open(str(path)) as container:
         last = [(p.pos, p.size) for p in container.demux(video=0) if p.size][-1]
     data = bytearray(path.read_bytes())
     data[last[0] : last[0] + last[1]] = bytes(last[1])
     path.write_bytes(data)
     with pytest.raises(CheckError, match=r"cannot be read back|last frame"):
-        verify(path, "film.mp4", expected)
+        verify(path, "video.mp4", expected)
 
 
 @pytest.mark.parametrize(
@@ -82,36 +84,36 @@ def test_check_finds_a_damaged_last_picture(tmp_path: Path) -> None:
         (Fraction(-1, 2), Fraction(4, 5), "begins at 0.000 s instead of -0.500 s"),
     ],
 )
-def test_check_of_stretched_sound(tmp_path: Path, begin: Fraction, end: Fraction, words: str) -> None:
-    path = media.clip_with_sound(tmp_path / "film.mkv")
+def test_times_of_stretched_audio_are_checked(tmp_path: Path, begin: Fraction, end: Fraction, words: str) -> None:
+    path = media.clip_with_audio(tmp_path / "video.mkv")
     good = expected_of(path)
-    good.tallies[0].seconds = (begin, end)
+    good.checksums[0].seconds = (begin, end)
     if not words:
-        assert verify(path, "film.mkv", good) == []
+        assert verify(path, "video.mkv", good) == []
         return
     with pytest.raises(CheckError, match=words):
-        verify(path, "film.mkv", good)
+        verify(path, "video.mkv", good)
 
 
-def test_check_finds_missing_sound(tmp_path: Path) -> None:
-    """A gap of 0.4 s in the middle, by the decoded length alone."""
-    whole = media.clip_with_sound(tmp_path / "whole.mkv", count=40)
-    path = tmp_path / "film.mkv"
-    with av.open(str(whole)) as given, av.open(str(path), "w") as cut:
-        streams = {s.index: cut.add_stream_from_template(s) for s in given.streams}
-        for packet in given.demux():
+def test_gap_in_stretched_audio_is_found(tmp_path: Path) -> None:
+    """A gap of 0.4 s in the middle is found by the decoded length alone."""
+    whole = media.clip_with_audio(tmp_path / "whole.mkv", count=40)
+    path = tmp_path / "video.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as cut:
+        streams = {s.index: cut.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
             if packet.size and not (packet.stream.type == "audio" and 400 <= (packet.pts or 0) < 800):
                 packet.stream = streams[packet.stream_index]
                 cut.mux(packet)
     good = expected_of(path)
-    assert verify(path, "film.mkv", good) == []
-    good.tallies[0].seconds = (Fraction(0), Fraction(8, 5))
+    assert verify(path, "video.mkv", good) == []
+    good.checksums[0].seconds = (Fraction(0), Fraction(8, 5))
     with pytest.raises(CheckError, match=r"has a length of 1\.2"):
-        verify(path, "film.mkv", good)
+        verify(path, "video.mkv", good)
 
 
-def test_payload_ignores_what_containers_add() -> None:
-    assert payload_of("aac", bytes([0xFF, 0xF1, 0x50, 0x80, 2, 0x1F, 0xFC]) + b"sound") == b"sound"
-    assert payload_of("aac", bytes([0xFF, 0xF0, 0x50, 0x80, 2, 0x1F, 0xFC, 1, 2]) + b"sound") == b"sound"
-    assert payload_of("aac", b"\x21\x10plain sound") == b"\x21\x10plain sound"
+def test_payload_is_without_container_headers() -> None:
+    assert payload_of("aac", bytes([0xFF, 0xF1, 0x50, 0x80, 2, 0x1F, 0xFC]) + b"audio") == b"audio"
+    assert payload_of("aac", bytes([0xFF, 0xF0, 0x50, 0x80, 2, 0x1F, 0xFC, 1, 2]) + b"audio") == b"audio"
+    assert payload_of("aac", b"\x21\x10plain audio") == b"\x21\x10plain audio"
     assert payload_of("mov_text", b"\0\0") == b"" and payload_of("mov_text", b"\0\1a") == b"\0\1a"

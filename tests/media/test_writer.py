@@ -116,7 +116,7 @@ def test_odd_sizes(tmp_path: Path, codec: str, ending: str) -> None:
     config = OutputConfig(codec="auto" if ending == "webm" else codec, crf=1)
     writer = write(tmp_path / f"out.{ending}", source, steps(source, 3), config)
     images = decoded(tmp_path / f"out.{ending}")
-    expected = media.picture(1, 63, 47).astype(int)
+    expected = media.numbered_image(1, 63, 47).astype(int)
     padded = any("last column or row repeated" in warning for warning in writer.warnings)
     assert padded == (ending != "webm")
     assert images[1].shape == ((48, 64, 3) if padded else (47, 63, 3))

@@ -1,4 +1,4 @@
-"""Films of flashes and clicks at the same moments, slowed down as an engine would, and what another program finds."""
+"""Clips with simultaneous flashes and clicks, slowed down without an engine and measured with the ffmpeg binary."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ from vidsr.types import Frame
 from vidsr.video.reader import Reader
 from vidsr.video.writer import Writer
 
-FLASHES = (8, 21, 37, 50, 66)  # numbers of bright pictures
-RATE = 48_000
-PICTURES = 75
+FLASHES = (8, 21, 37, 50, 66)  # numbers of the bright frames
+RATE = 48_000  # audio samples per second
+FRAMES = 75
 
 
-def wave_file(path: Path, sound: NDArray[Any], rate: int = RATE) -> Path:
-    """16 bit; samples x channels or one channel."""
+def wave_file(path: Path, audio: NDArray[Any], rate: int = RATE) -> Path:
+    """Writes 16-bit audio; samples x channels, or samples of one channel, in -1..1."""
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1 if sound.ndim == 1 else sound.shape[1])
+        file.setnchannels(1 if audio.ndim == 1 else audio.shape[1])
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes((sound * 32767).round().astype("<i2").tobytes())
+        file.writeframes((audio * 32767).round().astype("<i2").tobytes())
     return path
 
 
 def clicks(times: Iterable[float], seconds: float, rate: int = RATE) -> NDArray[np.float64]:
-    """Bursts of 1 kHz, 30 ms long, over faint noise."""
-    sound = np.random.default_rng(0).normal(0, 0.001, round(seconds * rate))
+    """Mono audio with bursts of 1 kHz, 30 ms long, at these times in seconds, over faint noise."""
+    audio = np.random.default_rng(0).normal(0, 0.001, round(seconds * rate))
     for time in times:
         begin, length = round(time * rate), round(0.03 * rate)
         burst = 0.7 * np.sin(2 * np.pi * 1000 * np.arange(length) / rate)
-        sound[begin : begin + length] += burst[: len(sound) - begin]
-    return sound
+        audio[begin : begin + length] += burst[: len(audio) - begin]
+    return audio
 
 
-def film(
+def video(
     path: Path,
     codec: Sequence[str] = ("aac",),
     times: str = "N/25",
-    late_sound: float = 0.0,
-    sound: Path | None = None,
+    late_audio: float = 0.0,
+    audio: Path | None = None,
 ) -> Path:
-    """A flash and a click at each of FLASHES; `times` is FFmpeg's formula for the seconds of picture N."""
+    """A video with a flash and a click at each of FLASHES; `times` is FFmpeg's formula for the time of frame N in s."""
     moments = [_evaluate(times, n) for n in FLASHES]
-    seconds = _evaluate(times, PICTURES)
-    if sound is None:
+    seconds = _evaluate(times, FRAMES)
+    if audio is None:
         whole = clicks(moments, seconds)
-        sound = wave_file(path.with_suffix(".wav"), whole[round(late_sound * RATE) :])
-    pictures = [np.full((48, 64, 3), 220 if n in FLASHES else 30, np.uint8) for n in range(PICTURES)]
-    inputs = ("-itsoffset", str(late_sound), "-i", str(sound), "-map", "0:v", "-map", "1:a", "-c:a", *codec)
+        audio = wave_file(path.with_suffix(".wav"), whole[round(late_audio * RATE) :])
+    images = [np.full((48, 64, 3), 220 if n in FLASHES else 30, np.uint8) for n in range(FRAMES)]
+    inputs = ("-itsoffset", str(late_audio), "-i", str(audio), "-map", "0:v", "-map", "1:a", "-c:a", *codec)
     pace = (
         "-vf",
         f"settb=1/12800,setpts='round(({times})/TB)'",
@@ -68,11 +68,11 @@ def film(
         "-enc_time_base",
         "1/12800",
     )
-    return media.encode(path, pictures, (*inputs, *media.X264, *pace))
+    return media.encode(path, images, (*inputs, *media.X264, *pace))
 
 
 def moments(times: str = "N/25") -> list[float]:
-    """When film() flashes and clicks, in seconds."""
+    """The times of the flashes and clicks of video(), in seconds."""
     return [_evaluate(times, n) for n in FLASHES]
 
 
@@ -81,15 +81,14 @@ def _evaluate(times: str, number: int) -> float:
 
 
 def slow_down(
-    target: Path, source: Path, factor: int, config: OutputConfig | None = None, window: InputConfig | None = None
+    target: Path, source: Path, factor: int, config: OutputConfig | None = None, trim: InputConfig | None = None
 ) -> Writer:
-    """The film `factor` times as long: new pictures repeat the one before them, at times between exactly."""
-    window = window or InputConfig()
-    with Reader(source, window, torch.device("cpu")) as reader:
+    """Writes `source` `factor` times as long: interpolated frames repeat the previous one, at evenly spaced times."""
+    trim = trim or InputConfig()
+    with Reader(source, trim, torch.device("cpu")) as reader:
         info = reader.info
-        with Writer(
-            target, info, (info.width, info.height), config or OutputConfig(audio="stretch", stretch=factor), window
-        ) as writer:
+        size = (info.width, info.height)
+        with Writer(target, info, size, config or OutputConfig(), trim, factor) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)
             writer.commit()
@@ -106,7 +105,7 @@ def _interpolated(frames: list[Frame], factor: int) -> Iterable[Frame]:
 
 
 def decoded(path: Path, stream: str = "a:0", rate: int = RATE, channels: int = 1) -> NDArray[np.float32]:
-    """The sound of a file from 0 on as the ffmpeg binary decodes it, channels x samples; gaps are silent."""
+    """The audio of a file from 0 on as the ffmpeg binary decodes it, channels x samples; gaps are silent."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-copyts", "-i", str(path), "-map", f"0:{stream}"]
     filters = ["-af", "aresample=async=1:first_pts=0", "-ar", str(rate), "-ac", str(channels), "-f", "f32le", "-"]
     done = subprocess.run([*command, *filters], capture_output=True, check=True)
@@ -114,7 +113,7 @@ def decoded(path: Path, stream: str = "a:0", rate: int = RATE, channels: int = 1
 
 
 def brightness(path: Path) -> list[tuple[float, float]]:
-    """Time and mean of each picture as the ffmpeg binary decodes it."""
+    """Time in seconds and mean of 0..255 of each frame, as the ffmpeg binary decodes it."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(path), "-map", "0:v:0"]
     output = ["-fps_mode", "passthrough", "-vf", "scale=1:1:flags=area", "-pix_fmt", "gray", "-f", "rawvideo", "-"]
     done = subprocess.run([*command, *output], capture_output=True, check=True)
@@ -122,18 +121,18 @@ def brightness(path: Path) -> list[tuple[float, float]]:
 
 
 def flash_times(path: Path) -> list[float]:
-    """When the picture becomes bright."""
+    """Times in seconds at which the video becomes bright."""
     seen = brightness(path)
     return [time for (_, before), (time, now) in pairwise(seen) if before < 128 <= now]
 
 
-def click_times(sound: NDArray[np.float32], rate: int = RATE) -> list[float]:
-    """When it becomes loud after at least 100 ms of quiet."""
-    loud = np.flatnonzero(np.abs(sound[0]) > 0.3 * np.abs(sound[0]).max())
+def click_times(audio: NDArray[np.float32], rate: int = RATE) -> list[float]:
+    """Times in seconds at which the audio becomes loud after at least 100 ms of quiet."""
+    loud = np.flatnonzero(np.abs(audio[0]) > 0.3 * np.abs(audio[0]).max())
     return [int(n) / rate for n, before in zip(loud, [-rate, *loud[:-1]], strict=True) if n - before > rate / 10]
 
 
-def pitch(sound: NDArray[np.float32], rate: int = RATE) -> float:
+def pitch(audio: NDArray[np.float32], rate: int = RATE) -> float:
     """The strongest frequency of one channel, in Hz."""
-    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
-    return float(np.argmax(spectrum)) * rate / len(sound)
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio))))
+    return float(np.argmax(spectrum)) * rate / len(audio)

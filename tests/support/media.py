@@ -1,8 +1,8 @@
-"""Small real clips, made when asked for, whose contents are known by construction, and what the ffmpeg binary says.
+"""Small synthetic clips with known contents, and listings of files by the ffmpeg binary.
 
-A picture carries its number as bright and dark blocks in its upper half (`read_number` finds it again after lossy
-coding and scaling); the lower half is a coloured gradient that moves. Factories take the path to write and give it
-back; a second call with the same arguments copies the bytes of the first.
+Each image carries its number as bright and dark blocks in its upper half, which `read_number` reads even after lossy
+coding and scaling; the lower half is a moving color gradient. Factories write a clip to a path and return the path; a
+second call with the same arguments copies the bytes of the first.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ LOSSLESS = ("-c:v", "ffv1", "-pix_fmt", "gbrp")
 X264 = ("-c:v", "libx264", "-crf", "10", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1")
 SUBTITLES = "1\n00:00:00,100 --> 00:00:00,400\nfirst line\n\n2\n00:00:00,500 --> 00:00:00,700\nsecond line\n"
 CHAPTERS = (
-    ";FFMETADATA1\ntitle=a film\n"
+    ";FFMETADATA1\ntitle=a video\n"
     "[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=400\ntitle=one\n"
     "[CHAPTER]\nTIMEBASE=1/1000\nSTART=400\nEND=800\ntitle=two\n"
 )
 
 
-# ---------------------------------------------------------------------------------------------------- pictures
+# ------------------------------------------------------------------------------------------------------ images
 
 
-def picture(number: int, width: int = WIDTH, height: int = HEIGHT, hue: float = 0.0) -> np.ndarray[Any, Any]:
-    """Height x width x 3, 8 bit. The number is taken modulo 256."""
+def numbered_image(number: int, width: int = WIDTH, height: int = HEIGHT, hue: float = 0.0) -> np.ndarray[Any, Any]:
+    """An image that carries `number` modulo 256: height x width x 3, RGB, 8 bit. `hue` 0..1 rotates its colors."""
     y, x = np.mgrid[0:height, 0:width]
     phase = 2 * np.pi * ((x + 2 * number) / 64 + hue)
     image = np.stack([120 + 70 * np.sin(phase + k) + 20 * y / height for k in (0.0, 2.1, 4.2)], axis=-1)
@@ -50,17 +50,17 @@ def picture(number: int, width: int = WIDTH, height: int = HEIGHT, hue: float = 
 
 
 def read_number(image: Any) -> int:
-    """The number in a picture of any size: 3 x H x W in 0..1 (tensor or array) or H x W x 3 of 8 bits."""
+    """The number in an image of any size: 3 x H x W in 0..1 (tensor or array) or H x W x 3 in 8 bit."""
     pixels = np.asarray(image)
-    grey = pixels.mean(-1) / 255 if pixels.dtype == np.uint8 else pixels.mean(0)
-    height, width = grey.shape
+    gray = pixels.mean(-1) / 255 if pixels.dtype == np.uint8 else pixels.mean(0)
+    height, width = gray.shape
     number = 0
     for bit in range(8):
         row, column = divmod(bit, 4)
         top, left, tall, wide = row * height / 4, column * width / 4, height / 4, width / 4
         rows = slice(int(top + tall / 4), max(int(top + tall * 3 / 4), int(top + tall / 4) + 1))
         columns = slice(int(left + wide / 4), max(int(left + wide * 3 / 4), int(left + wide / 4) + 1))
-        number |= int(grey[rows, columns].mean() > 0.5) << bit
+        number |= int(gray[rows, columns].mean() > 0.5) << bit
     return number
 
 
@@ -68,7 +68,7 @@ def read_number(image: Any) -> int:
 
 
 def ffmpeg(*arguments: str, stdin: bytes = b"") -> str:
-    """Runs the binary; standard output as text; a failure raises with what it said."""
+    """Runs the ffmpeg binary and returns its standard output; raises RuntimeError with its messages if it fails."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     if done.returncode != 0:
@@ -88,7 +88,7 @@ class Md5Frame:
 
 @dataclass(frozen=True)
 class Md5Listing:
-    """What `-f framemd5` says about one stream."""
+    """The output of `-f framemd5` for one stream."""
 
     time_base: Fraction
     frames: tuple[Md5Frame, ...]
@@ -99,14 +99,14 @@ class Md5Listing:
 
 
 def ffmpeg_framemd5(path: Path, stream: str = "v:0", *options: str) -> Md5Listing:
-    """Every decoded frame with its time in the file, as the ffmpeg binary sees it; rotation is not applied."""
+    """Every decoded frame with its time in the file, by the ffmpeg binary; rotation is not applied."""
     source = ("-copyts", "-noautorotate", "-i", f"file:{path}", "-map", f"0:{stream}")
     passthrough = ("-fps_mode", "passthrough", "-enc_time_base", "demux") if stream.startswith("v") else ()
     return _listing(ffmpeg(*source, *passthrough, *options, "-f", "framemd5", "-"))
 
 
 def ffmpeg_packetmd5(path: Path, stream: str) -> Md5Listing:
-    """Every packet of one stream, undecoded."""
+    """Every packet of one stream, without decoding."""
     return _listing(ffmpeg("-copyts", "-i", f"file:{path}", "-map", f"0:{stream}", "-c", "copy", "-f", "framemd5", "-"))
 
 
@@ -125,41 +125,41 @@ def _listing(text: str) -> Md5Listing:
     return Md5Listing(Fraction(int(base[1]), int(base[2])), frames)
 
 
-# ------------------------------------------------------------------------------------------------------- basics
+# -------------------------------------------------------------------------------------------------- basic clips
 
 _Factory = Callable[..., Path]
 
 
-def _remembered(make: _Factory) -> _Factory:
-    """Keeps the bytes of what a factory wrote, per arguments and file type."""
-    kept: dict[tuple[Any, ...], bytes] = {}
+def _cached(make: _Factory) -> _Factory:
+    """Caches the bytes that a factory wrote, by arguments and file type."""
+    cache: dict[tuple[Any, ...], bytes] = {}
 
     @functools.wraps(make)
     def wrapper(path: Path, *args: Any, **kwargs: Any) -> Path:
         key = (path.suffix, args, tuple(sorted(kwargs.items())))
-        if key in kept:
-            path.write_bytes(kept[key])
+        if key in cache:
+            path.write_bytes(cache[key])
         else:
-            kept[key] = make(path, *args, **kwargs).read_bytes()
+            cache[key] = make(path, *args, **kwargs).read_bytes()
         return path
 
     return wrapper
 
 
-def encode(path: Path, pictures: Iterable[np.ndarray[Any, Any]], options: Sequence[str], rate: str = "25") -> Path:
-    """Pictures of one size through the ffmpeg binary; `options` are its output options, more inputs included."""
-    frames = list(pictures)
+def encode(path: Path, images: Iterable[np.ndarray[Any, Any]], options: Sequence[str], rate: str = "25") -> Path:
+    """Encodes images of one size with the ffmpeg binary; `options` are its output options and further inputs."""
+    frames = list(images)
     height, width = frames[0].shape[:2]
     source = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-")
     ffmpeg(*source, *options, f"file:{path}", stdin=b"".join(frame.tobytes() for frame in frames))
     return path
 
 
-def numbered(count: int = COUNT, width: int = WIDTH, height: int = HEIGHT) -> list[np.ndarray[Any, Any]]:
-    return [picture(number, width, height) for number in range(count)]
+def numbered_images(count: int = COUNT, width: int = WIDTH, height: int = HEIGHT) -> list[np.ndarray[Any, Any]]:
+    return [numbered_image(number, width, height) for number in range(count)]
 
 
-@_remembered
+@_cached
 def clip(
     path: Path,
     count: int = COUNT,
@@ -168,147 +168,153 @@ def clip(
     options: tuple[str, ...] = X264,
     rate: str = "25",
 ) -> Path:
-    """Numbered pictures at a constant rate, without sound; the container follows the name."""
-    return encode(path, numbered(count, width, height), options, rate)
+    """Numbered images at a constant rate, without audio; the container follows from the extension."""
+    return encode(path, numbered_images(count, width, height), options, rate)
 
 
-@_remembered
-def clip_with_sound(path: Path, count: int = COUNT, codec: str = "aac") -> Path:
-    """Numbered pictures and one sound track."""
-    sound = ("-f", "lavfi", "-i", f"sine=440:duration={count / 25}", "-map", "0:v", "-map", "1:a", "-c:a", codec)
-    return encode(path, numbered(count), (*sound, *X264))
+@_cached
+def clip_with_audio(path: Path, count: int = COUNT, codec: str = "aac") -> Path:
+    """Numbered images and one audio track."""
+    audio = ("-f", "lavfi", "-i", f"sine=440:duration={count / 25}", "-map", "0:v", "-map", "1:a", "-c:a", codec)
+    return encode(path, numbered_images(count), (*audio, *X264))
 
 
 # ----------------------------------------------------------------------------------------------- special clips
 
 
-@_remembered
+@_cached
 def variable_rate(path: Path) -> Path:
-    """Ten pictures at VARIABLE_TICKS milliseconds."""
+    """Ten images at VARIABLE_TICKS milliseconds."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "10", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for number, ticks in enumerate(VARIABLE_TICKS):
-            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(numbered_image(number), format="rgb24")
             frame.pts, frame.time_base = ticks, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
 
 
-@_remembered
+@_cached
 def late_start(path: Path) -> Path:
-    """Sound from 0 on, numbered pictures from 1.6 s on."""
-    sound = ("-f", "lavfi", "-i", "sine=440:duration=3", "-map", "0:v", "-map", "1:a", "-c:a", "aac")
-    return encode(path, numbered(), (*sound, *X264, "-vf", "setpts=PTS+1.6/TB", "-fps_mode", "passthrough"))
+    """Audio from 0 s on, numbered images from 1.6 s on."""
+    audio = ("-f", "lavfi", "-i", "sine=440:duration=3", "-map", "0:v", "-map", "1:a", "-c:a", "aac")
+    return encode(path, numbered_images(), (*audio, *X264, "-vf", "setpts=PTS+1.6/TB", "-fps_mode", "passthrough"))
 
 
-@_remembered
+@_cached
 def rotated(path: Path, degrees: int = 90) -> Path:
-    """A display rotation of `degrees` counterclockwise as a flag; the coded pictures are upright numbered ones."""
-    plain = clip_with_sound(path.with_name("plain_" + path.name))
+    """A display rotation of `degrees` counterclockwise as metadata; the coded images are upright."""
+    plain = clip_with_audio(path.with_name("plain_" + path.name))
     ffmpeg("-display_rotation:v:0", str(degrees), "-i", f"file:{plain}", "-map", "0", "-c", "copy", f"file:{path}")
     plain.unlink()
     return path
 
 
-@_remembered
+@_cached
 def non_square(path: Path) -> Path:
-    """Pixels of 16:11."""
-    return encode(path, numbered(), (*X264, "-vf", "setsar=16/11"))
+    """A pixel aspect of 16:11."""
+    return encode(path, numbered_images(), (*X264, "-vf", "setsar=16/11"))
 
 
-@_remembered
+@_cached
 def odd_size(path: Path, pixel_format: str = "yuv420p") -> Path:
     """63 x 47, lossless, limited range."""
-    return encode(path, numbered(width=63, height=47), ("-c:v", "ffv1", "-pix_fmt", pixel_format))
+    return encode(path, numbered_images(width=63, height=47), ("-c:v", "ffv1", "-pix_fmt", pixel_format))
 
 
-@_remembered
+@_cached
 def hdr(path: Path, codec: str = "libx265") -> Path:
     """10 bit, tagged BT.2020 and PQ."""
     tags = "setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=tv"
     quiet = ("-x265-params", "log-level=none:pools=none:crf=10") if codec == "libx265" else ()
     convert = f"scale=out_color_matrix=bt2020:out_range=tv:flags=accurate_rnd,format=yuv420p10le,{tags}"
-    return encode(path, numbered(), ("-c:v", codec, *quiet, "-vf", convert))
+    return encode(path, numbered_images(), ("-c:v", codec, *quiet, "-vf", convert))
 
 
-@_remembered
+@_cached
 def full_range(path: Path) -> Path:
     """8 bit with levels 0..255, tagged so, BT.709."""
     convert = ("-vf", "scale=out_color_matrix=bt709:out_range=full:flags=accurate_rnd", "-color_range", "pc")
-    return encode(path, numbered(), (*X264, *convert, "-colorspace", "bt709"))
+    return encode(path, numbered_images(), (*X264, *convert, "-colorspace", "bt709"))
 
 
-@_remembered
-def two_sounds(path: Path) -> Path:
-    """English (default) and German sound, at 440 and 880 Hz."""
+@_cached
+def two_audio_tracks(path: Path) -> Path:
+    """English (default) and German audio, at 440 and 880 Hz."""
     inputs = ("-f", "lavfi", "-i", "sine=440:duration=0.8", "-f", "lavfi", "-i", "sine=880:duration=0.8")
     languages = ("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", "-disposition:a:0", "default")
     options = (*inputs, "-map", "0:v", "-map", "1:a", "-map", "2:a", *languages, "-disposition:a:1", "0", "-c:a", "aac")
-    return encode(path, numbered(), (*options, *X264))
+    return encode(path, numbered_images(), (*options, *X264))
 
 
-@_remembered
+@_cached
 def subtitled(path: Path) -> Path:
     """One French subtitle track of two lines: SubRip, or mov_text in MP4."""
     text = path.with_name(path.stem + "_lines.srt")
     text.write_text(SUBTITLES)
     codec = "mov_text" if path.suffix in (".mp4", ".mov") else "srt"
     options = ("-i", f"file:{text}", "-map", "0:v", "-map", "1:s", "-c:s", codec, "-metadata:s:s:0", "language=fra")
-    encode(path, numbered(), (*options, *X264))
+    encode(path, numbered_images(), (*options, *X264))
     text.unlink()
     return path
 
 
-@_remembered
+@_cached
 def with_chapters(path: Path) -> Path:
-    """Two chapters, "one" and "two", of 0.4 s each, and the title "a film"."""
+    """Two chapters, "one" and "two", of 0.4 s each, and the title "a video"."""
     text = path.with_name(path.stem + "_chapters.txt")
     text.write_text(CHAPTERS)
-    encode(path, numbered(), ("-i", f"file:{text}", "-map_metadata", "1", "-map_chapters", "1", "-map", "0:v", *X264))
+    encode(
+        path,
+        numbered_images(),
+        ("-i", f"file:{text}", "-map_metadata", "1", "-map_chapters", "1", "-map", "0:v", *X264),
+    )
     text.unlink()
     return path
 
 
-@_remembered
+@_cached
 def with_attachment(path: Path) -> Path:
     """A Matroska file with a text attached as `note.txt`."""
     note = path.with_name("note.txt")
     note.write_text("attached\n")
-    encode(path, numbered(), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
+    encode(path, numbered_images(), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
     note.unlink()
     return path
 
 
-@_remembered
+@_cached
 def with_cover(path: Path) -> Path:
-    """Numbered pictures and an attached picture of 32 x 32 (in MP4)."""
-    film = clip(path.with_name("film_" + path.name))
-    cover = encode(path.with_name("cover.png"), [picture(200, 32, 32)], ("-frames:v", "1"))
+    """Numbered images and a cover of 32 x 32 (in MP4)."""
+    video = clip(path.with_name("video_" + path.name))
+    cover = encode(path.with_name("cover.png"), [numbered_image(200, 32, 32)], ("-frames:v", "1"))
     maps = ("-map", "0", "-map", "1", "-c", "copy", "-disposition:v:1", "attached_pic")
-    ffmpeg("-i", f"file:{film}", "-i", f"file:{cover}", *maps, f"file:{path}")
-    film.unlink()
+    ffmpeg("-i", f"file:{video}", "-i", f"file:{cover}", *maps, f"file:{path}")
+    video.unlink()
     cover.unlink()
     return path
 
 
-@_remembered
+@_cached
 def cover_only(path: Path) -> Path:
-    """Sound with cover art and no film."""
-    cover = encode(path.with_name("cover.png"), [picture(200, 32, 32)], ("-frames:v", "1"))
+    """Audio with cover art and without video."""
+    cover = encode(path.with_name("cover.png"), [numbered_image(200, 32, 32)], ("-frames:v", "1"))
     inputs = ("-f", "lavfi", "-i", "sine=440:duration=0.5", "-i", f"file:{cover}", "-map", "0", "-map", "1")
     ffmpeg(*inputs, "-c:v", "copy", "-disposition:v:0", "attached_pic", f"file:{path}")
     cover.unlink()
     return path
 
 
-@_remembered
-def two_films(path: Path) -> Path:
-    """Two video streams; the second one, 32 x 32 and inverted in number (255 - n), is the default."""
+@_cached
+def two_video_streams(path: Path) -> Path:
+    """Two video streams; the second one, 32 x 32 and with inverted numbers (255 - n), is the default."""
     first = clip(path.with_name("first_" + path.name))
-    second = encode(path.with_name("second_" + path.name), [picture(255 - n, 32, 32) for n in range(COUNT)], X264)
+    second = encode(
+        path.with_name("second_" + path.name), [numbered_image(255 - n, 32, 32) for n in range(COUNT)], X264
+    )
     flags = ("-disposition:v:0", "0", "-disposition:v:1", "default")
     ffmpeg(
         "-i", f"file:{first}", "-i", f"file:{second}", "-map", "0", "-map", "1", "-c", "copy", *flags, f"file:{path}"
@@ -318,54 +324,54 @@ def two_films(path: Path) -> Path:
     return path
 
 
-@_remembered
+@_cached
 def interlaced(path: Path, codec: str = "mpeg2video") -> Path:
-    """Twenty frames of two fields, top field first; the top field of frame t shows picture 2t, the other 2t + 1."""
+    """Twenty interlaced frames, top field first; the top field of frame t shows image 2t, the bottom one 2t + 1."""
     flags = ("-flags", "+ildct+ilme", "-c:v", codec, "-pix_fmt", "yuv420p", "-threads", "1", "-bf", "0")
     quality = ("-q:v", "2") if codec == "mpeg2video" else ("-crf", "10", "-x264-params", "tff=1")
     weave = ("-vf", "tinterlace=interleave_top,setfield=tff")
-    return encode(path, numbered(2 * COUNT), (*weave, *flags, *quality), rate="50")
+    return encode(path, numbered_images(2 * COUNT), (*weave, *flags, *quality), rate="50")
 
 
-@_remembered
+@_cached
 def animated_gif(path: Path, count: int = 6) -> Path:
-    """Pictures at 10 per second in a GIF."""
+    """Numbered images at 10 frames/s in a GIF."""
     return encode(
-        path, numbered(count), ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"), rate="10"
+        path, numbered_images(count), ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"), rate="10"
     )
 
 
-@_remembered
+@_cached
 def black(path: Path, count: int = COUNT) -> Path:
-    """Black pictures only."""
+    """Black frames only."""
     return encode(path, [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * count, X264)
 
 
-@_remembered
+@_cached
 def hard_cut(path: Path, first: int = 10, second: int = 10) -> Path:
-    """Two scenes of different colours and structure; the second starts at picture number `first`."""
-    one = [picture(n) for n in range(first)]
-    two = [255 - picture(n, hue=0.5)[::-1] for n in range(first, first + second)]
+    """Two scenes of different colors and structure; the second one starts at frame `first`."""
+    one = [numbered_image(n) for n in range(first)]
+    two = [255 - numbered_image(n, hue=0.5)[::-1] for n in range(first, first + second)]
     return encode(path, one + two, X264)
 
 
-@_remembered
+@_cached
 def b_frames(path: Path, count: int = 50, open_gop: bool = True) -> Path:
-    """Three B-frames in a row, a key frame every 12 pictures, open groups of pictures."""
+    """Three B-frames in a row, a key frame every 12 frames, open GOPs."""
     params = f"keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0:open-gop={int(open_gop)}:threads=1"
-    return encode(path, numbered(count), (*X264, "-x264-params", params))
+    return encode(path, numbered_images(count), (*X264, "-x264-params", params))
 
 
-@_remembered
+@_cached
 def with_alpha(path: Path) -> Path:
     """Lossless RGBA (Matroska); the right half is transparent."""
     mask = ("-vf", f"format=rgba,geq=r='r(X,Y)':g='g(X,Y)':b='b(X,Y)':a='if(lt(X,{WIDTH // 2}),255,0)'")
-    return encode(path, numbered(4), (*mask, "-c:v", "ffv1", "-pix_fmt", "gbrap"))
+    return encode(path, numbered_images(4), (*mask, "-c:v", "ffv1", "-pix_fmt", "gbrap"))
 
 
-@_remembered
+@_cached
 def size_change(path: Path) -> Path:
-    """An MPEG-TS file whose pictures change from 64 x 48 to 96 x 64 after ten."""
+    """An MPEG-TS file whose frames change from 64 x 48 to 96 x 64 after ten."""
     first = clip(path.with_name("a_" + path.name), 10)
     second = clip(path.with_name("b_" + path.name), 10, 96, 64)
     shifted = path.with_name("c_" + path.name)
@@ -376,17 +382,17 @@ def size_change(path: Path) -> Path:
     return path
 
 
-# -------------------------------------------------------------------------------------------------- the family
+# ------------------------------------------------------------------------------------------------- all clips
 
 VP9 = ("-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8", "-row-mt", "0", "-threads", "1")
-# What every command must get through: how a film is made, and the kind of file that its result is.
+# Inputs that every command must handle: name, factory, and the extension of the output.
 FAMILY: dict[str, tuple[_Factory, str]] = {
     "plain.mp4": (clip, ".mp4"),
-    "sound.mp4": (clip_with_sound, ".mp4"),
-    "sound.mkv": (clip_with_sound, ".mkv"),
-    "sound.mov": (clip_with_sound, ".mov"),
+    "audio.mp4": (clip_with_audio, ".mp4"),
+    "audio.mkv": (clip_with_audio, ".mkv"),
+    "audio.mov": (clip_with_audio, ".mov"),
     "vp9.webm": (lambda path: clip(path, options=VP9), ".webm"),
-    "stream.ts": (clip_with_sound, ".mp4"),
+    "stream.ts": (clip_with_audio, ".mp4"),
     "xvid.avi": (lambda path: clip(path, options=("-c:v", "mpeg4", "-bf", "2", "-q:v", "3")), ".mp4"),
     "mpeg1.mpg": (lambda path: clip(path, options=("-c:v", "mpeg1video", "-bf", "2", "-q:v", "3")), ".mkv"),
     "variable.mkv": (variable_rate, ".mkv"),
@@ -399,8 +405,8 @@ FAMILY: dict[str, tuple[_Factory, str]] = {
     "odd444.mkv": (lambda path: odd_size(path, "yuv444p"), ".mp4"),
     "hdr.mkv": (hdr, ".mp4"),
     "full.mp4": (full_range, ".mp4"),
-    "two_sounds.mkv": (two_sounds, ".mkv"),
-    "two_sounds.mp4": (two_sounds, ".mp4"),
+    "two_audio_tracks.mkv": (two_audio_tracks, ".mkv"),
+    "two_audio_tracks.mp4": (two_audio_tracks, ".mp4"),
     "subtitled.mkv": (subtitled, ".mkv"),
     "subtitled.mp4": (subtitled, ".mp4"),
     "chapters.mp4": (with_chapters, ".mp4"),
@@ -421,7 +427,7 @@ FAMILY: dict[str, tuple[_Factory, str]] = {
 
 
 def damaged(source: Path, path: Path, flips: int = 40, seed: int = 0, region: tuple[float, float] = (0.4, 0.6)) -> Path:
-    """A copy with random bits flipped in the part `region` of the file (as fractions of its length)."""
+    """A copy with random bits flipped in `region`, given as fractions of the file's length."""
     data = bytearray(source.read_bytes())
     chance = random.Random(seed)
     for _ in range(flips):
@@ -432,7 +438,7 @@ def damaged(source: Path, path: Path, flips: int = 40, seed: int = 0, region: tu
 
 
 def damaged_payload(source: Path, path: Path, packets: range, flips: int = 12, seed: int = 0) -> Path:
-    """A copy with random bits flipped inside the given video packets; the container around them stays whole."""
+    """A copy with random bits flipped inside these video packets; the container around them stays intact."""
     data = bytearray(source.read_bytes())
     chance = random.Random(seed)
     with av.open(str(source)) as container:
@@ -445,14 +451,14 @@ def damaged_payload(source: Path, path: Path, packets: range, flips: int = 12, s
 
 
 def truncated(source: Path, path: Path, kept: float = 0.6) -> Path:
-    """The first part of a file, `kept` of its length."""
+    """A copy truncated to the fraction `kept` of its length."""
     data = source.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     return path
 
 
-def sound_only(path: Path) -> Path:
-    """Half a second of a WAV file."""
+def audio_only(path: Path) -> Path:
+    """A WAV file of half a second."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

@@ -29,12 +29,12 @@ from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
-from vidsr.models.loading import find_card
-from vidsr.nets import build
+from vidsr.models.cards import find_card
+from vidsr.models.registry import build
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
-from vidsr.video.synthetic import make_film
+from vidsr.video.synthetic import write_synthetic_video
 
 CPU = torch.device("cpu")
 MODEL = "secnet-fast"
@@ -277,7 +277,7 @@ def test_the_library_refuses_too_few_frames() -> None:
 def test_the_film_is_one_moving_scene_of_the_wanted_size(tmp_path: Path) -> None:
     film, again = tmp_path / "a.mp4", tmp_path / "b.mp4"
     for path in (film, again):
-        make_film(path, 30, 64, 48)
+        write_synthetic_video(path, 30, 64, 48)
     with Reader(film, InputConfig(), CPU) as reader, Reader(again, InputConfig(), CPU) as other:
         frames = list(mark_scenes(reader.frames(), SceneConfig()))
         same = list(other.frames())

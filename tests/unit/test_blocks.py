@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.support.torch_threads import torch_threads
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.layers import blocks
 from vidsr.nets.layers import pixel_shuffle as folding
 from vidsr.nets.layers.blocks import (
@@ -33,6 +33,8 @@ from vidsr.nets.layers.blocks import (
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.resize import resize
 from vidsr.nets.layers.warp import enlarge_flow, warp
+
+pytestmark = pytest.mark.numeric
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Mode = Literal["bilinear", "bicubic"]

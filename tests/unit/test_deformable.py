@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from vidsr.nets.zsm.deformable import DeformableConv, deformable_conv
 
+pytestmark = pytest.mark.numeric
+
 
 def pixel(plane: np.ndarray, row: int, column: int) -> float:
     inside = 0 <= row < plane.shape[0] and 0 <= column < plane.shape[1]

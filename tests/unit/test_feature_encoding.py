@@ -15,6 +15,8 @@ from tests.support.paper_algorithms import algorithm_1, algorithms_2_and_3, forw
 from vidsr.nets.layers.blocks import ConvLSTMCell
 from vidsr.nets.secnet.feature_encoding import Bidirectional, Memory, OneWay, Strategy, build_encoding
 
+pytestmark = pytest.mark.numeric
+
 WIDTH, SIZE = 4, (6, 7)
 
 

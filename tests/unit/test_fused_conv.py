@@ -12,6 +12,8 @@ from vidsr.bench.convolutions import ConvolutionRecorder
 from vidsr.nets.layers import fused_conv
 from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d, convolve_and_add
 
+pytestmark = pytest.mark.numeric
+
 LAYOUTS = {"planes": torch.contiguous_format, "channels last": torch.channels_last}
 
 
@@ -45,13 +47,21 @@ def test_activated_convolution_equals_convolution_and_activation(
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
-def test_bf16_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_bf16_it_is_rounded_once(slope: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where oneDNN has bf16 convolutions; elsewhere torch makes two operations of it, and their results are the same.
+
+    Rounding to the 8 significant bits of bf16 moves a value by at most 2^-8 of itself; sums are in float32, and what
+    that loses of 72 products of about 0.1 stays far below 1e-5.
+    """
     conv, x = ActivatedConv2d(8, 12, 3, padding=1, slope=slope).bfloat16(), random_image(dtype=torch.bfloat16)
+    is_one = fused_conv.FUSED_CONV is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     together = conv(x)
     exact = F.leaky_relu(F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1), slope)
     monkeypatch.setattr(fused_conv, "FUSED_CONV", None)
     apart = conv(x)
-    assert torch.equal(together, apart) == (slope == 0)
+    assert torch.equal(together, apart) == (slope == 0 or not is_one)
+    roundings = 1 if is_one or slope == 0 else 2
+    assert ((together - exact).abs() <= roundings * 2**-8 * exact.abs() + 1e-5).all()
     assert (together - exact).abs().mean() <= (apart - exact).abs().mean()
 
 

@@ -15,6 +15,8 @@ from tests.support.toy_engine import make_clip
 from vidsr.stages.interpolated import finish_new_frames, move_on
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.numeric
+
 SIDE = 96
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from vidsr.nets.layers.resize import Kernel, _resize_bands, resize
 
+pytestmark = pytest.mark.numeric
+
 KERNELS: tuple[Kernel, ...] = ("bicubic", "lanczos3", "area")
 
 

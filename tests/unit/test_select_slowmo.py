@@ -14,11 +14,10 @@ from safetensors.torch import save_file
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from tests.support.toy_engine import film_side_data, make_clip, side_data
 from vidsr.config import ComputeConfig
-from vidsr.engines.select import ChosenEngine, choose_slowmo
-from vidsr.engines.tiled import slowmo_bytes_per_pixel
+from vidsr.engines.select import ChosenEngine, build_engine, select
+from vidsr.engines.slowmo import slowmo_bytes_per_pixel
 from vidsr.errors import ModelError, UsageError
-from vidsr.models.cards import list_presets
-from vidsr.models.loading import TrainedCard, list_cards
+from vidsr.models.cards import TrainedCard, list_cards, list_presets
 from vidsr.nets.zsm.config import ZSMConfig
 
 
@@ -42,15 +41,17 @@ def make_card(folder: Path, form: str = "fast", **arguments: Any) -> Path:
 
 
 def choose(path: Path | str, enlargement: int = 4, interp: int = 2, **options: Any) -> ChosenEngine:
-    return choose_slowmo(ComputeConfig(str(path), "cpu", "fp32", **options), 20, 24, enlargement, interp)
+    compute = ComputeConfig(model=str(path), device="cpu", precision="fp32", **options)
+    return build_engine(select(compute, "interpolate", 20, 24, enlargement=enlargement, interp=interp))
 
 
 @pytest.mark.parametrize("interp", [2, 4, 8])
 @pytest.mark.parametrize("enlargement, scale", [(1, 1), (2, 4), (8, 4)])
 def test_every_factor_has_its_engines(tmp_path: Path, interp: int, enlargement: int, scale: int) -> None:
     chosen = choose(make_card(tmp_path), enlargement, interp)
-    assert (chosen.model, chosen.precision, chosen.engine.tile) == ("tiny", "fp32", None)
-    assert chosen.card is not None and chosen.card.name == "tiny"
+    selection = chosen.selection
+    assert (selection.model, selection.precision, chosen.engine.tile) == ("tiny", "fp32", None)
+    assert (selection.card, selection.task, selection.device) == (tmp_path / "tiny.toml", "interpolate", "cpu")
     assert (chosen.engine.info.scale, chosen.engine.info.interp) == (scale, interp)
     frames = make_clip(3, cuts=(0, 2))
     state, ready = chosen.engine.init_state(20, 24), []
@@ -68,19 +69,23 @@ def test_other_factors_are_a_usage_error(interp: int) -> None:
         choose("auto", interp=interp)
 
 
-@pytest.mark.parametrize(
-    "name", ["bicubic", "no-such-model", *(c.name for c in list_cards() if c.architecture != "zsm")]
-)
+@pytest.mark.parametrize("name", ["bicubic", *(c.name for c in list_cards() if c.architecture != "zsm")])
 def test_models_that_make_no_new_frames_are_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="choose one that makes new frames between the given ones, such as zsm-fast"):
+    wanted = "choose one that makes new frames between those of the input, such as zsm-fast"
+    with pytest.raises(ModelError, match=f"the model '{name}' enlarges frames.* and cannot be used here: {wanted}"):
         choose(name)
+
+
+def test_an_unknown_name_is_refused_with_those_that_could_be_meant() -> None:
+    with pytest.raises(ModelError, match="unknown model 'no-such-model'; known are zsm-fast, or the path"):
+        choose("no-such-model")
 
 
 def test_a_preset_without_weights_says_how_they_are_made() -> None:
     shipped = {card.name for card in list_cards()}
     for preset in list_presets():
         if preset.name not in shipped:
-            message = "comes without weights" if preset.architecture == "zsm" else "only enlarges frames"
+            message = "comes without weights" if preset.architecture == "zsm" else "cannot be used here"
             with pytest.raises(ModelError, match=message):
                 choose(preset.name)
 
@@ -96,8 +101,8 @@ def test_without_a_head_only_the_enlarging_engine_is_left(tmp_path: Path) -> Non
 def test_memory_decides_the_tile(tmp_path: Path) -> None:
     path = make_card(tmp_path)
     assert choose(path, tile=64).engine.tile == 64
-    huge = choose_slowmo(ComputeConfig(str(path), "cpu", "fp32"), 100_000, 100_000, 4, 2)
-    assert huge.engine.tile is not None
+    compute = ComputeConfig(model=str(path), device="cpu", precision="fp32")
+    assert select(compute, "interpolate", 100_000, 100_000, interp=2).tile is not None
     for config in (ZSMConfig(), ZSMConfig(kernel=1, width=32, state_width=16)):
         prices = [
             slowmo_bytes_per_pixel(config, precision, is_enlarged)

@@ -21,14 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.bench.convolutions import Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
 from vidsr.config import ComputeConfig, InputConfig, RestoreConfig, UpscaleConfig
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.select import choose_card, choose_device, choose_engine
+from vidsr.engines.select import build_engine, select
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
 from vidsr.pipeline.run import enhance
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
-from vidsr.video.synthetic import make_film
+from vidsr.video.synthetic import write_synthetic_video
 
 SCALE = 4
 # The sides are measured in turn, this often, so that what else the machine does troubles all of them alike.
@@ -149,23 +149,23 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
     if frames < ROUNDS:
         raise UsageError(f"{frames} frames are too few to measure: give {ROUNDS} or more")
     keep_freed_memory()  # as `enhance` does
-    choose_card(compute.model)
-    device = choose_device(compute.device)
+    width, height = size
+    selection = select(compute, "upscale", height, width, enlargement=SCALE)
+    device = torch.device(selection.device)
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    width, height = size
     with tempfile.TemporaryDirectory(prefix="vidsr-") as folder:
         film, result = Path(folder, "film.mp4"), Path(folder, "result.mp4")
-        make_film(film, frames, width, height)
-        chosen = choose_engine(compute, height, width, SCALE)
+        write_synthetic_video(film, frames, width, height)
         with Reader(film, InputConfig(), device) as reader:
             pictures = list(islice(reader.frames(), PICTURES))
-        network = measure_network(chosen.engine, pictures, frames // ROUNDS, device)
+        network = measure_network(build_engine(selection).engine, pictures, frames // ROUNDS, device)
         run = enhance(film, result, UpscaleConfig(compute=compute, faces=RestoreConfig(use=False)))
     return BenchReport(
-        model=chosen.model, device=str(device), precision=chosen.precision, threads=torch.get_num_threads(), size=size,
-        output_size=run.output_size, frames=run.frames_out, network=network, film_stage_seconds=run.stage_seconds,
-        film_wall_seconds=run.wall_seconds, film_peak_memory_bytes=run.peak_memory_bytes,
+        model=selection.model, device=selection.device, precision=selection.precision,
+        threads=torch.get_num_threads(), size=size, output_size=run.output_size, frames=run.frames_out, network=network,
+        film_stage_seconds=run.stage_seconds, film_wall_seconds=run.wall_seconds,
+        film_peak_memory_bytes=run.peak_memory_bytes,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.config import RunConfig
     from vidsr.pipeline.plan import Forecast
+    from vidsr.pipeline.run import Plan
     from vidsr.types import RunReport, VideoInfo
 
 
@@ -33,51 +34,46 @@ class Films:
 
 
 def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
-    """Does every film. Raises UsageError, the error of a single film, or typer.Exit with the first failing code."""
-    from vidsr.pipeline.batch import is_a_folder, pair_films, result_folder
+    """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
+    from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
 
-    is_folder = is_a_folder(films.source)
-    if not is_folder and (films.recursive or films.suffix):
-        raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
-    if is_folder:
-        pairs = pair_films(films.source, films.target, films.recursive, films.suffix)
-    else:
-        pairs = [(films.source, films.target)]
+    jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
     if films.report is not None:
-        from vidsr.video.target import check_target
+        from vidsr.files import check_target
 
         check_target(films.report, films.source, may_overwrite=True)
-        if films.report.resolve() in {path.resolve() for pair in pairs for path in pair}:
-            raise UsageError(f"--report {films.report} is the name of a film: choose another")
+        if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
+            raise UsageError(f"--report {films.report} is the name of a video: choose another")
+    from vidsr.pipeline.run import Plan, estimate  # torch comes along, which what was refused above needs not load
+
+    def work(video: Path, result: Path) -> RunReport | Plan:
+        return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
+
     reports: list[RunReport] = []
-    failures: list[tuple[Path, VidsrError]] = []
-    for film, result in pairs:
-        if films.skip_existing and result.exists():
-            screen.say(f"{result} is there already: left out")
-            continue
-        try:
-            with result_folder(result.parent) if is_folder else nullcontext():
-                if films.dry_run:
-                    _show_plan(screen, film, result, config)
-                else:
-                    reports.append(_run(screen, film, result, config))
-        except VidsrError as error:
-            if not is_folder:
-                raise
-            screen.fail(str(error))
-            failures.append((film, error))
+    failures: list[Failure] = []
+    for outcome in run_jobs(jobs, work, skip_existing=films.skip_existing):
+        if outcome.error is not None:
+            failures.append(Failure(str(outcome.source), outcome.error))
+            screen.fail(str(failures[-1]))
+            if screen.is_verbose and not isinstance(outcome.error, VidsrError):
+                screen.say("".join(traceback.format_exception(outcome.error)))
+        elif outcome.result is None:
+            screen.say(f"{outcome.target} is there already: left out")
+        elif isinstance(outcome.result, Plan):
+            _show_plan(screen, outcome.source, outcome.result, config)
+        else:
+            reports.append(outcome.result)
+            _show_report(screen, outcome.source, outcome.target, outcome.result)
     if films.report is not None and not films.dry_run:
-        write_reports(films.report, reports, [(str(film), str(error)) for film, error in failures])
+        write_reports(films.report, reports, [(failure.input, str(failure)) for failure in failures])
     if failures:
-        screen.fail(f"{len(failures)} of {len(pairs)} failed: " + ", ".join(str(film) for film, _ in failures))
-        raise typer.Exit(failures[0][1].exit_code)
+        names = ", ".join(failure.input for failure in failures)
+        screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
+        raise typer.Exit(failures[0].exit_code)
 
 
-def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> None:
-    from vidsr.pipeline.run import estimate
-
-    plan = estimate(film, result, config)
+def _show_plan(screen: Screen, film: Path, plan: Plan, config: RunConfig) -> None:
     _say_times(screen, film, plan.info, plan.forecast, config)
     (width, height), frames = plan.forecast.size, plan.forecast.frames
     screen.say(
@@ -95,8 +91,8 @@ def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> N
 
 
 def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.engines.select import choose_device
     from vidsr.pipeline.run import enhance
+    from vidsr.runtime.device import choose_device
     from vidsr.runtime.memory import peak_memory_bytes
 
     def on_start(info: VideoInfo, forecast: Forecast) -> None:
@@ -104,7 +100,10 @@ def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunRepo
 
     device = choose_device(config.compute.device)
     with screen.progress(film.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
-        report = enhance(film, result, config, on_progress, on_start)
+        return enhance(film, result, config, on_progress, on_start)
+
+
+def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) -> None:
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
@@ -121,7 +120,6 @@ def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunRepo
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
     typer.echo(os.fsencode(result))
-    return report
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:

@@ -23,21 +23,21 @@ def info(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import ComputeConfig, OutputConfig, UpscaleConfig
-        from vidsr.engines.select import DEFAULT_MODEL, choose_device, choose_precision
-        from vidsr.faces.engine import FACE_MODEL
+        from vidsr.engines.select import DEFAULT_MODELS
         from vidsr.pipeline.plan import forecast
+        from vidsr.runtime.device import choose_device, choose_precision
         from vidsr.video.probe import probe
 
         film = probe(source)
         width, height = forecast(film, UpscaleConfig()).size
         device = choose_device(ComputeConfig().device)
         plan = {
-            "model": DEFAULT_MODEL,
+            "model": DEFAULT_MODELS["upscale"],
             "device": str(device),
             "precision": choose_precision(ComputeConfig().precision, device),
             "output_width": width,
             "output_height": height,
-            "faces": f"restored by {FACE_MODEL}",
+            "faces": f"restored by {DEFAULT_MODELS['restore_face']}",
             "codec": OutputConfig().codec,
         }
         values = dataclasses.asdict(film)

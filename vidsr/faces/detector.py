@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vidsr.config import FaceConfig
 from vidsr.faces.detections import Detections
-from vidsr.faces.shipped_detector import shipped_detector
 from vidsr.faces.yunet import MULTIPLE, Yunet
+from vidsr.models.cards import shipped_detector
 from vidsr.types import VideoInfo
 
 # Of the faces that YuNet finds at full size (score 0.6), it finds 91 % at 20 pixels in its input, 88 % at 16 and 75 %

@@ -7,24 +7,24 @@ as at the first frame. So nothing is resampled, which would lose the detail that
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidsr.config import ComputeConfig
+from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import Known, advance, look, plain
-from vidsr.engines.select import choose_device, choose_precision
-from vidsr.models.loading import ModelCard, find_card, load_network
+from vidsr.engines.select import Selection, select, selected_card
+from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.runtime.overlap import Lanes
 from vidsr.types import Crop, Frame
 
-FACE_MODEL = "secnet-fast-face"
 # Area in pixels of a face's first crop up to which a mirrored network runs twice. With two faces of 105 pixels, whose
 # crops cover 30 % of a frame of 640x360, the second pass alone would add a third to the time of the whole video, for
 # 0.09 dB of a gain of 0.4 dB (moved photographs, faces of 64 and 72 pixels).
@@ -245,14 +245,25 @@ def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | Non
     )
 
 
-def choose_face_engine(compute: ComputeConfig, quarters: int) -> tuple[FaceEngine, ModelCard, torch.device]:
-    """Creates the engine that restores faces; it runs on torch whatever the backend.
+def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selection:
+    """Selects the face engine for a video of this size; it runs on torch whatever the backend. Loads no weights.
 
-    `quarters`: counterclockwise quarter turns that bring the video upright. Raises UsageError, ModelError or
-    DeviceError.
+    Raises UsageError, ModelError or DeviceError.
     """
-    card, device = find_card(FACE_MODEL), choose_device(compute.device)
-    network = load_network(card)
-    assert isinstance(network, SECNet), "the card says so"
-    precision = choose_precision("auto" if compute.backend == "onnx" else compute.precision, device)
-    return FaceEngine(network, device, precision, quarters), card, device
+    precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
+    options = replace(compute, model="auto", backend="torch", precision=precision, tile="off")
+    return select(options, "restore_face", height, width)
+
+
+def build_face_engine(selection: Selection, quarters: int) -> FaceEngine:
+    """Builds the face engine of a selection. Raises ModelError if the model's files have changed.
+
+    `quarters`: counterclockwise quarter turns that bring the video upright.
+    """
+    network = load_network(selected_card(selection))
+    make = FACE_ENGINES[selection.architecture]
+    return make(network, torch.device(selection.device), selection.precision, quarters)
+
+
+# The engine of each architecture that restores faces, by id (models/registry.py).
+FACE_ENGINES: dict[str, Callable[[Any, torch.device, str, int], FaceEngine]] = {"secnet": FaceEngine}

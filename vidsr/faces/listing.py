@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,8 +16,7 @@ import numpy as np
 import torch
 
 from vidsr import __version__
-from vidsr.config import FacesConfig
-from vidsr.engines.select import choose_device
+from vidsr.config import FindFacesConfig
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import FaceDetector, View, load_detector
@@ -28,11 +26,11 @@ from vidsr.faces.landmark_smoothing import smooth_landmarks
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
+from vidsr.files import atomic_write, check_target
+from vidsr.runtime.device import choose_device
 from vidsr.stages.scenes import mark_scenes
-from vidsr.types import Face, FaceTrack, Frame, VideoInfo
-from vidsr.video.errors import writing
+from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.writer import Writer
 
 
@@ -54,11 +52,68 @@ class FaceReport:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ListedFace:
+    """One face in one frame, in pixels of the video as shown.
+
+    `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
+    the person's right one of each pair first, `steadied` the same after smoothing in time. `track` numbers the person's
+    track from 1; `score` is 0..1. Without `found` the face is known from the frames around this one.
+    """
+
+    track: int
+    box: tuple[float, ...]
+    landmarks: tuple[Point, ...]
+    steadied: tuple[Point, ...]
+    score: float
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFrame:
+    """The faces of one frame; `pts` counts ticks of the video's time base, as in its file."""
+
+    pts: int
+    seconds: float
+    starts_scene: bool
+    faces: tuple[ListedFace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFaces:
+    """All faces of a video: frame by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
+
+    `width` and `height` are those of the video as shown.
+    """
+
+    width: int
+    height: int
+    frames: tuple[ListedFrame, ...]
+    tracks: tuple[FaceTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
+    """What `describe_faces` wrote to this file, as values."""
+    file.seek(0)
+    content = json.load(file)
+    frames = tuple(ListedFrame(**entry | {"faces": _listed(entry["faces"])}) for entry in content["frames"])
+    return VideoFaces(content["width"], content["height"], frames, report.tracks, report.warnings)
+
+
+def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
+    points = ("landmarks", "steadied")
+    return tuple(
+        ListedFace(**entry | {"box": tuple(entry["box"])} | {name: tuple(map(tuple, entry[name])) for name in points})
+        for entry in entries
+    )
+
+
 def describe_faces(
     source: Path,
     targets: FaceTargets,
     listing: IO[bytes],
-    config: FacesConfig,
+    config: FindFacesConfig,
     on_progress: Callable[[int, int | None, float], None] = lambda _done, _expected, _seconds: None,
 ) -> FaceReport:
     """Finds the faces of a film, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
@@ -173,22 +228,14 @@ def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
         raise UsageError("--annotate, --sheet and --json must be different files")
 
 
-def _writer(target: Path | None, info: VideoInfo, config: FacesConfig) -> Writer | None:
+def _writer(target: Path | None, info: VideoInfo, config: FindFacesConfig) -> Writer | None:
     return None if target is None else Writer(target, info, (info.width, info.height), config.output, config.input)
 
 
 def _save(target: Path, may_overwrite: bool, write: Callable[[IO[bytes]], None]) -> None:
     """Makes a file that has its name only when it is complete. Raises OutputError."""
-    target = target.absolute()
-    hidden = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
-    with writing(target):
-        reserve(hidden)
-        try:
-            with hidden.open("wb") as file:
-                write(file)
-            publish(hidden, target, may_overwrite)
-        finally:
-            hidden.unlink(missing_ok=True)
+    with atomic_write(target, overwrite=may_overwrite) as hidden, hidden.open("wb") as file:
+        write(file)
 
 
 def _put(file: IO[bytes], data: bytes) -> None:

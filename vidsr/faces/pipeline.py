@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import torch
+
 from vidsr.config import ComputeConfig, RestoreConfig
 from vidsr.faces.blending import blend_faces
 from vidsr.faces.detector import FaceDetector, View, load_detector
-from vidsr.faces.engine import choose_face_engine
+from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
 from vidsr.faces.landmark_smoothing import smooth_landmarks
 from vidsr.faces.restorer import FaceRestorer, FaceWork
@@ -22,12 +24,13 @@ class Restoration:
     def __init__(self, config: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> None:
         """Loads the detector and the network. Raises ModelError, UsageError or DeviceError."""
         view = View.of(info)
-        self._config, self._finding = config, config.finding
-        engine, card, device = choose_face_engine(compute, view.quarters)
-        self.model = card.name
+        self._config = config
+        selection = select_face_engine(compute, info.height, info.width)
+        engine, device = build_face_engine(selection, view.quarters), torch.device(selection.device)
+        self.model = selection.model
         # One thread: it looks at a few frames beside the network, which needs the others.
-        detector = load_detector(self._finding, device, 1)
-        self._detector = FaceDetector(detector, view, info.height, info.width, self._finding.min_face)
+        detector = load_detector(self._config, device, 1)
+        self._detector = FaceDetector(detector, view, info.height, info.width, self._config.min_face)
         self._table, self._restorer = TrackTable(), FaceRestorer(engine, config)
 
     @property
@@ -37,8 +40,8 @@ class Restoration:
 
     def find(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames with their faces, steadied; they come a few frames late, for a track is known after some time."""
-        tracker = FaceTracker(TrackerConfig(min_side=self._finding.min_face))
-        for frame in smooth_landmarks(find_faces(frames, self._detector, self._finding.every, tracker)):
+        tracker = FaceTracker(TrackerConfig(min_side=self._config.min_face))
+        for frame in smooth_landmarks(find_faces(frames, self._detector, self._config.every, tracker)):
             self._table.add(frame)
             yield frame
 

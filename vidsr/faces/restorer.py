@@ -193,9 +193,9 @@ class _Scene:
             else:
                 fit.append(face)
         fit.sort(key=lambda face: (face.track not in self._crops, -face.side, face.track))
-        for face in fit[config.most :]:
+        for face in fit[config.max_faces :]:
             self._note(face.track, "too many faces")
-        return {face.track: face for face in fit[: config.most]}
+        return {face.track: face for face in fit[: config.max_faces]}
 
     def _smoothed_place(self, face: Face) -> _Place:
         points = np.array(face.landmarks)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vidsr.errors import OutputError
+from vidsr.files import atomic_write
 from vidsr.models.cards import sha256_of
 from vidsr.models.loading import run_golden
-from vidsr.nets import Network
+from vidsr.nets.base import Network
 
 GOLDEN_SHAPE = (4, 3, 16, 12)
 
@@ -85,7 +84,7 @@ def _write_files(
             "golden_sha256": sha256_of(golden),
             **facts,
         }
-        text = _as_toml({**card, "network": network})
+        text = tomli_w.dumps({**card, "network": network})
         _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
@@ -105,24 +104,8 @@ def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.stack([np.roll(clip[0], shift, axis=2) for shift in range(GOLDEN_SHAPE[0])])
 
 
-def _as_toml(card: Mapping[str, Any]) -> str:
-    """Plain fields first, then a table for each field that is one."""
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items() if type(value) is not dict
-    ]
-    for key in ("network", "metrics"):
-        if key in card:
-            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in card[key].items())]
-    return "\n".join([*lines, ""])
-
-
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
     """Writes beside the target, then renames; a failure leaves nothing."""
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with atomic_write(target, overwrite=True) as hidden:
+        write(hidden)
+        hidden.chmod(0o644)

@@ -6,11 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from vidsr.config import InputConfig, RunConfig, SizeConfig
+from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig
 from vidsr.errors import UsageError
 from vidsr.types import VideoInfo
-
-LARGEST_SCALE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +59,6 @@ def forecast(info: VideoInfo, config: RunConfig) -> Forecast:
 
 def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> tuple[int, int]:
     """Width and height of the output as coded; `size` and `height` are meant as displayed, after rotation."""
-    if sum(value is not None for value in (config.scale, config.size, config.height)) > 1:
-        raise UsageError("give only one of --scale, --size and --height")
     is_turned = info.rotation_degrees % 180 == 90
     shown_width, shown_height = (info.height, info.width) if is_turned else (info.width, info.height)
     if config.size is not None:
@@ -71,8 +67,6 @@ def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> t
         width, height = 2 * max(1, round(shown_width * config.height / shown_height / 2)), config.height
     else:
         scale = default_scale if config.scale is None else config.scale
-        if not 1 <= scale <= LARGEST_SCALE:  # before the products below, because neither infinity nor NaN has any
-            raise UsageError(f"--scale {scale:g} is not an enlargement by 1 to {LARGEST_SCALE}")
         width, height = round(shown_width * scale), round(shown_height * scale)
     for wanted, given in ((width, shown_width), (height, shown_height)):
         if not given <= wanted <= LARGEST_SCALE * given:

@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from vidsr.config import RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import (
-    ChosenEngine,
-    choose_card,
-    choose_device,
-    choose_engine,
-    choose_slowmo,
-    choose_slowmo_card,
-)
-from vidsr.errors import CheckError, UsageError
-from vidsr.faces.engine import FACE_MODEL
+from vidsr.engines.select import DEFAULT_MODELS, ChosenEngine, build_engine, select, select_card
+from vidsr.errors import CheckError
+from vidsr.files import check_target
+from vidsr.models.registry import Task
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.plan import Forecast, forecast
+from vidsr.runtime.device import choose_device
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.runtime.priority import yield_the_cores
 from vidsr.runtime.profiling import StageClock
@@ -34,7 +29,6 @@ from vidsr.stages.interpolated import finish_new_frames
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame, RunReport, VideoInfo
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target
 from vidsr.video.writer import Writer
 
 if TYPE_CHECKING:
@@ -89,12 +83,12 @@ def enhance(
     keep_freed_memory()
     with open_film(source, target, config) as film, film.writer as writer:
         reader, chosen, expected = film.reader, film.chosen, film.forecast
+        selection = chosen.selection
         report = RunReport(
-            input=str(source), output=str(target), model=chosen.model,
-            model_sha256=chosen.card.sha256 if chosen.card else None, device=str(chosen.device),
-            precision=chosen.precision, input_size=(reader.info.width, reader.info.height), output_size=expected.size,
-            interp=expected.interp, stretch=expected.stretch,
-            face_model=film.faces.model if film.faces else None,
+            input=str(source), output=str(target), model=selection.model, model_sha256=selection.sha256,
+            device=selection.device, precision=selection.precision,
+            input_size=(reader.info.width, reader.info.height), output_size=expected.size, interp=expected.interp,
+            stretch=expected.stretch, face_model=film.faces.model if film.faces else None,
         )  # fmt: skip
         clock = StageClock(report.stage_seconds)
         duplicates = _look_for_duplicates(config, chosen, report)
@@ -131,7 +125,7 @@ def enhance(
     if shrinks := chosen.engine.shrinks:
         report.warnings.append(f"memory ran out: the tile was made smaller {shrinks} times")
     report.wall_seconds = time.monotonic() - started
-    report.peak_memory_bytes = peak_memory_bytes(chosen.device)
+    report.peak_memory_bytes = peak_memory_bytes(torch.device(selection.device))
     return report
 
 
@@ -144,9 +138,10 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
         count = sum(1 for _ in film.enhanced(frames))
         chosen = film.chosen
         return Plan(
-            info=film.reader.info, forecast=film.forecast, model=chosen.model, device=str(chosen.device),
-            precision=chosen.precision, tile=chosen.engine.tile, codec=film.writer.codec_name,
-            pixel_format=film.writer.pixel_format, face_model=film.faces.model if film.faces else None,
+            info=film.reader.info, forecast=film.forecast, model=chosen.selection.model,
+            device=chosen.selection.device, precision=chosen.selection.precision, tile=chosen.engine.tile,
+            codec=film.writer.codec_name, pixel_format=film.writer.pixel_format,
+            face_model=film.faces.model if film.faces else None,
             seconds_per_frame=(time.monotonic() - started) / max(count, 1),
             warnings=(*film.reader.warnings, *film.writer.warnings, *(film.faces.warnings if film.faces else ())),
         )  # fmt: skip
@@ -175,8 +170,9 @@ def _look_for_duplicates(config: RunConfig, chosen: ChosenEngine, report: RunRep
     if not isinstance(config, SlowmoConfig) or config.duplicates == "off":
         return None
     if chosen.midpoint is None:
+        model = chosen.selection.model
         report.warnings.append(
-            f"repeated frames are left as they are: the model '{chosen.model}' makes no frames of the input's size"
+            f"repeated frames are left as they are: the model '{model}' makes no frames of the input's size"
         )
         return None
     return Duplicates(chosen.midpoint)
@@ -246,30 +242,29 @@ class OpenFilm:
 def open_film(source: Path, target: Path, config: RunConfig) -> Iterator[OpenFilm]:
     """Opens the film and whatever else a run needs. What can be refused before any work is refused here."""
     check_target(target, source, config.output.overwrite)
-    if isinstance(config, SlowmoConfig):
-        choose_slowmo_card(config.compute.model)
-    else:
-        choose_card(config.compute.model)
+    task: Task = "interpolate" if isinstance(config, SlowmoConfig) else "upscale"
+    select_card(config.compute.model, task)
     if config.compute.threads:
         torch.set_num_threads(config.compute.threads)
     with Reader(source, config.input, choose_device(config.compute.device)) as reader:
         info = reader.info
         expected = forecast(info, config)
-        output = replace(config.output, stretch=expected.stretch)
-        writer = Writer(target, expected.describe(info), expected.size, output, config.input)
-        wanted = (config.compute, info.height, info.width, expected.enlargement(info))
-        chosen = choose_slowmo(*wanted, config.interp) if isinstance(config, SlowmoConfig) else choose_engine(*wanted)
+        writer = Writer(
+            target, expected.describe(info), expected.size, config.output, config.input, stretch=expected.stretch
+        )
+        chosen = build_engine(
+            select(
+                config.compute, task, info.height, info.width, enlargement=expected.enlargement(info),
+                interp=config.interp,
+            )
+        )  # fmt: skip
         yield OpenFilm(reader, writer, chosen, expected, _restoration(config, chosen, info))
 
 
 def _restoration(config: RunConfig, chosen: ChosenEngine, info: VideoInfo) -> Restoration | None:
     """What restores faces in this run, if anything does."""
-    if not isinstance(config, UpscaleConfig) or not _is_wanted(config.faces, chosen.model):
+    if not isinstance(config, UpscaleConfig) or not _is_wanted(config.faces, chosen.selection.model):
         return None
-    if chosen.card is None:
-        raise UsageError(
-            "bicubic is no network, and faces are restored beside one: leave out --faces, or choose a model"
-        )
     from vidsr.faces.pipeline import Restoration  # SciPy comes along, a third of the start of a run that needs it not
 
     return Restoration(config.faces, config.compute, info)
@@ -280,5 +275,5 @@ def _is_wanted(config: RestoreConfig, model: str) -> bool:
 
     If nothing was said, not with bicubic, which is to be itself, nor with the network for faces, which runs anyway.
     """
-    wanted = model not in ("bicubic", FACE_MODEL) if config.use is None else config.use
+    wanted = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) if config.use is None else config.use
     return wanted and config.strength > 0

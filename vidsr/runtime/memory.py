@@ -1,14 +1,22 @@
-"""The memory of this process: how much it took at most, and that what is freed is kept. No device is chosen here."""
+"""Memory of the process and of its device: what is free, what was used at most, and that freed buffers are kept."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
+import psutil
 import torch
 
 # glibc's numbers for M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its upper limit) and M_ARENA_MAX.
 MALLOC_OPTIONS = {-1: 2**31 - 1, -3: 32 << 20, -8: 1}
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a program can still have on the device; a device without memory of its own (MPS) has the system's."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

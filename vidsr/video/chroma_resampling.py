@@ -1,11 +1,11 @@
-"""Chroma planes to full size and back, with the samples where the file says they are. No matrix and no range here.
+"""Chroma resampling: planes upsampled by two and downsampled by two, at the chroma location that the file names.
 
-A chroma sample of a halved axis lies either on the even luma sample ("cosited") or between two of them ("centred").
-For each case the two directions are a pair: reducing what was enlarged gives the plane back (exactly when cosited,
-within 0.002 of its range when centred), so that a film that is only passed through keeps its colours.
+On a subsampled axis, a chroma sample lies either on the even luma sample ("cosited") or halfway between two luma
+samples ("centered"). The filters of both directions form a pair: downsampling an upsampled plane restores it, exactly
+if cosited and within 0.002 of its range if centered. So a video that is only passed through keeps its colors.
 
-- cosited: linear up, 5/3 wavelet filter down;
-- centred: Keys cubic (a = -1/2) up, its dual of eight taps down.
+- cosited: linear up, 5/3 wavelet low-pass down;
+- centered: Keys cubic (a = -1/2) up, its dual of eight taps down.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Siting = Literal["cosited", "centred"]
+Siting = Literal["cosited", "centered"]
 
 _SITINGS: dict[str, tuple[Siting, Siting]] = {
-    "left": ("cosited", "centred"),
-    "center": ("centred", "centred"),
+    "left": ("cosited", "centered"),
+    "center": ("centered", "centered"),
     "topleft": ("cosited", "cosited"),
-    "top": ("centred", "cosited"),
-    "bottomleft": ("cosited", "centred"),
-    "bottom": ("centred", "centred"),
+    "top": ("centered", "cosited"),
+    "bottomleft": ("cosited", "centered"),
+    "bottom": ("centered", "centered"),
 }
 
 # Keys' kernel at the distances 7/4, 3/4, 1/4 and 5/4.
 _CUBIC = (-0.0234375, 0.2265625, 0.8671875, -0.0703125)
-# Least squares of "down after up is the identity" over eight symmetric taps, scaled to sum 1; inner tap first.
+# Eight symmetric taps, fitted by least squares so that down after up is the identity; scaled to sum 1; inner tap first.
 _DUAL = (0.5600, 0.0272, -0.1414, 0.0542)
 
 
 def is_known_location(location: str) -> bool:
-    """False for the two bottom locations, whose rows are taken as centred (no encoder we know writes them)."""
+    """False for the two bottom locations, whose rows are converted as centered (no encoder known to us writes them)."""
     return not location.startswith("bottom")
 
 
 def sitings(location: str, matrix: str) -> tuple[Siting, Siting]:
-    """The horizontal and the vertical siting for FFmpeg's name; "unknown" is left, and top left for BT.2020."""
+    """(horizontal, vertical) siting of FFmpeg's chroma location; "unknown" is left, or top left for BT.2020."""
     return _SITINGS.get(location) or _SITINGS["topleft" if matrix == "bt2020nc" else "left"]
 
 
-def enlarge_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
-    """Doubles the rows of (..., h, w) into `out` (..., 2h, w)."""
+def upsample_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
+    """Upsamples the rows of a plane (..., h, w) by two, into `out` (..., 2h, w)."""
     count = plane.shape[-2]
     even, odd = out[..., 0::2, :], out[..., 1::2, :]
     if siting == "cosited":
@@ -60,28 +60,28 @@ def enlarge_rows(plane: Tensor, out: Tensor, siting: Siting) -> None:
     odd.add_(taps[3], alpha=near).add_(taps[1], alpha=other).add_(taps[4], alpha=far)
 
 
-def reduce_rows(plane: Tensor, siting: Siting) -> Tensor:
-    """Halves the rows of (..., h, w), to h / 2 rounded up."""
+def downsample_rows(plane: Tensor, siting: Siting) -> Tensor:
+    """Downsamples the rows of a plane (..., h, w) by two, to h / 2 rounded up."""
     before, after = _margins(plane.shape[-2], siting)
     padded = _pad(plane, before, after, siting, -2)
-    return _reduce(padded[..., 0::2, :], padded[..., 1::2, :], siting, -2)
+    return _downsample(padded[..., 0::2, :], padded[..., 1::2, :], siting, -2)
 
 
-def reduce_columns(plane: Tensor, siting: Siting) -> Tensor:
-    """Halves the columns of (..., h, w), to w / 2 rounded up."""
+def downsample_columns(plane: Tensor, siting: Siting) -> Tensor:
+    """Downsamples the columns of a plane (..., h, w) by two, to w / 2 rounded up."""
     before, after = _margins(plane.shape[-1], siting)
     padded = _pad(plane, before, after, siting, -1)
-    # Apart in memory: every pass over each second sample would take several times as long.
-    return _reduce(padded[..., 0::2].contiguous(), padded[..., 1::2].contiguous(), siting, -1)
+    # Contiguous copies, because passes over every second sample take several times as long.
+    return _downsample(padded[..., 0::2].contiguous(), padded[..., 1::2].contiguous(), siting, -1)
 
 
 def _margins(size: int, siting: Siting) -> tuple[int, int]:
-    """How many samples the reducing filter needs beyond both ends."""
+    """(before, after): how many samples the downsampling filter needs beyond each end."""
     reach = 2 if siting == "cosited" else 3
     return reach, reach + size % 2
 
 
-def _reduce(even: Tensor, odd: Tensor, siting: Siting, axis: int) -> Tensor:
+def _downsample(even: Tensor, odd: Tensor, siting: Siting, axis: int) -> Tensor:
     count = even.shape[axis] - (2 if siting == "cosited" else 3)
 
     def at(samples: Tensor, first: int) -> Tensor:
@@ -97,7 +97,7 @@ def _reduce(even: Tensor, odd: Tensor, siting: Siting, axis: int) -> Tensor:
 
 
 def _pad(plane: Tensor, before: int, after: int, siting: Siting, axis: int) -> Tensor:
-    """Mirrors samples at both ends: about the edge sample if cosited, else about the edge (that sample comes twice)."""
+    """Pads with mirrored samples: about the edge sample if cosited, else about the edge, so that it is repeated."""
     size = plane.shape[axis]
     if size == 1:
         shape = list(plane.shape)
@@ -105,6 +105,6 @@ def _pad(plane: Tensor, before: int, after: int, siting: Siting, axis: int) -> T
         return plane.expand(shape)
     turn = 2 * size - 2 if siting == "cosited" else 2 * size - 1
     period = turn if siting == "cosited" else 2 * size
-    wanted = [i % period for i in (*range(-before, 0), *range(size, size + after))]
-    edges = [plane.narrow(axis, i if i < size else turn - i, 1) for i in wanted]
+    indices = [i % period for i in (*range(-before, 0), *range(size, size + after))]
+    edges = [plane.narrow(axis, i if i < size else turn - i, 1) for i in indices]
     return torch.cat((*edges[:before], plane, *edges[before:]), dim=axis)

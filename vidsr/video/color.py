@@ -1,7 +1,7 @@
-"""Samples of a frame to RGB and back, exact in both directions. The only place that knows matrices, ranges and tags.
+"""Conversion between the samples of a frame and RGB: color matrices, ranges and tags.
 
-Everything is computed in float32 on the device from the integer samples, rounded to nearest once, without dithering.
-FFmpeg's own conversion is not used: its default is 1.1 to 1.7 levels too dark.
+Both directions are computed in float32 on the device, from the integer samples and rounded to nearest once, without
+dithering. FFmpeg's own conversion is not used, because its default is 1.1 to 1.7 levels too dark.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from vidsr.errors import InputError
 from vidsr.types import Colour
-from vidsr.video.chroma_resampling import enlarge_rows, reduce_columns, reduce_rows, sitings
+from vidsr.video.chroma_resampling import downsample_columns, downsample_rows, sitings, upsample_rows
 from vidsr.video.pixel_formats import Layout, layout_of, read_planes, write_planes
 
-# Samples of a plane that are converted at a time on a CPU: what stays in its cache needs no fresh memory either, and
-# filling pages took most of the time (1280x720 by itself: 4.8 instead of 11.9 ms; beside the network 6.0, not 7.1).
+# Samples per plane that are converted at a time on a CPU. Bands that fit into the cache also reuse their memory, and
+# page faults took most of the time (1280x720 alone: 4.8 instead of 11.9 ms; beside the network: 6.0 instead of 7.1 ms).
 BAND_VALUES = 1 << 17
 
-# FFmpeg's numbers (ISO/IEC 23091-2) and names.
+# Code points of ISO/IEC 23091-2 by FFmpeg's names.
 MATRIX_CODES = {"gbr": 0, "bt709": 1, "unknown": 2, "fcc": 4, "bt470bg": 5, "smpte170m": 6, "smpte240m": 7} | {
     "ycgco": 8,
     "bt2020nc": 9,
@@ -54,7 +54,7 @@ TRANSFER_CODES = {"bt709": 1, "unknown": 2, "bt470m": 4, "bt470bg": 5, "smpte170
     "smpte428": 17,
     "arib-std-b67": 18,
 }
-# The weights of red and blue in luma.
+# Weights of red and blue in luma (Kr, Kb).
 _LUMA_WEIGHTS = {
     "bt601": (0.299, 0.114),
     "fcc": (0.30, 0.11),
@@ -62,18 +62,19 @@ _LUMA_WEIGHTS = {
     "bt709": (0.2126, 0.0722),
     "bt2020nc": (0.2627, 0.0593),
 }
-# Constant-luminance BT.2020 is converted like the common kind: both directions use the same matrix, so what is passed
-# through does not change, and the reader warns.
+# Constant-luminance BT.2020 is converted like the non-constant kind, and the reader warns. Both directions use the same
+# matrix, so a video that is only passed through does not change.
 _MATRIX_USED = {"bt470bg": "bt601", "smpte170m": "bt601", "bt2020c": "bt2020nc"} | {
     name: name for name in _LUMA_WEIGHTS if name in MATRIX_CODES
 }
 
 
 def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_location: str = "unknown") -> Colour:
-    """The colour of a decoded frame: its own tags, else those of its stream, else the usual guess.
+    """The color description of a decoded frame: its own tags, else those of its stream, else the usual guess.
 
-    Guesses: the matrix of BT.2020 if the primaries are, BT.709 from 1280 x 720 on, else BT.601; full range for RGB,
-    gray and yuvj formats, else limited. Raises InputError for a matrix that is not of the Kr, Kb kind (YCgCo, ICtCp).
+    Guessed matrix: BT.2020 if the primaries are BT.2020; else BT.709 from a width of 1280 or a height of 720 on; else
+    BT.601. Guessed range: full for RGB, gray and yuvj formats, else limited. Raises InputError for a matrix that is not
+    defined by Kr and Kb (YCgCo, ICtCp).
     """
     matrix = _name(MATRIX_CODES, frame.colorspace, context.colorspace)
     primaries = _name(PRIMARIES_CODES, context.color_primaries)
@@ -89,7 +90,7 @@ def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_locati
     elif matrix in _MATRIX_USED:
         matrix_used = _MATRIX_USED[matrix]
     else:
-        raise InputError(f"the colour matrix {matrix} is not supported; convert the film to bt709 first")
+        raise InputError(f"the color matrix {matrix} is not supported; convert the video to bt709 first")
     return Colour(
         matrix=matrix,
         range=range_,
@@ -102,10 +103,10 @@ def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_locati
 
 
 def colour_in(colour: Colour, pixel_format: str, width: int, height: int) -> Colour:
-    """The colour of the same picture stored in another format and size, tags included.
+    """The color description of the same image in another pixel format and size, including its tags.
 
-    Where the source left the matrix or the range open and the usual guess for the result would be another one, the
-    result is tagged with what is used.
+    If the source does not tag its matrix or range, and the usual guess for the result would differ from what is used,
+    the result is tagged.
     """
     family = layout_of(pixel_format).family
     if family == "rgb":
@@ -127,30 +128,30 @@ _TAGS = {"bt601": "smpte170m"}
 
 
 def guessed_matrix(width: int, height: int, primaries: str) -> str:
-    """The matrix that players assume where the file names none."""
+    """The matrix that players assume for untagged video."""
     if primaries == "bt2020":
         return "bt2020nc"
     return "bt709" if height >= 720 or width >= 1280 else "bt601"
 
 
 def _name(codes: dict[str, int], *values: int) -> str:
-    """The name of the first value that says something."""
+    """The name of the first value that is known and not "unknown"."""
     names = {code: name for name, code in codes.items()}
-    known = (names[value] for value in values if names.get(value, "unknown") != "unknown")
-    return next(known, "unknown")
+    candidates = (names[value] for value in values if names.get(value, "unknown") != "unknown")
+    return next(candidates, "unknown")
 
 
 def frame_to_rgb(frame: av.VideoFrame, colour: Colour, device: torch.device) -> Tensor:
-    """The picture as 3 x H x W float32 RGB, clamped to 0..1, on `device`. Alpha is flattened over black."""
+    """Converts a frame to 3 x H x W float32 RGB, clamped to 0..1, on `device`. Alpha is composited over black."""
     layout, planes = read_planes(frame)
     samples = [plane.to(device) for plane in planes]
     if layout.family == "yuv":
         image = _yuv_to_rgb(samples[:3], layout, colour)
     else:
         gain, offset = _luma_range(layout.bits, colour.range_used)
-        colours = samples[:3] if layout.family == "rgb" else samples[:1] * 3
+        channels = samples[:3] if layout.family == "rgb" else samples[:1] * 3
         image = torch.empty(3, *samples[0].shape, dtype=torch.float32, device=device)
-        for channel, sample in zip(image, colours, strict=True):
+        for channel, sample in zip(image, channels, strict=True):
             channel.copy_(sample)
         image.sub_(offset).div_(gain).clamp_(0, 1)
     if layout.has_alpha:
@@ -159,10 +160,10 @@ def frame_to_rgb(frame: av.VideoFrame, colour: Colour, device: torch.device) -> 
 
 
 def rgb_to_frame(image: Tensor, pixel_format: str, colour: Colour) -> av.VideoFrame:
-    """A frame of this format from 3 x H x W RGB; values outside 0..1 end at the limits of the samples.
+    """Converts 3 x H x W RGB to a frame of this pixel format; values outside 0..1 are clipped.
 
-    `colour` is that of the result (see `colour_in`); its matrix, range and tags are set on the frame, its time is
-    not. Raises OutputError for a format that cannot hold the picture exactly.
+    `colour` describes the result (see `colour_in`); its matrix and range are set on the frame. The time is not set.
+    Raises OutputError for a format that cannot hold the image exactly.
     """
     layout = layout_of(pixel_format)
     image = image.float()
@@ -177,14 +178,14 @@ def rgb_to_frame(image: Tensor, pixel_format: str, colour: Colour) -> av.VideoFr
 
 
 def _luma_range(bits: int, name: str) -> tuple[float, float]:
-    """(gain, offset): sample = value * gain + offset for a value of 0..1."""
+    """(gain, offset) of luma and RGB: sample = value * gain + offset, for values 0..1."""
     if name == "pc":
         return float(2**bits - 1), 0.0
     return 219.0 * 2 ** (bits - 8), 16.0 * 2 ** (bits - 8)
 
 
 def _chroma_range(bits: int, name: str) -> tuple[float, float]:
-    """(gain, offset): sample = value * gain + offset for a value of -1/2..1/2."""
+    """(gain, offset) of chroma: sample = value * gain + offset, for values -1/2..1/2."""
     return (float(2**bits - 1) if name == "pc" else 224.0 * 2 ** (bits - 8)), 128.0 * 2 ** (bits - 8)
 
 
@@ -199,10 +200,10 @@ def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor
     chroma = torch.stack((samples[1].float(), samples[2].float()))
     for _ in range(layout.halved_rows):
         taller = chroma.new_empty(2, 2 * chroma.shape[1], chroma.shape[2])
-        enlarge_rows(chroma, taller, vertical)
+        upsample_rows(chroma, taller, vertical)
         chroma = taller
     u, v = chroma[:, :height]
-    # The matrix comes before the columns are enlarged: half the work, and the enlargement is linear.
+    # The matrix is applied before the columns are upsampled, which is linear: half the work.
     to_u, to_v = 2 * (1 - blue) / chroma_gain, 2 * (1 - red) / chroma_gain
     shift = -offset / gain
     parts = chroma.new_empty(3, height, chroma.shape[2])
@@ -212,16 +213,16 @@ def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor
     parts[1].add_(parts[2], alpha=-blue / green).add_(shift * (1 + (red + blue) / green))
     for _ in range(layout.halved_columns):
         wider = parts.new_empty(3, height, 2 * parts.shape[2])
-        enlarge_rows(parts.transpose(1, 2), wider.transpose(1, 2), horizontal)
+        upsample_rows(parts.transpose(1, 2), wider.transpose(1, 2), horizontal)
         parts = wider
     parts = parts[..., :width]
     return parts.add_(luma, alpha=1 / gain).clamp_(0, 1).contiguous()
 
 
 def _in_bands(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
-    """`_rgb_to_yuv`, bit for bit, of one band of rows after another, with the rows around it that its chroma needs."""
+    """`_rgb_to_yuv` in bands of rows, each with the rows around it that its chroma filters need; bit-identical."""
     step, height = 2**layout.halved_rows, image.shape[1]
-    halo = 4 * (step - 1)  # filters reach three rows, at every halving
+    halo = 4 * (step - 1)  # the filters reach three rows at each halving
     rows = max(16, BAND_VALUES // image.shape[2] // step * step)
     if image.device.type != "cpu" or height <= rows:
         return _rgb_to_yuv(image, layout, colour)
@@ -243,9 +244,9 @@ def _rgb_to_yuv(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
     chroma = torch.stack((image[2], image[0])).sub_(luma)
     horizontal, vertical = sitings(colour.chroma_location, colour.matrix_used)
     for _ in range(layout.halved_rows):
-        chroma = reduce_rows(chroma, vertical)
+        chroma = downsample_rows(chroma, vertical)
     for _ in range(layout.halved_columns):
-        chroma = reduce_columns(chroma, horizontal)
+        chroma = downsample_columns(chroma, horizontal)
     gain, offset = _chroma_range(layout.bits, colour.range_used)
     u = _to_integers(chroma[0], gain / (2 * (1 - blue)), offset, layout.bits)
     v = _to_integers(chroma[1], gain / (2 * (1 - red)), offset, layout.bits)
@@ -253,6 +254,6 @@ def _rgb_to_yuv(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
 
 
 def _to_integers(values: Tensor, gain: float, offset: float, bits: int) -> Tensor:
-    """Rounded to nearest: half a level is added and the fraction cut off, one pass less than round()."""
+    """Rounds to nearest by adding half a level and truncating: one pass less than round()."""
     levels = values.mul(gain).add_(offset + 0.5).clamp_(0, 2**bits - 1 + 0.5)
     return levels.to(torch.uint8 if bits == 8 else torch.uint16)

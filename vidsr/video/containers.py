@@ -1,4 +1,4 @@
-"""What the muxers take and keep: file types, streams, tags. Opens trial outputs in memory, never a file."""
+"""Containers: the output's muxer, and which streams and tags a muxer accepts and keeps."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from vidsr.files import MUXERS
 from vidsr.video.errors import plain_text
 
 MATROSKA = ("matroska", "webm")
-# Written anew by the muxer, or true only of the old file.
+# Tags that the muxer writes anew, or that describe only the input file.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id")
 _STALE_STATISTICS = ("bps", "number_of_frames", "number_of_bytes", "_statistics_")
 
 
 def open_output(hidden: Path, target: Path, time_base: Fraction) -> OutputContainer:
-    """A muxer for the hidden file of a target; nothing is on the disk until its header is written.
+    """Opens a muxer that writes the hidden file of `target`; the file is not touched before its header is written.
 
     Raises OutputError for a file type that vidsr does not write.
     """
     muxer = MUXERS.get(target.suffix.lower())
     if muxer is None:
         raise OutputError(
-            f"{target}: vidsr writes {', '.join(MUXERS)} files, because others do not keep the time of every frame or "
-            f"what comes with the pictures; choose one of these endings"
+            f"{target}: vidsr writes {', '.join(MUXERS)} files, because others do not keep every timestamp and every "
+            f"stream; use one of these extensions"
         )
     if muxer in MATROSKA:
-        # It would move the whole film to make the time of the first sound packet positive.
+        # By default the muxer shifts all streams to make the time of the first audio packet positive.
         options = {"avoid_negative_ts": "disabled"}
     else:
-        # A late start is stored in these units; the default, 1 ms, moved frames.
+        # The start of a stream is stored in these units; the default, 1 ms, would shift frames.
         options = {"movie_timescale": str(time_base.denominator)}
     return av.open(str(hidden), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
 
 
 def mux_refusal(stream: Stream, container: str) -> str | None:
-    """Why a muxer refuses a copy of a stream, in a few words; None if it takes it."""
+    """Why a muxer refuses a copy of a stream, in a few words; None if it accepts it. Tried in memory."""
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         trial.add_stream_from_template(stream, opaque=True)
@@ -52,13 +52,13 @@ def mux_refusal(stream: Stream, container: str) -> str | None:
     except ValueError:
         return "this codec is not part of the format"
     finally:
-        with suppress(av.FFmpegError):  # some muxers want packets before the end; this is only a trial
+        with suppress(av.FFmpegError):  # some muxers refuse to close without packets
             trial.close()
     return None
 
 
 def encoder_refusal(codec: str, container: str) -> bool:
-    """True if the muxer does not accept the encoder's kind of stream."""
+    """True if the muxer does not accept the output of this encoder."""
     with av.open(io.BytesIO(), "w", format=container) as trial:
         try:
             trial.add_stream(codec, rate=25)
@@ -68,10 +68,10 @@ def encoder_refusal(codec: str, container: str) -> bool:
 
 
 def copied_tags(tags: dict[str, str]) -> dict[str, str]:
-    """The tags that are still true of the output."""
+    """The tags of the input that also hold for the output."""
     kept = {}
     for key, value in tags.items():
-        low = key.lower()
-        if low.partition("-")[0] not in _STALE_TAGS and not low.startswith(_STALE_STATISTICS):
+        lower = key.lower()
+        if lower.partition("-")[0] not in _STALE_TAGS and not lower.startswith(_STALE_STATISTICS):
             kept[key] = value
     return kept

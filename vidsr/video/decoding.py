@@ -1,4 +1,4 @@
-"""Decodes the packets of one stream, records every loss, and checks whether a file ends where its container says."""
+"""Decoding of the video stream with a record of all damage, and detection of truncated files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
-    """How many bytes the container announces beyond the end of the file; 0 if none, or if the format does not say."""
+    """Bytes that the container declares beyond the end of the file; 0 if none, or if it does not declare its size."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -49,7 +49,7 @@ def missing_bytes(path: Path) -> int:
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
-    """Where the last top-level box of an MP4 ends; junk after the boxes is not taken for one."""
+    """End of the last top-level box of an MP4 file, in bytes; junk after the boxes is ignored."""
     position = 0
     while position < size:
         file.seek(position)
@@ -64,7 +64,7 @@ def _end_of_boxes(file: BinaryIO, size: int) -> int:
 
 
 def _end_of_segment(file: BinaryIO) -> int:
-    """Where the first segment of a Matroska file ends; 0 if it does not say (live streams)."""
+    """End of the first segment of a Matroska file, in bytes; 0 if its size is unknown (live streams)."""
     file.seek(4)
     length = _ebml_size(file)
     if length is None:
@@ -77,7 +77,10 @@ def _end_of_segment(file: BinaryIO) -> int:
 
 
 def _ebml_size(file: BinaryIO) -> int | None:
-    """A size whose first byte tells by its leading zeros how many follow; None if unknown (all ones)."""
+    """Reads an EBML variable-length size: the leading zeros of its first byte count the bytes that follow.
+
+    None if the size is unknown (all ones) or cannot be read.
+    """
     first = file.read(1)
     if not first or first[0] == 0:
         return None
@@ -86,72 +89,72 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * (extra + 1)) - 1 else value
 
 
-class Decoding:
-    """Decodes the film of an open container from where it stands to its end, whatever happens on the way.
+class VideoDecoder:
+    """Decodes the video stream of an open container from its current position to its end, past any damage.
 
-    Damage never ends the film early: after an error the next packet is tried, until the container gives no more.
-    `last_seconds` is kept up to date by the caller, who knows the times of the frames.
+    After an error the next packet is tried, until the container has no more. The caller sets `last_seconds`, the time
+    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far.
     """
 
-    def __init__(self, container: InputContainer, film: VideoStream) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damages: list[Damage] = []
         self.last_seconds: Fraction | None = None
         self.packets = 0
-        self.frames_given = 0
+        self.frames_decoded = 0
         self.frames_discarded = 0
         self._container = container
-        self._film = film
-        # With frame threads PyAV loses the frames behind an error while the decoder is drained, and errors surface
-        # frames too late; slices are decoded in parallel without either.
-        if not film.codec_context.is_open:
-            film.codec_context.thread_type = "SLICE"
-            film.codec_context.options = {"err_detect": "crccheck"}
+        self._stream = stream
+        # With frame threads, PyAV loses the frames after an error while the decoder is flushed, and errors are reported
+        # several frames late. Slice threads have neither problem.
+        if not stream.codec_context.is_open:
+            stream.codec_context.thread_type = "SLICE"
+            stream.codec_context.options = {"err_detect": "crccheck"}
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Every frame that decodes, in output order, those that conceal damage included."""
+        """Yields every frame that decodes, in output order, including those whose damage the decoder conceals."""
         for packet in self._packets():
             self.packets += 1
             self.frames_discarded += packet.is_discard
             if packet.is_corrupt:
-                self.record("the container marks a packet as damaged")
+                self.record("the container flags a packet as damaged")
             yield from self._decoded(packet)
         yield from self._decoded(None)
 
     def record(self, reason: str) -> None:
-        """Notes a loss after the last frame given."""
+        """Records damage after the last frame that was decoded."""
         seconds = None if self.last_seconds is None else float(self.last_seconds)
         self.damages.append(Damage(seconds, reason))
 
     def _packets(self) -> Iterator[av.Packet[VideoStream]]:
-        """The film's packets that hold data (an empty one would end the decoding), past read errors where possible."""
+        """The stream's packets without empty ones, which would end the decoding, past read errors where possible."""
         packets_before_error = -1
         while True:
             try:
-                packets = self._container.demux(self._film)
+                packets = self._container.demux(self._stream)
                 while (packet := self._read(packets)) is not None:
                     if packet.size > 0:
                         yield packet
                 return
             except IndexError:
-                # PyAV at the end of a file in which streams appeared on the way; every packet has been given by then.
+                # Raised by PyAV at the end of a file in which streams appeared midway; all packets are read by then.
                 return
             except av.error.FFmpegError as error:
-                self.record(f"the container cannot be read on: {plain_text(error)}")
+                self.record(f"the container could not be read: {plain_text(error)}")
                 if self.packets == packets_before_error:
                     return
                 packets_before_error = self.packets
 
     def _read(self, packets: Iterator[av.Packet[VideoStream]]) -> av.Packet[VideoStream] | None:
-        """The next packet. What a container skips over or lacks it only writes to its log, so that is read too."""
+        """The next packet. Demuxers report skipped and missing data only in FFmpeg's log, so the log is read too."""
         with log_switched_on(), av.logging.Capture() as log:
             packet = next(packets, None)
-        if said := _said_by(self._container.format.name, log):
-            self.record(f"the container is damaged: {said}")
+        if message := _logged_error(self._container.format.name, log):
+            self.record(f"the container is damaged: {message}")
         return packet
 
     def _decoded(self, packet: av.Packet[VideoStream] | None) -> Iterator[av.VideoFrame]:
-        context, frames, failure = self._film.codec_context, [], None
-        # Several decoders patch up a picture, say so in the log and nowhere else. Slice threads log too: not local.
+        context, frames, failure = self._stream.codec_context, [], None
+        # Several decoders report concealed damage only in the log. Slice threads log too, so the capture is not local.
         with log_switched_on(), av.logging.Capture(local=False) as log:
             try:
                 frames = context.decode(packet)
@@ -159,15 +162,18 @@ class Decoding:
                 pass
             except (av.error.FFmpegError, ValueError) as error:
                 failure = plain_text(error)
-        said = _said_by(context.codec.name, log)
+        message = _logged_error(context.codec.name, log)
         if failure is not None:
-            self.record(f"a packet cannot be decoded: {said or failure}")
-        elif said or any(frame.is_corrupt for frame in frames):
-            self.record(f"a picture is damaged: {said or 'the decoder patched it up'}")
-        self.frames_given += len(frames)
+            self.record(f"a packet cannot be decoded: {message or failure}")
+        elif message or any(frame.is_corrupt for frame in frames):
+            self.record(f"a frame is damaged: {message or 'the decoder concealed it'}")
+        self.frames_decoded += len(frames)
         yield from frames
 
 
-def _said_by(source: str, log: list[tuple[int, str, str]]) -> str:
-    """The first error in a log from this demuxer or decoder; libraries around them complain about healthy files."""
+def _logged_error(source: str, log: list[tuple[int, str, str]]) -> str:
+    """The first error that this demuxer or decoder logged; others also complain about intact files.
+
+    White space is collapsed. Empty if there is none.
+    """
     return next((" ".join(message.split()) for _, name, message in log if name == source), "")

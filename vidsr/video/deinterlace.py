@@ -1,4 +1,4 @@
-"""Interlaced frames to progressive ones with FFmpeg's bwdif, one for one. Changes neither count nor times."""
+"""Deinterlacing with FFmpeg's bwdif: one progressive frame per interlaced frame, timestamps unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from av.filter import Graph
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded frame and its time in ticks of the stream; a duration of 0 means unknown."""
+class DecodedFrame:
+    """A decoded frame with its time and duration in ticks of the stream; a duration of 0 means unknown."""
 
     frame: av.VideoFrame
     pts: int
@@ -21,10 +21,10 @@ class Picture:
 
 
 class Deinterlacer:
-    """Passes progressive frames on untouched until the first interlaced one; from then on every frame runs one late.
+    """Deinterlaces frames from the first interlaced one on; frames before it pass through unchanged.
 
-    `header_order` ("tff", "bff") treats every frame as interlaced with this field first, for codecs that do not mark
-    their frames.
+    Once bwdif runs, frames come out with a delay of one frame. `header_order` ("tff" or "bff") treats every frame as
+    interlaced with that field order, for codecs that do not flag their frames.
     """
 
     def __init__(self, header_order: str | None = None) -> None:
@@ -33,48 +33,49 @@ class Deinterlacer:
         self._graph: Graph | None = None
         self._shape: tuple[int, int, str] | None = None
         self._count = 0
-        self._waiting: deque[Picture] = deque()
+        self._pending: deque[DecodedFrame] = deque()
 
-    def step(self, picture: Picture) -> Iterator[Picture]:
-        """Takes the next picture; gives those that are ready."""
-        frame = picture.frame
+    def step(self, decoded: DecodedFrame) -> Iterator[DecodedFrame]:
+        """Takes the next frame and yields the frames that are ready."""
+        frame = decoded.frame
         shape = (frame.width, frame.height, frame.format.name)
         if self._graph is not None and shape != self._shape:
             yield from self.flush()
         if self._graph is None:
             if not (frame.interlaced_frame or self._order):
-                yield picture
+                yield decoded
                 return
             self._graph, self._shape, self.used = self._new_graph(frame), shape, True
-        # The filter sees numbers instead of times: it halves the time base and invents a time for the last frame.
+        # The filter gets frame numbers as timestamps, because it halves the time base and makes up a time for the last
+        # frame.
         frame.pts, frame.time_base = self._count, Fraction(1, 1)
         self._count += 1
-        self._waiting.append(picture)
+        self._pending.append(decoded)
         self._graph.vpush(frame)
         yield from self._ready()
 
-    def flush(self) -> Iterator[Picture]:
-        """Gives the picture that still waits; the next one starts afresh."""
+    def flush(self) -> Iterator[DecodedFrame]:
+        """Yields the delayed frame; the next frame starts a new filter graph."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._ready()
             self._graph = None
 
-    def _ready(self) -> Iterator[Picture]:
+    def _ready(self) -> Iterator[DecodedFrame]:
         assert self._graph is not None
         while True:
             try:
                 frame = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            source = self._waiting.popleft()
-            yield Picture(frame, source.pts, source.duration)
+            source = self._pending.popleft()
+            yield DecodedFrame(frame, source.pts, source.duration)
 
     def _new_graph(self, frame: av.VideoFrame) -> Graph:
         graph = Graph()
         size = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1:pixel_aspect=1/1"
-        colour = f"colorspace={frame.colorspace}:range={frame.color_range}"
-        which = f"parity={self._order}:deint=all" if self._order else "parity=auto:deint=interlaced"
-        nodes = graph.add("buffer", f"{size}:{colour}"), graph.add("bwdif", f"mode=send_frame:{which}")
+        color = f"colorspace={frame.colorspace}:range={frame.color_range}"
+        mode = f"parity={self._order}:deint=all" if self._order else "parity=auto:deint=interlaced"
+        nodes = graph.add("buffer", f"{size}:{color}"), graph.add("bwdif", f"mode=send_frame:{mode}")
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         return graph

@@ -1,7 +1,7 @@
-"""FFmpeg's errors in our words, for input and for output, and its log, which is otherwise silent. Opens no files.
+"""Translation of FFmpeg's errors to vidsr's, and access to FFmpeg's log.
 
-PyAV drops FFmpeg's log; it is switched on only where its text is wanted, under a lock, because the switch is global
-and a decoder thread that logs while another thread waits for it has stopped programs before.
+The log is off by default. It is switched on only where its text is needed, and under a lock: the switch is global, and
+a decoder thread that logs while another thread waits for it has caused deadlocks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import av
 from av.codec.codec import UnknownCodecError
 
 from vidsr.errors import DeviceError, InputError, OutputError, VidsrError
+from vidsr.files import system_reason
 
 _LOG_SWITCH = threading.RLock()
 _FFMPEG_DEFAULT_LEVEL = av.logging.INFO
@@ -27,7 +28,7 @@ _INPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.NotADirectoryError, "does not exist, because a part of its path is not a folder"),
     (av.error.PermissionError, "cannot be read: permission denied"),
     (av.error.InvalidDataError, "is not a video, or is too damaged to be opened"),
-    (av.error.EOFError, "ends before the first picture"),
+    (av.error.EOFError, "ends before the first frame"),
     (av.error.DecoderNotFoundError, "uses a codec that this FFmpeg cannot decode"),
     (av.error.DemuxerNotFoundError, "has a format that this FFmpeg cannot read"),
     (av.error.ProtocolNotFoundError, "is not a local file"),
@@ -36,11 +37,6 @@ _INPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 _OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (av.error.FileNotFoundError, "its folder does not exist"),
-    (av.error.FileExistsError, "it exists already"),
-    (av.error.IsADirectoryError, "it is a folder"),
-    (av.error.NotADirectoryError, "a part of its path is not a folder"),
-    (av.error.PermissionError, "permission denied"),
     (av.error.EncoderNotFoundError, "this FFmpeg lacks the encoder; choose another with --codec"),
     (av.error.MuxerNotFoundError, "no container is known for its name; use .mkv or .mp4"),
     (av.error.OptionNotFoundError, "the encoder does not know an option; see --encoder-option"),
@@ -49,26 +45,17 @@ _OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (UnknownCodecError, "this FFmpeg does not know the encoder; choose another with --codec"),
 )
 
-_OUTPUT_NUMBERS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than is allowed here",
-    errno.EROFS: "the file system is read-only",
-    errno.EIO: "the disk reports an error",
-    errno.EINVAL: "the encoder or the container refuses these settings",
-}
-
 
 _SYSTEM_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 def file_url(path: Path) -> str:
-    """The name under which FFmpeg takes any path for a file: colons, dashes and spaces mean nothing then."""
+    """The URL with which FFmpeg opens any path as a file, whatever colons, dashes and spaces it contains."""
     return f"file:{path}"
 
 
 def input_error(error: Exception, path: Path) -> VidsrError:
-    """What a failure while reading `path` means for the user: InputError, or DeviceError where memory ran out."""
+    """The error to raise for a failure while reading `path`: InputError, or DeviceError if memory ran out."""
     if isinstance(error, MemoryError):
         return DeviceError(f"{path}: no memory left to read it")
     reason = _reason(error, _INPUT_REASONS) or f"cannot be read: {plain_text(error)}"
@@ -80,15 +67,17 @@ def output_error(error: Exception, path: Path) -> VidsrError:
     """What a failure while writing `path` means for the user: OutputError, or DeviceError where memory ran out."""
     if isinstance(error, MemoryError):
         return DeviceError(f"{path}: no memory left to encode it; lower --threads or choose another --preset")
-    number = getattr(error, "errno", None)
-    reason = _reason(error, _OUTPUT_REASONS) or _OUTPUT_NUMBERS.get(number or 0) or plain_text(error)
+    reason = _reason(error, _OUTPUT_REASONS) or system_reason(error)
+    if reason is None and getattr(error, "errno", None) == errno.EINVAL:
+        reason = "the encoder or the container refuses these settings"
+    reason = reason or plain_text(error)
     detail = _log_text(error)
     return OutputError(f"{path} cannot be written: {reason}" + (f" ({detail})" if detail else ""))
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Raises our error for everything that FFmpeg and the system raise inside."""
+    """Translates errors of FFmpeg and of the system, raised inside while reading `path`, with `input_error`."""
     try:
         yield
     except (av.error.FFmpegError, UnknownCodecError, OSError, MemoryError) as error:
@@ -97,7 +86,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises our error for everything that FFmpeg and the system raise inside."""
+    """Translates errors of FFmpeg and of the system, raised inside while writing `path`, with `output_error`."""
     try:
         yield
     except (av.error.FFmpegError, UnknownCodecError, OSError, MemoryError) as error:
@@ -106,7 +95,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def log_switched_on(level: int = av.logging.ERROR) -> Iterator[None]:
-    """FFmpeg's log up to `level` reaches the text of errors (and `dumps_format`), never the terminal."""
+    """Captures FFmpeg's log up to `level` in the text of errors (and of `dumps_format`), but not on the terminal."""
     logger = logging.getLogger("libav")
     with _LOG_SWITCH:
         before = logger.level
@@ -122,13 +111,13 @@ def log_switched_on(level: int = av.logging.ERROR) -> Iterator[None]:
 
 
 def plain_text(error: Exception) -> str:
-    """FFmpeg's or the system's sentence for an error, without numbers and names of files."""
+    """FFmpeg's or the system's description of an error, without its number and file names."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).strip().replace("\n", " ")
 
 
 def _reason(error: Exception, table: tuple[tuple[type[Exception], str], ...]) -> str | None:
-    """FFmpeg's classes derive from Python's, so the system's own errors are found by Python's classes too."""
+    """The reason of the first class in `table` that matches; FFmpeg classes also stand for their built-in bases."""
     for kind, reason in table:
         system = next((base for base in kind.__mro__ if base in _SYSTEM_ERRORS), kind)
         if isinstance(error, (kind, system)):

@@ -20,14 +20,14 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import VideoInfo
-from vidsr.video.audio.encoder import choose_sound
-from vidsr.video.audio.stream import StretchedSound
+from vidsr.video.audio.encoder import choose_audio_encoding
+from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.errors import file_url, plain_text, reading
-from vidsr.video.stream_copy import Route, codec_of, name_of
-from vidsr.video.subtitles import Captions, can_convert
+from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
+from vidsr.video.subtitles import SubtitleConverter, conversion_target
 from vidsr.video.timestamps import to_ticks
-from vidsr.video.verify import Tally
+from vidsr.video.verify import PacketChecksum
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -41,16 +41,16 @@ class Passthrough:
     """Copies everything but the pictures. Adds its streams to `output` when made, before the header is written.
 
     Owns the input it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with the
-    first frame, and then stretched by `OutputConfig.stretch`.
+    first frame, and then stretched by the factor `stretch`.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig) -> None:
+    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig, stretch: int = 1) -> None:
         self.warnings: list[str] = []
         self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
-        self._routes: dict[int, Route | StretchedSound] = {}
-        self._stretch = config.stretch
-        self._attached: list[Tally] = []
+        self._routes: dict[int, StreamCopy | StretchedAudio] = {}
+        self._stretch = stretch
+        self._attached: list[PacketChecksum] = []
         self._pending: Packet[Any] | None = None
         self._output = output
         self._film = source.video_stream
@@ -78,9 +78,9 @@ class Passthrough:
         return copied_tags(dict(stream.metadata)), stream.disposition
 
     @property
-    def tallies(self) -> list[Tally]:
+    def checksums(self) -> list[PacketChecksum]:
         """What has been copied so far, in the order of the output's streams."""
-        return [route.tally for route in self._routes.values()] + self._attached
+        return [route.checksum for route in self._routes.values()] + self._attached
 
     def add_chapters(self, window: InputConfig) -> None:
         """Gives the output the input's chapters within the window, by the header's start (within one frame)."""
@@ -118,7 +118,7 @@ class Passthrough:
                     break
             self._take(packet, end)
         for route in self._routes.values():
-            if isinstance(route, StretchedSound):
+            if isinstance(route, StretchedAudio):
                 route.finish(self.shift, end)
             self.warnings += route.warnings()
             self.losses += route.losses()
@@ -154,7 +154,9 @@ class Passthrough:
                 self.losses.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
             elif (reason := mux_refusal(stream, container)) is None:
                 target = self._output.add_stream_from_template(stream, opaque=True)
-                self._routes[stream.index] = Route(stream, target, self._output, codec_of(stream), None, self._stretch)
+                self._routes[stream.index] = StreamCopy(
+                    stream, target, self._output, codec_of(stream), None, self._stretch
+                )
             else:
                 self._convert_or_drop(stream, container, reason)
         for stream in apart:
@@ -167,25 +169,25 @@ class Passthrough:
         context: Any = stream.codec_context
         codec = None
         if context is not None and context.sample_rate and context.layout.nb_channels:
-            codec = choose_sound(
+            codec = choose_audio_encoding(
                 codec_of(stream), context.format.name, context.layout.name, context.sample_rate, container
             )
         if codec is None:
             reason = f"{container} holds no sound of this kind" if context is not None else "FFmpeg cannot decode it"
             self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
             return
-        self._routes[stream.index] = StretchedSound(cast(AudioStream, stream), self._output, codec, self._stretch)
+        self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
 
     def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
-        codec = can_convert(codec_of(stream), container) if stream.type == "subtitle" else None
+        codec = conversion_target(codec_of(stream), container) if stream.type == "subtitle" else None
         if codec is None:
             advice = "" if container == "matroska" else "; write .mkv to keep it"
             self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold it ({reason}){advice}")
             return
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
-        captions = Captions(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
-        self._routes[stream.index] = Route(stream, target, self._output, codec, captions, self._stretch)
+        converter = SubtitleConverter(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
+        self._routes[stream.index] = StreamCopy(stream, target, self._output, codec, converter, self._stretch)
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:
@@ -205,9 +207,9 @@ class Passthrough:
             mime = tags.get("mimetype", f"image/{'jpeg' if codec == 'mjpeg' else codec}")
         target = self._output.add_attachment(name, mime, data)
         target.metadata.update({**tags, "filename": name, "mimetype": mime})
-        tally = Tally(kind, name_of(stream), "", {}, Disposition(0))
-        tally.add(data)
-        self._attached.append(tally)
+        checksum = PacketChecksum(kind, name_of(stream), "", {}, Disposition(0))
+        checksum.add(data)
+        self._attached.append(checksum)
 
     def _cover(self, index: int) -> bytes:
         with av.open(self._input.name) as container:

@@ -1,4 +1,4 @@
-"""Pixel formats: samples of a frame as integer tensors and back, and the format that suits a source and an encoder."""
+"""Pixel formats: the samples of a frame as integer tensors and back, and the choice of the output's format."""
 
 from __future__ import annotations
 
@@ -30,15 +30,19 @@ _PACKED = {
     "0rgb": "xrgb",
     "0bgr": "xbgr",
 }
-# Chroma interleaved in one plane; those of more than 8 bits keep their samples in the high bits. Handled here because
-# swscale spoils the last columns of odd widths.
-_HALF_PLANAR = re.compile(r"nv(12|16|21|24|42)|p[024]1[0246]le")
+# Semi-planar: U and V interleaved in one plane; above 8 bits, the samples are in the high bits. They are not converted
+# by swscale, because it corrupts the last columns at odd widths.
+_SEMI_PLANAR = re.compile(r"nv(12|16|21|24|42)|p[024]1[0246]le")
 _PLANAR_DEPTHS = (8, 9, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a pixel format holds: "yuv", "gray" or "rgb", its bits, how often each chroma axis is halved, alpha."""
+    """Contents of a pixel format. `family` is "yuv", "gray" or "rgb"; `bits` are bits per sample.
+
+    `halved_columns` and `halved_rows` count how often each axis of the chroma planes is halved (log2 of the
+    subsampling).
+    """
 
     family: str
     bits: int
@@ -48,41 +52,44 @@ class Layout:
 
 
 def layout_of(pixel_format: str) -> Layout:
-    """Raises ValueError for a name that FFmpeg does not know."""
+    """The layout of a pixel format. Raises ValueError for a name that FFmpeg does not know."""
     shape = av.VideoFormat(pixel_format, 256, 256)
     components = shape.components
-    colours = [c for c in components if not c.is_alpha]
-    has_alpha = len(colours) < len(components) or shape.has_palette
+    color_components = [c for c in components if not c.is_alpha]
+    has_alpha = len(color_components) < len(components) or shape.has_palette
     bits = 8 if shape.has_palette else max(8, *(c.bits for c in components), 0)
     if shape.is_rgb or shape.has_palette or shape.is_bayer or shape.name.startswith("xyz"):
         return Layout("rgb", bits, 0, 0, has_alpha)
-    if len(colours) == 1:
+    if len(color_components) == 1:
         return Layout("gray", bits, 0, 0, has_alpha)
     columns, rows = (256 // size for size in (shape.chroma_width(), shape.chroma_height()))
     return Layout("yuv", bits, columns.bit_length() - 1, rows.bit_length() - 1, has_alpha)
 
 
 def read_planes(frame: av.VideoFrame) -> tuple[Layout, list[Tensor]]:
-    """The integer samples on the CPU, in the order Y(UV)(A) or RGB(A), each H x W; views where possible."""
+    """The integer samples on the CPU, one tensor per component in the order Y(UV)(A) or RGB(A); views where possible.
+
+    Luma, RGB and alpha are H x W; chroma is at its own size.
+    """
     name = frame.format.name
-    if not (_PLANAR.fullmatch(name) or _HALF_PLANAR.fullmatch(name) or name in _PACKED or name == "pal8"):
+    if not (_PLANAR.fullmatch(name) or _SEMI_PLANAR.fullmatch(name) or name in _PACKED or name == "pal8"):
         name = _nearest(name)
         frame = _rearranged(frame, name)
     layout = layout_of(name)
     if name == "pal8":
         palette = np.frombuffer(memoryview(frame.planes[1]), np.uint8).reshape(256, 4)
-        return layout, _unpack(torch.from_numpy(palette[_lines(frame, 0, np.dtype(np.uint8), 1)]), "bgra")
+        return layout, _unpack(torch.from_numpy(palette[_rows(frame, 0, np.dtype(np.uint8), 1)]), "bgra")
     sample = np.dtype(np.uint8 if layout.bits == 8 else "<u2")
     if name in _PACKED:
         order = _PACKED[name]
-        pixels = torch.from_numpy(_lines(frame, 0, sample, len(order)).reshape(frame.height, frame.width, len(order)))
+        pixels = torch.from_numpy(_rows(frame, 0, sample, len(order)).reshape(frame.height, frame.width, len(order)))
         return layout, _unpack(pixels, order)
-    if _HALF_PLANAR.fullmatch(name):
+    if _SEMI_PLANAR.fullmatch(name):
         shift = _unused_bits(name, layout)
-        luma, chroma = (_lines(frame, i, sample, 1 + i) >> shift for i in (0, 1))
+        luma, chroma = (_rows(frame, i, sample, 1 + i) >> shift for i in (0, 1))
         u, v = (0, 1) if name not in ("nv21", "nv42") else (1, 0)
         return layout, [torch.from_numpy(samples) for samples in (luma, chroma[:, u::2], chroma[:, v::2])]
-    return layout, [torch.from_numpy(_lines(frame, c.plane, sample, 1)) for c in frame.format.components]
+    return layout, [torch.from_numpy(_rows(frame, c.plane, sample, 1)) for c in frame.format.components]
 
 
 def is_transparent(frame: av.VideoFrame) -> bool:
@@ -94,7 +101,7 @@ def is_transparent(frame: av.VideoFrame) -> bool:
 def write_planes(planes: list[Tensor], pixel_format: str) -> av.VideoFrame:
     """A new frame of this format from integer samples in the order of `read_planes`, without alpha.
 
-    Raises OutputError for a format that cannot hold them unchanged (a palette, 5 bits, float).
+    Raises OutputError for a format that cannot hold the samples unchanged (palette, 5 bits, float).
     """
     name = av.VideoFormat(pixel_format).name
     layout = layout_of(name)
@@ -103,24 +110,24 @@ def write_planes(planes: list[Tensor], pixel_format: str) -> av.VideoFrame:
         frame = av.VideoFrame(width, height, name)
         sample = np.dtype(np.uint8 if layout.bits == 8 else "<u2")
         for component, plane in zip(frame.format.components, planes, strict=True):
-            _lines(frame, component.plane, sample, 1)[:] = plane.numpy()
+            _rows(frame, component.plane, sample, 1)[:] = plane.numpy()
         return frame
-    if _HALF_PLANAR.fullmatch(name):
+    if _SEMI_PLANAR.fullmatch(name):
         frame = av.VideoFrame(width, height, name)
         sample, shift = np.dtype(np.uint8 if layout.bits == 8 else "<u2"), _unused_bits(name, layout)
-        chroma = _lines(frame, 1, sample, 2)
+        chroma = _rows(frame, 1, sample, 2)
         u, v = (0, 1) if name not in ("nv21", "nv42") else (1, 0)
-        for target, plane in zip((_lines(frame, 0, sample, 1), chroma[:, u::2], chroma[:, v::2]), planes, strict=True):
+        for target, plane in zip((_rows(frame, 0, sample, 1), chroma[:, u::2], chroma[:, v::2]), planes, strict=True):
             target[:] = plane.numpy() << shift
         return frame
     nearest = _nearest(name)
     if layout.has_alpha or nearest == name or not _holds(name, layout.bits):
-        raise OutputError(f"the pixel format {pixel_format} cannot be written; choose another, such as yuv420p or gbrp")
+        raise OutputError(f"the pixel format {pixel_format} cannot be written; use another, such as yuv420p or gbrp")
     is_packed = all(component.plane == 0 for component in av.VideoFormat(name).components)
     if layout.halved_columns and is_packed:
-        # swscale leaves some samples of packed 4:2:2 unwritten: the last column at odd widths, and at 38x24 once in
-        # about 10,000 frames eight pixels in the middle.
-        raise OutputError(f"the pixel format {pixel_format} is not written exactly; choose another, such as yuv422p")
+        # swscale leaves some samples of packed 4:2:2 unwritten: the last column at odd widths and, at 38x24, eight
+        # pixels in the middle about once in 10,000 frames.
+        raise OutputError(f"the pixel format {pixel_format} cannot be written exactly; use another, such as yuv422p")
     return _rearranged(write_planes(planes, nearest), name)
 
 
@@ -129,14 +136,14 @@ def _unused_bits(name: str, layout: Layout) -> int:
 
 
 def _holds(name: str, bits: int) -> bool:
-    """True if every component has the full depth and integer samples, so that rearranging loses nothing."""
+    """True if every component has `bits` bits and integer samples, so that rearranging loses nothing."""
     shape = av.VideoFormat(name)
     is_plain = not (shape.has_palette or shape.is_bayer or shape.is_bit_stream or re.search(r"f(16|32)|xyz", name))
     return is_plain and all(c.bits == bits for c in shape.components) and bits in _PLANAR_DEPTHS
 
 
 def _nearest(name: str) -> str:
-    """The planar format that holds the samples of an unusual one."""
+    """The planar format (for gray with alpha: the packed one) that holds all samples of this format."""
     layout = layout_of(name)
     bits = next((b for b in _PLANAR_DEPTHS if b >= layout.bits), 16)
     depth = "" if bits == 8 else f"{bits}le"
@@ -159,8 +166,8 @@ def _unpack(pixels: Tensor, order: str) -> list[Tensor]:
     return [pixels[..., order.index(c)] for c in wanted if c in order]
 
 
-def _lines(frame: av.VideoFrame, index: int, sample: np.dtype[Any], per_pixel: int) -> np.ndarray[Any, Any]:
-    """The rows of one plane without the padding at their ends; a view, or a copy where the rows lie upside down."""
+def _rows(frame: av.VideoFrame, index: int, sample: np.dtype[Any], per_pixel: int) -> np.ndarray[Any, Any]:
+    """The rows of one plane without their padding: a view, or a copy if they are stored bottom up."""
     plane = frame.planes[index]
     rows = np.frombuffer(memoryview(plane), sample).reshape(plane.height, -1)[:, : plane.width * per_pixel]
     return np.ascontiguousarray(rows[::-1]) if plane.line_size < 0 else rows
@@ -177,7 +184,7 @@ def is_lossless(codec: Codec) -> bool:
 
 
 def can_fill(name: str) -> bool:
-    """True if color.rgb_to_frame can fill frames of this pixel format."""
+    """True if `color.rgb_to_frame` can make frames of this pixel format."""
     try:
         layout = av.VideoFormat(name)
     except ValueError:
@@ -187,38 +194,38 @@ def can_fill(name: str) -> bool:
 
 
 def choose_format(codec: Codec, source: VideoInfo) -> str:
-    """The format for `--pix-fmt auto`: the source's depth; 4:2:0 where the encoder is lossy, else the source's chroma.
+    """The format for `--pix-fmt auto`: the source's bit depth, with 4:2:0 if the encoder is lossy, else its chroma.
 
-    4:2:0 because every player shows it, and an enlargement by two or more still stores all of the source's chroma.
+    Every player supports 4:2:0, and after upscaling by two or more it still holds all of the source's chroma.
     """
     offered = {f.name for f in codec.video_formats or []} or set(_names("420", 8))
-    own = _chroma(source.pixel_format)
-    order = (own, "444", "422", "420") if is_lossless(codec) else CHROMA_ORDER
+    source_chroma = _chroma(source.pixel_format)
+    order = (source_chroma, "444", "422", "420") if is_lossless(codec) else CHROMA_ORDER
     enough = [depth for depth in DEPTHS if depth >= source.bit_depth]
     for depth in (*enough, *(d for d in reversed(DEPTHS) if d < source.bit_depth)):
         for chroma in order:
             for name in _names(chroma, depth):
                 if name in offered:
                     return name
-    raise OutputError(f"{codec.name} takes none of the pixel formats that vidsr can fill; use another --codec")
+    raise OutputError(f"{codec.name} accepts no pixel format that vidsr can write; use another --codec")
 
 
 def format_warnings(name: str, source: VideoInfo, size: tuple[int, int]) -> list[str]:
-    """What a format loses of the source when the output has this size (width, height); empty if nothing."""
+    """Warnings about what a format loses of the source if the output has this size (width, height)."""
     warnings = []
-    layout, own = av.VideoFormat(name), av.VideoFormat(source.pixel_format)
+    layout, source_layout = av.VideoFormat(name), av.VideoFormat(source.pixel_format)
     depth = layout.components[0].bits
     if depth < source.bit_depth:
         warnings.append(f"the output holds {depth} bits per sample, the source has {source.bit_depth}")
-    if len(own.components) >= 3:
+    if len(source_layout.components) >= 3:
         if len(layout.components) < 3:
-            warnings.append(f"the output is grey only ({name})")
+            warnings.append(f"the output has no color ({name})")
         else:
-            shrinks = layout.chroma_width(size[0]) < own.chroma_width(source.width)
-            if shrinks or layout.chroma_height(size[1]) < own.chroma_height(source.height):
+            shrinks = layout.chroma_width(size[0]) < source_layout.chroma_width(source.width)
+            if shrinks or layout.chroma_height(size[1]) < source_layout.chroma_height(source.height):
                 warnings.append(
-                    f"colour is stored at a lower resolution ({name}) than in the source ({source.pixel_format}); "
-                    f"--pix-fmt yuv444p keeps it where the encoder and the player take it"
+                    f"color is stored at a lower resolution ({name}) than in the source ({source.pixel_format}); "
+                    f"--pix-fmt yuv444p keeps it if the encoder and the player support it"
                 )
     return warnings
 
@@ -235,7 +242,7 @@ def _chroma(name: str) -> str:
 
 
 def _names(chroma: str, depth: int) -> tuple[str, ...]:
-    """FFmpeg's names for planar formats of a chroma layout and depth."""
+    """FFmpeg's names of the formats with this chroma layout and bit depth, the preferred one first."""
     end = "" if depth == 8 else f"{depth}le"
     if chroma == "rgb":
         return (f"gbrp{end}",)

@@ -21,8 +21,8 @@ from vidsr.errors import InputError, UsageError
 from vidsr.types import Colour, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
 from vidsr.video.color import colour_of, frame_to_rgb
-from vidsr.video.decoding import Decoding, missing_bytes
-from vidsr.video.deinterlace import Deinterlacer, Picture
+from vidsr.video.decoding import VideoDecoder, missing_bytes
+from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import describe, field_order_of, film_of, open_input
@@ -50,12 +50,6 @@ class Reader:
     info: VideoInfo
 
     def __init__(self, path: Path, config: InputConfig, device: torch.device) -> None:
-        if config.start is not None and config.start < 0:
-            raise UsageError(f"--start {_seconds(config.start)} lies before the film; give 0 or more")
-        if config.end is not None and config.end <= (config.start or 0):
-            raise UsageError(
-                f"--end {_seconds(config.end)} must lie after --start {_seconds(config.start or Fraction())}"
-            )
         self.warnings: list[str] = []
         self._path = path
         self._config = config
@@ -63,7 +57,7 @@ class Reader:
         self._colours: dict[tuple[object, ...], Colour] = {}
         self._container: InputContainer | None = None
         self._film: VideoStream
-        self._decoding: Decoding
+        self._decoding: VideoDecoder
         self._times: FrameTimes
 
     def __enter__(self) -> Self:
@@ -111,7 +105,7 @@ class Reader:
 
     def _restart(self) -> None:
         assert self._container is not None
-        self._decoding = Decoding(self._container, self._film)
+        self._decoding = VideoDecoder(self._container, self._film)
         rate = self._film.guessed_rate or self._film.average_rate or Fraction(25)
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 
@@ -127,14 +121,14 @@ class Reader:
         ticks = [None if t is None else picture.pts + math.ceil(t / self.info.time_base) for t in (start, end)]
         return _Wanted(picture.pts, *ticks)
 
-    def _pictures(self) -> Iterator[Picture]:
+    def _pictures(self) -> Iterator[DecodedFrame]:
         """Decoded pictures with their times, from where the container stands."""
         for frame in self._decoding.frames():
-            picture = Picture(frame, self._times.next(frame), max(0, frame.duration))
+            picture = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
             self._decoding.last_seconds = picture.pts * self.info.time_base
             yield picture
 
-    def _pictures_from(self, wanted: _Wanted) -> Iterator[Picture]:
+    def _pictures_from(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         """Pictures from some key frame not after the start; exact, because what is skipped is known to lie before."""
         for margin in _SEEK_MARGINS_SECONDS if wanted.start is not None else ():
             target = (wanted.start or 0) - math.ceil(margin / self.info.time_base)
@@ -160,7 +154,7 @@ class Reader:
         self._restart()
         return True
 
-    def _deinterlaced(self, wanted: _Wanted) -> Iterator[Picture]:
+    def _deinterlaced(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         assert self._container is not None
         filter_ = Deinterlacer(field_order_of(self._container, self._film))
         for picture in self._pictures_from(wanted):
@@ -169,7 +163,7 @@ class Reader:
                 self._warn_once("the film is interlaced; FFmpeg's bwdif makes one whole picture of each frame")
         yield from filter_.flush()
 
-    def _frame(self, picture: Picture) -> Frame:
+    def _frame(self, picture: DecodedFrame) -> Frame:
         frame = picture.frame
         key = (frame.format.name, frame.colorspace, frame.color_range, frame.width, frame.height)
         if key not in self._colours:
@@ -194,7 +188,7 @@ class Reader:
             decoding.record(f"the file ends early: {absent} bytes are missing")
         # The count in an MP4 is its list of packets; elsewhere it is only what a writer once claimed.
         if announced and "mp4" in self.info.container and self._config.start is None:
-            lost = announced - decoding.frames_discarded - decoding.frames_given
+            lost = announced - decoding.frames_discarded - decoding.frames_decoded
             if lost > 0 and not decoding.damages:
                 decoding.record(f"{lost} of the {announced} pictures that the header announces are not there")
 

@@ -1,4 +1,4 @@
-"""Encoding and decoding frames in memory, so that training sees real H.264 compression. No files."""
+"""H.264 round trip in memory, so that networks are trained on real compression."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, 
 
 
 def h264_roundtrip(frames: NDArray[np.uint8], crf: int) -> NDArray[np.uint8]:
-    """What libx264 leaves of `frames` (N x H x W x 3 RGB, H and W even) at `crf` 0..51; same shape, 8 bits."""
+    """Compresses `frames` (N x H x W x 3, RGB, 8 bit, H and W even) with libx264 at `crf` 0..51, and decodes them.
+
+    The result has the same shape.
+    """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
         for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            container.mux(stream.encode(picture.reformat(format="yuv420p", interpolation=SWSCALE_ACCURATE)))
+            rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(rgb.reformat(format="yuv420p", interpolation=SWSCALE_ACCURATE)))
         container.mux(stream.encode())
     buffer.seek(0)
     with av.open(buffer, "r") as container:

@@ -1,4 +1,4 @@
-"""Text subtitles converted between plain-text codecs, and the timestamps inside subtitle and data packets."""
+"""Conversion of text subtitles between plain-text codecs, and stretching of timestamps inside packets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
 PLAIN_TEXT = frozenset({"subrip", "mov_text", "webvtt", "text"})
-# What each muxer takes; the styles of ASS would be lost on the way, so ASS is not converted.
+# The text codec of each muxer. ASS is not converted, because its styles would be lost.
 TARGETS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
 
 
-class Captions:
-    """Converts the packets of one subtitle stream. Must be made before the output's header is written."""
+class SubtitleConverter:
+    """Converts the packets of one subtitle stream. Create it before the output's header is written."""
 
     def __init__(self, source: SubtitleStream, target: SubtitleStream) -> None:
         self._decoder = source.codec_context
@@ -24,27 +24,30 @@ class Captions:
         self._encoder.subtitle_header = self._decoder.subtitle_header
 
     def convert(self, packet: Packet[SubtitleStream]) -> Packet[SubtitleStream] | None:
-        """The packet in the target's codec, without times; None for a packet that only ends an earlier text."""
-        shown = self._decoder.decode2(packet)
-        if shown is None or not any(isinstance(rect, AssSubtitle) and rect.dialogue.strip() for rect in shown):
+        """The packet in the target's codec, without times; None for a packet that only clears an earlier text."""
+        subtitles = self._decoder.decode2(packet)
+        if subtitles is None or not any(isinstance(rect, AssSubtitle) and rect.dialogue.strip() for rect in subtitles):
             return None
-        return cast("Packet[SubtitleStream]", self._encoder.encode_subtitle(shown))
+        return cast("Packet[SubtitleStream]", self._encoder.encode_subtitle(subtitles))
 
 
-def can_convert(codec: str, container: str) -> str | None:
-    """The codec that a muxer's text subtitles get when it refuses `codec`; None if that would lose something."""
+def conversion_target(codec: str, container: str) -> str | None:
+    """The text codec to convert to for a muxer that refuses `codec`; None if the conversion would lose something."""
     return TARGETS.get(container) if codec in PLAIN_TEXT else None
 
 
-# Each packet's own time is stretched whatever it holds; these hold other times as well.
+# Codecs with further times inside their packets, which vidsr does not stretch. The packets' own times always are.
 _OPAQUE = ("dvb_subtitle", "dvb_teletext", "ttml", "arib_caption", "eia_608")
 _ASS_TIMED = re.compile(rb"\\(?:k|K|t\(|fad|move\()")
 _VTT_TIMED = re.compile(rb"<[\d:]+\.\d{3}>")
-_LONGEST = 0xFFFF
+_MAX_DATE = 0xFFFF
 
 
-def stretch_inside(kind: str, codec: str, data: bytes, factor: int) -> tuple[bytes, bool]:
-    """A packet's data for a film `factor` times as long, and whether times inside it stay as they were."""
+def stretch_inner_timestamps(kind: str, codec: str, data: bytes, factor: int) -> tuple[bytes, bool]:
+    """Stretches the times inside a packet by `factor`.
+
+    Returns the packet's data, and whether it holds times that could not be stretched.
+    """
     if factor == 1 or kind == "cover":
         return data, False
     if codec == "dvd_subtitle":
@@ -57,16 +60,16 @@ def stretch_inside(kind: str, codec: str, data: bytes, factor: int) -> tuple[byt
 
 
 def _stretched_dvd(data: bytes, factor: int) -> bytes:
-    """The dates of a DVD subpicture's control sequences (units of 1024/90000 s after its packet's time), stretched."""
-    if len(data) < 4 or data[:2] == b"\0\0":  # HD DVD counts in four bytes
+    """Stretches the dates of a DVD subpicture's control sequences (units of 1024/90000 s after the packet's time)."""
+    if len(data) < 4 or data[:2] == b"\0\0":  # HD DVD has 4-byte sizes
         return data
     changed = bytearray(data)
-    place = int.from_bytes(data[2:4], "big")
-    while place + 4 <= len(data):
-        date = int.from_bytes(data[place : place + 2], "big")
-        changed[place : place + 2] = min(_LONGEST, date * factor).to_bytes(2, "big")
-        following = int.from_bytes(data[place + 2 : place + 4], "big")
-        if following <= place:
+    position = int.from_bytes(data[2:4], "big")
+    while position + 4 <= len(data):
+        date = int.from_bytes(data[position : position + 2], "big")
+        changed[position : position + 2] = min(_MAX_DATE, date * factor).to_bytes(2, "big")
+        following = int.from_bytes(data[position + 2 : position + 4], "big")
+        if following <= position:
             break
-        place = following
+        position = following
     return bytes(changed)

@@ -1,4 +1,4 @@
-"""Timestamps: exact conversion between time bases, and one strictly increasing time for every decoded frame."""
+"""Timestamps: exact conversion between time bases, and strictly increasing times for decoded frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import av
 
 
 def to_ticks(seconds: Fraction, base: Fraction) -> int:
-    """The nearest tick of `base`; halves away from zero, as av_rescale_q does."""
+    """Converts seconds to the nearest tick of `base`; halves are rounded away from zero, as in av_rescale_q."""
     ticks = seconds / base
     doubled, divisor = 2 * abs(ticks.numerator) + ticks.denominator, 2 * ticks.denominator
     nearest = doubled // divisor
@@ -16,17 +16,18 @@ def to_ticks(seconds: Fraction, base: Fraction) -> int:
 
 
 class FrameTimes:
-    """Frame times as FFmpeg's own program chooses them, repaired where they are missing or run backwards.
+    """Chooses a time for each frame as the ffmpeg program does, and repairs times that are missing or run backwards.
 
-    As there, the decoder's presentation time is used unless such times were found out of order more often than the
-    decoding times. A missing time continues from the frame before. A time that jumps back by a second or more starts a
-    new count that continues where the last one ended; a smaller step back is moved to one tick after the last.
+    The frame's PTS is used unless PTS have been out of order more often than DTS. A missing time continues from the
+    previous frame. After a jump back by a second or more, times are shifted so that they continue from the previous
+    frame; after a smaller step back, the frame is placed one tick after the previous one. `missing` and `backward`
+    count these repairs. `default_duration` is in ticks of the stream.
     """
 
-    def __init__(self, usual_duration: int, ticks_per_second: int) -> None:
+    def __init__(self, default_duration: int, ticks_per_second: int) -> None:
         self.missing = 0
         self.backward = 0
-        self._usual = max(1, usual_duration)
+        self._default_duration = max(1, default_duration)
         self._second = ticks_per_second
         self._offset = 0
         self._last: int | None = None
@@ -38,13 +39,13 @@ class FrameTimes:
 
     def next(self, frame: av.VideoFrame) -> int:
         """The time of the next frame in output order, in ticks of the stream."""
-        found = self._best_guess(frame)
-        expected = None if self._last is None else self._last + (self._last_duration or self._usual)
-        if found is None:
+        guess = self._best_guess(frame)
+        expected = None if self._last is None else self._last + (self._last_duration or self._default_duration)
+        if guess is None:
             self.missing += 1
             time = expected if expected is not None else 0
         else:
-            time = found + self._offset
+            time = guess + self._offset
             if self._last is not None and expected is not None and time <= self._last:
                 self.backward += 1
                 if self._last - time >= self._second:
@@ -56,7 +57,7 @@ class FrameTimes:
         return time
 
     def _best_guess(self, frame: av.VideoFrame) -> int | None:
-        """FFmpeg's guess_correct_pts, which PyAV does not expose."""
+        """FFmpeg's guess_correct_pts (libavcodec), which PyAV does not expose."""
         pts, dts = frame.pts, frame.dts
         if dts is not None:
             self._faulty_dts += self._last_dts is not None and dts <= self._last_dts

@@ -1,8 +1,7 @@
-"""Reads a finished file back and compares it with what was meant to be in it.
+"""Verification of a finished file: it is read back and compared with its expected contents.
 
-Every packet of the file is read (about the speed of the disk); of the pictures only the first, and those after the
-last key frame, are decoded, and all of sound that was stretched. That costs a few seconds for an hour of film, and the
-encoder's work is not repeated.
+Every packet of the file is read, at about the speed of the disk. Only the first frame, the frames from the last key
+frame on, and stretched audio are decoded. This takes a few seconds per hour of video.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from vidsr.errors import CheckError
 from vidsr.video.errors import plain_text
 
-# Muxers or demuxers cut these into other packets than they were given; the bytes in a row stay the same.
-_RECUT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
+# Muxers or demuxers may split these codecs into packets differently; the concatenated bytes stay the same.
+_RESPLIT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 
 
 @dataclass(slots=True)
-class Tally:
-    """One stream's packets. `kind`: audio, subtitle, data, cover or attachment; `name` is for messages.
+class PacketChecksum:
+    """Number, total size in bytes, and CRC-32 of one stream's packets.
 
-    `seconds`, of stretched sound only: when it must begin and end in the output.
+    `kind` is "audio", "subtitle", "data", "cover" or "attachment"; `name` is for messages. `seconds`, for stretched
+    audio only, is when it must begin and end in the output.
     """
 
     kind: str
@@ -42,50 +42,54 @@ class Tally:
     disposition: Disposition
     packets: int = field(default=0)
     size: int = field(default=0)
-    checksum: int = field(default=0)
+    crc: int = field(default=0)
     seconds: tuple[Fraction, Fraction] | None = None
 
     def add(self, payload: bytes) -> None:
-        """Counts a packet; empty ones (the pauses of mov_text, which muxers make as they need) do not count."""
+        """Adds a packet. Empty ones do not count: they are the gaps of mov_text, which muxers insert as they need."""
         if payload:
             self.packets += 1
             self.size += len(payload)
-            self.checksum = zlib.crc32(payload, self.checksum)
+            self.crc = zlib.crc32(payload, self.crc)
 
-    def differs_from(self, other: Tally) -> str | None:
-        """What is not the same, in words; None if the contents are the same."""
-        if self.packets != other.packets and not self.codec.startswith(_RECUT):
+    def differs_from(self, other: PacketChecksum) -> str | None:
+        """The difference in words; None if the contents are the same."""
+        if self.packets != other.packets and not self.codec.startswith(_RESPLIT):
             return f"{other.packets} packets instead of {self.packets}"
         if self.size != other.size:
             return f"{other.size} bytes instead of {self.size}"
-        return None if self.checksum == other.checksum else "other contents"
+        return None if self.crc == other.crc else "other contents"
 
 
 def payload_of(codec: str, data: bytes) -> bytes:
-    """The part of a packet that every container keeps: AAC without its ADTS header, no empty mov_text."""
+    """The part of a packet that every container keeps: AAC without its ADTS header; nothing of empty mov_text."""
     if codec == "aac" and len(data) > 9 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
         return data[7 if data[1] & 1 else 9 :]
     return b"" if codec == "mov_text" and data[:2] == b"\0\0" else data
 
 
-SYNC_TOLERANCE = Fraction(1, 50)
+SYNC_TOLERANCE = Fraction(1, 50)  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the file must hold: frame times in ticks of `time_base`, ascending; what was copied; the film's tags."""
+    """Expected contents of a file.
+
+    `times` are the frame times in ticks of `time_base`, ascending; `size` is (width, height). `checksums` are of the
+    other streams, in the order of the file; `tags` are the tags of the file as a whole.
+    """
 
     times: array[int]
     time_base: Fraction
     size: tuple[int, int]
-    tallies: list[Tally]
+    checksums: list[PacketChecksum]
     tags: dict[str, str]
 
 
 def verify(path: Path, name: str, expected: Expected) -> list[str]:
-    """Checks a file and gives warnings about tags that its container does not keep.
+    """Checks a file, and returns warnings about tags and flags that its container does not keep.
 
-    `name` is how messages call it. Raises CheckError if a frame, a time or a copied packet is not as it should be.
+    `name` is the file's name in messages. Raises CheckError if a frame, a time or a packet differs from `expected`.
     """
     try:
         with av.open(str(path), metadata_errors="surrogateescape") as container:
@@ -95,10 +99,10 @@ def verify(path: Path, name: str, expected: Expected) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Sound:
-    """What decoding a stretched sound gave, in seconds; `frame` is the length of its longest frame."""
+class _DecodedAudio:
+    """Begin, end and length of a stretched audio stream as decoded, and its longest frame; in seconds."""
 
-    tally: Tally
+    checksum: PacketChecksum
     begin: Fraction | None = None
     end: Fraction = Fraction(0)
     length: Fraction = Fraction(0)
@@ -109,60 +113,60 @@ class _Check:
     def __init__(self, container: InputContainer, name: str, expected: Expected) -> None:
         self.container, self.name, self.expected = container, name, expected
         covers = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
-        films = [s for s in container.streams.video if s not in covers]
-        if not films:
-            self._fail("it has no pictures")
-        self.film = films[0]
-        self.film.thread_type = ThreadType.AUTO  # a frame that draining loses is noticed below
-        self.found: dict[int, Tally] = {}
-        self.pairs: list[tuple[Tally, Stream]] = []
-        self.sounds: dict[int, _Sound] = {}
-        ours = {
+        videos = [s for s in container.streams.video if s not in covers]
+        if not videos:
+            self._fail("it has no video stream")
+        self.video = videos[0]
+        self.video.thread_type = ThreadType.AUTO  # a frame lost while flushing is noticed below
+        self.found: dict[int, PacketChecksum] = {}
+        self.pairs: list[tuple[PacketChecksum, Stream]] = []
+        self.decoded_audio: dict[int, _DecodedAudio] = {}
+        copied = {
             kind: [s for s in container.streams if s.type == kind and s.discard != Discard.all]
             for kind in ("audio", "subtitle", "data", "attachment")
         }
-        by_kind: dict[str, list[Stream]] = {**ours, "cover": list(covers)}
-        for tally in expected.tallies:
-            if not by_kind[tally.kind]:
-                if tally.packets:
-                    self._fail(f"the copy of {tally.name} is missing")
+        by_kind: dict[str, list[Stream]] = {**copied, "cover": list(covers)}
+        for checksum in expected.checksums:
+            if not by_kind[checksum.kind]:
+                if checksum.packets:
+                    self._fail(f"the copy of {checksum.name} is missing")
                 continue
-            stream = by_kind[tally.kind].pop(0)
-            self.found[stream.index] = Tally(
-                tally.kind, tally.name, tally.codec, dict(stream.metadata), stream.disposition
+            stream = by_kind[checksum.kind].pop(0)
+            self.found[stream.index] = PacketChecksum(
+                checksum.kind, checksum.name, checksum.codec, dict(stream.metadata), stream.disposition
             )
-            self.pairs.append((tally, stream))
-            if tally.seconds is not None:
-                self.sounds[stream.index] = _Sound(tally)
+            self.pairs.append((checksum, stream))
+            if checksum.seconds is not None:
+                self.decoded_audio[stream.index] = _DecodedAudio(checksum)
 
     def run(self) -> list[str]:
-        """All checks, cheapest first."""
-        width, height = self.film.codec_context.width, self.film.codec_context.height
+        """Runs all checks, the cheapest first."""
+        width, height = self.video.codec_context.width, self.video.codec_context.height
         if (width, height) != self.expected.size:
-            self._fail(f"its pictures are {width}x{height} instead of {self.expected.size[0]}x{self.expected.size[1]}")
+            self._fail(f"its frames are {width}x{height} instead of {self.expected.size[0]}x{self.expected.size[1]}")
         times = array("q")
         last_key: int | None = None
         is_first_decoded = False
         for packet in self._packets():
-            if packet.stream_index == self.film.index:
+            if packet.stream_index == self.video.index:
                 if packet.pts is None:
                     self._fail("a frame has no time")
                 times.append(packet.pts)
                 last_key = packet.pts if packet.is_keyframe else last_key
                 is_first_decoded = is_first_decoded or bool(self._decode(packet))
             else:
-                tally = self.found[packet.stream_index]
-                tally.add(payload_of(tally.codec, bytes(packet)))
-                if packet.stream_index in self.sounds:
-                    self._add_sound(packet)
+                checksum = self.found[packet.stream_index]
+                checksum.add(payload_of(checksum.codec, bytes(packet)))
+                if packet.stream_index in self.decoded_audio:
+                    self._add_audio(packet)
         self._check_times(times)
         self._check_copies()
-        self._check_sounds()
+        self._check_audio()
         self._check_last_frame(last_key, max(times))
         return self._lost_tags()
 
     def _packets(self) -> Iterable[Packet[Any]]:
-        wanted = [self.film, *(s for _, s in self.pairs if not isinstance(s, AttachmentStream))]
+        wanted = [self.video, *(s for _, s in self.pairs if not isinstance(s, AttachmentStream))]
         for stream in self.container.streams:
             if stream not in wanted:
                 stream.discard = Discard.all
@@ -172,82 +176,82 @@ class _Check:
         try:
             return packet.decode()
         except av.FFmpegError as error:
-            what = "frame" if packet.stream_index == self.film.index else "sound"
+            what = "frame" if packet.stream_index == self.video.index else "audio"
             self._fail(f"the {what} at tick {packet.pts} cannot be decoded ({plain_text(error)})")
 
     def _check_times(self, times: array[int]) -> None:
         expected, base = self.expected.times, self.expected.time_base
         if len(times) != len(expected):
             self._fail(f"it has {len(times)} frames instead of {len(expected)}")
-        factor = base / (self.film.time_base or base)
+        factor = base / (self.video.time_base or base)
         for number, (time, wanted) in enumerate(zip(sorted(times), expected, strict=True)):
             if time != wanted * factor:
-                found, meant = float(time * (self.film.time_base or base)), float(wanted * base)
+                found, meant = float(time * (self.video.time_base or base)), float(wanted * base)
                 self._fail(f"frame {number} is at {found:.6f} s instead of {meant:.6f} s")
 
     def _check_copies(self) -> None:
-        for tally, stream in self.pairs:
+        for checksum, stream in self.pairs:
             found = self.found[stream.index]
             if isinstance(stream, AttachmentStream):
                 found.add(stream.data)
-            difference = tally.differs_from(found)
+            difference = checksum.differs_from(found)
             if difference is not None:
-                self._fail(f"the copy of {tally.name} has {difference}")
+                self._fail(f"the copy of {checksum.name} has {difference}")
 
-    def _add_sound(self, packet: Packet[Any]) -> None:
-        sound, base = self.sounds[packet.stream_index], packet.time_base
+    def _add_audio(self, packet: Packet[Any]) -> None:
+        audio, base = self.decoded_audio[packet.stream_index], packet.time_base
         if packet.pts is not None:
-            sound.end = max(sound.end, (packet.pts + (packet.duration or 0)) * base)
+            audio.end = max(audio.end, (packet.pts + (packet.duration or 0)) * base)
         for frame in self._decode(packet):
-            if sound.begin is None and frame.pts is not None:
-                sound.begin = frame.pts * base
-            sound.length += Fraction(frame.samples, frame.sample_rate)
-            sound.frame = max(sound.frame, Fraction(frame.samples, frame.sample_rate))
+            if audio.begin is None and frame.pts is not None:
+                audio.begin = frame.pts * base
+            audio.length += Fraction(frame.samples, frame.sample_rate)
+            audio.frame = max(audio.frame, Fraction(frame.samples, frame.sample_rate))
 
-    def _check_sounds(self) -> None:
-        """Stretched sound must begin and end when it should, and there must be that much of it.
+    def _check_audio(self) -> None:
+        """Checks when stretched audio begins and ends, and its decoded length.
 
-        Its last frame may be padded, as Matroska does not say how much of it counts, and where a track starts late the
-        encoder's delay, at most a frame, is played before it.
+        The last frame may be padded, because Matroska does not store how much of it is valid. If a track starts late,
+        the encoder delay of up to one frame is played before it.
         """
-        for sound in self.sounds.values():
-            begin, end = sound.tally.seconds or (Fraction(0), Fraction(0))
+        for audio in self.decoded_audio.values():
+            begin, end = audio.checksum.seconds or (Fraction(0), Fraction(0))
             for what, found, wanted, less, more in (
-                ("begins at", sound.begin or Fraction(0), begin, 1, 0),
-                ("ends at", sound.end, end, 0, 1),
-                ("has a length of", sound.length, end - begin, 0, 2),
+                ("begins at", audio.begin or Fraction(0), begin, 1, 0),
+                ("ends at", audio.end, end, 0, 1),
+                ("has a length of", audio.length, end - begin, 0, 2),
             ):
-                low, high = (SYNC_TOLERANCE + frames * sound.frame for frames in (less, more))
+                low, high = (SYNC_TOLERANCE + frames * audio.frame for frames in (less, more))
                 if not -low <= found - wanted <= high:
-                    self._fail(f"{sound.tally.name} {what} {float(found):.3f} s instead of {float(wanted):.3f} s")
+                    self._fail(f"{audio.checksum.name} {what} {float(found):.3f} s instead of {float(wanted):.3f} s")
 
     def _check_last_frame(self, last_key: int | None, last: int) -> None:
-        """Decodes from the last key frame to the end of the film."""
+        """Decodes from the last key frame to the end of the video."""
         if last_key is None:
             self._fail("it has no key frame")
-        self.container.seek(last_key, stream=self.film)
-        shown = [frame.pts for frame in self.container.decode(self.film)]
+        self.container.seek(last_key, stream=self.video)
+        shown = [frame.pts for frame in self.container.decode(self.video)]
         if not shown or max(pts for pts in shown if pts is not None) != last:
             self._fail("its last frame cannot be decoded")
 
     def _lost_tags(self) -> list[str]:
         lost = _missing(self.expected.tags, dict(self.container.metadata))
-        warnings = [f"{self.name} does not keep these tags of the film: {', '.join(lost)}"] if lost else []
-        for tally, stream in self.pairs:
-            tags = {key: value for key, value in tally.tags.items() if key != "creation_time"}  # the film's is kept
+        warnings = [f"{self.name} does not keep these tags of the input: {', '.join(lost)}"] if lost else []
+        for checksum, stream in self.pairs:
+            tags = {key: value for key, value in checksum.tags.items() if key != "creation_time"}  # the file's is kept
             lost = _missing(tags, dict(stream.metadata))
-            flags = tally.disposition & ~stream.disposition
+            flags = checksum.disposition & ~stream.disposition
             lost += [flag.name or "" for flag in Disposition if flag & flags]
             if lost:
-                warnings.append(f"{self.name} does not keep this of {tally.name}: {', '.join(lost)}")
+                warnings.append(f"{self.name} does not keep this of {checksum.name}: {', '.join(lost)}")
         return warnings
 
     def _fail(self, what: str) -> NoReturn:
-        raise CheckError(f"The finished {self.name} failed its check: {what}; nothing was kept")
+        raise CheckError(f"the finished {self.name} failed its check: {what}; nothing was kept")
 
 
 def _missing(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Keys whose value is not there; case of the key does not count, nor an undefined language."""
-    there = {key.lower(): value for key, value in found.items()}
+    """Keys whose value is missing or differs; keys ignore case, and an undefined language is not compared."""
+    present = {key.lower(): value for key, value in found.items()}
     ignored = {"handler_name", "filename", "mimetype"} | ({"language"} if wanted.get("language") == "und" else set())
-    return sorted(k for k, v in wanted.items() if k.lower() not in ignored and there.get(k.lower()) != v)
+    return sorted(k for k, v in wanted.items() if k.lower() not in ignored and present.get(k.lower()) != v)

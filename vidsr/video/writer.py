@@ -5,7 +5,6 @@ Which encoder is `encoders.py`, the copy of sound and the rest is `passthrough.p
 
 from __future__ import annotations
 
-import secrets
 from array import array
 from contextlib import suppress
 from fractions import Fraction
@@ -21,16 +20,15 @@ from torch.nn.functional import pad
 
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError, OutputError
+from vidsr.files import HiddenFile, check_target
 from vidsr.runtime.priority import open_behind_the_network
 from vidsr.types import Frame, VideoInfo
 from vidsr.video import encoder as encoders
-from vidsr.video.audio.stream import check_stretch
 from vidsr.video.color import rgb_to_frame
 from vidsr.video.containers import open_output
 from vidsr.video.errors import writing
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.probe import read_side_data
-from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Expected, verify
 
@@ -43,24 +41,27 @@ class Writer:
 
     The pictures go to a hidden file beside the target. `commit` completes and checks it and gives it its name; leaving
     the `with` without commit removes it. Frame times are kept; with `InputConfig.start` or a negative first time, the
-    first frame is at 0 and sound, subtitles and chapters move along. With `OutputConfig.stretch` the frames come with
+    first frame is at 0 and sound, subtitles and chapters move along. With a `stretch` above 1 the frames come with
     stretched times; sound and the rest are stretched here. Use from one thread at a time.
 
     `warnings` name what is not carried over; they are complete after `commit`.
     """
 
     def __init__(
-        self, target: Path, source: VideoInfo, size: tuple[int, int], config: OutputConfig, window: InputConfig
-    ) -> None:
+        self, target: Path, source: VideoInfo, size: tuple[int, int], config: OutputConfig, window: InputConfig,
+        stretch: int = 1,
+    ) -> None:  # fmt: skip
         """`size` is (width, height) of the frames; `source` says in which time base and at which rate they come.
 
-        Raises OutputError, and UsageError for a stretch that sound cannot follow.
+        `stretch`, 1 or 2, 4, 8, is how many times the result lasts longer than its input; copied audio cannot follow.
+        Raises OutputError.
         """
-        check_stretch(config)
+        assert stretch == 1 or config.audio != "copy", "a SlowmoConfig refuses audio that cannot follow"
         self._target = check_target(target, Path(source.path), config.overwrite)
-        self._hidden = self._target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
+        self._hidden = HiddenFile(self._target, overwrite=config.overwrite)
         self._source, self._size, self._config, self._window = source, size, config, window
-        self._output = open_output(self._hidden, self._target, source.time_base)
+        self._stretch = stretch
+        self._output = open_output(self._hidden.path, self._target, source.time_base)
         container = self._output.format.name
         self._side = read_side_data(source.path, source.video_stream)
         self._encoding = encoders.choose(container, source, size, config, self._side)
@@ -89,7 +90,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         with writing(self._target):
-            reserve(self._hidden)
+            self._hidden.__enter__()
             try:
                 self._begin()
             except BaseException:
@@ -150,14 +151,14 @@ class Writer:
             times=self._times,
             time_base=self._out_base,
             size=(self._encoding.width, self._encoding.height),
-            tallies=self._copies.tallies,
+            checksums=self._copies.checksums,
             tags=self._copies.tags,
         )
-        lost = [*self._copies.losses, *verify(self._hidden, self._target.name, expected)]
+        lost = [*self._copies.losses, *verify(self._hidden.path, self._target.name, expected)]
         if is_strict and lost:
             raise CheckError(f"{self._target.name} was not made, because --strict allows no loss: {lost[0]}")
         with writing(self._target):
-            publish(self._hidden, self._target, self._config.overwrite)
+            self._hidden.publish()
         self._is_committed = True
         self._copies.close()
         if self._rounded:
@@ -180,7 +181,7 @@ class Writer:
             self._video.set_display_matrix(self._side.matrix)
         elif source.rotation_degrees:
             self._video.set_display_rotation(source.rotation_degrees)
-        self._copies = Passthrough(source, self._output, self._config)
+        self._copies = Passthrough(source, self._output, self._config, self._stretch)
         self._output.metadata.update(self._copies.tags)
         tags, disposition = self._copies.stream_tags(source.video_stream)
         self._video.metadata.update(tags)
@@ -192,7 +193,7 @@ class Writer:
     def _set_shift(self, time: Fraction) -> None:
         self._shift = time
         if self._copies is not None:
-            self._copies.shift = time / self._config.stretch
+            self._copies.shift = time / self._stretch
         if self._window.start is None:
             self.warnings.append(
                 f"the film begins at {float(time):.3f} s, before zero; all of it is moved to begin at 0"
@@ -247,4 +248,4 @@ class Writer:
             if self._copies is not None:
                 self._copies.close()
         finally:
-            self._hidden.unlink(missing_ok=True)
+            self._hidden.__exit__(None, None, None)

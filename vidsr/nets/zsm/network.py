@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.errors import ModelError
+from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import (
     BicubicPhases,
     ResidualBlock,
@@ -55,7 +56,7 @@ class FrameSynthesis(nn.Module):
         return run(self.out, self.blocks(feature)).float()
 
 
-class ZoomingSlowMo(DeformableBlend):
+class ZoomingSlowMo(DeformableBlend, Network):
     """The whole network; inherits from DeformableBlend, since the published checkpoint has those parts at top level.
 
     `forward` runs a clip. A stream calls `features` and `prepare_neighbor` once per frame, `between` once per pair of
@@ -66,7 +67,7 @@ class ZoomingSlowMo(DeformableBlend):
     def __init__(self, config: ZSMConfig) -> None:
         """Builds the parts; initially deformable layers have no offsets, and a residual network is almost bicubic."""
         super().__init__(config.width, config.levels, config.kernel, config.groups, (1, 2), config.shared_sides)
-        self.config = config
+        self.config: ZSMConfig = config
         width, inner = config.width, config.upsampler_width
         self.conv_first = active3x3(3, width)
         self.feature_extraction = nn.Sequential(*(ResidualBlock(width) for _ in range(config.front_blocks)))

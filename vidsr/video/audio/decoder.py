@@ -1,4 +1,4 @@
-"""One sound stream as samples in a row: decoded, brought to one form, gaps filled with silence. Encodes nothing."""
+"""Decoding of one audio stream to continuous samples: one format throughout, gaps filled with silence."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from av.packet import Packet
 from vidsr.video.audio.time_stretch import Samples
 from vidsr.video.timestamps import to_ticks
 
-# Times are trusted to this; Matroska's, in whole milliseconds, are wrong by up to one. It grows with the stretch.
-LEAST_TOLERANCE = Fraction(3, 2000)
+# Timestamps that deviate by less than the tolerance are ignored; Matroska's, in whole milliseconds, are off by up to
+# 1 ms. In the output the tolerance is STRETCHED_TOLERANCE, so in the input it shrinks with the stretch factor, down to
+# MIN_TOLERANCE.
+MIN_TOLERANCE = Fraction(3, 2000)
 STRETCHED_TOLERANCE = Fraction(8, 1000)
-# Times that step back by this begin a new count, as those of pictures do; so do times that leap ahead by an hour.
+# A timestamp that steps back by this much or leaps ahead by an hour is a discontinuity: later ones are shifted so that
+# the audio continues without a gap. Video timestamps that step back are treated alike (`FrameTimes`).
 STEP_BACK = Fraction(1)
 LEAP = Fraction(3600)
 
 
-class Soundtrack:
-    """Decodes the packets of `stream` to float samples, channels x samples, at the rate and in the layout found first.
+class AudioDecoder:
+    """Decodes the packets of `stream` to float32 samples, channels x samples, at the stream's initial rate and layout.
 
-    Sample 0 lies at `start`, in seconds of the output before the stretch by `factor`; sound before 0 is left out.
+    Sample 0 is at `start`, in seconds of the output before it is stretched by `factor`. Audio before 0 is dropped.
+    `damaged` counts packets that could not be decoded, `jumps` counts discontinuities of the timestamps, and `silence`
+    is the length of all gaps filled, in seconds.
     """
 
     def __init__(self, stream: AudioStream, factor: int) -> None:
@@ -41,17 +46,17 @@ class Soundtrack:
         self.silence = Fraction(0)
         self._context = context
         self._base = stream.time_base or Fraction(1, self.rate)
-        self._tolerance = max(LEAST_TOLERANCE, STRETCHED_TOLERANCE / factor)
+        self._tolerance = max(MIN_TOLERANCE, STRETCHED_TOLERANCE / factor)
         self._offset = Fraction(0)
         self._resampler: AudioResampler | None = None
-        self._form: tuple[str, str, int] | None = None
+        self._format: tuple[str, str, int] | None = None
 
     def decode(
         self, packet: Packet[Any] | None, shift: Fraction, end: Fraction | None, is_last: bool = False
     ) -> Iterator[Samples]:
-        """The samples of a packet at its time less `shift` seconds, before `end`; None drains the decoder.
+        """Decodes a packet, subtracts `shift` seconds from its time, and drops samples from `end` on; None flushes.
 
-        Where times count samples (MP4), of the last packet only as much is given as it says to last: it may be padded.
+        Where the time base is one sample (MP4), the last packet is trimmed to its duration, because it may be padded.
         """
         try:
             frames = self._context.decode(packet)
@@ -68,25 +73,25 @@ class Soundtrack:
                 limit = stop if end is None else min(stop, end)
         for frame in frames:
             time = None if frame.pts is None else frame.pts * (frame.time_base or self._base) - shift
-            for samples in self._converted(frame):
-                yield from self._place(samples, time, limit)
+            for samples in self._resampled(frame):
+                yield from self._aligned(samples, time, limit)
                 time = None
 
     def _end_of(self, packet: Packet[Any], shift: Fraction) -> Fraction | None:
         return None if packet.pts is None else (packet.pts + (packet.duration or 0)) * self._base - shift
 
-    def _converted(self, frame: AudioFrame) -> Iterator[Samples]:
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if form != self._form:
+    def _resampled(self, frame: AudioFrame) -> Iterator[Samples]:
+        format_ = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if format_ != self._format:
             if self._resampler is not None:
                 yield from (cast(Samples, part.to_ndarray()) for part in self._resampler.resample(None))
-            self._resampler, self._form = AudioResampler("fltp", self.layout, self.rate), form
+            self._resampler, self._format = AudioResampler("fltp", self.layout, self.rate), format_
         assert self._resampler is not None
         frame.pts = None
         yield from (cast(Samples, part.to_ndarray()) for part in self._resampler.resample(frame))
 
-    def _place(self, samples: Samples, time: Fraction | None, end: Fraction | None) -> Iterator[Samples]:
-        """Puts samples where their time says, with silence before them or less of them if need be."""
+    def _aligned(self, samples: Samples, time: Fraction | None, end: Fraction | None) -> Iterator[Samples]:
+        """Aligns samples with their timestamp by inserting silence or by trimming their beginning."""
         if self.start is None:
             begin = time or Fraction(0)
             skipped = max(0, to_ticks(-begin, Fraction(1, self.rate)))
@@ -96,28 +101,28 @@ class Soundtrack:
             self.start = max(Fraction(0), begin + Fraction(skipped, self.rate))
         elif time is not None:
             expected = self.start + Fraction(self.count, self.rate)
-            late = time + self._offset - expected
-            if late <= -STEP_BACK or late >= LEAP:
-                self._offset -= late
+            deviation = time + self._offset - expected
+            if deviation <= -STEP_BACK or deviation >= LEAP:
+                self._offset -= deviation
                 self.jumps += 1
-            elif late > self._tolerance:
+            elif deviation > self._tolerance:
                 yield from self._fill(time + self._offset, end)
-            elif late < -self._tolerance:
-                samples = samples[:, to_ticks(-late, Fraction(1, self.rate)) :]
-        yield from self._counted(samples, end)
+            elif deviation < -self._tolerance:
+                samples = samples[:, to_ticks(-deviation, Fraction(1, self.rate)) :]
+        yield from self._trimmed(samples, end)
 
     def _fill(self, until: Fraction | None, end: Fraction | None) -> Iterator[Samples]:
-        """Silence up to a time, a second at a time."""
+        """Silence up to a time, in blocks of one second or less."""
         if until is None or self.start is None:
             return
         missing = to_ticks(until - self.start, Fraction(1, self.rate)) - self.count
         self.silence += Fraction(max(0, missing), self.rate)
         while missing > 0:
-            piece = min(missing, self.rate)
-            missing -= piece
-            yield from self._counted(np.zeros((self.channels, piece), np.float32), end)
+            count = min(missing, self.rate)
+            missing -= count
+            yield from self._trimmed(np.zeros((self.channels, count), np.float32), end)
 
-    def _counted(self, samples: Samples, end: Fraction | None) -> Iterator[Samples]:
+    def _trimmed(self, samples: Samples, end: Fraction | None) -> Iterator[Samples]:
         assert self.start is not None
         if end is not None:
             room = to_ticks(end - self.start, Fraction(1, self.rate)) - self.count

@@ -1,4 +1,4 @@
-"""How stretched sound is encoded: the source's codec where that can be, or what the container suggests. No packets."""
+"""Choice of the encoder for stretched audio: the source's codec if possible, else one that the container supports."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from av.audio.stream import AudioStream
 from av.codec.codec import Codec, UnknownCodecError
 
 LOSSLESS = ("pcm_", "flac", "alac", "wavpack", "tta", "ape", "mlp", "truehd", "tak", "shorten")
-_OWN = {"aac": "aac", "opus": "libopus", "flac": "flac", "alac": "alac"}
-# Side and back channels have the same place in homes; these encoders know only the second name.
+_SAME_CODEC = {"aac": "aac", "opus": "libopus", "flac": "flac", "alac": "alac"}
+# Layouts that aac and libopus do not accept, with equivalents: at home, side and back speakers are in the same place.
 _BACK = {"5.1(side)": "5.1", "5.0(side)": "5.0", "quad(side)": "quad"}
 _OPUS_RATE = 48_000
-LOSSY_BITS_PER_SECOND = 96_000  # a channel
+LOSSY_BITS_PER_SECOND = 96_000  # per channel
 
 
 @dataclass(frozen=True, slots=True)
-class SoundCodec:
-    """An encoder that this FFmpeg and the container have accepted. `bit_rate` 0: the encoder has none."""
+class AudioEncoding:
+    """Settings of an audio encoder, accepted by this FFmpeg and by the container. A `bit_rate` of 0 sets none."""
 
     encoder: str
     sample_format: str
@@ -33,17 +33,19 @@ class SoundCodec:
     bit_rate: int
 
     def configure(self, context: AudioCodecContext) -> None:
-        """Sets an encoder's context that is not yet open."""
+        """Applies the settings to an encoder context that is not open yet."""
         context.sample_rate, context.layout, context.format = self.rate, self.layout, self.sample_format
         context.time_base = Fraction(1, self.rate)
         if self.bit_rate:
             context.bit_rate = self.bit_rate
 
 
-def choose_sound(codec: str, sample_format: str, layout: str, rate: int, container: str) -> SoundCodec | None:
-    """The encoding for sound of a codec (FFmpeg's names) in a muxer; None if there is none.
+def choose_audio_encoding(
+    codec: str, sample_format: str, layout: str, rate: int, container: str
+) -> AudioEncoding | None:
+    """The encoding of audio for a muxer; None if it supports none. All names are FFmpeg's; `codec` is the source's.
 
-    The rate stays if any encoder takes it. Lossless sound stays lossless where the container can hold that.
+    The sample rate is kept if any encoder accepts it. Lossless audio stays lossless if the container supports that.
     """
     layouts = dict.fromkeys((layout, _BACK.get(layout, layout)))
     for allowed_rate in dict.fromkeys((rate, _OPUS_RATE)):
@@ -52,14 +54,14 @@ def choose_sound(codec: str, sample_format: str, layout: str, rate: int, contain
                 if name in ("aac", "libopus") and allowed_layout in _BACK:
                     continue
                 bits = 0 if name.startswith(LOSSLESS) else _bit_rate(name, allowed_layout, allowed_rate)
-                found = SoundCodec(name, _format(name, sample_format), allowed_layout, allowed_rate, bits)
-                if _is_taken(found, container):
-                    return found
+                encoding = AudioEncoding(name, _format(name, sample_format), allowed_layout, allowed_rate, bits)
+                if _is_accepted(encoding, container):
+                    return encoding
     return None
 
 
 def _candidates(codec: str, container: str) -> Iterator[str]:
-    own = codec if codec.startswith("pcm_") and _exists(codec) else _OWN.get(codec)
+    own = codec if codec.startswith("pcm_") and _exists(codec) else _SAME_CODEC.get(codec)
     if own is not None:
         yield own
     if codec.startswith(LOSSLESS):
@@ -77,11 +79,11 @@ def _exists(name: str) -> bool:
 
 
 def _format(name: str, source: str) -> str:
-    """The encoder's sample format that holds the source's depth."""
-    known = [form.name for form in Codec(name, "w").audio_formats or []]
+    """A sample format of the encoder that holds the source's bit depth."""
+    supported = [item.name for item in Codec(name, "w").audio_formats or []]
     deep = source.rstrip("p") not in ("u8", "s16")
     order = ("s32", "s32p", "fltp", "flt") if deep and name.startswith(LOSSLESS) else ("fltp", "flt", "s16", "s16p")
-    return next((form for form in order if form in known), known[0] if known else "s16")
+    return next((item for item in order if item in supported), supported[0] if supported else "s16")
 
 
 def _bit_rate(name: str, layout: str, rate: int) -> int:
@@ -89,8 +91,8 @@ def _bit_rate(name: str, layout: str, rate: int) -> int:
     return channels * (min(LOSSY_BITS_PER_SECOND, 6 * rate) if name == "aac" else LOSSY_BITS_PER_SECOND)
 
 
-def _is_taken(codec: SoundCodec, container: str) -> bool:
-    """True if encoder and muxer both begin without complaint."""
+def _is_accepted(codec: AudioEncoding, container: str) -> bool:
+    """True if the encoder opens and the muxer writes its header."""
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         stream = cast("AudioStream", trial.add_stream(codec.encoder, rate=codec.rate))
@@ -99,6 +101,6 @@ def _is_taken(codec: SoundCodec, container: str) -> bool:
     except (av.FFmpegError, ValueError):
         return False
     finally:
-        with suppress(av.FFmpegError):  # some muxers want packets before the end; this is only a trial
+        with suppress(av.FFmpegError):  # some muxers refuse to close without packets
             trial.close()
     return True

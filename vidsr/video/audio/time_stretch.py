@@ -1,4 +1,4 @@
-"""Time stretching of audio at constant pitch: FFmpeg's atempo, with transients kept at their places."""
+"""Time stretching of audio at constant pitch: FFmpeg's atempo for sustained sound, transients passed around it."""
 
 from __future__ import annotations
 
@@ -14,96 +14,101 @@ from numpy.typing import NDArray
 Samples = NDArray[np.float32]
 
 HOPS_PER_SECOND = 800
-# A sound is steady when it has lasted about this long; the mean of the fourth roots hardly sees what is shorter.
-MEMORY_SECONDS = 0.025
+# Sound counts as sustained once it has lasted about this long; the mean of fourth roots hardly reacts to less.
+HISTORY_SECONDS = 0.025
 ROOT = 4
-# How far above the steady level an energy may be: the pulses of a deep voice stay below 15 dB, a click is far above.
+# Allowed ratio of a hop's energy to the sustained level (15 dB): the pulses of a deep voice stay below it, clicks are
+# far above.
 MARGIN = 32.0
 FLOOR = 1e-8
-# A grain is anchored where it first comes this near to its peak, and ends after so many hops at the latest.
+# A transient is anchored where it first reaches this fraction of its peak, and lasts MAX_HOPS hops at most.
 ANCHOR = 0.3
-LONGEST_HOPS = 32
+MAX_HOPS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Grain:
-    """A sudden sound: channels x samples, beginning at sample `start`; `anchor` is the sample whose time counts."""
+class Transient:
+    """An onset or click, channels x samples, that begins at sample `start`.
+
+    `anchor` is the sample that keeps its time when the audio is stretched.
+    """
 
     start: int
     anchor: int
     samples: Samples
 
 
-class Transients:
-    """Splits sound (channels x samples, float) into steady sound of the same length and grains; their sum is the sound.
+class TransientSplitter:
+    """Splits audio (channels x samples, float32) into a sustained part of the same length and transients.
 
-    The steady part of a sound that begins fades in within about 12 ms; what is missing of it is a grain.
+    The sum of both is the input. Where a sound begins, the sustained part fades in within about 12 ms, and the rest is
+    a transient.
     """
 
     def __init__(self, rate: int, channels: int) -> None:
         self.hop = max(8, round(rate / HOPS_PER_SECOND))
-        self._history = np.zeros(max(2, round(MEMORY_SECONDS * HOPS_PER_SECOND)) - 1)
+        self._history = np.zeros(max(2, round(HISTORY_SECONDS * HOPS_PER_SECOND)) - 1)
         self._before = np.zeros((channels, 1), np.float32)
         self._rest = np.zeros((channels, 0), np.float32)
-        self._gain = 1.0  # of the last hop that was given out
+        self._gain = 1.0  # of the last hop returned
         self._position = 0
         self._open: list[Samples] = []
 
-    def step(self, sound: Samples) -> tuple[Samples, list[Grain]]:
-        """The next samples; what comes out lags a little."""
-        return self._split(np.concatenate([self._rest, sound], axis=1), False)
+    def step(self, samples: Samples) -> tuple[Samples, list[Transient]]:
+        """Takes the next samples; returns the sustained part and the transients found so far, with a short lag."""
+        return self._split(np.concatenate([self._rest, samples], axis=1), False)
 
-    def flush(self) -> tuple[Samples, list[Grain]]:
-        """What is left at the end."""
+    def flush(self) -> tuple[Samples, list[Transient]]:
+        """Returns the rest."""
         return self._split(self._rest, True)
 
-    def _split(self, sound: Samples, is_end: bool) -> tuple[Samples, list[Grain]]:
-        hop, channels = self.hop, len(sound)
-        # One more hop is kept back: a hop's fade depends on the next one.
-        whole = sound.shape[1] // hop if not is_end else -(-sound.shape[1] // hop)
+    def _split(self, samples: Samples, is_end: bool) -> tuple[Samples, list[Transient]]:
+        hop, channels = self.hop, len(samples)
+        # The last hop is held back, because its fade depends on the next one.
+        whole = samples.shape[1] // hop if not is_end else -(-samples.shape[1] // hop)
         ready = whole if is_end else whole - 1
         if ready <= 0:
-            self._rest = sound
-            return sound[:, :0], []
-        length = min(ready * hop, sound.shape[1])
+            self._rest = samples
+            return samples[:, :0], []
+        length = min(ready * hop, samples.shape[1])
         padded = np.zeros((channels, whole * hop), np.float32)
-        padded[:, : min(sound.shape[1], whole * hop)] = sound[:, : whole * hop]
-        slopes = np.diff(padded, axis=1, prepend=self._before)  # rather the highs, where clicks are
+        padded[:, : min(samples.shape[1], whole * hop)] = samples[:, : whole * hop]
+        slopes = np.diff(padded, axis=1, prepend=self._before)  # emphasizes high frequencies, where clicks are
         energies = np.square(slopes).reshape(channels, whole, hop).mean((0, 2), dtype=np.float64)
         gains = self._gains(energies)
         edges = np.minimum(np.concatenate([[self._gain], gains]), np.concatenate([gains, [1.0]]))[: ready + 1]
         ramp = np.arange(hop) / hop
         curve = (edges[:-1, None] + (edges[1:] - edges[:-1])[:, None] * ramp).reshape(-1).astype(np.float32)
-        steady = padded[:, : ready * hop] * curve
-        sudden = padded[:, : ready * hop] - steady
-        grains = self._grains(sudden, edges)
+        sustained = padded[:, : ready * hop] * curve
+        residual = padded[:, : ready * hop] - sustained
+        transients = self._collect(residual, edges)
         if is_end:
-            grains += self._close(self._position)
+            transients += self._close(self._position)
         self._history = np.concatenate([self._history, energies[:ready]])[-len(self._history) :]
         self._gain = float(gains[ready - 1])
         self._before = padded[:, ready * hop - 1 : ready * hop]
-        self._rest = sound[:, length:]
-        return steady[:, :length], grains
+        self._rest = samples[:, length:]
+        return sustained[:, :length], transients
 
     def _gains(self, energies: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What may stay of each hop: as much as was there for some time."""
-        memory = len(self._history) + 1
+        """The gain of each hop in the sustained part: it limits the hop's energy to the level of the recent past."""
+        span = len(self._history) + 1
         roots = np.concatenate([self._history, energies]) ** (1 / ROOT)
         sums = np.cumsum(np.concatenate([[0.0], roots]))
-        steady = ((sums[memory:] - sums[:-memory]) / memory).clip(0) ** ROOT
-        return np.asarray(np.sqrt(np.minimum(1, (MARGIN * steady + FLOOR) / np.maximum(energies, FLOOR))))
+        sustained = ((sums[span:] - sums[:-span]) / span).clip(0) ** ROOT
+        return np.asarray(np.sqrt(np.minimum(1, (MARGIN * sustained + FLOOR) / np.maximum(energies, FLOOR))))
 
-    def _grains(self, sudden: Samples, edges: NDArray[np.float64]) -> list[Grain]:
-        done: list[Grain] = []
+    def _collect(self, residual: Samples, edges: NDArray[np.float64]) -> list[Transient]:
+        done: list[Transient] = []
         for number in range(len(edges) - 1):
             if edges[number] < 1 or edges[number + 1] < 1:
-                self._open.append(sudden[:, number * self.hop : (number + 1) * self.hop])
-            if self._open and (edges[number + 1] >= 1 or len(self._open) >= LONGEST_HOPS):
+                self._open.append(residual[:, number * self.hop : (number + 1) * self.hop])
+            if self._open and (edges[number + 1] >= 1 or len(self._open) >= MAX_HOPS):
                 done += self._close(self._position + (number + 1) * self.hop)
-        self._position += sudden.shape[1]
+        self._position += residual.shape[1]
         return done
 
-    def _close(self, end: int) -> list[Grain]:
+    def _close(self, end: int) -> list[Transient]:
         if not self._open:
             return []
         samples = np.concatenate(self._open, axis=1)
@@ -111,71 +116,71 @@ class Transients:
         heights = np.abs(samples).max(axis=0)
         anchor = int(np.argmax(heights >= ANCHOR * heights.max()))
         self._open = []
-        return [Grain(start, start + anchor, samples)]
+        return [Transient(start, start + anchor, samples)]
 
 
-# One atempo at 0.5 blurs a click and plays it up to 56 ms early, three of them up to 300 ms (shorter windows lose deep
-# tones). So clicks go past the filter, and nothing may sound where the source was silent.
-# This much silence before the sound, in windows of the filter, centres what is left between tones and noise.
-CENTRING = 0.19
-# And this much after it: the filter drops or repeats a part of its last window.
+# One atempo at 0.5 blurs a click and plays it up to 56 ms early, three in a row up to 300 ms. Shorter filter windows
+# would lose deep tones. So transients bypass the filter, and its output is silenced where the source was silent.
+# Silence fed before the audio, in filter windows: it centers the remaining timing error between tones and noise.
+CENTERING = 0.19
+# Silence fed after the audio, in filter windows: the filter drops or repeats part of its last window.
 TRAILING = 2.0
-# So much sound, in windows, goes into the filter at once to begin with: in small pieces it now and then repeats some
-# samples within its first windows.
-AT_ONCE = 3.0
-PIECES_PER_SECOND = 24
-# How long the stretched sound may ring on, in hops of the source, and how much louder than the source it may be.
+# Audio that is collected and fed to the filter in one go at the start, in filter windows: given small blocks, the
+# filter sometimes repeats samples within its first windows.
+PREROLL = 3.0
+WINDOWS_PER_SECOND = 24
+# How long the stretched audio may ring on, in hops of the source, and its largest energy relative to the source.
 RINGING_HOPS = 20
-LOUDER = 2.0
+MAX_ENERGY_RATIO = 2.0
 
 
-class Tempo:
-    """Makes sound (channels x samples, float) `factor` times longer, 2, 4 or 8. One instance for each track.
+class TimeStretcher:
+    """Makes one audio stream (channels x samples, float32) 2, 4 or 8 (`factor`) times as long at constant pitch.
 
-    Sample n of the source is sample `factor` * n of the result; the result has `factor` times as many samples.
-    `layout` is FFmpeg's name of the channels.
+    Sample n of the source becomes sample `factor` * n of the result, which has exactly `factor` times as many samples.
+    `layout` is FFmpeg's name of the channel layout.
     """
 
     def __init__(self, rate: int, layout: str, factor: int) -> None:
         self._rate, self._layout, self._factor = rate, layout, factor
         self._channels = channels = av.AudioLayout(layout).nb_channels
-        self._transients = Transients(rate, channels)
-        self._hop = self._transients.hop
+        self._splitter = TransientSplitter(rate, channels)
+        self._hop = self._splitter.hop
         self._graph = self._new_graph()
-        self._taken = self._fed = self._given = 0
-        self._window = 1 << (rate // PIECES_PER_SECOND - 1).bit_length()
-        self._early: list[Samples] | None = []  # what waits for more, to begin with
-        self._feed_silence(CENTRING)
+        self._received = self._fed = self._returned = 0
+        self._window = 1 << (rate // WINDOWS_PER_SECOND - 1).bit_length()
+        self._preroll: list[Samples] | None = []  # None once it has been fed
+        self._feed_silence(CENTERING)
         self._energies = np.zeros(RINGING_HOPS)
         self._limits: list[float] = []
         self._unmeasured = np.zeros((channels, 0), np.float32)
         self._stretched = np.zeros((channels, 0), np.float32)
         self._gain = 1.0
-        self._grains: list[tuple[int, Samples]] = []  # with the sample of the result where each begins
+        self._scheduled: list[tuple[int, Samples]] = []  # (first sample in the result, samples)
 
-    def step(self, sound: Samples) -> Samples:
-        """The next samples; what comes out lags."""
-        self._taken += sound.shape[1]
-        steady, grains = self._transients.step(sound)
-        self._advance(steady, grains)
+    def step(self, samples: Samples) -> Samples:
+        """Takes the next samples and returns the stretched samples that are complete; they lag behind the input."""
+        self._received += samples.shape[1]
+        sustained, transients = self._splitter.step(samples)
+        self._advance(sustained, transients)
         return self._ready(max(0, min(len(self._limits), self._stretched.shape[1] // self._block) - 1))
 
     def flush(self) -> Samples:
-        """The rest."""
-        steady, grains = self._transients.flush()
-        self._advance(np.pad(steady, ((0, 0), (0, -self._taken % self._hop))), grains)
+        """Returns the rest."""
+        sustained, transients = self._splitter.flush()
+        self._advance(np.pad(sustained, ((0, 0), (0, -self._received % self._hop))), transients)
         self._feed_silence(TRAILING)
-        self._feed_early()
+        self._feed_preroll()
         self._graph.push(None)
         self._pull()
-        rest = self._taken * self._factor - self._given
+        rest = self._received * self._factor - self._returned
         missing = max(0, len(self._limits) * self._block - self._stretched.shape[1])
         self._stretched = np.pad(self._stretched, ((0, 0), (0, missing)))
         return self._ready(len(self._limits))[:, :rest]
 
     @property
     def _block(self) -> int:
-        """What a hop of the source becomes."""
+        """Length of one hop of the source in the result, in samples."""
         return self._hop * self._factor
 
     def _new_graph(self) -> Graph:
@@ -188,29 +193,29 @@ class Tempo:
         graph.link_nodes(source, *halves, planes, graph.add("abuffersink")).configure()
         return graph
 
-    def _advance(self, steady: Samples, grains: list[Grain]) -> None:
-        for grain in grains:
-            place = self._factor * grain.anchor - (grain.anchor - grain.start)
-            self._grains.append((max(0, place), grain.samples))
-        self._measure(steady)
-        self._feed(steady)
+    def _advance(self, sustained: Samples, transients: list[Transient]) -> None:
+        for transient in transients:
+            position = self._factor * transient.anchor - (transient.anchor - transient.start)
+            self._scheduled.append((max(0, position), transient.samples))
+        self._measure(sustained)
+        self._feed(sustained)
         self._pull()
 
-    def _feed(self, sound: Samples) -> None:
-        if self._early is not None:
-            self._early.append(sound)
-            if sum(part.shape[1] for part in self._early) >= AT_ONCE * self._window:
-                self._feed_early()
-        elif sound.shape[1]:
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout=self._layout)
+    def _feed(self, samples: Samples) -> None:
+        if self._preroll is not None:
+            self._preroll.append(samples)
+            if sum(part.shape[1] for part in self._preroll) >= PREROLL * self._window:
+                self._feed_preroll()
+        elif samples.shape[1]:
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
             frame.sample_rate, frame.pts, frame.time_base = self._rate, self._fed, Fraction(1, self._rate)
             self._graph.push(frame)
-            self._fed += sound.shape[1]
+            self._fed += samples.shape[1]
 
-    def _feed_early(self) -> None:
-        early, self._early = self._early, None
-        if early:
-            self._feed(np.concatenate(early, axis=1))
+    def _feed_preroll(self) -> None:
+        preroll, self._preroll = self._preroll, None
+        if preroll:
+            self._feed(np.concatenate(preroll, axis=1))
 
     def _feed_silence(self, windows: float) -> None:
         self._feed(np.zeros((self._channels, round(windows * self._window)), np.float32))
@@ -225,48 +230,48 @@ class Tempo:
             parts.append(cast(Samples, frame.to_ndarray()))
         self._stretched = np.concatenate(parts, axis=1)
 
-    def _measure(self, steady: Samples) -> None:
-        """Finds how loud each hop of the source, and so of the result, may be: as the hop or what came just before."""
-        sound = np.concatenate([self._unmeasured, steady], axis=1)
-        whole = sound.shape[1] // self._hop
-        self._unmeasured = sound[:, whole * self._hop :]
-        energies = np.concatenate([self._energies, _energies(sound, self._hop, whole)])
+    def _measure(self, sustained: Samples) -> None:
+        """Appends each hop's energy limit in the result, from the loudest of the hop and the RINGING_HOPS before it."""
+        samples = np.concatenate([self._unmeasured, sustained], axis=1)
+        whole = samples.shape[1] // self._hop
+        self._unmeasured = samples[:, whole * self._hop :]
+        energies = np.concatenate([self._energies, _energies(samples, self._hop, whole)])
         self._energies = energies[whole:]
         if whole:
             windows = np.lib.stride_tricks.sliding_window_view(energies, RINGING_HOPS + 1)
-            self._limits += [LOUDER * float(limit) for limit in windows.max(axis=1)]
+            self._limits += [MAX_ENERGY_RATIO * float(limit) for limit in windows.max(axis=1)]
 
     def _ready(self, whole: int) -> Samples:
-        """So many blocks of the stretched sound, no louder than they may be, with the grains added."""
+        """Returns `whole` blocks of the stretched audio, reduced to their energy limits, with transients added."""
         known = min(len(self._limits), self._stretched.shape[1] // self._block)
         energies = _energies(self._stretched, self._block, known)
         gains = np.sqrt(np.minimum(1, np.array(self._limits[:known]) / np.maximum(energies, 1e-20)))
         edges = np.minimum(np.concatenate([[self._gain], gains]), np.concatenate([gains, [1.0]]))[: whole + 1]
         ramp = np.arange(self._block) / self._block
         curve = edges[:-1, None] + np.diff(edges)[:, None] * ramp
-        sound: Samples = self._stretched[:, : whole * self._block] * curve.reshape(-1).astype(np.float32)
+        samples: Samples = self._stretched[:, : whole * self._block] * curve.reshape(-1).astype(np.float32)
         self._stretched = self._stretched[:, whole * self._block :]
         del self._limits[:whole]
         if whole:
             self._gain = float(gains[whole - 1])
-        self._add_grains(sound)
-        return sound
+        self._add_transients(samples)
+        return samples
 
-    def _add_grains(self, sound: Samples) -> None:
-        """Adds in place what belongs to the next samples, and keeps the rest for later ones."""
-        count = sound.shape[1]
+    def _add_transients(self, block: Samples) -> None:
+        """Adds to `block`, in place, the transients that overlap it, and keeps the rest of them for later blocks."""
+        count = block.shape[1]
         kept: list[tuple[int, Samples]] = []
-        for place, samples in self._grains:
-            begin = place - self._given
+        for position, samples in self._scheduled:
+            begin = position - self._returned
             fits = max(0, min(samples.shape[1], count - begin))
-            sound[:, begin : begin + fits] += samples[:, :fits]
+            block[:, begin : begin + fits] += samples[:, :fits]
             if fits < samples.shape[1]:
-                kept.append((place + fits, samples[:, fits:]))
-        self._grains = kept
-        self._given += count
+                kept.append((position + fits, samples[:, fits:]))
+        self._scheduled = kept
+        self._returned += count
 
 
-def _energies(sound: Samples, size: int, count: int) -> NDArray[np.float64]:
-    """Mean square of each of the first `count` pieces of `size` samples."""
-    pieces = sound[:, : count * size].reshape(len(sound), count, size)
-    return np.asarray(np.square(pieces, dtype=np.float64).mean((0, 2)))
+def _energies(samples: Samples, size: int, count: int) -> NDArray[np.float64]:
+    """Mean square of each of the first `count` blocks of `size` samples, over all channels."""
+    blocks = samples[:, : count * size].reshape(len(samples), count, size)
+    return np.asarray(np.square(blocks, dtype=np.float64).mean((0, 2)))

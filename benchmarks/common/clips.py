@@ -1,0 +1,56 @@
+"""Films of any length and size for the benchmarks, from the sample clips, and the installed command that runs on them.
+
+No measuring here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sysconfig
+from fractions import Fraction
+from itertools import cycle, islice
+from pathlib import Path
+
+import av
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "portrait_448x336_truth.mp4"
+SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
+
+
+def make_film(path: Path, frames: int, width: int, height: int) -> None:
+    """The sample played forwards and backwards until it has this many frames: real pictures, real motion, no cut."""
+    with av.open(SAMPLE) as container:
+        pictures = [
+            frame.reformat(width, height, "yuv420p", interpolation=SWSCALE_ACCURATE)
+            for frame in container.decode(video=0)
+        ]
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "medium"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index, picture in enumerate(islice(cycle(pictures + pictures[-2:0:-1]), frames)):
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            picture.pict_type = av.video.frame.PictureType.NONE
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def vidsr_command() -> str:
+    """The console script of this environment, as a user starts it."""
+    script = Path(sysconfig.get_path("scripts")) / "vidsr"
+    if not script.is_file():
+        raise SystemExit(f"{script} is missing: install vidsr into this environment first")
+    return str(script)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height from "320x180"; both must be even."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()) or int(width) % 2 or int(height) % 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is not WxH with even numbers")
+    return int(width), int(height)
+
+
+def markdown(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,113 @@
+"""Every figure that faces are to reach, with its bar: detector, tracks, landmarks, restoration, cost.
+
+    python benchmarks/faces.py --data DIR [--detector FILE] [--reference FILE] [--only PART,...]
+                               [--json FILE] [--markdown FILE] [--sheets FOLDER]
+
+DIR holds eval/ (faces/, general/, wild/) and faces_stills/. FILEs are detectors with YuNet's interface: what vidsr
+takes (by default the one that comes with it), and a published one as yardstick (by default
+DIR/reference/yunet_n_dynamic.onnx). What each part compares with what is said in the file that measures it:
+face_detection.py, face_identities.py, landmarks.py, face_restoration.py, face_cost.py. The files are written anew after
+each part. --sheets makes pictures of the restoration: ten consecutive frames of three faces, one row for each system
+and one for the truth, and pieces of the border at 400 %. Everything runs in one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.faces import cost, detection, identities, landmarks, restoration
+from benchmarks.faces.scores import Figure, table
+from vidsr.errors import VidsrError
+from vidsr.faces.landmark_smoothing import LOOKAHEAD
+from vidsr.models.cards import shipped_detector
+
+Array = landmarks.Array
+PARTS = ("detector", "tracks", "landmarks", "restoration", "cost")
+LANDMARK_CLIPS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--detector", type=Path, metavar="FILE")
+    parser.add_argument("--reference", type=Path, metavar="FILE")
+    parser.add_argument("--only", type=parse_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="pictures of the restoration")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data: Path = options.data
+    reference: Path = options.reference or data / "reference" / "yunet_n_dynamic.onnx"
+    try:
+        detector: Path = options.detector or shipped_detector()
+    except VidsrError as error:
+        parser.error(f"{error}; --detector FILE names another one")
+    measured: dict[str, Callable[[], Iterator[Figure]]] = {
+        "detector": lambda: detection.measure(data, detector, reference),
+        "tracks": lambda: identities.measure(data, detector, reference),
+        "landmarks": lambda: landmark_figures(data, detector, LANDMARK_CLIPS),
+        "restoration": lambda: restoration.measure(data, detector, reference, options.sheets),
+        "cost": lambda: cost.measure(data, detector),
+    }
+    figures: list[Figure] = []
+    for part in (part for part in PARTS if part in options.only):
+        started = time.monotonic()
+        figures += measured[part]()
+        print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+        if options.markdown is not None:
+            options.markdown.write_text(table(figures) + "\n")
+        if options.json is not None:
+            values = [asdict(figure) | {"value": finite(figure.value)} for figure in figures]
+            options.json.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+    print(table(figures))
+
+
+def parse_parts(text: str) -> tuple[str, ...]:
+    """Parts by name, from "detector,tracks"."""
+    parts = tuple(text.split(","))
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise argparse.ArgumentTypeError(f"'{unknown[0]}' is none of {', '.join(PARTS)}")
+    return parts
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None
+
+
+def landmark_figures(data: Path, file: Path, count: int) -> Iterator[Figure]:
+    """Raw against steadied as vidsr does it, for each kind of clip; landmarks.py has more rows and columns."""
+    config = landmarks.SmoothingConfig(lookahead=LOOKAHEAD)
+
+    def compared(clip: landmarks.Clip, raw: Array) -> dict[str, Array]:
+        return {"truth": clip.truth, "raw": raw, "steadied": landmarks.steadied(clip, raw, config)}
+
+    for label, scores in landmarks.measure(data, landmarks.Detector(file), count, compared).items():
+        mean = landmarks.means(scores)
+        raw, new = mean["raw"], mean["steadied"]
+        truth, ratio, error = mean["truth"][1] / raw[1], new[1] / raw[1], new[3] / raw[3]
+        errors = f"{100 * raw[0]:.2f} to {100 * new[0]:.2f} %"
+        kind = f"pseudo-videos, {label.removeprefix('stills, ')}" if label.startswith("stills") else f"eval/{label}"
+        yield Figure(
+            "landmark jitter (STD) to raw",
+            f"{kind}, {np.isfinite([entry['raw'][1] for entry in scores]).sum()} clips",
+            float(ratio),
+            f"{ratio:.2f} (truth {truth:.2f}); of the error {error:.2f}; NME {errors}",
+            "<= 0.5, NME not worse",
+            landmarks.is_met(new, raw),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+from benchmarks.quality.runner import main
+
+main()

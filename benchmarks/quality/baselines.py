@@ -1,0 +1,69 @@
+"""What a clip is enlarged with: a model of vidsr through its streaming engine, bicubic, or Lanczos by FFmpeg.
+
+No scores and no degradations here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import imageio_ffmpeg
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidsr.config import ComputeConfig, Precision
+from vidsr.engines.select import build_engine, select
+from vidsr.models.cards import list_cards
+from vidsr.types import Frame
+
+SCALE = 4
+BASELINES = ("bicubic", "lanczos")
+# swscale's most careful way; without these flags its result is 20 dB further from an exact Lanczos.
+SWS_FLAGS = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
+
+
+def shipped_models(architecture: str) -> list[str]:
+    """The models of an architecture that have weights here; one without is named on stderr and left out."""
+    names = []
+    for card in list_cards():
+        if card.architecture != architecture:
+            continue
+        if card.weights_path.is_file():
+            names.append(card.name)
+        else:
+            print(f"{card.name} has no weights here and is left out", file=sys.stderr)
+    return names
+
+
+def enlarge(name: str, precision: Precision, low: Tensor) -> Tensor:
+    """The clip N x 3 x h x w in 0..1, 4 times larger; `precision` is that of a model's convolutions."""
+    return lanczos(low) if name == "lanczos" else stream(name, precision, low)
+
+
+def stream(model: str, precision: Precision, low: Tensor) -> Tensor:
+    """The clip through the engine that the command line uses, untiled; a model or bicubic."""
+    compute = ComputeConfig(model=model, precision=precision, tile="off")
+    engine = build_engine(select(compute, "upscale", low.shape[2], low.shape[3])).engine
+    state = engine.init_state(low.shape[2], low.shape[3])
+    results: list[Tensor] = []
+    for index, image in enumerate(low):
+        ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
+        results += [frame.image for frame in ready]
+    return torch.stack(results + [frame.image for frame in engine.flush(state)])
+
+
+def lanczos(low: Tensor) -> Tensor:
+    """Lanczos with 3 lobes by swscale, 8 bits in and out, from the ffmpeg program of the package imageio-ffmpeg."""
+    count, _, height, width = low.shape
+    pixels = (low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *raw, "-s", f"{width}x{height}", "-i", "pipe:0"]
+    command += ["-vf", f"scale={SCALE * width}:{SCALE * height}:flags={SWS_FLAGS}", *raw, "pipe:1"]
+    run = subprocess.run(command, input=pixels.numpy().tobytes(), capture_output=True, check=False)
+    if run.returncode:
+        raise SystemExit(f"ffmpeg ended with exit code {run.returncode}: {run.stderr.decode().strip()}")
+    values = np.frombuffer(run.stdout, np.uint8).reshape(count, SCALE * height, SCALE * width, 3)
+    return torch.from_numpy(values.copy()).permute(0, 3, 1, 2).float() / 255

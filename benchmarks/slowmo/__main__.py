@@ -1,0 +1,3 @@
+from benchmarks.slowmo.runner import main
+
+main()

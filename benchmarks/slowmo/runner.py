@@ -1,0 +1,134 @@
+"""The space-time table: twice the frames and four times the size, by two-stage baselines and every shipped zsm model.
+
+    python benchmarks/slowmo_quality.py --data DIR [--systems NAME ...] [--sets SET ...] [--precision P]
+                                        [--markdown FILE] [--json FILE] [--reuse FILE] [--plot FILE.png]
+                                        [--sheets FOLDER] [--write-card]
+
+DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in quality.py, with -x2 behind its name. The
+1st, 3rd ... frame of a clip is given, reduced by 4 and rounded to 8 bits, and all frames up to the last given one are
+compared: the given ones ("existing") and those between ("synthetic") also apart. PSNR and SSIM as the authors' program
+measures them: of each frame, over Y, to the border, averaged over frames, then over clips (see slowmo_scores.py).
+Baselines and models are in slowmo_systems.py. "pulsing" is how far the mean colour of the new frames lies from that of
+their neighbours, in 1/255, for the worst clip: above 0.5 it can be seen. The truth has some of it too.
+
+--reuse FILE takes what an earlier --json FILE holds instead of measuring it again. --sheets writes consecutive results
+of each clip that is measured as one PNG, to be looked at. The files are written anew after each set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+from torch import Tensor
+
+from benchmarks.quality.baselines import shipped_models
+from benchmarks.quality.runner import Setting, clip_paths, compressed, parse_setting, read_truth, reduced
+from benchmarks.slowmo.baselines import BASELINES, BLEND, slow_down
+from benchmarks.slowmo.scoreboard import Results, read_json, tables, write_cards, write_json, write_plot, write_sheet
+from benchmarks.slowmo.scores import ClipFrames, score_frames
+from vidsr.config import Precision
+from vidsr.errors import VidsrError
+from vidsr.models.cards import find_card
+
+SETS = ("vid4-BI", "general-BI", "faces-BI")
+
+
+def label_of(setting: Setting) -> str:
+    """The set's name in the table and in cards."""
+    return f"{setting.label}-x2"
+
+
+def with_given_ends(clip: Tensor) -> Tensor:
+    """The clip up to its last frame of an odd number, counted from 1: what lies between given frames, and they."""
+    return clip[: len(clip) - 1 + len(clip) % 2]
+
+
+def measure(
+    folder: Path, setting: Setting, systems: list[str], precision: Precision, sheets: Path | None
+) -> dict[str, list[ClipFrames]]:
+    """One set: each clip is decoded and reduced once."""
+    scores: dict[str, list[ClipFrames]] = {system: [] for system in systems}
+    paths = clip_paths(folder)
+    for number, path in enumerate(paths, 1):
+        truth = with_given_ends(read_truth(path))
+        low = reduced(truth[::2], setting.kind)
+        low = low if setting.crf is None else compressed(low, setting.crf)
+        spent = []
+        for system in systems:
+            started = time.monotonic()
+            result = slow_down(system, precision, low)
+            scores[system].append(score_frames(path.stem, truth, result))
+            spent.append(f"{system} {time.monotonic() - started:.1f} s")
+            if sheets:
+                write_sheet(sheets / f"{label_of(setting)}-{path.stem}-{Path(system).stem}.png", result)
+        print(f"{label_of(setting)} {path.stem} ({number} of {len(paths)}): {', '.join(spent)}", file=sys.stderr)
+    return scores
+
+
+def reusable(known: Results, setting: Setting, systems: list[str], folder: Path) -> dict[str, list[ClipFrames]]:
+    """What is known of a set; SystemExit if that is of other clips."""
+    row = {system: clips for system, clips in known.get(label_of(setting), {}).items() if system in systems}
+    names = [path.stem for path in clip_paths(folder)]
+    for system, clips in row.items():
+        if [clip.name for clip in clips] != names:
+            raise SystemExit(f"--reuse: the clips of {system} on {label_of(setting)} are not those of {folder}")
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: baselines and all shipped zsm models")
+    parser.add_argument("--sets", nargs="+", type=parse_setting, metavar="SET", help=f"default: {' '.join(SETS)}")
+    parser.add_argument("--precision", default="auto", choices=get_args(Precision))
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--reuse", type=Path, metavar="FILE", help="what --json wrote earlier")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="PSNR by place in the window (needs matplotlib)")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="consecutive results of each clip as PNG files")
+    parser.add_argument("--write-card", action="store_true", help="put the figures of the measured sets into the cards")
+    options = parser.parse_args()
+    systems: list[str] = options.systems or [*BASELINES, *shipped_models("zsm")]
+    settings: list[Setting] = options.sets or [parse_setting(label) for label in SETS]
+    if options.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: install vidsr[dev]")
+    known = read_json(options.reuse) if options.reuse else {}
+    models = [system for system in systems if system not in BASELINES]
+    if options.plot and not (models and BLEND in systems):
+        parser.error(f"--plot needs a model and {BLEND}")
+    try:
+        for model in models:
+            find_card(model)
+    except VidsrError as error:
+        parser.error(str(error))
+    for setting in settings:
+        clip_paths(options.data / setting.folder)  # a wrong --data is said now, not after the first set
+    command = "python benchmarks/slowmo_quality.py --data DIR --write-card"
+    if options.precision != "auto":
+        command += f" --precision {options.precision}"
+    results: Results = {}
+    for setting in settings:
+        folder = options.data / setting.folder
+        there = reusable(known, setting, systems, folder)
+        missing = [system for system in systems if system not in there]
+        if missing:
+            there |= measure(folder, setting, missing, options.precision, options.sheets)
+        results[label_of(setting)] = {system: there[system] for system in systems}
+        if options.json:
+            write_json(options.json, results)
+        if options.markdown:
+            options.markdown.write_text(tables(results) + "\n")
+        if options.plot:
+            write_plot(options.plot, results)
+        if options.write_card:
+            write_cards({label_of(setting): results[label_of(setting)]}, command)
+    print(tables(results))
+
+
+if __name__ == "__main__":
+    main()

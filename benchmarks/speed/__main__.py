@@ -1,0 +1,3 @@
+from benchmarks.speed.runner import main
+
+main()

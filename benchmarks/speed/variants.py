@@ -1,0 +1,106 @@
+"""The ways to run a network that precision.py compares: precision, memory layout, compiled, captured. No measuring."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vidsr.config import ComputeConfig, Precision
+from vidsr.engines.select import build_engine, select
+from vidsr.nets.secnet.network import SECNet
+from vidsr.types import Frame
+
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+WARM_UP_RUNS = 3
+Enlarge = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the network on a whole clip; "engine" is the stream, which chooses its layout itself."""
+
+    precision: Precision
+    channels_last: bool
+    mode: Literal["eager", "compile", "CUDA graph", "engine"]
+
+    @property
+    def name(self) -> str:
+        layout = ["channels_last"] if self.channels_last and self.mode != "engine" else []
+        return ", ".join([self.precision, *layout, *([] if self.mode == "eager" else [self.mode])])
+
+
+def ways(device: torch.device, compiled: bool) -> list[Way]:
+    """All ways for a device, the float32 baseline first; the engine itself refuses fp16 on a CPU."""
+    found = [Way(precision, layout, "eager") for precision in PRECISIONS for layout in (False, True)]
+    native = PRECISIONS if device.type == "cuda" else PRECISIONS[:2]
+    if compiled:
+        found += [Way(precision, True, "compile") for precision in native]
+    if device.type == "cuda":
+        found += [Way(precision, True, "CUDA graph") for precision in PRECISIONS]
+    return found + [Way(precision, True, "engine") for precision in native]
+
+
+def build(way: Way, network: SECNet, compute: ComputeConfig, low: Tensor) -> Enlarge:
+    """A function from the clip T x 3 x h x w on its device to its results; the first calls may take long."""
+    if way.mode == "engine":
+        return stream(compute, way.precision, low)
+    moved = copy.deepcopy(network).to(low.device)
+    if way.channels_last:
+        moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
+    for module in moved.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(DTYPES[way.precision])
+    if way.mode == "CUDA graph":
+        return captured(moved, low)
+    runner = torch.compile(moved, dynamic=False) if way.mode == "compile" else moved
+
+    def enlarge(clip: Tensor) -> Tensor:
+        results: Tensor = runner(clip[None]).results[0]
+        return results
+
+    return enlarge
+
+
+def stream(compute: ComputeConfig, precision: Precision, low: Tensor) -> Enlarge:
+    """The engine that the command line uses, frame by frame, untiled."""
+    height, width = low.shape[2:]
+    options = ComputeConfig(model=compute.model, device=compute.device, precision=precision, tile="off")
+    engine = build_engine(select(options, "upscale", height, width)).engine
+
+    def enlarge(clip: Tensor) -> Tensor:
+        state = engine.init_state(height, width)
+        results: list[Tensor] = []
+        for index, image in enumerate(clip):
+            ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
+            results += [frame.image for frame in ready]
+        return torch.stack(results + [frame.image for frame in engine.flush(state)])
+
+    return enlarge
+
+
+def captured(network: SECNet, low: Tensor) -> Enlarge:
+    """The network as one CUDA graph; a result lives until the next call."""
+    clip = low[None].clone()
+    side = torch.cuda.Stream(low.device)
+    side.wait_stream(torch.cuda.current_stream(low.device))
+    with torch.cuda.stream(side):  # the first runs choose algorithms and allocate, which a capture must not do
+        for _ in range(WARM_UP_RUNS):
+            network(clip)
+    torch.cuda.current_stream(low.device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results: Tensor = network(clip).results[0]
+
+    def replay(new: Tensor) -> Tensor:
+        clip.copy_(new[None])
+        graph.replay()
+        return results
+
+    return replay

@@ -1,0 +1,128 @@
+"""What a selection is: everything decided, nothing loaded; and that an engine is what its selection says."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import torch
+
+from vidsr.config import ComputeConfig
+from vidsr.engines.select import DEFAULT_MODELS, Selection, build_engine, select, select_card
+from vidsr.engines.tiled import SMALLEST_TILE
+from vidsr.errors import DeviceError, ModelError, UsageError
+from vidsr.faces.engine import select_face_engine
+from vidsr.models.cards import models_folder
+from vidsr.models.registry import DOES
+from vidsr.runtime.device import choose_device
+from vidsr.runtime.memory import free_memory
+
+CPU = ComputeConfig(device="cpu", precision="fp32")
+
+
+def without_weights(name: str, folder: Path) -> Path:
+    """A shipped model's card alone."""
+    return Path(shutil.copy(models_folder() / f"{name}.toml", folder))
+
+
+def test_it_is_a_plain_value() -> None:
+    for selection in (
+        select(CPU, "upscale", 90, 160),
+        select(replace(CPU, model="bicubic"), "upscale", 90, 160, enlargement=3),
+        select(CPU, "interpolate", 90, 160, enlargement=1, interp=4),
+        select_face_engine(CPU, 90, 160),
+    ):
+        assert pickle.loads(pickle.dumps(selection)) == selection
+        assert selection.model in repr(selection) and hash(selection)
+        assert (selection.device, selection.precision) == ("cpu", "fp32")
+
+
+def test_no_weights_are_read_until_the_engine_is_built(tmp_path: Path) -> None:
+    selection = select(replace(CPU, model=str(without_weights("secnet-fast", tmp_path))), "upscale", 90, 160)
+    assert (selection.model, selection.architecture, selection.tile) == ("secnet-fast", "secnet", None)
+    with pytest.raises(ModelError, match=r"the model file .*secnet-fast\.safetensors is missing"):
+        build_engine(selection)
+
+
+def test_the_engine_is_the_selected_one() -> None:
+    selection = select(replace(CPU, tile=64), "upscale", 90, 160)
+    chosen = build_engine(selection)
+    assert chosen.selection is selection and chosen.midpoint is None
+    assert (chosen.engine.info.name, chosen.engine.tile) == ("secnet-fast", 64)
+    assert build_engine(replace(selection, tile=128)).engine.tile == 128
+    bicubic = build_engine(select(replace(CPU, model="bicubic"), "upscale", 90, 160, enlargement=3))
+    assert bicubic.engine.info.scale == 3
+
+
+def test_a_card_that_has_changed_is_refused(tmp_path: Path) -> None:
+    path = without_weights("secnet-fast", tmp_path)
+    selection = select(replace(CPU, model=str(path)), "upscale", 90, 160)
+    assert selection.sha256 is not None
+    path.write_text(path.read_text().replace(selection.sha256, "0" * 64))
+    with pytest.raises(ModelError, match="has changed since the run was planned"):
+        build_engine(selection)
+
+
+@pytest.mark.parametrize("name", ["zsm-fast", "zsm", "face-detector"])
+def test_a_model_for_another_task_is_refused_by_what_it_does(name: str) -> None:
+    does = DOES["detect" if name == "face-detector" else "interpolate"]
+    wanted = f"the model '{name}' {does} and cannot be used here: choose one that enlarges frames, such as secnet-fast"
+    with pytest.raises(ModelError, match=wanted):
+        select_card(name, "upscale")
+
+
+def test_an_unknown_model_is_refused_with_the_names_of_those_for_the_task() -> None:
+    wanted = "unknown model 'secnet-fst'; known are bicubic, secnet-fast-face, secnet-fast, or the path of a model card"
+    with pytest.raises(ModelError, match=wanted):
+        select_card("secnet-fst", "upscale")
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"device": "gpu"}, UsageError),
+        ({"device": "cuda:99"}, DeviceError),
+        ({"precision": "fp16"}, UsageError),
+        ({"tile": SMALLEST_TILE - 1}, UsageError),
+        ({"model": "bicubic", "backend": "onnx"}, UsageError),
+        ({"precision": "bf16", "backend": "onnx"}, UsageError),
+    ],
+)
+def test_what_can_be_refused_is_refused_at_once(options: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        select(replace(CPU, **options), "upscale", 90, 160)  # type: ignore[arg-type]
+
+
+def test_faces_are_restored_by_torch_whatever_the_backend() -> None:
+    selection = select_face_engine(replace(CPU, backend="onnx"), 90, 160)
+    assert (selection.backend, selection.model, selection.task) == (
+        "torch",
+        DEFAULT_MODELS["restore_face"],
+        "restore_face",
+    )
+    assert selection.precision == select(replace(CPU, precision="auto"), "upscale", 90, 160).precision
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_memory_is_asked_of_the_system_everywhere(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 << 30))
+    assert free_memory(torch.device(device)) == 2 << 30
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_a_small_memory_makes_tiles_on_every_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1 << 30))
+
+    def selected(height: int, width: int) -> Selection:
+        return select(replace(CPU, device=device), "upscale", height, width)
+
+    assert selected(180, 320).tile is None
+    tile = selected(1080, 1920).tile
+    assert tile is not None and SMALLEST_TILE <= tile < 1080
+    assert choose_device(device) == torch.device(device)

@@ -1,0 +1,41 @@
+"""The device and the precision of `--device` and `--precision`: the only place that asks what the machine has."""
+
+from __future__ import annotations
+
+import torch
+
+from vidsr.errors import DeviceError, UsageError
+
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `--device`; auto takes CUDA if there is one. Raises UsageError or DeviceError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise UsageError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"there is no device '{name}' here: use --device cpu, or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("there is no device 'mps' here: use --device cpu, or auto")
+    return torch.device(name)
+
+
+def choose_precision(wanted: str, device: torch.device, backend: str = "torch") -> str:
+    """The precision of the convolutions; auto is the fastest that the device computes natively. Raises UsageError."""
+    if backend == "onnx":
+        if wanted not in ("auto", "fp32"):
+            raise UsageError("--backend onnx computes in fp32 only: use --precision auto, or --backend torch")
+        return "fp32"
+    if wanted == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto")
+    if wanted != "auto":
+        return wanted
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return "bf16" if any(capabilities.get(name, False) for name in NATIVE_BF16) else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    return "fp32"
