@@ -302,6 +302,6 @@ def _run(
 
     outcomes = list(batch.run_jobs(jobs, work, skip_existing=skip_existing))
     if jobs.is_batch:
-        return batch.summarise(outcomes)
+        return batch.summarize(outcomes)
     assert outcomes[0].result is not None
     return outcomes[0].result

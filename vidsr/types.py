@@ -74,7 +74,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Crop:
     """A rectangle of whole pixels of the source as coded, inside its frame."""
 
     left: int
@@ -84,20 +84,20 @@ class Window:
 
     @property
     def area(self) -> int:
-        """How many pixels it has."""
+        """The number of pixels."""
         return self.width * self.height
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
-    """A face made anew, to be put into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `window`.
+class RestoredFace:
+    """A restored face to be blended into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `crop`.
 
-    `box` is the face's, in source pixels, smoothed in time: left, top, width, height. `weight`, 0..1, is how much of it
-    shows: it grows and falls at a track's ends.
+    `box` is that of the face in source pixels, smoothed in time: left, top, width, height. `weight`, 0..1, is its
+    opacity, which fades in and out at the ends of a track.
     """
 
     image: Tensor
-    window: Window
+    crop: Crop
     box: tuple[float, float, float, float]
     weight: float
 
@@ -107,9 +107,9 @@ class Face:
     """One face in one frame, in pixels of the source as coded, from its left upper corner; parts may lie outside.
 
     `box` is left, top, width, height. `landmarks` are the two eyes, the tip of the nose and the two corners of the
-    mouth, the person's right one of each pair first; `steadied` are they after smoothing in time, if that was done.
-    `track` numbers the person's track from 1. Without `is_found` the detector did not see the face in this very frame:
-    its place is known from the frames around it. `patch` is the face restored, if it was.
+    mouth, the person's right one of each pair first; `smoothed` are the same after temporal smoothing, if any.
+    `track` numbers the person's track from 1. If `is_found` is false, the face was not detected in this frame and
+    its position comes from the frames around it. `restored` is set if the face was restored.
     """
 
     box: tuple[float, float, float, float]
@@ -117,8 +117,8 @@ class Face:
     score: float
     track: int
     is_found: bool = True
-    steadied: tuple[Point, ...] | None = None
-    patch: Patch | None = None
+    smoothed: tuple[Point, ...] | None = None
+    restored: RestoredFace | None = None
 
     @property
     def side(self) -> float:

@@ -88,7 +88,7 @@ def finite(value: float) -> float | None:
 
 def landmark_figures(data: Path, file: Path, count: int) -> Iterator[Figure]:
     """Raw against steadied as vidsr does it, for each kind of clip; landmarks.py has more rows and columns."""
-    config = landmarks.SteadyConfig(lookahead=LOOKAHEAD)
+    config = landmarks.SmoothingConfig(lookahead=LOOKAHEAD)
 
     def compared(clip: landmarks.Clip, raw: Array) -> dict[str, Array]:
         return {"truth": clip.truth, "raw": raw, "steadied": landmarks.steadied(clip, raw, config)}

@@ -38,13 +38,13 @@ from benchmarks.common.clips import markdown
 from benchmarks.faces.landmark_metrics import eye_distance, nme, overall, sdd, std, std_moving
 from benchmarks.faces.pseudo_videos import Shot, play
 from benchmarks.quality.runner import clip_paths, compressed, read_truth, reduced
-from vidsr.faces.landmark_smoothing import LOOKAHEAD, LandmarkSteadier, SteadyConfig
+from vidsr.faces.landmark_smoothing import LOOKAHEAD, LandmarkSmoother, SmoothingConfig
 
 Array = NDArray[np.float64]
 PSEUDO_SIZE = (256, 256)
 PSEUDO_FRAMES = 40
 FLIPPED = [1, 0, 2, 4, 3]
-AS_PRINTED = SteadyConfig(patience=0, consistency=0.05, as_face=False)
+AS_PRINTED = SmoothingConfig(patience=0, consistency=0.05, as_face=False)
 COLUMNS = (
     "clips",
     "system",
@@ -183,14 +183,14 @@ def noisy(clip: Clip, share: float, correlation: float, seed: int) -> Array:
     return clip.truth + share * noise * eye_distance(clip.truth)[:, None, None]
 
 
-def steadied(clip: Clip, raw: Array, config: SteadyConfig) -> Array:
+def steadied(clip: Clip, raw: Array, config: SmoothingConfig) -> Array:
     """The landmarks through the stage."""
-    steadier = LandmarkSteadier(config)
-    state, results = steadier.init_state(), []
+    smoother = LandmarkSmoother(config)
+    state, results = smoother.init_state(), []
     for grey, points in zip(clip.grey, raw, strict=True):
-        ready, state = steadier.step(grey, {0: points}, state)
+        ready, state = smoother.step(grey, {0: points}, state)
         results += ready
-    return np.array([faces[0].points for faces in results + steadier.flush(state)])
+    return np.array([faces[0].points for faces in results + smoother.flush(state)])
 
 
 def as_printed(clip: Clip, raw: Array) -> Array:
@@ -208,8 +208,8 @@ def systems(clip: Clip, raw: Array) -> dict[str, Array]:
         "truth": clip.truth,
         "raw": raw,
         "printed": as_printed(clip, raw),
-        "steadied": steadied(clip, raw, SteadyConfig()),
-        f"steadied, look-ahead {LOOKAHEAD}": steadied(clip, raw, SteadyConfig(lookahead=LOOKAHEAD)),
+        "steadied": steadied(clip, raw, SmoothingConfig()),
+        f"steadied, look-ahead {LOOKAHEAD}": steadied(clip, raw, SmoothingConfig(lookahead=LOOKAHEAD)),
     }
 
 
@@ -284,7 +284,7 @@ def tune(clips: list[tuple[str, Clip, Array]]) -> Iterator[tuple[str, ...]]:
     labels = list(dict.fromkeys(label for label, _, _ in clips))
     yield ("memory", "similarity", "look-ahead", *labels)
     for memory, similarity, lookahead in product((3, 6, 12), (0.15, 0.3, 0.6), (0, 4)):
-        config = SteadyConfig(memory=memory, similarity=similarity, lookahead=lookahead)
+        config = SmoothingConfig(memory=memory, similarity=similarity, lookahead=lookahead)
         cells = []
         for label in labels:
             part = [

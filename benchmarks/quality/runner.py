@@ -32,7 +32,7 @@ from benchmarks.quality.baselines import BASELINES, SCALE, enlarge, shipped_mode
 from benchmarks.quality.scoreboard import Results, markdown, write_cards, write_json, write_plot
 from vidsr.config import Precision
 from vidsr.errors import VidsrError
-from vidsr.evaluation.evaluate import ClipScores, evaluate_clip, summarise
+from vidsr.evaluation.evaluate import ClipScores, evaluate_clip, summarize
 from vidsr.files import VIDEO_SUFFIXES
 from vidsr.models.cards import find_card
 from vidsr.train.dataset import read_clip
@@ -109,7 +109,7 @@ def measure(folder: Path, wanted: dict[Setting, list[str]], precision: Precision
                 scores[setting.label][model].append(evaluate_clip(engine, truth, partial(given, low), name=path.stem))
                 spent.append(f"{model} {time.monotonic() - started:.1f} s")
             print(f"{setting.label} {path.stem} ({number} of {len(paths)}): {', '.join(spent)}", file=sys.stderr)
-    return {label: {model: summarise(clips) for model, clips in row.items()} for label, row in scores.items()}
+    return {label: {model: summarize(clips) for model, clips in row.items()} for label, row in scores.items()}
 
 
 def given(value: Tensor, _: Tensor) -> Tensor:

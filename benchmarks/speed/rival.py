@@ -35,7 +35,7 @@ from torch import Tensor
 from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
 from benchmarks.quality.baselines import stream
 from benchmarks.quality.runner import CLEAN, Setting, clip_paths, compressed, given, parse_setting, read_truth, reduced
-from vidsr.evaluation.evaluate import ClipScores, Scores, evaluate_clip, summarise
+from vidsr.evaluation.evaluate import ClipScores, Scores, evaluate_clip, summarize
 
 RIVAL = "realesr-animevideov3-x4"
 WORKER = Path(__file__).with_name("rival_worker.py")
@@ -161,7 +161,7 @@ def measure_quality(
             low = low if setting.crf is None else compressed(low, setting.crf)
             for name, enlarge in enlargers.items():
                 scores[name].append(evaluate_clip(enlarge, truth, partial(given, low), name=path.stem))
-        results[setting.label] = {name: summarise(clips).mean for name, clips in scores.items()}
+        results[setting.label] = {name: summarize(clips).mean for name, clips in scores.items()}
         means = ", ".join(f"{name} {mean.psnr:.2f} dB" for name, mean in results[setting.label].items())
         print(f"{setting.label}: {means}", file=sys.stderr, flush=True)
     return results

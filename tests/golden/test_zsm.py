@@ -71,9 +71,9 @@ def stream(network: ZoomingSlowMo, clip: Tensor) -> Tensor:
         forwards.append(network.step(steps[t], forwards[-1]))
         backwards.append(network.step(steps[-1 - t], backwards[-1]))
     results = []
-    for t, (feature, picture) in enumerate(moments):
+    for t, (feature, image) in enumerate(moments):
         hidden = forwards[1 + t].hidden, backwards[len(steps) - t].hidden
-        results.append(network.reconstruct(feature, *hidden, picture))
+        results.append(network.reconstruct(feature, *hidden, image))
     return torch.stack(results, dim=1)
 
 
@@ -154,15 +154,15 @@ def test_head_gives_images_of_the_input_size(config: ZSMConfig) -> None:
         features = [network.features(frame) for frame in clip.unbind(1)]
         between = [network.interpolate(a, b) for a, b in pairwise(features)]
         again = network.interpolate(network.pyramid(between[1]), network.pyramid(between[2]))
-        torch.testing.assert_close(output.firsts[:, 2], network.synthesise(between[2]), atol=gap(config), rtol=0)
-        torch.testing.assert_close(output.seconds[:, 1], network.synthesise(again), atol=gap(config), rtol=0)
+        torch.testing.assert_close(output.firsts[:, 2], network.synthesize(between[2]), atol=gap(config), rtol=0)
+        torch.testing.assert_close(output.seconds[:, 1], network.synthesize(again), atol=gap(config), rtol=0)
     assert output.firsts.shape == (2, 3, 3, 9, 14)
     assert output.seconds.shape == (2, 2, 3, 9, 14)
 
 
 def test_synthesis_without_the_head_is_refused() -> None:
     with pytest.raises(ModelError, match="low-resolution head"):
-        ZoomingSlowMo(replace(PUBLISHED_SHAPE, synthesis_blocks=0)).synthesise(torch.rand(1, 4, 8, 8))
+        ZoomingSlowMo(replace(PUBLISHED_SHAPE, synthesis_blocks=0)).synthesize(torch.rand(1, 4, 8, 8))
 
 
 @pytest.mark.parametrize("wrong", [{"groups": 3}, {"kernel": 2}, {"state_sides": 3}, {"levels": 0}, {"residual": True}])
@@ -209,7 +209,7 @@ def test_network_learns_to_interpolate() -> None:
         pairs = [x.unflatten(0, (-1, 2)) for x in given]
         feature = network.interpolate(tuple(x[:, 0] for x in pairs), tuple(x[:, 1] for x in pairs))
         blend = (truth[:, 0] + truth[:, 2]) / 2
-        return F.mse_loss(network.synthesise(feature), between), F.mse_loss(blend, between)
+        return F.mse_loss(network.synthesize(feature), between), F.mse_loss(blend, between)
 
     for _ in range(40):
         optimiser.zero_grad()

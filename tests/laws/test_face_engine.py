@@ -18,7 +18,7 @@ from tests.support.torch_threads import torch_threads
 from vidsr.engines.recurrent import RecurrentEngine, advance, look, plain
 from vidsr.faces.engine import FaceEngine, FaceStream
 from vidsr.nets.secnet.network import RecurrentState, SECNet
-from vidsr.types import Frame, Window
+from vidsr.types import Crop, Frame
 
 pytestmark = pytest.mark.numeric
 
@@ -37,9 +37,9 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 # A small receptive field, so that far from all edges results do not depend on the edges.
 NEAR_SIGHTED = FAST_FORM | {"flow_levels": 1}
-Windows = Mapping[int, Window]
+Crops = Mapping[int, Crop]
 # By track, for each of its frames in order: the crop shown and its image.
-Results = dict[int, list[tuple[Window, Tensor]]]
+Results = dict[int, list[tuple[Crop, Tensor]]]
 
 
 @pytest.fixture(autouse=True, params=[1, 2])
@@ -51,8 +51,8 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 
 def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:
     chance = torch.Generator().manual_seed(seed)
-    pictures = torch.rand(length, 3, height, width, generator=chance)
-    return [Frame(picture, t, Fraction(1, 25), 1, t == 0) for t, picture in enumerate(pictures)]
+    images = torch.rand(length, 3, height, width, generator=chance)
+    return [Frame(picture, t, Fraction(1, 25), 1, t == 0) for t, picture in enumerate(images)]
 
 
 def drifting(length: int, height: int, width: int) -> list[Frame]:
@@ -68,30 +68,30 @@ def drifting(length: int, height: int, width: int) -> list[Frame]:
     return frames
 
 
-def run(engine: FaceEngine, frames: Sequence[Frame], plan: Sequence[Windows]) -> Results:
+def run(engine: FaceEngine, frames: Sequence[Frame], plan: Sequence[Crops]) -> Results:
     """The results of every track, from the first of its crops in the plan to the last."""
-    streams, results = engine.init_state(), {track: [] for windows in plan for track in windows}
-    for t, (frame, windows) in enumerate(zip(frames, plan, strict=True)):
-        ready, streams = engine.step(frame, windows, streams)
+    streams, results = engine.init_state(), {track: [] for crops in plan for track in crops}
+    for t, (frame, crops) in enumerate(zip(frames, plan, strict=True)):
+        ready, streams = engine.step(frame, crops, streams)
         for track, result in ready.items():
             results[track].append(result)
         following = plan[t + 1] if t + 1 < len(plan) else {}
-        ending = [track for track in windows if track not in following]
+        ending = [track for track in crops if track not in following]
         for track, rest in engine.flush(streams, ending).items():
             results[track] += rest
     return results
 
 
-def cropped(frame: Frame, window: Window) -> Tensor:
-    return frame.image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+def cropped(frame: Frame, crop: Crop) -> Tensor:
+    return frame.image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 
-def alone(network: SECNet, frames: Sequence[Frame], window: Window) -> list[Tensor]:
+def alone(network: SECNet, frames: Sequence[Frame], crop: Crop) -> list[Tensor]:
     """The result of RecurrentEngine on the cropped clip."""
     engine = RecurrentEngine(network, "test", CPU, "fp32")
-    state, results = engine.init_state(window.height, window.width), []
+    state, results = engine.init_state(crop.height, crop.width), []
     for index, frame in enumerate(frames):
-        part = Frame(cropped(frame, window), frame.pts, frame.time_base, 1, index == 0)
+        part = Frame(cropped(frame, crop), frame.pts, frame.time_base, 1, index == 0)
         ready, state = engine.step(part, state)
         results += ready
     return [frame.image for frame in results + engine.flush(state)]
@@ -100,44 +100,42 @@ def alone(network: SECNet, frames: Sequence[Frame], window: Window) -> list[Tens
 @cache
 def gap(form: str) -> float:
     """How far two results of this form's network may lie apart whose sums were added in another order."""
-    frames, window = noise(7, 32, 56), Window(8, 8, 24, 16)
+    frames, crop = noise(7, 32, 56), Crop(8, 8, 24, 16)
     arguments = FORMS[form] if form in FORMS else NEAR_SIGHTED | {"mirrored": True}
-    return rounding_gap(paper_network(**arguments), lambda network: torch.stack(alone(network, frames, window)))
+    return rounding_gap(paper_network(**arguments), lambda network: torch.stack(alone(network, frames, crop)))
 
 
-def part(window: Window, picture: Tensor, ground: Window) -> Tensor:
+def part(crop: Crop, picture: Tensor, ground: Crop) -> Tensor:
     """The part of an enlarged crop inside an area."""
-    top, left = 4 * (ground.top - window.top), 4 * (ground.left - window.left)
-    assert top >= 0 and left >= 0 and picture.shape[1:] == (4 * window.height, 4 * window.width)
+    top, left = 4 * (ground.top - crop.top), 4 * (ground.left - crop.left)
+    assert top >= 0 and left >= 0 and picture.shape[1:] == (4 * crop.height, 4 * crop.width)
     return picture[:, top : top + 4 * ground.height, left : left + 4 * ground.width]
 
 
-def assert_same(results: Sequence[tuple[Window, Tensor]], expected: Sequence[Tensor], within: float) -> None:
+def assert_same(results: Sequence[tuple[Crop, Tensor]], expected: Sequence[Tensor], within: float) -> None:
     assert len(results) == len(expected)
     for (_, picture), wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(picture, wanted, atol=within, rtol=0)
 
 
-# ---------------------------------------------------------------------------------------------------- windows that stay
+# ------------------------------------------------------------------------------------------------------ crops that stay
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_static_crop_equals_the_cropped_clip(form: str, length: int) -> None:
-    network, frames, window = paper_network(**FORMS[form]), noise(length, 32, 40), Window(8, 16, 24, 16)
-    results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window}] * length)
-    assert [shown for shown, _ in results[1]] == [window] * length
-    assert_same(results[1], alone(network, frames, window), gap(form))
+    network, frames, crop = paper_network(**FORMS[form]), noise(length, 32, 40), Crop(8, 16, 24, 16)
+    results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop}] * length)
+    assert [shown for shown, _ in results[1]] == [crop] * length
+    assert_same(results[1], alone(network, frames, crop), gap(form))
 
 
 @pytest.mark.parametrize("form", ["paper, mirrored", "fast"])
-@pytest.mark.parametrize(
-    "window", [Window(0, 0, 45, 37), Window(24, 16, 21, 21), Window(32, 0, 13, 9), Window(40, 32, 5, 5)]
-)
-def test_static_crop_of_odd_size_at_the_edge(form: str, window: Window) -> None:
+@pytest.mark.parametrize("crop", [Crop(0, 0, 45, 37), Crop(24, 16, 21, 21), Crop(32, 0, 13, 9), Crop(40, 32, 5, 5)])
+def test_static_crop_of_odd_size_at_the_edge(form: str, crop: Crop) -> None:
     network, frames = paper_network(**FORMS[form]), noise(4, 37, 45)
-    results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window}] * 4)
-    assert_same(results[1], alone(network, frames, window), gap(form))
+    results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop}] * 4)
+    assert_same(results[1], alone(network, frames, crop), gap(form))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -145,37 +143,37 @@ def test_faces_are_independent(form: str) -> None:
     """Long enough that two faces hold equally many frames, one of them with a longer past than the other."""
     network, frames = paper_network(**FORMS[form]), noise(14, 32, 40)
     lives = {
-        1: (Window(0, 0, 16, 16), 0, 14),
-        2: (Window(24, 16, 16, 16), 3, 14),
-        3: (Window(8, 8, 16, 16), 3, 6),
-        4: (Window(8, 8, 24, 16), 2, 9),
-        5: (Window(0, 16, 16, 16), 12, 13),
-        6: (Window(16, 8, 16, 16), 0, 8),
+        1: (Crop(0, 0, 16, 16), 0, 14),
+        2: (Crop(24, 16, 16, 16), 3, 14),
+        3: (Crop(8, 8, 16, 16), 3, 6),
+        4: (Crop(8, 8, 24, 16), 2, 9),
+        5: (Crop(0, 16, 16, 16), 12, 13),
+        6: (Crop(16, 8, 16, 16), 0, 8),
     }
     plan = [
-        {track: window for track, (window, first, end) in lives.items() if first <= t < end}
+        {track: crop for track, (crop, first, end) in lives.items() if first <= t < end}
         for t in range(len(frames))
     ]  # fmt: skip
     results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
-    for track, (window, first, end) in lives.items():
-        assert_same(results[track], alone(network, frames[first:end], window), gap(form))
+    for track, (crop, first, end) in lives.items():
+        assert_same(results[track], alone(network, frames[first:end], crop), gap(form))
 
 
 def test_returning_track_starts_anew() -> None:
-    network, frames, window = paper_network(**FAST_FORM), noise(9, 24, 24), Window(8, 8, 16, 16)
-    plan: list[Windows] = [{1: window}] * 4 + [{}] + [{1: window}] * 4
+    network, frames, crop = paper_network(**FAST_FORM), noise(9, 24, 24), Crop(8, 8, 16, 16)
+    plan: list[Crops] = [{1: crop}] * 4 + [{}] + [{1: crop}] * 4
     results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
-    assert_same(results[1], alone(network, frames[:4], window) + alone(network, frames[5:], window), gap("fast"))
+    assert_same(results[1], alone(network, frames[:4], crop) + alone(network, frames[5:], crop), gap("fast"))
 
 
-# ---------------------------------------------------------------------------------------------------- windows that move
+# ------------------------------------------------------------------------------------------------------ crops that move
 
 MOVES = {
-    "moves": (Window(0, 8, 112, 112), Window(24, 0, 112, 112)),
-    "grows": (Window(16, 16, 112, 112), Window(0, 8, 136, 128)),
-    "shrinks": (Window(0, 0, 144, 144), Window(16, 24, 112, 96)),
-    "to an odd edge": (Window(24, 24, 112, 112), Window(32, 16, 117, 131)),
-    "from an odd edge": (Window(24, 24, 125, 123), Window(8, 16, 112, 120)),
+    "moves": (Crop(0, 8, 112, 112), Crop(24, 0, 112, 112)),
+    "grows": (Crop(16, 16, 112, 112), Crop(0, 8, 136, 128)),
+    "shrinks": (Crop(0, 0, 144, 144), Crop(16, 24, 112, 96)),
+    "to an odd edge": (Crop(24, 24, 112, 112), Crop(32, 16, 117, 131)),
+    "from an odd edge": (Crop(24, 24, 125, 123), Crop(8, 16, 112, 120)),
 }
 
 
@@ -189,7 +187,7 @@ def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
     frames, (before, after) = drifting(3, 147, 149), MOVES[move]
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] * 2 + [{1: after}]).values()
     assert [shown for shown, _ in results] == [before, after, after]
-    large, ground = Window(0, 0, 144, 144), Window(68, 68, 4, 4)
+    large, ground = Crop(0, 0, 144, 144), Crop(68, 68, 4, 4)
     fixed = alone(network, frames, large)
     for (shown, picture), wanted in zip(results, fixed, strict=True):
         # Positions are rounded relative to the width, which differs; the recurrence doubles the error per frame.
@@ -201,15 +199,15 @@ def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
 def test_moving_crop_stays_close_to_one_that_contains_it() -> None:
     network, frames = paper_network(**NEAR_SIGHTED), drifting(14, 96, 112)
     engine = FaceEngine(network, CPU, "fp32")
-    path = [Window(8, 16, 56, 56), Window(16, 16, 56, 56), Window(16, 24, 64, 56), Window(24, 24, 56, 48),
-            Window(32, 24, 48, 56), Window(24, 16, 56, 64), Window(16, 16, 64, 56)]  # fmt: skip
-    plan: list[Windows] = [{1: path[t // 2]} for t in range(len(frames))]
-    restarted: list[Windows] = [{t // 2: path[t // 2]} for t in range(len(frames))]
-    large = Window(0, 0, 112, 96)
+    path = [Crop(8, 16, 56, 56), Crop(16, 16, 56, 56), Crop(16, 24, 64, 56), Crop(24, 24, 56, 48),
+            Crop(32, 24, 48, 56), Crop(24, 16, 56, 64), Crop(16, 16, 64, 56)]  # fmt: skip
+    plan: list[Crops] = [{1: path[t // 2]} for t in range(len(frames))]
+    restarted: list[Crops] = [{t // 2: path[t // 2]} for t in range(len(frames))]
+    large = Crop(0, 0, 112, 96)
     fixed = run(engine, frames, [{1: large}] * len(frames))[1]
     moved = run(engine, frames, plan)[1]
     again = [result for rest in run(engine, frames, restarted).values() for result in rest]
-    ground = Window(44, 36, 12, 16)  # at least 12 pixels inside all of them
+    ground = Crop(44, 36, 12, 16)  # at least 12 pixels inside all of them
     gaps = [
         sum(
             float((part(*result, ground) - part(*wanted, ground)).pow(2).mean())
@@ -220,16 +218,16 @@ def test_moving_crop_stays_close_to_one_that_contains_it() -> None:
     assert gaps[0] < 0.05 * gaps[1]
 
 
-def overlaid(new: Tensor, old: Tensor, after: Window, before: Window) -> Tensor:
+def overlaid(new: Tensor, old: Tensor, after: Crop, before: Crop) -> Tensor:
     """B x C x H x W: `new` with the pixels of `old` where they overlap; the second image is mirrored."""
     factor, result = new.shape[-1] // after.width, new.clone()
     for y in range(max(before.top, after.top), min(before.top + before.height, after.top + after.height)):
         for x in range(max(before.left, after.left), min(before.left + before.width, after.left + after.width)):
             for image in range(len(new)):
                 blocks = []
-                for tensor, window in ((result, after), (old, before)):
-                    row = factor * (y - window.top)
-                    column = factor * (window.left + window.width - 1 - x if image else x - window.left)
+                for tensor, crop in ((result, after), (old, before)):
+                    row = factor * (y - crop.top)
+                    column = factor * (crop.left + crop.width - 1 - x if image else x - crop.left)
                     blocks.append(tensor[image, :, row : row + factor, column : column + factor])
                 blocks[0].copy_(blocks[1])
     return result
@@ -240,25 +238,25 @@ def test_large_face_is_not_mirrored_and_stays_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 24 * 24)
     network, single = paper_network(**NEAR_SIGHTED, mirrored=True), paper_network(**NEAR_SIGHTED)
     single.load_state_dict(network.state_dict())
-    large, small = Window(8, 8, 32, 24), Window(16, 8, 24, 24)
+    large, small = Crop(8, 8, 32, 24), Crop(16, 8, 24, 24)
     frames = noise(6, 48, 64)
     plan = [{1: large, 2: small}] * 3 + [{1: small, 2: large}] * 3
     both = run(FaceEngine(network, CPU, "fp32"), frames, plan)
-    once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: windows[1]} for windows in plan])
+    once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: crops[1]} for crops in plan])
     monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 64 * 64)
-    twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: windows[2]} for windows in plan])
+    twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: crops[2]} for crops in plan])
     assert_same(both[1], [picture for _, picture in once[1]], gap("near-sighted, mirrored"))
     assert_same(both[2], [picture for _, picture in twice[2]], gap("near-sighted, mirrored"))
 
 
 @pytest.mark.parametrize("form", ["fast", "fast, mirrored"])
 @pytest.mark.parametrize(
-    "after", [Window(32, 16, 16, 16), Window(8, 8, 24, 16), Window(0, 0, 32, 32), Window(8, 16, 8, 8)],
+    "after", [Crop(32, 16, 16, 16), Crop(8, 8, 24, 16), Crop(0, 0, 32, 32), Crop(8, 16, 8, 8)],
     ids=["jumps", "moves", "grows", "shrinks"],
 )  # fmt: skip
-def test_moved_state_pixel_by_pixel(form: str, after: Window) -> None:
+def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
     """Frames are recomputed at the new crop; uncovered areas start as at the first frame, from the previous result."""
-    network, frames, before = paper_network(**FORMS[form]), noise(5, 32, 56), Window(0, 8, 24, 16)
+    network, frames, before = paper_network(**FORMS[form]), noise(5, 32, 56), Crop(0, 8, 24, 16)
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     for frame in frames[:4]:
         _, streams = engine.step(frame, {1: before}, streams)
@@ -283,7 +281,7 @@ def test_moved_state_pixel_by_pixel(form: str, after: Window) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_jump_before_the_first_result_has_no_effect(form: str) -> None:
     network, frames = paper_network(**FORMS[form]), noise(6, 32, 56)
-    before, after = Window(0, 8, 24, 16), Window(16, 16, 32, 16)
+    before, after = Crop(0, 8, 24, 16), Crop(16, 16, 32, 16)
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] + [{1: after}] * 5).values()
     assert_same(results, alone(network, frames, after), gap(form))
 
@@ -291,26 +289,26 @@ def test_jump_before_the_first_result_has_no_effect(form: str) -> None:
 # ------------------------------------------------------------------------------------------------------ rotated videos
 
 
-def turned(window: Window, quarters: int, height: int, width: int) -> Window:
+def turned(crop: Crop, quarters: int, height: int, width: int) -> Crop:
     """The same crop after a frame of this size was rotated counterclockwise."""
     paper = torch.zeros(height, width)
-    paper[window.top : window.top + window.height, window.left : window.left + window.width] = 1
+    paper[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] = 1
     rows, columns = torch.rot90(paper, quarters).nonzero(as_tuple=True)
     top, left = int(rows.min()), int(columns.min())
-    return Window(left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top)
+    return Crop(left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top)
 
 
 @pytest.mark.parametrize("form", ["paper", "fast, mirrored"])
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_rotated_video_gives_rotated_faces(form: str, quarters: int) -> None:
     network, frames = paper_network(**FORMS[form]), noise(7, 40, 48)
-    path = [Window(8, 16, 24, 16)] * 3 + [Window(16, 16, 24, 24)] * 2 + [Window(0, 0, 16, 32)] * 2
+    path = [Crop(8, 16, 24, 16)] * 3 + [Crop(16, 16, 24, 24)] * 2 + [Crop(0, 0, 16, 32)] * 2
     coded = [frame.with_image(torch.rot90(frame.image, -quarters, (1, 2))) for frame in frames]
-    upright = run(FaceEngine(network, CPU, "fp32"), frames, [{1: window} for window in path])[1]
-    plan = [{1: turned(window, -quarters, 40, 48)} for window in path]
+    upright = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop} for crop in path])[1]
+    plan = [{1: turned(crop, -quarters, 40, 48)} for crop in path]
     results = run(FaceEngine(network, CPU, "fp32", quarters), coded, plan)[1]
-    for (shown, picture), (window, wanted) in zip(results, upright, strict=True):
-        assert shown == turned(window, -quarters, 40, 48)
+    for (shown, picture), (crop, wanted) in zip(results, upright, strict=True):
+        assert shown == turned(crop, -quarters, 40, 48)
         torch.testing.assert_close(torch.rot90(picture, quarters, (1, 2)), wanted, atol=gap(form), rtol=0)
 
 
@@ -323,10 +321,10 @@ def test_streams_do_not_grow_and_drop_ended_faces(form: str) -> None:
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     config, sizes = network.config, []
     for t, frame in enumerate(frames):
-        windows = {1: Window(8 * (t // 3 % 2), 8, 16, 16)} | ({2: Window(0, 0, 16, 8)} if 4 <= t < 9 else {})
-        _, streams = engine.step(frame, windows, streams)
-        assert streams.keys() == windows.keys()
-        assert all(stream.window == windows[track] for track, stream in streams.items())
+        crops = {1: Crop(8 * (t // 3 % 2), 8, 16, 16)} | ({2: Crop(0, 0, 16, 8)} if 4 <= t < 9 else {})
+        _, streams = engine.step(frame, crops, streams)
+        assert streams.keys() == crops.keys()
+        assert all(stream.crop == crops[track] for track, stream in streams.items())
         stream = streams[1]
         assert len(stream.known) <= config.lookahead - min(config.offsets)
         assert stream.past is not None or t < config.lookahead
@@ -343,23 +341,23 @@ def test_streams_can_be_copied_and_are_not_modified(form: str) -> None:
     network, frames = paper_network(**FORMS[form]), noise(9, 24, 32)
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     for frame in frames[:5]:
-        _, streams = engine.step(frame, {1: Window(8, 8, 16, 16), 2: Window(0, 0, 16, 16)}, streams)
+        _, streams = engine.step(frame, {1: Crop(8, 8, 16, 16), 2: Crop(0, 0, 16, 16)}, streams)
     file = io.BytesIO()
     torch.save(streams, file)
     file.seek(0)
     loaded: dict[int, FaceStream] = torch.load(file, weights_only=False)
 
     def going_on(streams: Mapping[int, FaceStream]) -> list[Tensor]:
-        pictures = []
+        images = []
         for frame in frames[5:]:
-            ready, streams = engine.step(frame, {1: Window(0, 8, 24, 16), 2: Window(0, 0, 16, 16)}, streams)
-            pictures += [picture for _, picture in ready.values()]
-        return pictures + [picture for rest in engine.flush(streams, [1, 2]).values() for _, picture in rest]
+            ready, streams = engine.step(frame, {1: Crop(0, 8, 24, 16), 2: Crop(0, 0, 16, 16)}, streams)
+            images += [picture for _, picture in ready.values()]
+        return images + [picture for rest in engine.flush(streams, [1, 2]).values() for _, picture in rest]
 
     first, second, third = going_on(streams), going_on(streams), going_on(loaded)
     assert len(first) == 2 * (4 + engine.lookahead)
-    for pictures in (second, third):
-        assert all(torch.equal(one, other) for one, other in zip(first, pictures, strict=True))
+    for images in (second, third):
+        assert all(torch.equal(one, other) for one, other in zip(first, images, strict=True))
 
 
 def test_network_is_not_modified_and_lookahead_is_reported() -> None:
@@ -367,5 +365,5 @@ def test_network_is_not_modified_and_lookahead_is_reported() -> None:
     engine = FaceEngine(network, CPU, "bf16")
     assert engine.lookahead == 2
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-    (((_, picture),),) = run(engine, noise(1, 16, 16), [{1: Window(0, 0, 16, 16)}]).values()
+    (((_, picture),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
     assert picture.dtype == torch.float32 and picture.shape == (3, 64, 64) and 0 <= picture.min() <= picture.max() <= 1

@@ -156,7 +156,7 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         assert torch.equal(results[2 * t].image, frame.image)
     features = [network.features(frame.image[None]) for frame in frames]
     for t in range(5):
-        expected = network.synthesise(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
+        expected = network.synthesize(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
         if t == 3:
             expected = frames[3].image
         # Convolutions one behind another, whose sums may be added in another order: some tens of 2^-24.

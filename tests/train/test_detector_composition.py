@@ -45,9 +45,9 @@ def scenes(folder: Path) -> list[LabeledImage]:
 
 
 def one_face() -> tuple[Pixels, Faces]:
-    picture = np.zeros((160, 140, 3), np.uint8)
-    label = draw(picture, (30, 24, 72, 96))
-    return picture, Faces(np.array([label["box"]]), np.array([label["landmarks"]]), np.array([True]))
+    image = np.zeros((160, 140, 3), np.uint8)
+    label = draw(image, (30, 24, 72, 96))
+    return image, Faces(np.array([label["box"]]), np.array([label["landmarks"]]), np.array([True]))
 
 
 def has_color(pixel: Pixels, color: tuple[int, int, int]) -> bool:
@@ -65,9 +65,9 @@ def random_move(seed: int) -> SimilarityTransform:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_points_and_box_move_with_the_image(seed: int) -> None:
-    picture, faces = one_face()
+    image, faces = one_face()
     move = random_move(seed)
-    moved = warp(picture, move, (0, 0, SIZE, SIZE), REDUCTIONS[seed % len(REDUCTIONS)])
+    moved = warp(image, move, (0, 0, SIZE, SIZE), REDUCTIONS[seed % len(REDUCTIONS)])
     result = move.faces(faces)
     for k, (x, y) in enumerate(result.landmarks[0]):
         if 1 <= x < SIZE - 1 and 1 <= y < SIZE - 1:
@@ -83,11 +83,11 @@ def test_points_and_box_move_with_the_image(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_rect_is_a_part_of_the_whole_image(seed: int) -> None:
-    picture, _ = one_face()
+    image, _ = one_face()
     move = random_move(seed)
-    whole = warp(picture, move, (0, 0, SIZE, SIZE), cv2.INTER_AREA)
-    left, top, right, bottom = bounds_of(picture, move, SIZE, SIZE)
-    part = warp(picture, move, (left, top, right, bottom), cv2.INTER_AREA)
+    whole = warp(image, move, (0, 0, SIZE, SIZE), cv2.INTER_AREA)
+    left, top, right, bottom = bounds_of(image, move, SIZE, SIZE)
+    part = warp(image, move, (left, top, right, bottom), cv2.INTER_AREA)
     assert np.abs(part.astype(int) - whole[top:bottom, left:right]).max() <= 2
     outside = whole.copy()
     outside[top:bottom, left:right] = 0
@@ -109,12 +109,12 @@ def test_labels_of_composed_images_lie_on_the_faces(
     config = DetectorDataConfig(
         least_side=30, share_background=0, share_single=1, share_occluded=0, share_margin=0, share_cut_out=0.5
     )
-    picture, faces = SampleComposer(config, Pools.of(scenes), tmp_path).make(160, np.random.default_rng(seed))
+    image, faces = SampleComposer(config, Pools.of(scenes), tmp_path).make(160, np.random.default_rng(seed))
     assert len(faces) == 1
     hits = 0
     for k, (x, y) in enumerate(faces.landmarks[0]):
         if 1 <= x < 159 and 1 <= y < 159:
-            pixel = picture[int(y), int(x), ::-1]
+            pixel = image[int(y), int(x), ::-1]
             assert has_color(pixel, COLORS[k]) or has_color(pixel, COLORS[MIRRORED[k]])
             hits += 1
     assert hits >= 2
@@ -137,12 +137,12 @@ def test_cut_off_faces_become_unsure_and_then_are_removed() -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_degraded_images_keep_size_and_position(seed: int) -> None:
-    picture = np.zeros((96, 128, 3), np.uint8)
-    cv2.circle(picture, (80, 40), 20, (200, 200, 200), -1)
-    before = picture.copy()
-    after = degrade(picture, 40.0, np.random.default_rng(seed))
-    assert after.shape == picture.shape and after.dtype == np.uint8
-    assert np.array_equal(picture, before), "it is the caller's"
+    image = np.zeros((96, 128, 3), np.uint8)
+    cv2.circle(image, (80, 40), 20, (200, 200, 200), -1)
+    before = image.copy()
+    after = degrade(image, 40.0, np.random.default_rng(seed))
+    assert after.shape == image.shape and after.dtype == np.uint8
+    assert np.array_equal(image, before), "it is the caller's"
     middle, corner = after[34:46, 74:86].astype(float).mean(), after[70:, :40].astype(float).mean()
     assert middle > corner + 25
 
@@ -171,7 +171,7 @@ def test_small_faces_are_unsure(scenes: list[LabeledImage], tmp_path: Path) -> N
 
 def test_unusable_labels_are_refused(folder: Path, tmp_path: Path) -> None:
     items = find_footage(folder, ("A",))
-    with pytest.raises(InputError, match=r"are missing: make them with 'python benchmarks/label_faces\.py"):
+    with pytest.raises(InputError, match=r"are missing: create them with 'python benchmarks/label_faces\.py"):
         read_labels(tmp_path / "none.json", folder, items)
     table = json.loads((folder.parent / "face-labels.json").read_text())
     del table["eve.png"]

@@ -112,10 +112,10 @@ def test_published_files_equal_the_trained_network(whole: Path, tmp_path: Path) 
     network = build(RECIPE.architecture, RECIPE.network)
     network.load_state_dict(load_checkpoint(whole / "best.pt")["average"])
     network.shift_scores(0.5)
-    picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
-    expected = detect(FacePyramidGraph(network), picture, CPU, 0.05)
+    image = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    expected = detect(FacePyramidGraph(network), image, CPU, 0.05)
     padded = np.zeros((3, 96, 96), np.float32)
-    padded[:, :90, :70] = picture.transpose(2, 0, 1)
+    padded[:, :90, :70] = image.transpose(2, 0, 1)
     found = Yunet(shipped_detector(tmp_path), CPU, 1).run(padded, 0.05).suppressed(0.3)
     assert len(found) == len(expected) and np.allclose(found.boxes, expected.boxes, atol=0.05)
     with pytest.raises(UsageError, match="holds 'face-detector', not 'other'"):
@@ -158,7 +158,7 @@ def test_recipes_are_recognized_by_architecture(tmp_path: Path) -> None:
         ("[data]\nsizes = [100]", "multiples of 32"),
         ("[data]\nsizes = []", "multiples of 32"),
         ("[data]\npixels = 100", "data.pixels must hold"),
-        ("[data]\nshare_single = 1.5", "data.share_"),
+        ("[data]\nshare_single = 1.5", r"data\.share_\*"),
         ("[data]\nleast_side = 100", "data.least_side"),
         ("[loss]\nnear = [4, 5]", "rise by at least 2"),
         ("[loss]\nradius = 0", "loss.radius"),

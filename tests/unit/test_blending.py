@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.faces.blending import FULL, POWER, RAMP, REACH, blend_faces, color_offset, soft_mask
-from vidsr.faces.restorer import choose_window
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.faces.restorer import choose_crop
+from vidsr.types import Crop, Face, Frame, RestoredFace
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT, SCALE = 64, 48, 4
@@ -26,38 +26,38 @@ def noise(height: int, width: int, seed: int = 0) -> Tensor:
     return 0.2 + 0.6 * torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def frame_with(patches: list[Patch], picture: Tensor | None = None) -> Frame:
+def frame_with(patches: list[RestoredFace], picture: Tensor | None = None) -> Frame:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH) if picture is None else picture
     faces = tuple(
-        Face(patch.box, ((0.0, 0.0),) * 5, 0.9, track, patch=patch) for track, patch in enumerate(patches, start=1)
+        Face(patch.box, ((0.0, 0.0),) * 5, 0.9, track, restored=patch) for track, patch in enumerate(patches, start=1)
     )
     return Frame(picture, 7, Fraction(1, 25), 1, True, faces)
 
 
-def blended(picture: Tensor, patches: list[Patch], strength: float = 1.0) -> Tensor:
+def blended(picture: Tensor, patches: list[RestoredFace], strength: float = 1.0) -> Tensor:
     (result,) = blend_faces([frame_with(patches, picture)], strength)
     return result.image
 
 
-def shown(window: Window, picture: Tensor, scale: int = SCALE) -> Tensor:
+def shown(crop: Crop, picture: Tensor, scale: int = SCALE) -> Tensor:
     """The part of an enlarged frame inside the crop."""
-    rows = slice(scale * window.top, scale * (window.top + window.height))
-    return picture[:, rows, scale * window.left : scale * (window.left + window.width)]
+    rows = slice(scale * crop.top, scale * (crop.top + crop.height))
+    return picture[:, rows, scale * crop.left : scale * (crop.left + crop.width)]
 
 
-def new_patch(box: Box = BOX, weight: float = 1.0, seed: int = 1, window: Window | None = None) -> Patch:
-    window = window or choose_window(box, WIDTH, HEIGHT, None)
-    return Patch(noise(SCALE * window.height, SCALE * window.width, seed), window, box, weight)
+def new_patch(box: Box = BOX, weight: float = 1.0, seed: int = 1, crop: Crop | None = None) -> RestoredFace:
+    crop = crop or choose_crop(box, WIDTH, HEIGHT, None)
+    return RestoredFace(noise(SCALE * crop.height, SCALE * crop.width, seed), crop, box, weight)
 
 
 # ------------------------------------------------------------------------------------------------------------- the mask
 
 
-def brute_mask(box: Box, window: Window, width: int, height: int, scale: int) -> Tensor:
-    mask = torch.zeros(scale * window.height, scale * window.width)
+def brute_mask(box: Box, crop: Crop, width: int, height: int, scale: int) -> Tensor:
+    mask = torch.zeros(scale * crop.height, scale * crop.width)
     for row in range(mask.shape[0]):
         for column in range(mask.shape[1]):
-            x, y = window.left + (column + 0.5) / scale, window.top + (row + 0.5) / scale
+            x, y = crop.left + (column + 0.5) / scale, crop.top + (row + 0.5) / scale
             across = abs(x - box[0] - box[2] / 2) / (box[2] / 2)
             down = abs(y - box[1] - box[3] / 2) / (box[3] / 2)
             radius = (across**POWER + down**POWER) ** (1 / POWER)
@@ -65,7 +65,7 @@ def brute_mask(box: Box, window: Window, width: int, height: int, scale: int) ->
             weight = share**2 * (3 - 2 * share)
             ramps = [1.0, 1.0]
             for axis, (place, start, length, limit) in enumerate(
-                [(x, window.left, window.width, width), (y, window.top, window.height, height)]
+                [(x, crop.left, crop.width, width), (y, crop.top, crop.height, height)]
             ):
                 if start > 0:
                     ramps[axis] = min(ramps[axis], (place - start) / RAMP)
@@ -76,20 +76,18 @@ def brute_mask(box: Box, window: Window, width: int, height: int, scale: int) ->
 
 
 @pytest.mark.parametrize(
-    ("box", "window", "width", "height", "scale"),
+    ("box", "crop", "width", "height", "scale"),
     [
-        ((6.5, 5.25, 9.0, 7.5), Window(0, 0, 24, 16), 40, 30, 2),
-        ((6.5, 5.25, 9.0, 7.5), Window(8, 8, 8, 8), 40, 30, 4),  # the face extends beyond its crop
-        ((-3.0, 9.0, 8.0, 9.0), Window(0, 0, 8, 21), 40, 21, 3),  # and beyond its frame
-        ((30.0, 20.0, 9.0, 9.0), Window(24, 16, 9, 13), 33, 29, 2),
-        ((5.0, 5.0, 4.0, 4.0), Window(0, 0, 12, 12), 12, 12, 1),
+        ((6.5, 5.25, 9.0, 7.5), Crop(0, 0, 24, 16), 40, 30, 2),
+        ((6.5, 5.25, 9.0, 7.5), Crop(8, 8, 8, 8), 40, 30, 4),  # the face extends beyond its crop
+        ((-3.0, 9.0, 8.0, 9.0), Crop(0, 0, 8, 21), 40, 21, 3),  # and beyond its frame
+        ((30.0, 20.0, 9.0, 9.0), Crop(24, 16, 9, 13), 33, 29, 2),
+        ((5.0, 5.0, 4.0, 4.0), Crop(0, 0, 12, 12), 12, 12, 1),
     ],
 )
-def test_mask_matches_a_pixel_by_pixel_computation(
-    box: Box, window: Window, width: int, height: int, scale: int
-) -> None:
-    mask = soft_mask(box, window, width, height, scale, CPU)
-    wanted = brute_mask(box, window, width, height, scale)
+def test_mask_matches_a_pixel_by_pixel_computation(box: Box, crop: Crop, width: int, height: int, scale: int) -> None:
+    mask = soft_mask(box, crop, width, height, scale, CPU)
+    wanted = brute_mask(box, crop, width, height, scale)
     assert wanted.max() > 0.3
     torch.testing.assert_close(mask, wanted, atol=1e-5, rtol=0)
 
@@ -101,31 +99,31 @@ PLACES = st.tuples(st.floats(-20, 80), st.floats(-20, 60), st.floats(4, 50), st.
 @given(box=PLACES)
 def test_mask_of_a_crop_chosen_for_its_face(box: Box) -> None:
     """1 on the whole face, 0 beyond the reach of the border and at crop edges inside the frame."""
-    window = choose_window(box, WIDTH, HEIGHT, None)
-    mask = soft_mask(box, window, WIDTH, HEIGHT, SCALE, CPU)
-    assert mask.shape == (SCALE * window.height, SCALE * window.width) and mask.min() >= 0 and mask.max() <= 1
-    x = (torch.arange(SCALE * window.width) + 0.5) / SCALE + window.left
-    y = (torch.arange(SCALE * window.height) + 0.5) / SCALE + window.top
+    crop = choose_crop(box, WIDTH, HEIGHT, None)
+    mask = soft_mask(box, crop, WIDTH, HEIGHT, SCALE, CPU)
+    assert mask.shape == (SCALE * crop.height, SCALE * crop.width) and mask.min() >= 0 and mask.max() <= 1
+    x = (torch.arange(SCALE * crop.width) + 0.5) / SCALE + crop.left
+    y = (torch.arange(SCALE * crop.height) + 0.5) / SCALE + crop.top
     across, down = (x - box[0] - box[2] / 2).abs() / (box[2] / 2), (y - box[1] - box[3] / 2).abs() / (box[3] / 2)
     assert (mask[:, across >= REACH] == 0).all() and (mask[down >= REACH] == 0).all()
     ellipse = (across[None] ** 2 + down[:, None] ** 2).sqrt()
     assert (mask[ellipse <= 1] == 1).all()
-    edges = [(window.top > 0, mask[0]), (window.top + window.height < HEIGHT, mask[-1]),
-             (window.left > 0, mask[:, 0]), (window.left + window.width < WIDTH, mask[:, -1])]  # fmt: skip
+    edges = [(crop.top > 0, mask[0]), (crop.top + crop.height < HEIGHT, mask[-1]),
+             (crop.left > 0, mask[:, 0]), (crop.left + crop.width < WIDTH, mask[:, -1])]  # fmt: skip
     for is_inside, edge in edges:
         assert not is_inside or (edge == 0).all()
 
 
 def test_mask_is_full_at_an_edge_of_the_frame() -> None:
     box = (-4.0, -4.0, 24.0, 24.0)
-    mask = soft_mask(box, choose_window(box, WIDTH, HEIGHT, None), WIDTH, HEIGHT, SCALE, CPU)
+    mask = soft_mask(box, choose_crop(box, WIDTH, HEIGHT, None), WIDTH, HEIGHT, SCALE, CPU)
     assert (mask[: SCALE * 16, : SCALE * 16] == 1).all()
 
 
 @pytest.mark.parametrize("edge", ["left", "right", "top", "bottom"])
 def test_mask_falls_to_zero_at_a_crop_edge_through_the_face(edge: str) -> None:
-    window, box = Window(16, 8, 32, 32), (16.0, 8.0, 32.0, 32.0)
-    mask = soft_mask(box, window, WIDTH, HEIGHT, SCALE, CPU)
+    crop, box = Crop(16, 8, 32, 32), (16.0, 8.0, 32.0, 32.0)
+    mask = soft_mask(box, crop, WIDTH, HEIGHT, SCALE, CPU)
     line = {"left": mask[64], "right": mask[64].flip(0), "top": mask[:, 64], "bottom": mask[:, 64].flip(0)}[edge]
     steps = int(SCALE * RAMP)
     torch.testing.assert_close(line[:steps], (torch.arange(steps) + 0.5) / steps)
@@ -138,22 +136,22 @@ def test_mask_falls_to_zero_at_a_crop_edge_through_the_face(edge: str) -> None:
 @settings(deadline=None, max_examples=40)
 @given(box=PLACES, weight=st.floats(0, 1), strength=st.floats(0, 1))
 def test_patch_equal_to_the_image_changes_nothing(box: Box, weight: float, strength: float) -> None:
-    picture, window = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_window(box, WIDTH, HEIGHT, None)
-    same = Patch(shown(window, picture).clone(), window, box, weight)
+    picture, crop = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_crop(box, WIDTH, HEIGHT, None)
+    same = RestoredFace(shown(crop, picture).clone(), crop, box, weight)
     torch.testing.assert_close(blended(picture, [same], strength), picture, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("offset", [(0.1, -0.15, 0.05), (-0.1, -0.1, -0.1)])
 def test_color_offset_of_a_patch_is_removed(offset: tuple[float, float, float]) -> None:
-    picture, window = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_window(BOX, WIDTH, HEIGHT, None)
-    tinted = shown(window, picture) + torch.tensor(offset)[:, None, None]
-    torch.testing.assert_close(blended(picture, [Patch(tinted, window, BOX, 1.0)]), picture, atol=1e-5, rtol=0)
+    picture, crop = noise(SCALE * HEIGHT, SCALE * WIDTH), choose_crop(BOX, WIDTH, HEIGHT, None)
+    tinted = shown(crop, picture) + torch.tensor(offset)[:, None, None]
+    torch.testing.assert_close(blended(picture, [RestoredFace(tinted, crop, BOX, 1.0)]), picture, atol=1e-5, rtol=0)
 
 
 def test_color_offset_depends_only_on_the_border() -> None:
     """Independent of the inside and the outside."""
-    window = choose_window(BOX, WIDTH, HEIGHT, None)
-    mask = soft_mask(BOX, window, WIDTH, HEIGHT, SCALE, CPU)
+    crop = choose_crop(BOX, WIDTH, HEIGHT, None)
+    mask = soft_mask(BOX, crop, WIDTH, HEIGHT, SCALE, CPU)
     under, over = torch.full((3, *mask.shape), 0.5), torch.full((3, *mask.shape), 0.2)
     over[:, mask == 1], over[:, mask == 0] = 0.9, 0.0
     gap = color_offset(under, over, mask)
@@ -171,8 +169,8 @@ def test_no_color_offset_without_a_border() -> None:
 
 
 def test_result_stays_in_range() -> None:
-    picture, window = torch.full((3, SCALE * HEIGHT, SCALE * WIDTH), 0.98), choose_window(BOX, WIDTH, HEIGHT, None)
-    patch = Patch(torch.randint(0, 2, (3, SCALE * window.height, SCALE * window.width)).float(), window, BOX, 1.0)
+    picture, crop = torch.full((3, SCALE * HEIGHT, SCALE * WIDTH), 0.98), choose_crop(BOX, WIDTH, HEIGHT, None)
+    patch = RestoredFace(torch.randint(0, 2, (3, SCALE * crop.height, SCALE * crop.width)).float(), crop, BOX, 1.0)
     result = blended(picture, [patch])
     assert result.min() >= 0 and result.max() <= 1 and result.max() > 0.99 and result.min() < 0.6
 
@@ -194,24 +192,24 @@ def test_strength_and_weight_scale_the_change() -> None:
 def test_no_visible_edge_of_the_crop(box: Box) -> None:
     """Pixels outside the crop are unchanged, and inside along its edges too, except at edges of the frame."""
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch(box)
-    window, change = patch.window, blended(noise(SCALE * HEIGHT, SCALE * WIDTH), [patch]) - picture
-    inside = shown(window, change).clone()
-    shown(window, change).zero_()
+    crop, change = patch.crop, blended(noise(SCALE * HEIGHT, SCALE * WIDTH), [patch]) - picture
+    inside = shown(crop, change).clone()
+    shown(crop, change).zero_()
     assert (change == 0).all()
-    edges = [(window.top > 0, inside[:, 0]), (window.top + window.height < HEIGHT, inside[:, -1]),
-             (window.left > 0, inside[..., 0]), (window.left + window.width < WIDTH, inside[..., -1])]  # fmt: skip
+    edges = [(crop.top > 0, inside[:, 0]), (crop.top + crop.height < HEIGHT, inside[:, -1]),
+             (crop.left > 0, inside[..., 0]), (crop.left + crop.width < WIDTH, inside[..., -1])]  # fmt: skip
     for is_inside, edge in edges:
         assert not is_inside or (edge == 0).all()
 
 
 def test_face_itself_is_the_color_corrected_patch() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
-    mask = soft_mask(BOX, patch.window, WIDTH, HEIGHT, SCALE, CPU)
-    under = shown(patch.window, picture)
+    mask = soft_mask(BOX, patch.crop, WIDTH, HEIGHT, SCALE, CPU)
+    under = shown(patch.crop, picture)
     wanted = patch.image + color_offset(under, patch.image, mask)
     full = mask == 1
     assert full.sum() > SCALE**2 * 0.9 * BOX[2] * BOX[3]
-    result = shown(patch.window, blended(picture, [patch]))
+    result = shown(patch.crop, blended(picture, [patch]))
     torch.testing.assert_close(result[:, full], wanted[:, full].clamp(0, 1), atol=1e-6, rtol=0)
 
 
@@ -242,8 +240,8 @@ def test_inputs_are_not_modified_and_patches_are_released() -> None:
     image = patch.image.clone()
     (result,) = blend_faces([given_in])
     assert torch.equal(picture, noise(SCALE * HEIGHT, SCALE * WIDTH)) and torch.equal(patch.image, image)
-    assert [face.patch for face in result.faces] == [None] and given_in.faces[0].patch is patch
-    assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], patch=None),))
+    assert [face.restored for face in result.faces] == [None] and given_in.faces[0].restored is patch
+    assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], restored=None),))
 
 
 def test_each_frame_is_yielded_before_the_next_is_taken() -> None:
@@ -260,8 +258,8 @@ def test_each_frame_is_yielded_before_the_next_is_taken() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_any_scale(scale: int) -> None:
-    picture, window = noise(scale * HEIGHT, scale * WIDTH), choose_window(BOX, WIDTH, HEIGHT, None)
-    patch = Patch(noise(scale * window.height, scale * window.width, 1), window, BOX, 1.0)
+    picture, crop = noise(scale * HEIGHT, scale * WIDTH), choose_crop(BOX, WIDTH, HEIGHT, None)
+    patch = RestoredFace(noise(scale * crop.height, scale * crop.width, 1), crop, BOX, 1.0)
     change = (blended(picture, [patch]) - picture).abs().amax(0)
     rows, columns = (change > 0.02).nonzero(as_tuple=True)
     for places, start, side in ((columns, BOX[0], BOX[2]), (rows, BOX[1], BOX[3])):

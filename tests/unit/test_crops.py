@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from vidsr.faces.blending import REACH
-from vidsr.faces.restorer import MARGIN, MAX_EXCESS, SLACK, STEP, choose_window
-from vidsr.types import Window
+from vidsr.faces.restorer import MARGIN, MAX_EXCESS, SLACK, STEP, choose_crop
+from vidsr.types import Crop
 
 Box = tuple[float, float, float, float]
 SIDES = st.floats(4, 200)
@@ -31,39 +31,39 @@ def spans(box: Box, width: int, height: int, margin: float) -> list[tuple[float,
     return found
 
 
-def ends(window: Window) -> list[tuple[int, int]]:
-    return [(window.left, window.left + window.width), (window.top, window.top + window.height)]
+def ends(crop: Crop) -> list[tuple[int, int]]:
+    return [(crop.left, crop.left + crop.width), (crop.top, crop.top + crop.height)]
 
 
-def holds(window: Window, box: Box, width: int, height: int, margin: float) -> bool:
-    pairs = zip(ends(window), spans(box, width, height, margin), strict=True)
+def holds(crop: Crop, box: Box, width: int, height: int, margin: float) -> bool:
+    pairs = zip(ends(crop), spans(box, width, height, margin), strict=True)
     return all(first <= low + 1e-9 and high - 1e-9 <= last for (first, last), (low, high) in pairs)
 
 
 @given(path=st.lists(BOXES, min_size=1, max_size=5), width=LIMITS, height=LIMITS)
 def test_always_inside_the_frame_and_around_the_face(path: list[Box], width: int, height: int) -> None:
-    window = None
+    crop = None
     for box in path:
-        before, window = window, choose_window(box, width, height, window)
-        for (first, last), limit in zip(ends(window), (width, height), strict=True):
+        before, crop = crop, choose_crop(box, width, height, crop)
+        for (first, last), limit in zip(ends(crop), (width, height), strict=True):
             assert first >= 0 and first + min(STEP, limit) <= last <= limit
-        assert holds(window, box, width, height, MARGIN)
-        if window != before:
-            assert holds(window, box, width, height, MARGIN + SLACK * max(box[2:]))
+        assert holds(crop, box, width, height, MARGIN)
+        if crop != before:
+            assert holds(crop, box, width, height, MARGIN + SLACK * max(box[2:]))
 
 
 @given(box=BOXES, width=LIMITS, height=LIMITS)
 def test_ends_are_multiples_of_the_step_or_frame_edges(box: Box, width: int, height: int) -> None:
-    for (first, last), limit in zip(ends(choose_window(box, width, height, None)), (width, height), strict=True):
+    for (first, last), limit in zip(ends(choose_crop(box, width, height, None)), (width, height), strict=True):
         assert last % STEP == 0 or last == limit
         assert first % STEP == 0 or (last == limit and last - first == STEP)
 
 
 @given(box=BOXES)
 def test_no_larger_than_necessary(box: Box) -> None:
-    window = choose_window(inner(box), LARGE, LARGE, None)
+    crop = choose_crop(inner(box), LARGE, LARGE, None)
     room = spans(inner(box), LARGE, LARGE, MARGIN + SLACK * max(box[2:]))
-    for (first, last), (low, high) in zip(ends(window), room, strict=True):
+    for (first, last), (low, high) in zip(ends(crop), room, strict=True):
         assert low - first < STEP and last - high < STEP
 
 
@@ -72,34 +72,34 @@ def test_no_larger_than_necessary(box: Box) -> None:
 def test_unchanged_while_the_face_moves_little(box: Box, moves: list[tuple[float, float]]) -> None:
     assume(0.5 < box[2] / box[3] < 2)
     left, top, *size = inner(box)
-    still = window = choose_window((left, top, *size), LARGE, LARGE, None)
+    still = crop = choose_crop((left, top, *size), LARGE, LARGE, None)
     for x, y in moves:
         room = 0.999 * SLACK * max(size)
-        window = choose_window((left + x * room, top + y * room, *size), LARGE, LARGE, window)
-        assert window == still
+        crop = choose_crop((left + x * room, top + y * room, *size), LARGE, LARGE, crop)
+        assert crop == still
 
 
 @given(box=BOXES, moves=st.tuples(st.sampled_from([-1, 0, 1]), st.sampled_from([-1, 1])))
 def test_crop_follows_a_face_that_reaches_its_edge(box: Box, moves: tuple[int, int]) -> None:
     left, top, width, height = inner(box)
-    before = choose_window((left, top, width, height), LARGE, LARGE, None)
+    before = choose_crop((left, top, width, height), LARGE, LARGE, None)
     far = SLACK * max(width, height) + STEP + 1
-    after = choose_window((left + moves[0] * far, top + moves[1] * far, width, height), LARGE, LARGE, before)
+    after = choose_crop((left + moves[0] * far, top + moves[1] * far, width, height), LARGE, LARGE, before)
     assert after != before
-    assert after == choose_window((left + moves[0] * far, top + moves[1] * far, width, height), LARGE, LARGE, None)
+    assert after == choose_crop((left + moves[0] * far, top + moves[1] * far, width, height), LARGE, LARGE, None)
 
 
 @settings(max_examples=200)
 @given(box=BOXES, before=st.floats(1, 3), width=LIMITS, height=LIMITS)
 def test_replaced_only_when_much_too_large(box: Box, before: float, width: int, height: int) -> None:
     grown = (box[0] - box[2] * (before - 1) / 2, box[1] - box[3] * (before - 1) / 2, before * box[2], before * box[3])
-    large = choose_window(grown, width, height, None)
-    fresh = choose_window(box, width, height, None)
+    large = choose_crop(grown, width, height, None)
+    fresh = choose_crop(box, width, height, None)
     is_waste = large.area > MAX_EXCESS * fresh.area
-    assert choose_window(box, width, height, large) == (fresh if is_waste else large)
+    assert choose_crop(box, width, height, large) == (fresh if is_waste else large)
 
 
 def test_face_of_half_the_size_gets_a_new_crop() -> None:
-    large = choose_window((400, 400, 100, 100), LARGE, LARGE, None)
-    assert large == Window(360, 360, 176, 176)
-    assert choose_window((425, 425, 50, 50), LARGE, LARGE, large) == Window(400, 400, 96, 96)
+    large = choose_crop((400, 400, 100, 100), LARGE, LARGE, None)
+    assert large == Crop(360, 360, 176, 176)
+    assert choose_crop((425, 425, 50, 50), LARGE, LARGE, large) == Crop(400, 400, 96, 96)

@@ -51,10 +51,10 @@ def test_one_head_per_stride(network: FacePyramid, height: int, width: int) -> N
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (160, 128)])
 def test_exported_file_equals_the_network(network: FacePyramid, file: Path, height: int, width: int) -> None:
-    picture = np.random.default_rng(height).uniform(0, 255, (3, height, width)).astype(np.float32)
-    found = Yunet(file, CPU, 1).outputs(picture)
+    image = np.random.default_rng(height).uniform(0, 255, (3, height, width)).astype(np.float32)
+    found = Yunet(file, CPU, 1).outputs(image)
     with torch.no_grad():
-        raw = network(torch.from_numpy(picture)[None] / 255)
+        raw = network(torch.from_numpy(image)[None] / 255)
     for stride, level in zip(STRIDES, raw, strict=True):
         rows = level[0].flatten(1).T
         rows = torch.cat([rows[:, :2].sigmoid(), rows[:, 2:]], 1).numpy()
@@ -78,11 +78,11 @@ def test_graph_does_not_modify_its_network(network: FacePyramid) -> None:
 
 def test_shifted_scores_are_shifted_logits() -> None:
     torch.manual_seed(2)
-    network, picture = build("facepyramid", {"pyramid": 8}).eval(), torch.rand(1, 3, 64, 64)
+    network, image = build("facepyramid", {"pyramid": 8}).eval(), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        before = network(picture)
+        before = network(image)
         network.shift_scores(0.7)
-        for old, new in zip(before, network(picture), strict=True):
+        for old, new in zip(before, network(image), strict=True):
             assert torch.allclose(new[:, :2], old[:, :2] + 0.7, atol=1e-5)
             assert torch.equal(new[:, 2:], old[:, 2:])
 

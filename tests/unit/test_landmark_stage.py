@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidsr.faces.landmark_smoothing import LandmarkSteadier, SteadyConfig, steady_faces
+from vidsr.faces.landmark_smoothing import LandmarkSmoother, SmoothingConfig, smooth_landmarks
 from vidsr.types import Face, Frame
 
 SIDE = 48
@@ -38,17 +38,17 @@ def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
     run: list[Frame] = []
 
     def finish() -> None:
-        steadier = LandmarkSteadier(SteadyConfig(lookahead=lookahead))
-        state, found = steadier.init_state(), []
+        smoother = LandmarkSmoother(SmoothingConfig(lookahead=lookahead))
+        state, found = smoother.init_state(), []
         for each in run:
-            grey = (each.image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).mul(255).round()
+            gray = (each.image * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).mul(255).round()
             seen = {
                 face.track: np.array(face.landmarks) if face.is_found else np.full((5, 2), np.nan)
                 for face in each.faces
             }
-            ready, state = steadier.step(grey.clamp(0, 255).byte().numpy(), seen, state)
+            ready, state = smoother.step(gray.clamp(0, 255).byte().numpy(), seen, state)
             found += ready
-        found += steadier.flush(state)
+        found += smoother.flush(state)
         for each, of_frame in zip(run, found, strict=True):
             raw = {face.track: np.array(face.landmarks) for face in each.faces}
             results.append({
@@ -75,14 +75,14 @@ def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
 )
 def test_each_scene_and_each_gap_is_a_separate_stream(rows: list[tuple[tuple[int, ...], int]], lookahead: int) -> None:
     frames = [frame(i, tracks, chance == 0) for i, (tracks, chance) in enumerate(rows)]
-    results = list(steady_faces(frames, lookahead))
+    results = list(smooth_landmarks(frames, lookahead))
     assert [(each.pts, each.starts_scene) for each in results] == [(each.pts, each.starts_scene) for each in frames]
     for given_frame, result, wanted in zip(frames, results, oracle(frames, lookahead), strict=True):
         assert result.image is given_frame.image
         assert [face.track for face in result.faces] == [face.track for face in given_frame.faces]
         for face in result.faces:
-            assert face.steadied is not None
-            np.testing.assert_allclose(face.steadied, wanted[face.track], atol=1e-9)
+            assert face.smoothed is not None
+            np.testing.assert_allclose(face.smoothed, wanted[face.track], atol=1e-9)
 
 
 @pytest.mark.parametrize("lookahead", [0, 4])
@@ -95,6 +95,6 @@ def test_delay_of_frames_is_as_documented(lookahead: int) -> None:
             taken += 1
             yield frame(i, (1,))
 
-    for done, result in enumerate(steady_faces(source(), lookahead)):
+    for done, result in enumerate(smooth_landmarks(source(), lookahead)):
         assert result.pts == done
         assert taken <= done + lookahead + 1

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.faces.landmark_metrics import eye_distance, nme, overall, sdd
 from benchmarks.faces.pseudo_videos import Shot, play
 from tests.support.blobs import POINTS, texture
-from vidsr.faces.landmark_smoothing import LandmarkSteadier, Steadied, SteadyConfig
+from vidsr.faces.landmark_smoothing import LandmarkSmoother, SmoothedLandmarks, SmoothingConfig
 from vidsr.faces.optical_flow import track
 
 Array = NDArray[np.float64]
@@ -30,23 +30,25 @@ def moving(
     reach = np.array(step) * (frames - 1) / 2
     ends = [Shot(*(middle + way * reach), noise=noise) for way in (1, -1)]
     shown = list(play(still, POINTS + middle, ends[0], ends[1], frames, (160, 140), 7))
-    return [picture for picture, _ in shown], np.array([points for _, points in shown])
+    return [image for image, _ in shown], np.array([points for _, points in shown])
 
 
 def noisy(truth: Array, pixels: float = 1.0, seed: int = 3) -> Array:
     return truth + np.random.default_rng(seed).normal(0, pixels, truth.shape)
 
 
-def run(frames: Frames, raw: Array, config: SteadyConfig | None = None, cuts: tuple[int, ...] = ()) -> list[Steadied]:
-    steadier = LandmarkSteadier(config)
-    state, results = steadier.init_state(), []
+def run(
+    frames: Frames, raw: Array, config: SmoothingConfig | None = None, cuts: tuple[int, ...] = ()
+) -> list[SmoothedLandmarks]:
+    smoother = LandmarkSmoother(config)
+    state, results = smoother.init_state(), []
     for index, (frame, points) in enumerate(zip(frames, raw, strict=True)):
-        ready, state = steadier.step(frame, {7: points}, state, starts_scene=index in cuts)
+        ready, state = smoother.step(frame, {7: points}, state, starts_scene=index in cuts)
         results += ready
-    return [faces[7] for faces in results + steadier.flush(state)]
+    return [faces[7] for faces in results + smoother.flush(state)]
 
 
-def points_of(results: list[Steadied]) -> Array:
+def points_of(results: list[SmoothedLandmarks]) -> Array:
     return np.array([face.points for face in results])
 
 
@@ -59,7 +61,7 @@ def test_synthetic_image_moves_as_documented() -> None:
 def test_noise_is_halved_without_lag(lookahead: int) -> None:
     frames, truth = moving(30)
     raw = noisy(truth)
-    found = points_of(run(frames, raw, SteadyConfig(lookahead=lookahead)))
+    found = points_of(run(frames, raw, SmoothingConfig(lookahead=lookahead)))
     assert overall(sdd(found[5:], truth[5:], EYES)) <= 0.5 * overall(sdd(raw[5:], truth[5:], EYES))
     assert nme(found, truth, eye_distance(truth)) < 0.7 * nme(raw, truth, eye_distance(truth))
     # A filter of the points alone with this memory would lag by several frames of 1.7 pixels.
@@ -70,7 +72,7 @@ def test_noise_is_halved_without_lag(lookahead: int) -> None:
 def test_noise_falls_too_when_landmarks_are_tracked_individually_as_printed() -> None:
     frames, truth = moving(30)
     raw = noisy(truth)
-    found = points_of(run(frames, raw, SteadyConfig(as_face=False, consistency=0.05)))
+    found = points_of(run(frames, raw, SmoothingConfig(as_face=False, consistency=0.05)))
     assert overall(sdd(found[5:], truth[5:], EYES)) <= 0.5 * overall(sdd(raw[5:], truth[5:], EYES))
 
 
@@ -87,7 +89,7 @@ def test_result_is_independent_of_face_size(size: float) -> None:
     shown = list(play(still, 2 * POINTS + 220, start, replace(start, x=215.0, angle=4.0), 20, (300, 260), 1))
     truth = np.array([points for _, points in shown])
     raw = noisy(truth, 2 * EYES * size * 0.03)
-    found = points_of(run([picture for picture, _ in shown], raw))
+    found = points_of(run([image for image, _ in shown], raw))
     distance = float(eye_distance(truth).mean())
     assert overall(sdd(found[5:], truth[5:], distance)) <= 0.5 * overall(sdd(raw[5:], truth[5:], distance))
 
@@ -96,7 +98,7 @@ def test_lookahead_improves_the_first_frames() -> None:
     frames, truth = moving(12)
     raw = noisy(truth, 1.5)
     errors = [
-        np.linalg.norm(points_of(run(frames, raw, SteadyConfig(lookahead=ahead)))[:4] - truth[:4], axis=2).mean()
+        np.linalg.norm(points_of(run(frames, raw, SmoothingConfig(lookahead=ahead)))[:4] - truth[:4], axis=2).mean()
         for ahead in (0, 6)
     ]
     assert errors[1] < 0.7 * errors[0]
@@ -107,7 +109,7 @@ def test_change_affects_no_frame_before_the_lookahead() -> None:
     raw = noisy(truth)
     changed = raw.copy()
     changed[7] += 1.0
-    config = SteadyConfig(lookahead=2)
+    config = SmoothingConfig(lookahead=2)
     same = points_of(run(frames, raw, config)) == points_of(run(frames, changed, config))
     assert same[:5].all()
     assert not same[5:].all((1, 2)).any()
@@ -120,7 +122,7 @@ def test_occlusion_falls_back_to_the_detection() -> None:
         frame[20:130, 10:150] = texture(110, 140, seed=9)
     found = run(frames, truth)
     errors = np.linalg.norm(points_of(found) - truth, axis=2).max(1)
-    config = SteadyConfig()
+    config = SmoothingConfig()
     # Optical flow sticks to the occluder: it may prevail for `patience` frames, then the detection wins.
     assert errors[:10].max() < 0.5
     assert errors[10:].max() < 3.0 * (config.patience + 2)
@@ -144,7 +146,7 @@ def test_single_outlier_is_rejected() -> None:
     raw[6] += (25.0, 10.0)
     assert np.abs(points_of(run(frames, raw)) - truth).max() < 1.0
     # The dissertation's own rule accepts it.
-    assert np.abs(points_of(run(frames, raw, SteadyConfig(patience=0)))[6] - truth[6]).max() > 20
+    assert np.abs(points_of(run(frames, raw, SmoothingConfig(patience=0)))[6] - truth[6]).max() > 20
 
 
 def test_lost_detections_are_bridged_and_unknown_stays_unknown() -> None:
@@ -163,7 +165,7 @@ def test_cut_resets_the_state(lookahead: int) -> None:
     """The results after a cut equal those of that part alone; so do the results before it."""
     frames, truth = moving(12)
     raw = noisy(truth)
-    config = SteadyConfig(lookahead=lookahead)
+    config = SmoothingConfig(lookahead=lookahead)
     whole = points_of(run(frames, raw, config, cuts=(5,)))
     parts = [points_of(run(frames[part], raw[part], config)) for part in (slice(0, 5), slice(5, 12))]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
@@ -174,20 +176,20 @@ def test_faces_are_independent_and_dropped_when_absent() -> None:
     frames, truth = moving(10)
     raw = noisy(truth)
     other = noisy(truth + np.array([12, -9]), seed=8)
-    steadier = LandmarkSteadier(SteadyConfig(lookahead=1))
-    state, results = steadier.init_state(), []
+    smoother = LandmarkSmoother(SmoothingConfig(lookahead=1))
+    state, results = smoother.init_state(), []
     for index, frame in enumerate(frames):
         faces = {7: raw[index]} | ({3: other[index]} if index not in (4, 5) else {})
-        ready, state = steadier.step(frame, faces, state)
+        ready, state = smoother.step(frame, faces, state)
         results += ready
         assert set(state.faces) == set(faces)
         assert len(state.pending) <= 1
-    results += steadier.flush(state)
-    alone = points_of(run(frames, raw, SteadyConfig(lookahead=1)))
+    results += smoother.flush(state)
+    alone = points_of(run(frames, raw, SmoothingConfig(lookahead=1)))
     np.testing.assert_array_equal(np.array([faces[7].points for faces in results]), alone)
     np.testing.assert_array_equal(
         np.array([faces[3].points for faces in results[6:]]),
-        points_of(run(frames[6:], other[6:], SteadyConfig(lookahead=1))),
+        points_of(run(frames[6:], other[6:], SmoothingConfig(lookahead=1))),
     )
     assert [3 in faces for faces in results] == [index not in (4, 5) for index in range(10)]
 
@@ -200,7 +202,7 @@ def test_fast_constant_motion_is_bridged_by_prediction() -> None:
     truth = np.array([points for _, points in shown])
     raw = truth.copy()
     raw[5:] = np.nan
-    assert np.abs(points_of(run([picture for picture, _ in shown], raw)) - truth).max() < 1.0
+    assert np.abs(points_of(run([image for image, _ in shown], raw)) - truth).max() < 1.0
 
 
 def test_face_at_and_beyond_the_frame_edge() -> None:
@@ -219,11 +221,11 @@ def test_state_holds_no_view_of_the_inputs() -> None:
     frames, truth = moving(6)
     raw = noisy(truth)
     expected = points_of(run(frames, raw))
-    steadier = LandmarkSteadier()
-    state, results = steadier.init_state(), []
+    smoother = LandmarkSmoother()
+    state, results = smoother.init_state(), []
     for frame, points in zip(frames, raw, strict=True):
         mine, mine_too = frame.copy(), points.copy()
-        ready, state = steadier.step(mine, {0: mine_too}, state)
+        ready, state = smoother.step(mine, {0: mine_too}, state)
         mine[:], mine_too[:] = 0, 0
         results.append(ready[0][0].points)
     np.testing.assert_array_equal(np.array(results), expected)
@@ -247,16 +249,16 @@ def test_tests_detect_a_broken_tracker(
 
 
 def test_invalid_input_is_refused() -> None:
-    steadier = LandmarkSteadier()
-    grey = np.zeros((20, 20), np.uint8)
+    smoother = LandmarkSmoother()
+    gray = np.zeros((20, 20), np.uint8)
     for points in (np.zeros((1, 2)), np.zeros((5, 3)), np.zeros(10)):
         with pytest.raises(ValueError, match="K x 2"):
-            steadier.step(grey, {0: points}, steadier.init_state())
+            smoother.step(gray, {0: points}, smoother.init_state())
     with pytest.raises(ValueError, match="uint8"):
-        steadier.step(grey.astype(np.float32), {0: POINTS}, steadier.init_state())
+        smoother.step(gray.astype(np.float32), {0: POINTS}, smoother.init_state())
     for wrong in ({"memory": -1.0}, {"similarity": 0.0}, {"consistency": 0.0}):
         with pytest.raises(ValueError, match="must be"):
-            SteadyConfig(**wrong)
+            SmoothingConfig(**wrong)
     for name in ("patience", "lookahead"):
         with pytest.raises(ValueError, match="must be"):
-            replace(SteadyConfig(), **{name: -1})
+            replace(SmoothingConfig(), **{name: -1})

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vidsr.errors import InputError, UsageError
 from vidsr.evaluation import metrics
-from vidsr.evaluation.evaluate import evaluate_clip, pair_videos, score_clip, summarise
+from vidsr.evaluation.evaluate import evaluate_clip, pair_videos, score_clip, summarize
 from vidsr.evaluation.presentation import table
 from vidsr.nets.layers.resize import resize
 from vidsr.train.degrade import degrade_bd, degrade_bi
@@ -269,7 +269,7 @@ def test_protocol_refuses_an_invalid_engine() -> None:
 def test_evaluation_as_json_and_table() -> None:
     a, b = pair(3, 12, 16)
     first, second = score_clip("a|b", a, b), score_clip("long name", a, a)
-    evaluation = summarise([first, second])
+    evaluation = summarize([first, second])
     assert evaluation.mean.psnr == pytest.approx((first.scores.psnr + 100) / 2)
     loaded = json.loads(evaluation.to_json())
     assert loaded["clips"][1]["scores"]["psnr"] == 100
@@ -285,7 +285,7 @@ def test_evaluation_as_json_and_table() -> None:
     assert marked[2].startswith("| a\\|b | 3 | ")
     assert {line.replace("\\|", "").count("|") for line in marked} == {9}
     with pytest.raises(ValueError, match="no clips"):
-        summarise([])
+        summarize([])
 
 
 def is_video(path: Path) -> bool:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vidsr.errors import OutputError, UsageError
 from vidsr.evaluation import presentation as present
-from vidsr.evaluation.evaluate import Evaluation, score_clip, summarise
+from vidsr.evaluation.evaluate import Evaluation, score_clip, summarize
 
 
 def evaluation_of(*clips: tuple[str, int], temporal: bool = False) -> Evaluation:
@@ -24,7 +24,7 @@ def evaluation_of(*clips: tuple[str, int], temporal: bool = False) -> Evaluation
         truth = torch.randint(20, 230, (frames, 3, 14, 18), generator=noise, dtype=torch.uint8)
         worse = truth + torch.randint(0, 20, truth.shape, generator=noise, dtype=torch.uint8)
         scores.append(score_clip(name, truth, worse, temporal=temporal))
-    return summarise(scores)
+    return summarize(scores)
 
 
 def test_psnr_by_frame_number_is_the_mean_of_the_clips_that_reach_it() -> None:
@@ -53,9 +53,9 @@ def test_plot_is_a_complete_png_of_the_documented_size(tmp_path: Path) -> None:
     for clips in ([("a", 1)], [("a", 9), ("b", 4)], [(f"clip {index}", 3 + index) for index in range(12)]):
         target.unlink(missing_ok=True)
         present.write_plot(evaluation_of(*clips), target, False)
-        picture = cv2.imread(str(target))
-        assert picture is not None and picture.shape == (present.PLOT_SIZE[1], present.PLOT_SIZE[0], 3)
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+        image = cv2.imread(str(target))
+        assert image is not None and image.shape == (present.PLOT_SIZE[1], present.PLOT_SIZE[0], 3)
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
         assert [path.name for path in tmp_path.iterdir()] == ["p.png"]
 
 
@@ -101,17 +101,17 @@ def test_plot_replaces_files_only_on_request(tmp_path: Path) -> None:
 
 
 def test_invalid_plot_options_are_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    film = tmp_path / "film.png"
-    film.touch()
+    video = tmp_path / "film.png"
+    video.touch()
     with pytest.raises(UsageError, match=r"ends in \.png"):
-        present.check_plot(tmp_path / "p.svg", [film], False)
+        present.check_plot(tmp_path / "p.svg", [video], False)
     with pytest.raises(UsageError, match="name of one of the videos"):
-        present.check_plot(film, [tmp_path / "a.mp4", film], True)
+        present.check_plot(video, [tmp_path / "a.mp4", video], True)
     with pytest.raises(OutputError, match="does not exist"):
-        present.check_plot(tmp_path / "none" / "p.png", [film], False)
+        present.check_plot(tmp_path / "none" / "p.png", [video], False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match="needs matplotlib: pip install"):
-        present.check_plot(tmp_path / "p.png", [film], False)
+        present.check_plot(tmp_path / "p.png", [video], False)
 
 
 def test_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_window
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_crop
+from vidsr.types import Crop, Face, Frame, RestoredFace
 
 WIDTH, HEIGHT = 96, 64
 INNER = ((-0.2, -0.15), (0.2, -0.15), (0.0, 0.05), (-0.15, 0.25), (0.15, 0.25))
 Place = tuple[float, float, float]
-Streams = Mapping[int, tuple[tuple[Frame, ...], Window]]
+Streams = Mapping[int, tuple[tuple[Frame, ...], Crop]]
 
 
 def face(track: int, x: float, y: float, side: float, is_found: bool = True) -> Face:
@@ -41,9 +41,9 @@ def video(rows: Iterable[Sequence[Face]], cuts: Iterable[int] = ()) -> Iterator[
         yield Frame(image, 512 * number, Fraction(1, 12800), 512, number in starts, tuple(faces))
 
 
-def doubled(image: Tensor, window: Window) -> Tensor:
-    crop = image[:, window.top : window.top + window.height, window.left : window.left + window.width]
-    return crop.repeat_interleave(2, 1).repeat_interleave(2, 2)
+def doubled(image: Tensor, crop: Crop) -> Tensor:
+    region = image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    return region.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 @dataclass
@@ -57,26 +57,25 @@ class Doubler:
         return {}
 
     def step(
-        self, frame: Frame, windows: Mapping[int, Window], streams: Streams
-    ) -> tuple[dict[int, tuple[Window, Tensor]], Streams]:
-        self.log.append(("step", tuple(sorted(windows))))
-        ready: dict[int, tuple[Window, Tensor]] = {}
-        after: dict[int, tuple[tuple[Frame, ...], Window]] = {}
-        for track, window in windows.items():
+        self, frame: Frame, crops: Mapping[int, Crop], streams: Streams
+    ) -> tuple[dict[int, tuple[Crop, Tensor]], Streams]:
+        self.log.append(("step", tuple(sorted(crops))))
+        ready: dict[int, tuple[Crop, Tensor]] = {}
+        after: dict[int, tuple[tuple[Frame, ...], Crop]] = {}
+        for track, crop in crops.items():
             waiting = (*(streams[track][0] if track in streams else ()), frame)
             assert [b.pts - a.pts for a, b in pairwise(waiting)] == [512] * (len(waiting) - 1), "a frame is missing"
             if len(waiting) > self.lookahead:
-                ready[track] = window, doubled(waiting[0].image, window)
+                ready[track] = crop, doubled(waiting[0].image, crop)
                 waiting = waiting[1:]
-            after[track] = waiting, window
+            after[track] = waiting, crop
         return ready, after
 
-    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[tuple[Window, Tensor]]]:
+    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[tuple[Crop, Tensor]]]:
         asked = {track: streams[track] for track in tracks}
         self.log += [("flush", tuple(sorted(asked)))] if asked else []
         return {
-            track: [(window, doubled(frame.image, window)) for frame in waiting]
-            for track, (waiting, window) in asked.items()
+            track: [(crop, doubled(frame.image, crop)) for frame in waiting] for track, (waiting, crop) in asked.items()
         }
 
 
@@ -92,18 +91,18 @@ def restore(
         assert torch.equal(result.image, source.image)
         assert (result.pts, result.duration, result.starts_scene) == (source.pts, source.duration, source.starts_scene)
         assert [without_patch(each) for each in result.faces] == list(source.faces)
-        for patch in (each.patch for each in result.faces if each.patch is not None):
-            assert torch.equal(patch.image, doubled(source.image, patch.window)), "not its own frame or window"
+        for patch in (each.restored for each in result.faces if each.restored is not None):
+            assert torch.equal(patch.image, doubled(source.image, patch.crop)), "not its own frame or crop"
             assert 0 < patch.weight <= 1
     return frames, restorer.work, network
 
 
 def without_patch(each: Face) -> Face:
-    return Face(each.box, each.landmarks, each.score, each.track, each.is_found, each.steadied)
+    return Face(each.box, each.landmarks, each.score, each.track, each.is_found, each.smoothed)
 
 
-def patch_of(frame: Frame, track: int) -> Patch | None:
-    (patch,) = (each.patch for each in frame.faces if each.track == track)
+def patch_of(frame: Frame, track: int) -> RestoredFace | None:
+    (patch,) = (each.restored for each in frame.faces if each.track == track)
     return patch
 
 
@@ -128,14 +127,14 @@ def test_moving_face_gets_the_results_of_its_own_frames(lookahead: int) -> None:
     frames, work, network = restore(rows, lookahead=lookahead)
     assert work == {1: FaceWork(25)}
     assert weights(frames, 1) == [1.0] * 25
-    windows = [patch.window for frame in frames if (patch := patch_of(frame, 1))]
-    assert 1 < len(set(windows)) < 8
+    crops = [patch.crop for frame in frames if (patch := patch_of(frame, 1))]
+    assert 1 < len(set(crops)) < 8
     # The crop is the latest one of the face, chosen `lookahead` frames later.
-    chosen: list[Window] = []
+    chosen: list[Crop] = []
     box_of = [patch.box for frame in frames if (patch := patch_of(frame, 1))]
     for box in box_of:
-        chosen.append(choose_window(box, WIDTH, HEIGHT, chosen[-1] if chosen else None))
-    assert windows == [chosen[min(t + lookahead, 24)] for t in range(25)]
+        chosen.append(choose_crop(box, WIDTH, HEIGHT, chosen[-1] if chosen else None))
+    assert crops == [chosen[min(t + lookahead, 24)] for t in range(25)]
     assert network.log == [("step", (1,))] * 25 + [("flush", (1,))]
 
 
@@ -256,7 +255,7 @@ def test_of_too_many_faces_restored_ones_go_first_then_the_largest() -> None:
         + [row((1, 20), (3, 22), (4, 24))] * 4
     )
     frames, *_ = restore(rows, config=config)
-    chosen = [[each.track for each in frame.faces if each.patch is not None] for frame in frames]
+    chosen = [[each.track for each in frame.faces if each.restored is not None] for frame in frames]
     assert chosen == [[1, 2]] * 8 + [[1, 4]] * 4
 
 
@@ -273,7 +272,7 @@ def test_nothing_crosses_a_cut(lookahead: int) -> None:
         for track in (1, 2):
             patch, wanted = patch_of(frame, track), patch_of(part, track)
             assert patch is not None and wanted is not None
-            assert (patch.window, patch.box, patch.weight) == (wanted.window, wanted.box, wanted.weight)
+            assert (patch.crop, patch.box, patch.weight) == (wanted.crop, wanted.box, wanted.weight)
     calls = [[("step", (1, 2))] * count + [("flush", (1, 2))] for count in (9, 1, 14)]
     assert network.log == [call for scene in calls for call in scene]
 
@@ -288,16 +287,16 @@ def test_videos_without_frames_or_faces_or_of_one_frame() -> None:
 
 @pytest.mark.parametrize("lookahead", [0, 1, FADE, FADE + 3])
 def test_number_of_delayed_frames_is_bounded(lookahead: int) -> None:
-    pictures: list[weakref.ref[Tensor]] = []
+    images: list[weakref.ref[Tensor]] = []
     most, taken = 0, 0
 
     def watched() -> Iterator[Frame]:
         nonlocal most, taken
         for frame in video([static(1, 2, 3) if t % 11 else static(2) for t in range(60)], cuts=[25]):
-            pictures.append(weakref.ref(frame.image))
+            images.append(weakref.ref(frame.image))
             taken += 1
             yield frame
-            most = max(most, sum(picture() is not None for picture in pictures))
+            most = max(most, sum(picture() is not None for picture in images))
 
     held = max(FADE, lookahead)
     given_out = 0
@@ -373,9 +372,9 @@ def test_any_faces_and_cuts_against_a_reference(
         for t in range(first, end):
             for each in frames[t].faces:
                 runs = [fate.get(each.track, "absent") == "" for fate in fates]
-                assert (each.patch is not None) == runs[t]
-                if each.patch is not None:
-                    assert each.patch.weight == pytest.approx(expected_weight(runs, t, first, end))
+                assert (each.restored is not None) == runs[t]
+                if each.restored is not None:
+                    assert each.restored.weight == pytest.approx(expected_weight(runs, t, first, end))
     counted = {track: Counter(fate[track] for fate in fates if track in fate) for track in (1, 2, 3)}
     assert work == {
         track: FaceWork(counts.pop("", 0), dict(counts)) for track, counts in counted.items() if counts

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarise
+from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarize
 from vidsr.evaluation.temporal import (
     FlickerScore,
     MotionEstimator,
@@ -29,8 +29,8 @@ HEIGHT, WIDTH = 40, 56
 
 def texture(height: int, width: int, seed: int = 0, sigma: float = 1.5) -> np.ndarray:
     """A smooth random image, 3 x H x W in 0..255."""
-    picture = gaussian_filter(np.random.default_rng(seed).random((3, height, width)), (0, sigma, sigma))
-    return (picture - picture.min()) / (picture.max() - picture.min()) * 255
+    image = gaussian_filter(np.random.default_rng(seed).random((3, height, width)), (0, sigma, sigma))
+    return (image - image.min()) / (image.max() - image.min()) * 255
 
 
 def pan(frames: int, right: int, down: int, seed: int = 0) -> np.ndarray:
@@ -156,9 +156,8 @@ def test_frame_by_frame_equals_pair_by_pair() -> None:
     whole = warping(reference, result)
     assert whole.fraction == pytest.approx(fraction / 6)
     assert whole.result == pytest.approx((sum(p.fraction * (p.result or 0) ** 2 for p in pairs) / fraction) ** 0.5)
-    assert whole.reference == pytest.approx(
-        (sum(p.fraction * (p.reference or 0) ** 2 for p in pairs) / fraction) ** 0.5
-    )
+    squares = sum(p.fraction * (p.reference or 0) ** 2 for p in pairs)
+    assert whole.reference == pytest.approx((squares / fraction) ** 0.5)
 
 
 @pytest.mark.parametrize("size", [(12, 12), (12, 13), (200, 12), (12, 200), (13, 300), (33, 47)])
@@ -289,7 +288,7 @@ def test_mean_covers_only_clips_with_a_value() -> None:
     noisy = eight_bits(still.numpy() + np.random.default_rng(5).normal(0, 3, still.shape))
     clips = [score_clip("moving", moving, moving, temporal=True), score_clip("still", still, noisy, temporal=True)]
     assert clips[0].scores.static_flicker is None and clips[0].scores.static_share is not None
-    evaluation = summarise(clips)
+    evaluation = summarize(clips)
     assert evaluation.mean.static_flicker == clips[1].scores.static_flicker
     shares = [clip.scores.static_share or 0.0 for clip in clips]
     assert evaluation.mean.static_share == pytest.approx(sum(shares) / 2)
@@ -297,4 +296,4 @@ def test_mean_covers_only_clips_with_a_value() -> None:
     assert loaded["clips"][0]["scores"]["static_flicker"] is None
     assert loaded["mean"]["warping_error"] == evaluation.mean.warping_error
     assert loaded["clips"][1]["scores"]["reference_warping_error"] == pytest.approx(0, abs=0.05)
-    assert summarise([score_clip("x", still, noisy)]).mean.static_flicker is None
+    assert summarize([score_clip("x", still, noisy)]).mean.static_flicker is None

@@ -144,7 +144,7 @@ class OnnxParts:
         """The feature half-way between two frames."""
         return self._run("between", before[0], *before, *after)[0]
 
-    def neighbour(self, levels: Pyramid) -> Prepared:
+    def prepare_neighbor(self, levels: Pyramid) -> Prepared:
         """The levels alone: the graph computes their shares itself."""
         return Prepared(levels, ())
 
@@ -152,7 +152,7 @@ class OnnxParts:
         """As `interpolate`."""
         return self.interpolate(before.levels, after.levels)
 
-    def synthesise(self, feature: Tensor) -> Tensor:
+    def synthesize(self, feature: Tensor) -> Tensor:
         """The low-resolution head's picture; the engines that need the head ask for it beforehand."""
         return self._run("picture", feature, feature)[0]
 
@@ -178,7 +178,7 @@ class OnnxParts:
         hidden = forward_hidden, backward_hidden
         if not self.config.residual:
             return self._run("result", feature, *hidden)[0]
-        picture = self.synthesise(feature) if picture is None else picture
+        picture = self.synthesize(feature) if picture is None else picture
         return self._run("result", feature, *hidden, feature, picture)[0]
 
     def finish(

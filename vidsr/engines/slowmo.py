@@ -95,7 +95,7 @@ class SlowmoParts(Protocol):
         """The levels of one frame 1 x 3 x h x w in 0..1, the finest first."""
         ...
 
-    def neighbour(self, levels: Pyramid) -> Prepared:
+    def prepare_neighbor(self, levels: Pyramid) -> Prepared:
         """What a frame contributes to those between it and its neighbours."""
         ...
 
@@ -103,7 +103,7 @@ class SlowmoParts(Protocol):
         """The feature half-way between two neighbours."""
         ...
 
-    def synthesise(self, feature: Tensor) -> Tensor:
+    def synthesize(self, feature: Tensor) -> Tensor:
         """The low-resolution head's image of a feature."""
         ...
 
@@ -248,7 +248,7 @@ class SlowmoEngine:
         newest, waiting = state.newest, list(state.waiting)
         for given in state.fresh:
             levels = self._network.features(given.image[None])
-            known = self._network.neighbour(levels)
+            known = self._network.prepare_neighbor(levels)
             if newest is not None:
                 before, new = halfway(waiting[-1].frame, given, waiting[-1].frame.image)
                 waiting[-1] = replace(waiting[-1], frame=before)
@@ -317,12 +317,12 @@ class MidpointEngine:
     def step(self, frame: Frame, state: MidpointState) -> tuple[list[Frame], MidpointState]:
         """Takes frame t, gives frame t - 1 and the new one between the two."""
         network, before, given = self._network, state.newest, on_half_ticks(frame)
-        features = network.neighbour(network.features(frame.image[None]))
+        features = network.prepare_neighbor(network.features(frame.image[None]))
         ready: list[Frame] = []
         if before is not None and frame.starts_scene:
             ready += before_a_cut(before, given.pts)
         elif before is not None and state.features is not None:
-            picture = network.synthesise(network.between(state.features, features))
+            picture = network.synthesize(network.between(state.features, features))
             ready += halfway(before, given, picture[0].clamp(0, 1))
         return ready, MidpointState(given, features)
 

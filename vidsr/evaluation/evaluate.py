@@ -171,7 +171,7 @@ def evaluate_clip(
         return score_clip(name, truth, rounded, border, temporal)
 
 
-def summarise(clips: Iterable[ClipScores]) -> Evaluation:
+def summarize(clips: Iterable[ClipScores]) -> Evaluation:
     """The evaluation of these clips. Raises ValueError if there are none."""
     kept = tuple(clips)
     if not kept:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vidsr.config import InputConfig
-from vidsr.evaluation.evaluate import Evaluation, pair_videos, score_clip, summarise
+from vidsr.evaluation.evaluate import Evaluation, pair_videos, score_clip, summarize
 from vidsr.files import VIDEO_SUFFIXES
 from vidsr.video.reader import Reader
 
@@ -27,7 +27,7 @@ def score_videos(pairs: Pairs, border: int = 0) -> Evaluation:
     Raises InputError for videos that cannot be read or compared, UsageError for a border that leaves nothing.
     """
     scores = [score_clip(name, _images(truth), _images(judged), border, temporal=True) for name, truth, judged in pairs]
-    return summarise(scores)
+    return summarize(scores)
 
 
 def _images(path: Path) -> Iterator[Tensor]:

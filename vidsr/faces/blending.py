@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vidsr.types import Frame, Patch, Window
+from vidsr.types import Crop, Frame, RestoredFace
 
 # Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
 FULL, REACH = 1.1, 1.4
@@ -29,40 +29,40 @@ def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Fram
     both show the same part of the image. Each frame is yielded before the next is taken.
     """
     for frame in frames:
-        patches = [face.patch for face in frame.faces if face.patch is not None]
+        patches = [face.restored for face in frame.faces if face.restored is not None]
         if not patches:
             yield frame
             continue
         image = frame.image.clone()
         for patch in patches:
             _blend(image, patch, strength)
-        yield replace(frame, image=image, faces=tuple(replace(face, patch=None) for face in frame.faces))
+        yield replace(frame, image=image, faces=tuple(replace(face, restored=None) for face in frame.faces))
 
 
-def _blend(image: Tensor, patch: Patch, strength: float) -> None:
-    window = patch.window
-    scale = patch.image.shape[-1] // window.width
-    rows = slice(scale * window.top, scale * (window.top + window.height))
-    columns = slice(scale * window.left, scale * (window.left + window.width))
+def _blend(image: Tensor, patch: RestoredFace, strength: float) -> None:
+    crop = patch.crop
+    scale = patch.image.shape[-1] // crop.width
+    rows = slice(scale * crop.top, scale * (crop.top + crop.height))
+    columns = slice(scale * crop.left, scale * (crop.left + crop.width))
     under = image[:, rows, columns]
     height, width = image.shape[1] // scale, image.shape[2] // scale
-    mask = soft_mask(patch.box, window, width, height, scale, image.device)
+    mask = soft_mask(patch.box, crop, width, height, scale, image.device)
     new = patch.image + color_offset(under, patch.image, mask)
     under += mask * (strength * patch.weight) * (new.clamp_(0, 1) - under)
 
 
 def soft_mask(
-    box: tuple[float, float, float, float], window: Window, width: int, height: int, scale: int, device: torch.device
+    box: tuple[float, float, float, float], crop: Crop, width: int, height: int, scale: int, device: torch.device
 ) -> Tensor:
     """The weight of each enlarged pixel of a crop, H x W in 0..1, in a frame of width x height source pixels."""
-    x = (torch.arange(scale * window.width, device=device) + 0.5) / scale + window.left
-    y = (torch.arange(scale * window.height, device=device) + 0.5) / scale + window.top
+    x = (torch.arange(scale * crop.width, device=device) + 0.5) / scale + crop.left
+    y = (torch.arange(scale * crop.height, device=device) + 0.5) / scale + crop.top
     across = ((x - (box[0] + box[2] / 2)).abs() / (box[2] / 2)) ** POWER
     down = ((y - (box[1] + box[3] / 2)).abs() / (box[3] / 2)) ** POWER
     radius = (down[:, None] + across[None]) ** (1 / POWER)
     falloff = ((REACH - radius) / (REACH - FULL)).clamp_(0, 1)
     mask = falloff * falloff * (3 - 2 * falloff)
-    return mask * _ramp(y, window.top, window.height, height)[:, None] * _ramp(x, window.left, window.width, width)
+    return mask * _ramp(y, crop.top, crop.height, height)[:, None] * _ramp(x, crop.left, crop.width, width)
 
 
 def _ramp(positions: Tensor, start: int, length: int, limit: int) -> Tensor:

@@ -52,7 +52,7 @@ def _draw_face(overlay: NDArray[np.uint8], face: Face, view: View, size: tuple[i
     corners = _displayed(np.array([[left, top], [left + width, top + height]]), view, size)
     low, high = corners.min(0), corners.max(0)
     cv2.rectangle(overlay, _pixel(low), _pixel(high), color, stroke * (2 if face.is_found else 1))
-    for point in _displayed(np.array(face.steadied or face.landmarks), view, size):
+    for point in _displayed(np.array(face.smoothed or face.landmarks), view, size):
         cv2.circle(overlay, _pixel(point), max(1, stroke), color, cv2.FILLED)
     place = _pixel(low - (0, 3 * stroke)) if low[1] > 20 * stroke else _pixel((low[0], high[1] + 14 * stroke))
     cv2.putText(overlay, str(face.track), place, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * stroke, color, stroke)

@@ -23,7 +23,7 @@ from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.runtime.overlap import Lanes
-from vidsr.types import Frame, Window
+from vidsr.types import Crop, Frame
 
 # Area in pixels of a face's first crop up to which a mirrored network runs twice. With two faces of 105 pixels, whose
 # crops cover 30 % of a frame of 640x360, the second pass alone would add a third to the time of the whole video, for
@@ -38,7 +38,7 @@ class FaceStream:
     `is_mirrored`: the network runs twice, once on the mirrored crop; this is fixed for the life of the stream.
     """
 
-    window: Window
+    crop: Crop
     is_mirrored: bool
     known: tuple[Known, ...] = ()
     done: int = 0
@@ -46,7 +46,7 @@ class FaceStream:
 
 
 Streams = Mapping[int, FaceStream]
-EnlargedCrop = tuple[Window, Tensor]
+EnlargedCrop = tuple[Crop, Tensor]
 
 
 class FaceEngine:
@@ -75,14 +75,14 @@ class FaceEngine:
 
     @torch.inference_mode()
     def step(
-        self, frame: Frame, windows: Mapping[int, Window], streams: Streams
+        self, frame: Frame, crops: Mapping[int, Crop], streams: Streams
     ) -> tuple[dict[int, EnlargedCrop], dict[int, FaceStream]]:
         """Takes a frame and its faces' crops by track; returns the results of the frame `lookahead` frames before.
 
-        A stream begins with the first frame of its face and continues only for the tracks in `windows`; call `flush` to
+        A stream begins with the first frame of its face and continues only for the tracks in `crops`; call `flush` to
         end one. Each image, 3 x H x W in 0..1, comes with the crop that it shows: the latest one of its face.
         """
-        after = {track: self._extended(frame, window, streams.get(track)) for track, window in windows.items()}
+        after = {track: self._extended(frame, crop, streams.get(track)) for track, crop in crops.items()}
         due = {track: stream for track, stream in after.items() if len(stream.known) - stream.done > self.lookahead}
         ready, advanced = self._advance(due)
         return ready, after | advanced
@@ -102,7 +102,7 @@ class FaceEngine:
         """The next image of each stream, and the streams after it; streams of equal shape are batched."""
         groups: dict[tuple[int, ...], dict[int, FaceStream]] = {}
         for track, stream in sorted(streams.items()):
-            size = stream.window.height, stream.window.width
+            size = stream.crop.height, stream.crop.width
             # Bidirectional encodings store a growing number of features at first.
             remembered = -1 if stream.past is None else len(stream.past.memory)
             key = (*size, stream.is_mirrored, len(stream.known), stream.done, remembered)
@@ -119,7 +119,7 @@ class FaceEngine:
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
                 picture = plain(network, pictures.chunk(len(members))[index])
-                ready[track] = stream.window, torch.rot90(picture, -self._quarters, (1, 2))
+                ready[track] = stream.crop, torch.rot90(picture, -self._quarters, (1, 2))
                 own = _part(past, index, len(members))
                 after[track] = replace(stream, known=stream.known[drop:], done=here + 1 - drop, past=own)
         return ready, after
@@ -141,46 +141,46 @@ class FaceEngine:
         assert joined is not None
         return torch.cat((first, second)), joined
 
-    def _extended(self, frame: Frame, window: Window, stream: FaceStream | None) -> FaceStream:
+    def _extended(self, frame: Frame, crop: Crop, stream: FaceStream | None) -> FaceStream:
         """The stream with one more frame, at its new crop."""
         if stream is None:
-            stream = FaceStream(window, self._network.config.mirrored and window.area <= MAX_MIRRORED_AREA)
+            stream = FaceStream(crop, self._network.config.mirrored and crop.area <= MAX_MIRRORED_AREA)
         else:
-            stream = self._moved(stream, window)
-        return replace(stream, known=(*stream.known, self._look(stream, frame, window)))
+            stream = self._moved(stream, crop)
+        return replace(stream, known=(*stream.known, self._look(stream, frame, crop)))
 
-    def _look(self, stream: FaceStream, frame: Frame, window: Window) -> Known:
-        part = frame.image[:, window.top : window.top + window.height, window.left : window.left + window.width]
+    def _look(self, stream: FaceStream, frame: Frame, crop: Crop) -> Known:
+        part = frame.image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
         return look(self._network_of(stream), frame, torch.rot90(part, self._quarters, (1, 2)))
 
     def _network_of(self, stream: FaceStream) -> SECNet:
         return self._network if stream.is_mirrored else self._single
 
-    def _moved(self, stream: FaceStream, window: Window) -> FaceStream:
+    def _moved(self, stream: FaceStream, crop: Crop) -> FaceStream:
         """The stream moved to another crop, as if it had always had it, as far as its data cover it."""
-        if window == stream.window:
+        if crop == stream.crop:
             return stream
-        known = tuple(self._look(stream, each.frame, window) for each in stream.known)
+        known = tuple(self._look(stream, each.frame, crop) for each in stream.known)
         if stream.past is None:
-            return replace(stream, window=window, known=known)
+            return replace(stream, crop=crop, known=known)
         fresh = self._network_of(stream).init_state(known[max(0, stream.done - 1)].picture)
         past = RecurrentState(
             tuple(
-                self._shifted(old, new, stream, window)
+                self._shifted(old, new, stream, crop)
                 for old, new in zip(stream.past.results, fresh.results, strict=True)
             ),
-            tuple(self._shifted(old, self._zeros(old, stream, window), stream, window) for old in stream.past.memory),
+            tuple(self._shifted(old, self._zeros(old, stream, crop), stream, crop) for old in stream.past.memory),
         )
-        return replace(stream, window=window, known=known, past=past)
+        return replace(stream, crop=crop, known=known, past=past)
 
-    def _zeros(self, old: Tensor, stream: FaceStream, after: Window) -> Tensor:
+    def _zeros(self, old: Tensor, stream: FaceStream, after: Crop) -> Tensor:
         """Zeros for the crop `after`, in the layout that `old` has for the stream's crop."""
-        factor = self._to_coded(old, stream).shape[-1] // stream.window.width
+        factor = self._to_coded(old, stream).shape[-1] // stream.crop.width
         return self._to_upright(old.new_zeros(*old.shape[:2], factor * after.height, factor * after.width), stream)
 
-    def _shifted(self, old: Tensor, new: Tensor, stream: FaceStream, after: Window) -> Tensor:
+    def _shifted(self, old: Tensor, new: Tensor, stream: FaceStream, after: Crop) -> Tensor:
         """`new` with the values of `old` where the stream's crop and `after` overlap."""
-        before = stream.window
+        before = stream.crop
         old, new = self._to_coded(old, stream), self._to_coded(new, stream).clone()
         factor = new.shape[-1] // after.width
         left, top = max(before.left, after.left), max(before.top, after.top)
@@ -188,9 +188,9 @@ class FaceEngine:
         bottom = min(before.top + before.height, after.top + after.height)
         if left < right and top < bottom:
 
-            def part(tensor: Tensor, window: Window) -> Tensor:
-                rows = slice(factor * (top - window.top), factor * (bottom - window.top))
-                columns = slice(factor * (left - window.left), factor * (right - window.left))
+            def part(tensor: Tensor, crop: Crop) -> Tensor:
+                rows = slice(factor * (top - crop.top), factor * (bottom - crop.top))
+                columns = slice(factor * (left - crop.left), factor * (right - crop.left))
                 return tensor[..., rows, columns]
 
             part(new, after).copy_(part(old, before))
@@ -246,7 +246,7 @@ def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | Non
 
 
 def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selection:
-    """What restores faces in a video of this size, by torch whatever the backend; loads no weights.
+    """Selects the face engine for a video of this size; it runs on torch whatever the backend. Loads no weights.
 
     Raises UsageError, ModelError or DeviceError.
     """
@@ -256,14 +256,14 @@ def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selec
 
 
 def build_face_engine(selection: Selection, quarters: int) -> FaceEngine:
-    """The face engine of a selection. Raises ModelError where the model's files are not what they were.
+    """Builds the face engine of a selection. Raises ModelError if the model's files have changed.
 
-    `quarters`: quarter turns counterclockwise that bring the video upright.
+    `quarters`: counterclockwise quarter turns that bring the video upright.
     """
     network = load_network(selected_card(selection))
     make = FACE_ENGINES[selection.architecture]
     return make(network, torch.device(selection.device), selection.precision, quarters)
 
 
-# By the ids of models/registry.py: the engine of each architecture that restores faces.
+# The engine of each architecture that restores faces, by id (models/registry.py).
 FACE_ENGINES: dict[str, Callable[[Any, torch.device, str, int], FaceEngine]] = {"secnet": FaceEngine}

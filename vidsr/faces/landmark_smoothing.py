@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.faces.detections import Array
-from vidsr.faces.optical_flow import GrayImage, Patch, Points, carry, cut_patch, homecoming, patch_side, spread, track
+from vidsr.faces.optical_flow import (
+    GrayImage,
+    Points,
+    TrackingPatch,
+    cut_patch,
+    forward_backward_confidence,
+    patch_side,
+    propagate_landmarks,
+    spread,
+    track,
+)
 from vidsr.types import Face, Frame
 
 Weights = NDArray[np.float64]
@@ -21,7 +31,7 @@ DISPUTE_DECAY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class SteadyConfig:
+class SmoothingConfig:
     """The parameters that the text leaves open. `similarity` and `consistency` are in spreads, the others in frames.
 
     Tuned on training stills and clips (benchmarks/landmarks.py --tune). A longer memory hardly lowers the jitter of
@@ -45,7 +55,7 @@ class SteadyConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Steadied:
+class SmoothedLandmarks:
     """One face in one frame: `points` K x 2 in pixels of the frame, NaN where neither detected nor tracked.
 
     `tracking` is beta of (3.12) for each landmark, 0 (detection only) to 1 (tracking only), before any look-ahead.
@@ -71,32 +81,32 @@ class _FaceState:
     """What a face passes to the next frame: its last step, its patch, its motion, and its dispute counts."""
 
     step: _FaceStep
-    patch: Patch
+    patch: TrackingPatch
     shift: Points
     disputes: Weights
 
 
 @dataclass(frozen=True, slots=True)
-class SteadyState:
+class SmoothingState:
     """The state of the smoother: one patch per live face, and the steps of at most `lookahead` frames; no frames."""
 
     faces: Mapping[int, _FaceState]
     pending: tuple[Mapping[int, _FaceStep], ...]
 
 
-class LandmarkSteadier:
+class LandmarkSmoother:
     """The streaming smoother: init_state, step for each frame, flush at the end. Faces are independent."""
 
-    def __init__(self, config: SteadyConfig | None = None) -> None:
-        self._config = config or SteadyConfig()
+    def __init__(self, config: SmoothingConfig | None = None) -> None:
+        self._config = config or SmoothingConfig()
 
-    def init_state(self) -> SteadyState:
+    def init_state(self) -> SmoothingState:
         """The state before the first frame."""
-        return SteadyState({}, ())
+        return SmoothingState({}, ())
 
     def step(
-        self, gray: GrayImage, detections: Mapping[int, Points], state: SteadyState, starts_scene: bool = False
-    ) -> tuple[list[dict[int, Steadied]], SteadyState]:
+        self, gray: GrayImage, detections: Mapping[int, Points], state: SmoothingState, starts_scene: bool = False
+    ) -> tuple[list[dict[int, SmoothedLandmarks]], SmoothingState]:
         """Takes a frame, H x W uint8, with the landmarks of its live faces by id, K x 2, x first; copies what it keeps.
 
         Returns the result of the frame `lookahead` frames before (or nothing yet) with the same ids. NaN means not
@@ -107,9 +117,9 @@ class LandmarkSteadier:
         faces = {name: self._advance(gray, points, known.get(name)) for name, points in detections.items()}
         pending = (*state.pending, {name: face.step for name, face in faces.items()})
         ready = [_corrected(pending)] if len(pending) > self._config.lookahead else []
-        return ready, SteadyState(faces, pending[len(ready) :])
+        return ready, SmoothingState(faces, pending[len(ready) :])
 
-    def flush(self, state: SteadyState) -> list[dict[int, Steadied]]:
+    def flush(self, state: SmoothingState) -> list[dict[int, SmoothedLandmarks]]:
         """The frames still held back, in order; the state is then used up."""
         return [_corrected(state.pending[first:]) for first in range(len(state.pending))]
 
@@ -148,12 +158,12 @@ class LandmarkSteadier:
                 return again
         return tracked, confidence
 
-    def _follow(self, before: Patch, now: Patch, points: Points) -> tuple[Points, Weights]:
+    def _follow(self, before: TrackingPatch, now: TrackingPatch, points: Points) -> tuple[Points, Weights]:
         tolerance = self._config.consistency * spread(points)
         if self._config.as_face:
-            return carry(before, now, points, tolerance)
+            return propagate_landmarks(before, now, points, tolerance)
         tracked, back = track(before, now, points)
-        return tracked, homecoming(back, points, tolerance)
+        return tracked, forward_backward_confidence(back, points, tolerance)
 
     def _fuse(
         self, tracked: Points, confidence: Weights, detected: Points, samples: Weights, disputes: Weights, size: float
@@ -185,13 +195,13 @@ def _is_reliable(confidence: Weights, points: Points) -> bool:
     return int((confidence >= np.exp(-1.0)).sum()) * 2 >= int(np.isfinite(points).all(1).sum())
 
 
-def _patch_around(gray: GrayImage, points: Points) -> Patch:
+def _patch_around(gray: GrayImage, points: Points) -> TrackingPatch:
     known = points[np.isfinite(points).all(1)]
     center = known.mean(0) if len(known) else np.zeros(2)
     return cut_patch(gray, center, patch_side(points))
 
 
-def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, Steadied]:
+def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, SmoothedLandmarks]:
     """The first of these frames, corrected by the later ones as far as each face was tracked."""
     result = {}
     for name, first in steps[0].items():
@@ -205,7 +215,7 @@ def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, Steadied
             gain = later.carried / np.maximum(earlier.samples, 1e-9)
             change = gain[:, None] * (points - later.tracked)
             points = earlier.points + np.where(np.isfinite(change), change, 0.0)
-        result[name] = Steadied(points, first.tracking)
+        result[name] = SmoothedLandmarks(points, first.tracking)
     return result
 
 
@@ -213,28 +223,28 @@ def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, Steadied
 LOOKAHEAD = 4
 
 
-def steady_faces(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
-    """Yields the same frames, delayed by at most `lookahead`, with `steadied` set in every face.
+def smooth_landmarks(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
+    """Yields the same frames, delayed by at most `lookahead`, with `smoothed` set in every face.
 
     Where a face was not detected, its landmarks follow optical flow; where that fails too, they are `landmarks`. At a
     cut, and at a frame without faces, pending frames are yielded first and the state is reset.
     """
-    steadier = LandmarkSteadier(SteadyConfig(lookahead=lookahead))
-    state, held = steadier.init_state(), deque[Frame]()
+    smoother = LandmarkSmoother(SmoothingConfig(lookahead=lookahead))
+    state, held = smoother.init_state(), deque[Frame]()
     for frame in frames:
         if frame.starts_scene or not frame.faces:
-            yield from map(_steadied, held, steadier.flush(state))
+            yield from map(_with_smoothed, held, smoother.flush(state))
             held.clear()
-            state = steadier.init_state()
+            state = smoother.init_state()
         if not frame.faces:
             yield frame
             continue
         held.append(frame)
         detected = {face.track: _detected(face) for face in frame.faces}
-        ready, state = steadier.step(_to_gray(frame.image), detected, state)
+        ready, state = smoother.step(_to_gray(frame.image), detected, state)
         for results in ready:
-            yield _steadied(held.popleft(), results)
-    yield from map(_steadied, held, steadier.flush(state))
+            yield _with_smoothed(held.popleft(), results)
+    yield from map(_with_smoothed, held, smoother.flush(state))
 
 
 def _detected(face: Face) -> Array:
@@ -242,12 +252,12 @@ def _detected(face: Face) -> Array:
     return points if face.is_found else np.full_like(points, np.nan)
 
 
-def _steadied(frame: Frame, results: Mapping[int, Steadied]) -> Frame:
+def _with_smoothed(frame: Frame, results: Mapping[int, SmoothedLandmarks]) -> Frame:
     faces = []
     for face in frame.faces:
         points = results[face.track].points
         known = np.where(np.isfinite(points), points, np.array(face.landmarks))
-        faces.append(replace(face, steadied=tuple((float(x), float(y)) for x, y in known)))
+        faces.append(replace(face, smoothed=tuple((float(x), float(y)) for x, y in known)))
     return replace(frame, faces=tuple(faces))
 
 

@@ -22,7 +22,7 @@ from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.drawing import ContactSheet, draw_faces
 from vidsr.faces.finding import find_faces
-from vidsr.faces.landmark_smoothing import steady_faces
+from vidsr.faces.landmark_smoothing import smooth_landmarks
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.faces.yunet import Yunet
@@ -139,7 +139,7 @@ def describe_faces(
         table, sheet = TrackTable(), ContactSheet(view) if targets.sheet else None
         text = _Listing(listing, source, info, network)
         expected = info.header_frame_count if config.input.start is config.input.end else None
-        for frame in steady_faces(find_faces(marked, detector, config.faces.every, tracker)):
+        for frame in smooth_landmarks(find_faces(marked, detector, config.faces.every, tracker)):
             table.add(frame)
             text.add(frame)
             if sheet is not None:
@@ -204,12 +204,12 @@ class _Listing:
         size = self._info.width, self._info.height
         found = Detections(np.array([face.box]), np.array([face.landmarks]), np.array([face.score]))
         shown = found.turned(self._view.quarters, *size)
-        steadied = face.steadied or face.landmarks
+        smoothed = face.smoothed or face.landmarks
         return {
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
-            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in steadied],
+            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
             "score": round(face.score, 4),
             "found": face.is_found,
         }

@@ -22,7 +22,7 @@ _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005)
 
 
 @dataclass(frozen=True, slots=True)
-class Patch:
+class TrackingPatch:
     """A square crop of a frame, resized for tracking: `image` is PATCH_SIDE x PATCH_SIDE, uint8, and owns its memory.
 
     `left` and `top` are the column and row of its corner pixel, `side` its side, all in pixels of the frame.
@@ -56,7 +56,7 @@ def patch_side(points: Points) -> int:
     return max(2, round(PATCH_SIDE * spread(points) / PATCH_SPREAD))
 
 
-def cut_patch(gray: GrayImage, center: Points, side: int) -> Patch:
+def cut_patch(gray: GrayImage, center: Points, side: int) -> TrackingPatch:
     """Cuts the square of this side around `center` (x, y); edge pixels are repeated beyond the frame."""
     height, width = gray.shape
     # A prediction may lie anywhere, but the square must contain at least one pixel of the frame to repeat.
@@ -72,10 +72,10 @@ def cut_patch(gray: GrayImage, center: Points, side: int) -> Patch:
         cv2.BORDER_REPLICATE,
     )
     kind = cv2.INTER_AREA if side > PATCH_SIDE else cv2.INTER_LINEAR
-    return Patch(np.asarray(cv2.resize(part, (PATCH_SIDE, PATCH_SIDE), interpolation=kind)), left, top, side)
+    return TrackingPatch(np.asarray(cv2.resize(part, (PATCH_SIDE, PATCH_SIDE), interpolation=kind)), left, top, side)
 
 
-def track(before: Patch, now: Patch, points: Points) -> tuple[Points, Points]:
+def track(before: TrackingPatch, now: TrackingPatch, points: Points) -> tuple[Points, Points]:
     """Tracks points (K x 2, in the frame of `before`) to the frame of `now` and back: F^2(p), F^1(F^2(p)).
 
     NaN where a point is NaN, where Lucas-Kanade finds too little texture, or where a point leaves the patch. The search
@@ -113,14 +113,16 @@ MIN_CONSISTENT = 8  # consistent points needed to trust a motion
 ITERATIONS = 8
 
 
-def homecoming(back: Points, points: Points, tolerance: float) -> NDArray[np.float64]:
+def forward_backward_confidence(back: Points, points: Points, tolerance: float) -> NDArray[np.float64]:
     """Confidence of each point: exp(-(c / tolerance)^2), c its forward-backward error in pixels; 0 if it was lost."""
     distance = np.nan_to_num(np.hypot(*(back - points).T), nan=np.inf)
     confidence: NDArray[np.float64] = np.exp(-np.square(distance / tolerance))
     return confidence
 
 
-def carry(before: Patch, now: Patch, points: Points, tolerance: float) -> tuple[Points, NDArray[np.float64]]:
+def propagate_landmarks(
+    before: TrackingPatch, now: TrackingPatch, points: Points, tolerance: float
+) -> tuple[Points, NDArray[np.float64]]:
     """Moves points (K x 2, in the frame of `before`) to the frame of `now` by the motion of the whole face.
 
     Also returns the confidence, 0 to 1, the same for all K: the mean of `forward_backward_confidence` over the grid,
@@ -134,7 +136,7 @@ def carry(before: Patch, now: Patch, points: Points, tolerance: float) -> tuple[
     steps = np.linspace(-REACH, REACH, GRID) * spread(points)
     grid = center + np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     there, back = track(before, now, grid)
-    confidence = homecoming(back, grid, tolerance)
+    confidence = forward_backward_confidence(back, grid, tolerance)
     is_consistent = confidence > np.exp(-1.0)
     if is_consistent.sum() < MIN_CONSISTENT:
         return lost

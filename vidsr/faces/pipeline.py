@@ -11,7 +11,7 @@ from vidsr.faces.blending import blend_faces
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
-from vidsr.faces.landmark_smoothing import steady_faces
+from vidsr.faces.landmark_smoothing import smooth_landmarks
 from vidsr.faces.restorer import FaceRestorer, FaceWork
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
@@ -41,7 +41,7 @@ class Restoration:
     def find(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The frames with their faces, steadied; they come a few frames late, for a track is known after some time."""
         tracker = FaceTracker(TrackerConfig(min_side=self._config.min_face))
-        for frame in steady_faces(find_faces(frames, self._detector, self._config.every, tracker)):
+        for frame in smooth_landmarks(find_faces(frames, self._detector, self._config.every, tracker)):
             self._table.add(frame)
             yield frame
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidsr.config import RestoreConfig
 from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.types import Crop, Face, Frame, RestoredFace
 
 # Crops begin and end at multiples of this, so that image pyramids need no padding.
 STEP = 8
@@ -25,7 +25,7 @@ MARGIN, SLACK = 4.0, 0.1
 MAX_EXCESS = 1.7
 
 
-def choose_window(box: tuple[float, float, float, float], width: int, height: int, before: Window | None) -> Window:
+def choose_crop(box: tuple[float, float, float, float], width: int, height: int, before: Crop | None) -> Crop:
     """The crop for a face, inside a frame of this size; keeps `before` as long as it fits."""
     needed = _around(box, MARGIN, 1, width, height)
     fresh = _around(box, MARGIN + SLACK * max(box[2], box[3]), STEP, width, height)
@@ -34,7 +34,7 @@ def choose_window(box: tuple[float, float, float, float], width: int, height: in
     return fresh
 
 
-def _around(box: tuple[float, float, float, float], margin: float, step: int, width: int, height: int) -> Window:
+def _around(box: tuple[float, float, float, float], margin: float, step: int, width: int, height: int) -> Crop:
     """The box with its soft border and the margin, rounded outward to multiples of `step`."""
     spans = []
     for start, length, limit in ((box[0], box[2], width), (box[1], box[3], height)):
@@ -44,15 +44,15 @@ def _around(box: tuple[float, float, float, float], margin: float, step: int, wi
         low = min(max(0, low), max(0, limit - STEP))
         spans.append((low, min(limit, max(high, low + STEP))))
     (left, right), (top, bottom) = spans
-    return Window(left, top, right - left, bottom - top)
+    return Crop(left, top, right - left, bottom - top)
 
 
-def _contains(window: Window, part: Window) -> bool:
+def _contains(crop: Crop, part: Crop) -> bool:
     return (
-        window.left <= part.left
-        and window.top <= part.top
-        and window.left + window.width >= part.left + part.width
-        and window.top + window.height >= part.top + part.height
+        crop.left <= part.left
+        and crop.top <= part.top
+        and crop.left + crop.width >= part.left + part.width
+        and crop.top + crop.height >= part.top + part.height
     )
 
 
@@ -77,12 +77,12 @@ class FaceNetwork(Protocol):
         ...
 
     def step(
-        self, frame: Frame, windows: Mapping[int, Window], streams: Any
-    ) -> tuple[Mapping[int, tuple[Window, Tensor]], Any]:
+        self, frame: Frame, crops: Mapping[int, Crop], streams: Any
+    ) -> tuple[Mapping[int, tuple[Crop, Tensor]], Any]:
         """Takes a frame and its crops by track; returns the results of the frame `lookahead` frames before."""
         ...
 
-    def flush(self, streams: Any, tracks: Iterable[int]) -> Mapping[int, list[tuple[Window, Tensor]]]:
+    def flush(self, streams: Any, tracks: Iterable[int]) -> Mapping[int, list[tuple[Crop, Tensor]]]:
         """The pending results of these tracks."""
         ...
 
@@ -103,7 +103,7 @@ class FaceRestorer:
         self.work: dict[int, FaceWork] = {}
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yields the same frames; restored faces carry their `patch`. Needs `faces`, preferably smoothed.
+        """Yields the same frames; restored faces have `restored` set. Needs `faces`, preferably smoothed.
 
         Frames are delayed by FADE or `lookahead`, whichever is more. At a cut, pending frames are finished first and
         the state is reset.
@@ -124,7 +124,7 @@ class _Held:
     frame: Frame
     boxes: dict[int, tuple[float, float, float, float]]
     weights: dict[int, float]
-    images: dict[int, tuple[Window, Tensor]]
+    images: dict[int, tuple[Crop, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,25 +142,25 @@ class _Scene:
         self._network, self._config, self._work = network, config, work
         self._held: deque[_Held] = deque()
         self._streams = network.init_state()
-        self._windows: dict[int, Window] = {}
+        self._crops: dict[int, Crop] = {}
         self._places: dict[int, _Place] = {}
         self._begins = True
 
     def step(self, frame: Frame) -> Iterator[Frame]:
         """Takes a frame; yields those that are complete."""
         chosen = self._chosen(frame.faces)
-        self._end([track for track in self._windows if track not in chosen])
+        self._end([track for track in self._crops if track not in chosen])
         self._places = {face.track: self._smoothed_place(face) for face in frame.faces}
         held = _Held(frame, {}, {}, {})
         for track, face in chosen.items():
             held.boxes[track] = _box(face, self._places[track])
-            before = self._windows.get(track)
+            before = self._crops.get(track)
             height, width = frame.image.shape[1:]
-            self._windows[track] = choose_window(held.boxes[track], width, height, before)
+            self._crops[track] = choose_crop(held.boxes[track], width, height, before)
             so_far = self._held[-1].weights[track] if before is not None else float(self._begins)
             held.weights[track] = min(1.0, so_far + 1 / (FADE + 1))
         self._held.append(held)
-        ready, self._streams = self._network.step(frame, self._windows, self._streams)
+        ready, self._streams = self._network.step(frame, self._crops, self._streams)
         for track, image in ready.items():
             self._held[-1 - self._network.lookahead].images[track] = image
         self._begins = False
@@ -169,7 +169,7 @@ class _Scene:
 
     def finish(self) -> Iterator[Frame]:
         """Ends the scene; yields the remaining frames."""
-        self._end(list(self._windows))
+        self._end(list(self._crops))
         while self._held:
             yield self._release()
 
@@ -179,20 +179,20 @@ class _Scene:
             waiting = [held for held in self._held if track in held.boxes and track not in held.images]
             for held, image in zip(waiting, images, strict=True):
                 held.images[track] = image
-            del self._windows[track]
+            del self._crops[track]
 
     def _chosen(self, faces: tuple[Face, ...]) -> dict[int, Face]:
         """The faces to restore: first those restored before, then the largest."""
         config, fit = self._config, []
         for face in faces:
-            tolerance = HYSTERESIS if face.track in self._windows else 1.0
+            tolerance = HYSTERESIS if face.track in self._crops else 1.0
             if face.side * tolerance < config.min_face:
                 self._note(face.track, "too small")
             elif face.side > config.largest * tolerance:
                 self._note(face.track, "large enough")
             else:
                 fit.append(face)
-        fit.sort(key=lambda face: (face.track not in self._windows, -face.side, face.track))
+        fit.sort(key=lambda face: (face.track not in self._crops, -face.side, face.track))
         for face in fit[config.max_faces :]:
             self._note(face.track, "too many faces")
         return {face.track: face for face in fit[: config.max_faces]}
@@ -215,9 +215,9 @@ class _Scene:
         for face in held.frame.faces:
             if face.track in held.images:
                 self._note(face.track, None)
-                window, image = held.images[face.track]
+                crop, image = held.images[face.track]
                 weight = min(held.weights[face.track], self._fade_out_weight(face.track))
-                faces.append(replace(face, patch=Patch(image, window, held.boxes[face.track], weight)))
+                faces.append(replace(face, restored=RestoredFace(image, crop, held.boxes[face.track], weight)))
             else:
                 faces.append(face)
         return replace(held.frame, faces=tuple(faces))
@@ -237,6 +237,6 @@ class _Scene:
 
 
 def _box(face: Face, place: _Place) -> tuple[float, float, float, float]:
-    center = np.array(face.steadied or face.landmarks).mean(0) + place.offset
+    center = np.array(face.smoothed or face.landmarks).mean(0) + place.offset
     width, height = np.exp(place.size)
     return float(center[0] - width / 2), float(center[1] - height / 2), float(width), float(height)

@@ -56,13 +56,13 @@ class FacePyramid(Network):
         self.laterals = nn.ModuleList(_conv(width, config.pyramid, 1) for width in config.widths[2:])
         self.heads = nn.ModuleList(_Head(config.pyramid) for _ in STRIDES)
 
-    def forward(self, pictures: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """For each stride s the predictions, B x 16 x H/s x W/s, with scores as logits.
 
-        `pictures`: B x 3 x H x W, BGR in 0..1, sides multiples of 32.
+        `images`: B x 3 x H x W, BGR in 0..1, sides multiples of 32.
         """
         features = []
-        x = pictures
+        x = images
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index >= 2:
@@ -98,10 +98,10 @@ class FacePyramidGraph(nn.Module):
         """The names of the outputs in the order of `forward`."""
         return [f"{kind}_{stride}" for stride in STRIDES for kind in COLUMNS]
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor) -> list[Tensor]:
         """Each output is 1 x cells x columns, with the cells in row-major order."""
         results: list[Tensor] = []
-        for raw in self.network(picture):
+        for raw in self.network(image):
             rows = raw.permute(0, 2, 3, 1).reshape(1, -1, sum(COLUMNS.values()))
             scores, box, points = rows.split((_SCORES, COLUMNS["bbox"], COLUMNS["kps"]), dim=2)
             results += [*scores.sigmoid().split(1, dim=2), box, points]

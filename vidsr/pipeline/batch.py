@@ -117,7 +117,7 @@ def run_jobs(
         yield outcome
 
 
-def summarise(outcomes: Iterable[Outcome[RunReport]]) -> BatchReport:
+def summarize(outcomes: Iterable[Outcome[RunReport]]) -> BatchReport:
     """The report of a batch."""
     done = list(outcomes)
     return BatchReport(

@@ -19,14 +19,14 @@ Pyramid = tuple[Tensor, ...]
 
 
 class Prepared(NamedTuple):
-    """A feature in its role: `levels`, finest first, and `shares`: per side and level, its part of the first layer."""
+    """A feature in its role: `levels`, finest first, and its `contributions` to the first layer, per side and level."""
 
     levels: Pyramid
-    shares: tuple[Pyramid, ...]
+    contributions: tuple[Pyramid, ...]
 
     def rows(self) -> tuple[Pyramid, ...]:
         """The levels, then the contributions of each side."""
-        return self.levels, *self.shares
+        return self.levels, *self.contributions
 
 
 def enlarge(x: Tensor, like: Tensor) -> Tensor:
@@ -145,18 +145,20 @@ class DeformableBlend(nn.Module):
 
     def prepare(self, levels: Pyramid, role: Literal["first", "second"]) -> Prepared:
         """What `blend` needs of one of its two features; reusable while that feature keeps its role."""
-        shares = []
+        contributions = []
         for side in self.sides:
             is_moved = (side == 1) == (role == "first")
             weights = self._weights_of(side)
-            shares.append(tuple(self.pcd_align.contribution(x, i + 1, weights, is_moved) for i, x in enumerate(levels)))
-        return Prepared(levels, tuple(shares))
+            contributions.append(
+                tuple(self.pcd_align.contribution(x, i + 1, weights, is_moved) for i, x in enumerate(levels))
+            )
+        return Prepared(levels, tuple(contributions))
 
     def blend(self, first: Prepared, second: Prepared) -> Tensor:
         """Aligns and blends both features: B x C x h x w."""
         aligned = []
         for side, first_contributions, second_contributions in zip(
-            self.sides, first.shares, second.shares, strict=True
+            self.sides, first.contributions, second.contributions, strict=True
         ):
             weights = self._weights_of(side)
             if side == 1:

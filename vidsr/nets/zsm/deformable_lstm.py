@@ -81,7 +81,7 @@ class DeformableConvLSTM(nn.Module):
         """One step in time."""
         earlier = self.pcd_h.prepare(self.pcd_h.pyramid(state.hidden), "second")
         if current.for_cell is None:
-            both = self.pcd_h.blend(current.for_hidden, Prepared((torch.cat(state, dim=1),), earlier.shares))
+            both = self.pcd_h.blend(current.for_hidden, Prepared((torch.cat(state, dim=1),), earlier.contributions))
             hidden, cell = both.chunk(2, dim=1)
         else:
             hidden = self.pcd_h.blend(current.for_hidden, earlier)

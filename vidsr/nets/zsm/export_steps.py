@@ -61,7 +61,7 @@ class Between(Step):
         return self.network.interpolate(levels[: len(levels) // 2], levels[len(levels) // 2 :])
 
 
-class Shares(Step):
+class Contributions(Step):
     """Maps a moment's feature (`level_1` of an input frame) to its contributions to `step` in either direction."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
@@ -75,7 +75,7 @@ class Shares(Step):
 
     def outputs(self, height: int, width: int) -> Shapes:
         """The contributions, in the order of `flatten`."""
-        return _shares(self.network, height, width)
+        return _contribution_shapes(self.network, height, width)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, ...]:
         """All contributions."""
@@ -92,7 +92,7 @@ class RecurrentStep(Step):
 
     def inputs(self, height: int, width: int) -> Shapes:
         """Contributions and state."""
-        return _shares(self.network, height, width) | self._state("", height, width)
+        return _contribution_shapes(self.network, height, width) | self._state("", height, width)
 
     def outputs(self, height: int, width: int) -> Shapes:
         """The next state."""
@@ -100,8 +100,8 @@ class RecurrentStep(Step):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Hidden state and cell."""
-        *shares, hidden, cell = values
-        return tuple(self.network.step(unflatten(self.network, shares), LSTMState(hidden, cell)))
+        *contributions, hidden, cell = values
+        return tuple(self.network.step(unflatten(self.network, contributions), LSTMState(hidden, cell)))
 
     def _state(self, ending: str, height: int, width: int) -> Shapes:
         shape = (1, self.network.config.state_width, height, width)
@@ -126,7 +126,7 @@ class Picture(Step):
 
     def forward(self, feature: Tensor) -> Tensor:
         """The image."""
-        return self.network.synthesise(feature)
+        return self.network.synthesize(feature)
 
 
 class Result(Step):
@@ -166,20 +166,24 @@ class Result(Step):
 def parts_of(network: ZoomingSlowMo) -> dict[str, Step]:
     """All steps by name; `picture` only with a low-resolution head."""
     parts: dict[str, Step] = {
-        "features": Features(network), "between": Between(network), "shares": Shares(network),
+        "features": Features(network), "between": Between(network), "shares": Contributions(network),
         "step": RecurrentStep(network), "result": Result(network),
     }  # fmt: skip
     return parts | ({"picture": Picture(network)} if network.config.synthesis_blocks else {})
 
 
-def flatten(shares: StepInput) -> tuple[Tensor, ...]:
+def flatten(contributions: StepInput) -> tuple[Tensor, ...]:
     """A moment's contributions as a list of tensors; its levels only if they are moved, which takes two sides."""
-    aligned = [shares.for_hidden] if shares.for_cell is None else [shares.for_hidden, shares.for_cell]
+    aligned = (
+        [contributions.for_hidden]
+        if contributions.for_cell is None
+        else [contributions.for_hidden, contributions.for_cell]
+    )
     tensors = []
     for part in aligned:
-        rows = (part.levels, *part.shares) if len(part.shares) == 2 else part.shares
+        rows = (part.levels, *part.contributions) if len(part.contributions) == 2 else part.contributions
         tensors += [x for row in rows for x in row]
-    return *tensors, shares.gates
+    return *tensors, contributions.gates
 
 
 def unflatten(network: ZoomingSlowMo, tensors: Sequence[Tensor]) -> StepInput:
@@ -205,7 +209,7 @@ def _blends(network: ZoomingSlowMo) -> list[DeformableBlend]:
     return [cell.pcd_h] if cell.joint else [cell.pcd_h, cell.pcd_c]
 
 
-def _shares(network: ZoomingSlowMo, height: int, width: int) -> Shapes:
+def _contribution_shapes(network: ZoomingSlowMo, height: int, width: int) -> Shapes:
     config, shapes = network.config, Shapes()
     for name, blend in zip(("hidden", "cell"), _blends(network), strict=False):
         for kind in _kinds(blend):

@@ -59,9 +59,9 @@ class FrameSynthesis(nn.Module):
 class ZoomingSlowMo(DeformableBlend, Network):
     """The whole network; inherits from DeformableBlend, since the published checkpoint has those parts at top level.
 
-    `forward` runs a clip. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
-    `prepare_step` once per input or interpolated frame, `step` forwards with the propagated state and backwards over
-    the frames ahead, and `finish` with the hidden states of both directions.
+    `forward` runs a clip. A stream calls `features` and `prepare_neighbor` once per frame, `between` once per pair of
+    them, `prepare_step` once per input or interpolated frame, `step` forwards with the propagated state and backwards
+    over the frames ahead, and `finish` with the hidden states of both directions.
     """
 
     def __init__(self, config: ZSMConfig) -> None:
@@ -97,7 +97,7 @@ class ZoomingSlowMo(DeformableBlend, Network):
         """The feature B x C x h x w of the moment halfway between two neighbors (equation (6.4))."""
         return self.blend(self.prepare(before, "first"), self.prepare(after, "second"))
 
-    def neighbour(self, levels: Pyramid) -> Prepared:
+    def prepare_neighbor(self, levels: Pyramid) -> Prepared:
         """Prepares a frame's features for `between`; includes contributions if both roles share them (shared sides)."""
         return self.prepare(levels, "first") if self.shared else Prepared(levels, ())
 
@@ -105,16 +105,18 @@ class ZoomingSlowMo(DeformableBlend, Network):
         """As `interpolate`, but reuses what was computed of a frame for the previous moment."""
         if not self.shared:
             return self.interpolate(before.levels, after.levels)
-        return self.blend(before, Prepared(after.levels, after.shares[::-1]))  # the sides are swapped with the roles
+        return self.blend(
+            before, Prepared(after.levels, after.contributions[::-1])
+        )  # the sides are swapped with the roles
 
-    def synthesise(self, feature: Tensor) -> Tensor:
+    def synthesize(self, feature: Tensor) -> Tensor:
         """The image B x 3 x h x w of a feature at the input's size. Raises ModelError without low-resolution head."""
         if not self.config.synthesis_blocks:
             raise ModelError(
                 "this zsm network has no low-resolution head, so it cannot give frames of the input's size"
             )
-        picture: Tensor = self.synthesis(feature)
-        return picture
+        image: Tensor = self.synthesis(feature)
+        return image
 
     def init_state(self, feature: Tensor) -> LSTMState:
         """The ConvLSTM's initial state (zeros) for features of this shape."""
@@ -129,14 +131,14 @@ class ZoomingSlowMo(DeformableBlend, Network):
         return self.ConvBLSTM.step(current, state)
 
     def reconstruct(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
         """The result B x 3 x 4h x 4w float32, not clamped, from a frame's feature and both hidden states.
 
-        `picture`: the input frame, B x 3 x h x w, or None for an interpolated moment. Only a residual network uses it;
+        `image`: the input frame, B x 3 x h x w, or None for an interpolated moment. Only a residual network uses it;
         if it is None, the low-resolution head makes the image.
         """
-        x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, image)
         if not self.config.upsampler_width:
             folded = run(self.conv_last, x).float()
             return depth_to_space(folded if base is None else folded.add_(base), SCALE)
@@ -146,23 +148,23 @@ class ZoomingSlowMo(DeformableBlend, Network):
         return result if base is None else result + depth_to_space(base, SCALE)
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
         """`reconstruct` clamped to 0..1; inference only."""
         if not self.config.residual or self.config.upsampler_width:
-            return self.reconstruct(feature, forward_hidden, backward_hidden, picture).clamp_(0, 1)
-        x, base = self._trunk(feature, forward_hidden, backward_hidden, picture)
+            return self.reconstruct(feature, forward_hidden, backward_hidden, image).clamp_(0, 1)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, image)
         assert base is not None
         return unfold_sum(base, (run(self.conv_last, x),), SCALE)
 
     def _trunk(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """The input of the last layers and, for a residual network, its base: the folded bicubic enlargement."""
         x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
         if not self.config.residual:
             return self.recon_trunk(x), None
-        return self.recon_trunk(x + feature), self.bicubic(self.synthesise(feature) if picture is None else picture)
+        return self.recon_trunk(x + feature), self.bicubic(self.synthesize(feature) if image is None else image)
 
     def forward(self, clip: Tensor) -> Tensor:
         """Maps a clip B x N x 3 x h x w in 0..1, as published, to B x (2N-1) x 3 x 4h x 4w float32, not clamped.
@@ -171,16 +173,16 @@ class ZoomingSlowMo(DeformableBlend, Network):
         """
         batch = clip.shape[0]
         inputs, between = self._moments(clip)
-        images = self.synthesise(between) if self.config.residual else None
+        images = self.synthesize(between) if self.config.residual else None
         return self._results(clip, _in_time(inputs[0], batch), between, images)
 
     def forward_guided(self, clip: Tensor) -> GuidedOutput:
         """`forward` for training, on a clip of at least three frames, with the images for the guidance losses."""
         batch = clip.shape[0]
         inputs, between = self._moments(clip)
-        firsts = self.synthesise(between)
+        firsts = self.synthesize(between)
         results = self._results(clip, _in_time(inputs[0], batch), between, firsts)
-        seconds = self.synthesise(self._between(self.pyramid(between), batch))
+        seconds = self.synthesize(self._between(self.pyramid(between), batch))
         return GuidedOutput(results, _in_time(firsts, batch), _in_time(seconds, batch))
 
     def _moments(self, clip: Tensor) -> tuple[Pyramid, Tensor]:
@@ -190,7 +192,7 @@ class ZoomingSlowMo(DeformableBlend, Network):
 
     def _between(self, levels: Pyramid, batch: int) -> Tensor:
         """The features between neighbors in time: (B N) x C x h x w per level to (B (N-1)) x C x h x w."""
-        all_frames = self.neighbour(levels)
+        all_frames = self.prepare_neighbor(levels)
 
         def part(frames: slice) -> Prepared:
             rows = [tuple(_in_time(x, batch)[:, frames].flatten(0, 1) for x in row) for row in all_frames.rows()]
