@@ -19,7 +19,7 @@ from vidsr.nets import build_detector
 
 @dataclass(frozen=True, slots=True)
 class DetectorCard(Card):
-    """The detector that vidsr trained. `metrics` are of benchmarks/faces.py."""
+    """The detector that vidsr trained. `metrics` are of `python -m benchmarks.faces`."""
 
     recipe: str
     recipe_commit: str

@@ -1,4 +1,4 @@
-"""Which faces are in which training pictures: one JSON file, made beforehand by benchmarks/label_faces.py."""
+"""Which faces are in which training pictures: one JSON file, made beforehand by benchmarks/training/label_faces.py."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def read_labels(path: Path, folder: Path, items: list[Item]) -> list[Scene]:
     """
     if not path.is_file():
         raise InputError(
-            f"the labels {path} are missing: make them with 'python benchmarks/label_faces.py --data {folder} "
+            f"the labels {path} are missing: make them with 'python -m benchmarks.training.label_faces --data {folder} "
             f"--teacher FILE --output {path}'"
         )
     try:
