@@ -6,8 +6,8 @@
 
 DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in benchmarks.quality, with -x2 behind its
 name. The 1st, 3rd ... frame of a clip is given, reduced by 4 and rounded to 8 bits, and all frames up to the last given
-one are compared: the given ones ("existing") and those between ("synthetic") also apart. PSNR and SSIM as the authors' program
-measures them: of each frame, over Y, to the border, averaged over frames, then over clips (see scores.py).
+one are compared: the given ones ("existing") and those between ("synthetic") also apart. PSNR and SSIM as the authors'
+program measures them: of each frame, over Y, to the border, averaged over frames, then over clips (see scores.py).
 Baselines and models are in baselines.py. "pulsing" is how far the mean colour of the new frames lies from that of
 their neighbours, in 1/255, for the worst clip: above 0.5 it can be seen. The truth has some of it too.
 

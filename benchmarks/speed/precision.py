@@ -4,10 +4,10 @@
                                    [--json FILE]
 
 The variants are run in turn, so that a busy machine troubles all of them; a ratio is that of the medians, against
-float32 in torch's usual layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users get.
-Deviation: PSNR of the result against the float32 result, and by how much PSNR against the truth changes, on a moving
-clip made here. Memory: on a CPU the most that a process of its own had resident and how much of it came with the run
-(Linux only), on CUDA what torch held on the card. A variant that the device cannot do says why.
+float32 in torch's usual layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users
+get. Deviation: PSNR of the result against the float32 result, and by how much PSNR against the truth changes, on a
+moving clip made here. Memory: on a CPU the most that a process of its own had resident and how much of it came with the
+run (Linux only), on CUDA what torch held on the card. A variant that the device cannot do says why.
 """
 
 from __future__ import annotations

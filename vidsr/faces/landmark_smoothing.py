@@ -24,9 +24,9 @@ FORGIVENESS = 0.1
 class SteadyConfig:
     """What the text leaves open. `similarity` and `consistency` are in spreads, the others in frames.
 
-    Tuned on training stills and clips (`benchmarks.faces.landmarks --tune`). A longer memory hardly lowers the jitter of
-    real detections and lets small errors of tracking add up; a look-ahead of 4 takes a further tenth off NME and SDD.
-    `as_face` False, as printed, wants a consistency of 0.05: a single point has no others that vote it down.
+    Tuned on training stills and clips (`benchmarks.faces.landmarks --tune`). A longer memory hardly lowers the jitter
+    of real detections and lets small errors of tracking add up; a look-ahead of 4 takes a further tenth off NME and
+    SDD. `as_face` False, as printed, wants a consistency of 0.05: a single point has no others that vote it down.
     """
 
     memory: float = 6.0
