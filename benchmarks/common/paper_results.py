@@ -1,4 +1,4 @@
-"""Figures that papers print, for the sets of quality.py and slowmo_quality.py; nothing here was measured.
+"""Figures that papers print, for the sets of quality/runner.py and slowmo/runner.py; nothing here was measured.
 
 Every row names its paper and its protocol. A row stands under the set whose protocol it shares; where the clips or the
 degradation differ, the row says so. No arithmetic here.

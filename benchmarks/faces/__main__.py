@@ -1,12 +1,12 @@
 """Every figure that faces are to reach, with its bar: detector, tracks, landmarks, restoration, cost.
 
-    python benchmarks/faces.py --data DIR [--detector FILE] [--reference FILE] [--only PART,...]
+    python -m benchmarks.faces --data DIR [--detector FILE] [--reference FILE] [--only PART,...]
                                [--json FILE] [--markdown FILE] [--sheets FOLDER]
 
 DIR holds eval/ (faces/, general/, wild/) and faces_stills/. FILEs are detectors with YuNet's interface: what vidsr
 takes (by default the one that comes with it), and a published one as yardstick (by default
 DIR/reference/yunet_n_dynamic.onnx). What each part compares with what is said in the file that measures it:
-face_detection.py, face_identities.py, landmarks.py, face_restoration.py, face_cost.py. The files are written anew after
+detection.py, identities.py, landmarks.py, restoration.py, cost.py. The files are written anew after
 each part. --sheets makes pictures of the restoration: ten consecutive frames of three faces, one row for each system
 and one for the truth, and pieces of the border at 400 %. Everything runs in one thread.
 """

@@ -5,7 +5,7 @@ reduced scene are not restored and not measured.
 - PSNR (R, G, B), SSIM and SSIM_vt inside the face's box, which keeps its size and follows the face; means over faces.
 - Temporal landmark error: the reference detector's landmarks in the result less those in the truth, SDD (3.3), in % of
   the eye distance: the part of the error that changes in time.
-- Border flicker: BorderFlicker in face_scores.py.
+- Border flicker: BorderFlicker in scores.py.
 """
 
 from __future__ import annotations

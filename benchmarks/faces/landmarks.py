@@ -1,6 +1,7 @@
 """Jitter and error of facial landmarks, raw against steadied: pseudo-videos from stills, and the clips of eval/faces.
 
-    python benchmarks/landmarks.py --data DIR [--detector FILE] [--tune] [--clips N] [--markdown FILE] [--json FILE]
+    python -m benchmarks.faces.landmarks --data DIR [--detector FILE] [--tune] [--clips N]
+                                         [--markdown FILE] [--json FILE]
 
 DIR holds faces_stills/ (with labels.json) and eval/faces/. FILE is a face detector with YuNet's interface; without it
 noise is simulated and eval/faces, whose jitter is the detector's, is left out.

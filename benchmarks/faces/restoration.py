@@ -4,7 +4,7 @@ Scenes of 2560x1440, FRAMES frames long: a clip of eval/general enlarged, and ov
 full size, some moving by whole pixels. Compared are, in the part of the picture that each face clip covers,
 - bicubic; "alone": the general network; "restored": with faces as `vidsr upscale` does them;
 - "frame by frame": each frame for itself, without track, state, steadying and fades: one detection, one patch.
-The figures are those of face_closeness.py.
+The figures are those of closeness.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The quality table: PSNR and SSIM of bicubic, Lanczos and all shipped models that enlarge, beside what papers print.
 
-    python benchmarks/quality.py --data DIR [--models NAME ...] [--sets SET ...] [--precision P]
+    python -m benchmarks.quality --data DIR [--models NAME ...] [--sets SET ...] [--precision P]
                                  [--markdown FILE] [--json FILE] [--plot FILE.png] [--write-card]
 
 DIR holds vid4/, faces/ and general/ with ground-truth clips. A set is FOLDER-BI or FOLDER-BD, with -crf28 behind it for
@@ -144,7 +144,7 @@ def main() -> None:
             wanted.setdefault(setting.folder, {})[setting] = chosen
     for folder in wanted:
         clip_paths(options.data / folder)  # a wrong --data is said now, not after the first folder
-    command = "python benchmarks/quality.py --data DIR --write-card"
+    command = "python -m benchmarks.quality --data DIR --write-card"
     if options.precision != "auto":
         command += f" --precision {options.precision}"
     results: Results = {}

@@ -1,4 +1,4 @@
-"""How the figures of quality.py are shown and kept: Markdown, JSON, plot, model cards. Nothing is measured here."""
+"""How the figures of runner.py are shown and kept: Markdown, JSON, plot, model cards. Nothing is measured here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zooming SlowMo's published forward pass written out plainly, as slowmo_speed.py compares the engine with it.
+"""Zooming SlowMo's published forward pass written out plainly, as speed.py compares the engine with it.
 
 Float32, one window at a time, every layer where the dissertation (6.3) has it: nothing is shared between windows,
 between the two directions of time, or between the two uses of a feature. Only the deformable convolution is vidsr's

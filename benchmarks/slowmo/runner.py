@@ -1,14 +1,14 @@
 """The space-time table: twice the frames and four times the size, by two-stage baselines and every shipped zsm model.
 
-    python benchmarks/slowmo_quality.py --data DIR [--systems NAME ...] [--sets SET ...] [--precision P]
+    python -m benchmarks.slowmo --data DIR [--systems NAME ...] [--sets SET ...] [--precision P]
                                         [--markdown FILE] [--json FILE] [--reuse FILE] [--plot FILE.png]
                                         [--sheets FOLDER] [--write-card]
 
-DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in quality.py, with -x2 behind its name. The
-1st, 3rd ... frame of a clip is given, reduced by 4 and rounded to 8 bits, and all frames up to the last given one are
-compared: the given ones ("existing") and those between ("synthetic") also apart. PSNR and SSIM as the authors' program
-measures them: of each frame, over Y, to the border, averaged over frames, then over clips (see slowmo_scores.py).
-Baselines and models are in slowmo_systems.py. "pulsing" is how far the mean colour of the new frames lies from that of
+DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in benchmarks.quality, with -x2 behind its
+name. The 1st, 3rd ... frame of a clip is given, reduced by 4 and rounded to 8 bits, and all frames up to the last given
+one are compared: the given ones ("existing") and those between ("synthetic") also apart. PSNR and SSIM as the authors'
+program measures them: of each frame, over Y, to the border, averaged over frames, then over clips (see scores.py).
+Baselines and models are in baselines.py. "pulsing" is how far the mean colour of the new frames lies from that of
 their neighbours, in 1/255, for the worst clip: above 0.5 it can be seen. The truth has some of it too.
 
 --reuse FILE takes what an earlier --json FILE holds instead of measuring it again. --sheets writes consecutive results
@@ -108,7 +108,7 @@ def main() -> None:
         parser.error(str(error))
     for setting in settings:
         clip_paths(options.data / setting.folder)  # a wrong --data is said now, not after the first set
-    command = "python benchmarks/slowmo_quality.py --data DIR --write-card"
+    command = "python -m benchmarks.slowmo --data DIR --write-card"
     if options.precision != "auto":
         command += f" --precision {options.precision}"
     results: Results = {}

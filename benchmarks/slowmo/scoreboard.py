@@ -1,4 +1,4 @@
-"""How the figures of slowmo_quality.py are shown and kept: Markdown, JSON, plot, cards, sheets. No measuring."""
+"""How the figures of runner.py are shown and kept: Markdown, JSON, plot, cards, sheets. No measuring."""
 
 from __future__ import annotations
 

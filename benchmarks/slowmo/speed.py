@@ -1,6 +1,6 @@
 """Speed of `vidsr slowmo --scale 4`: beside two stages, what streaming computes twice, and on a GPU beside a plain run.
 
-    python benchmarks/slowmo_speed.py [--model NAME] [--size WxH] [--frames N] [--runs N] [--cores N] [--json FILE]
+    python -m benchmarks.slowmo.speed [--model NAME] [--size WxH] [--frames N] [--runs N] [--cores N] [--json FILE]
 
 End to end on the CPU: a film of 160x90 to 640x360 with twice the frames, by `vidsr slowmo --keep-duration`, and by
 ffmpeg's minterpolate into a lossless file that `vidsr upscale` with secnet-fast then enlarges: both make a film of 50

@@ -1,6 +1,6 @@
 """Peak memory of `vidsr upscale` for a short and a long film: it must not grow with length.
 
-    python benchmarks/memory.py [--model NAME] [--size WxH] [--frames SHORT LONG] [--json FILE]
+    python -m benchmarks.speed.memory [--model NAME] [--size WxH] [--frames SHORT LONG] [--json FILE]
 
 Prints a Markdown table. Linux and macOS only: the peak is the kernel's figure for the child process.
 """

@@ -1,13 +1,13 @@
-"""What precision, memory layout and compilation are worth: time, deviation and memory of each way to run a network.
+"""What precision, memory layout and compilation are worth: time, deviation and memory of each variant to run a network.
 
-    python benchmarks/precision.py [--model NAME] [--device D] [--size WxH] [--frames N] [--runs N] [--no-compile]
+    python -m benchmarks.speed.precision [--model NAME] [--device D] [--size WxH] [--frames N] [--runs N] [--no-compile]
                                    [--json FILE]
 
-The ways are run in turn, so that a busy machine troubles all of them; a ratio is that of the medians, against float32
-in torch's usual layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users get.
-Deviation: PSNR of the result against the float32 result, and by how much PSNR against the truth changes, on a moving
-clip made here. Memory: on a CPU the most that a process of its own had resident and how much of it came with the run
-(Linux only), on CUDA what torch held on the card. A way that the device cannot do says why.
+The variants are run in turn, so that a busy machine troubles all of them; a ratio is that of the medians, against
+float32 in torch's usual layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users
+get. Deviation: PSNR of the result against the float32 result, and by how much PSNR against the truth changes, on a
+moving clip made here. Memory: on a CPU the most that a process of its own had resident and how much of it came with the
+run (Linux only), on CUDA what torch held on the card. A variant that the device cannot do says why.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common.clips import markdown, parse_size
-from benchmarks.speed.variants import Enlarge, Way, build, ways
+from benchmarks.speed.variants import Enlarge, Variant, build, variants
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import select_card
 from vidsr.errors import VidsrError
@@ -36,13 +36,13 @@ from vidsr.nets.secnet.network import SECNet
 from vidsr.runtime.device import choose_device
 from vidsr.train.degrade import degrade_bi
 
-# A way this many times slower than float32 (fp16 on most CPUs) is timed once and not again.
+# A variant this many times slower than float32 (fp16 on most CPUs) is timed once and not again.
 HOPELESS = 10.0
 
 
 @dataclass
 class Figures:
-    """What was measured of a way; `failure` says why there is nothing, `start_seconds` is loading and compiling."""
+    """What was measured of a variant; `failure` says why there is nothing, `start_seconds` is loading and compiling."""
 
     name: str
     start_seconds: float = 0.0
@@ -102,22 +102,22 @@ def timed(enlarge: Enlarge, low: Tensor) -> tuple[float, Tensor]:
 
 
 def measure(
-    found: list[Way], network: SECNet, compute: ComputeConfig, low: Tensor, truth: Tensor, runs: int
+    found: list[Variant], network: SECNet, compute: ComputeConfig, low: Tensor, truth: Tensor, runs: int
 ) -> list[Figures]:
-    """All ways but their memory on a CPU. The first one is what the others are compared with, and must not fail."""
-    figures, enlargers, reference = [Figures(way.name) for way in found], dict[str, Enlarge](), None
+    """All variants but their memory on a CPU. The first one is what the others are compared with, and must not fail."""
+    figures, enlargers, reference = [Figures(variant.name) for variant in found], dict[str, Enlarge](), None
     fastest = 0.0
-    for way, figure in zip(found, figures, strict=True):
-        say(f"starting {way.name}")
+    for variant, figure in zip(found, figures, strict=True):
+        say(f"starting {variant.name}")
         if low.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(low.device)
         started = time.perf_counter()
         try:
-            enlarge = build(way, network, compute, low)
+            enlarge = build(variant, network, compute, low)
             enlarge(low)
             figure.start_seconds = time.perf_counter() - started
             seconds, result = timed(enlarge, low)
-        except (RuntimeError, VidsrError) as error:  # a way that this device lacks becomes a row with the reason
+        except (RuntimeError, VidsrError) as error:  # a variant that this device lacks becomes a row with the reason
             if reference is None:
                 raise
             figure.failure = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
@@ -131,7 +131,7 @@ def measure(
         if seconds > HOPELESS * fastest:
             figure.seconds_per_frame.append(seconds)
         else:
-            enlargers[way.name] = enlarge
+            enlargers[variant.name] = enlarge
     for run in range(runs):
         say(f"run {run + 1} of {runs}")
         for figure in figures:
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--size", type=parse_size, default=(320, 180), metavar="WxH")
     parser.add_argument("--frames", type=int, default=5)
-    parser.add_argument("--runs", type=int, default=5, help="timed runs of each way; the medians are compared")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each variant; the medians are compared")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it needs a C++ compiler)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the process whose memory is measured
@@ -175,11 +175,13 @@ def main() -> None:
     width, height = options.size
     truth = make_clip(options.frames, width, height)
     low = torch.cat([degrade_bi(frame[None]) for frame in truth]).to(device)
-    found = ways(device, not options.no_compile)
+    found = variants(device, not options.no_compile)
     with torch.inference_mode():
         if options.memory_of:
             del truth
-            report_memory(next(way for way in found if way.name == options.memory_of), network, compute, low)
+            report_memory(
+                next(variant for variant in found if variant.name == options.memory_of), network, compute, low
+            )
             return
         figures = measure(found, network, compute, low, truth, options.runs)
     if device.type == "cpu" and resident_bytes():
@@ -196,17 +198,25 @@ def main() -> None:
     )
     if device.type != "cuda":
         print("No CUDA device was used, so the rows of CUDA graphs and the memory of a card are absent.")
-    head = ("way", "time per frame", "ratio to fp32", "PSNR to fp32 (dB)", "PSNR change (dB)", "peak memory", "note")
+    head = (
+        "variant",
+        "time per frame",
+        "ratio to fp32",
+        "PSNR to fp32 (dB)",
+        "PSNR change (dB)",
+        "peak memory",
+        "note",
+    )
     print("\n" + markdown(head, [figure.row() for figure in figures]))
     if options.json:
         values = {"model": card.name, "device": str(device), "size": [width, height], "frames": options.frames}
         values |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-        options.json.write_text(json.dumps(values | {"ways": [asdict(each) for each in figures]}, indent=2) + "\n")
+        options.json.write_text(json.dumps(values | {"variants": [asdict(each) for each in figures]}, indent=2) + "\n")
 
 
-def report_memory(way: Way, network: SECNet, compute: ComputeConfig, low: Tensor) -> None:
+def report_memory(variant: Variant, network: SECNet, compute: ComputeConfig, low: Tensor) -> None:
     """One run in this process; what was resident before it and at most, as JSON on stdout."""
-    enlarge = build(way, network, compute, low)
+    enlarge = build(variant, network, compute, low)
     idle = resident_bytes()["VmRSS"]
     enlarge(low)
     print(json.dumps({"idle": idle, "peak": resident_bytes()["VmHWM"]}))

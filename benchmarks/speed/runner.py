@@ -1,6 +1,6 @@
 """Time of `vidsr upscale` against the network alone on the same frames, and of `vidsr --help` against `import torch`.
 
-    python benchmarks/speed.py [--model NAME] [--size WxH] [--frames N] [--runs N] [--json FILE]
+    python -m benchmarks.speed [--model NAME] [--size WxH] [--frames N] [--runs N] [--json FILE]
 
 The two sides of a ratio are run in turn, so that a busy machine troubles both; the ratio is that of the medians. The
 command is timed whole, from start to exit, and once more from its own report, without the start of the program.

@@ -1,4 +1,4 @@
-"""The ways to run a network that precision.py compares: precision, memory layout, compiled, captured. No measuring."""
+"""The variants of a run that precision.py compares: precision, memory layout, compiled, captured. No measuring."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Enlarge = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to run the network on a whole clip; "engine" is the stream, which chooses its layout itself."""
+class Variant:
+    """One variant to run the network on a whole clip; "engine" is the stream, which chooses its layout itself."""
 
     precision: Precision
     channels_last: bool
@@ -36,30 +36,30 @@ class Way:
         return ", ".join([self.precision, *layout, *([] if self.mode == "eager" else [self.mode])])
 
 
-def ways(device: torch.device, compiled: bool) -> list[Way]:
-    """All ways for a device, the float32 baseline first; the engine itself refuses fp16 on a CPU."""
-    found = [Way(precision, layout, "eager") for precision in PRECISIONS for layout in (False, True)]
+def variants(device: torch.device, compiled: bool) -> list[Variant]:
+    """All variants for a device, the float32 baseline first; the engine itself refuses fp16 on a CPU."""
+    found = [Variant(precision, layout, "eager") for precision in PRECISIONS for layout in (False, True)]
     native = PRECISIONS if device.type == "cuda" else PRECISIONS[:2]
     if compiled:
-        found += [Way(precision, True, "compile") for precision in native]
+        found += [Variant(precision, True, "compile") for precision in native]
     if device.type == "cuda":
-        found += [Way(precision, True, "CUDA graph") for precision in PRECISIONS]
-    return found + [Way(precision, True, "engine") for precision in native]
+        found += [Variant(precision, True, "CUDA graph") for precision in PRECISIONS]
+    return found + [Variant(precision, True, "engine") for precision in native]
 
 
-def build(way: Way, network: SECNet, compute: ComputeConfig, low: Tensor) -> Enlarge:
+def build(variant: Variant, network: SECNet, compute: ComputeConfig, low: Tensor) -> Enlarge:
     """A function from the clip T x 3 x h x w on its device to its results; the first calls may take long."""
-    if way.mode == "engine":
-        return stream(compute, way.precision, low)
+    if variant.mode == "engine":
+        return stream(compute, variant.precision, low)
     moved = copy.deepcopy(network).to(low.device)
-    if way.channels_last:
+    if variant.channels_last:
         moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
     for module in moved.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(DTYPES[way.precision])
-    if way.mode == "CUDA graph":
+            module.to(DTYPES[variant.precision])
+    if variant.mode == "CUDA graph":
         return captured(moved, low)
-    runner = torch.compile(moved, dynamic=False) if way.mode == "compile" else moved
+    runner = torch.compile(moved, dynamic=False) if variant.mode == "compile" else moved
 
     def enlarge(clip: Tensor) -> Tensor:
         results: Tensor = runner(clip[None]).results[0]

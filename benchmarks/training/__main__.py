@@ -1,6 +1,6 @@
 """Draws the log of a training: losses, learning rate and validation PSNR by step.
 
-    python benchmarks/plot_training.py runs/secnet-fast/log.jsonl training.png
+    python -m benchmarks.training runs/secnet-fast/log.jsonl training.png
 
 After a resume a log may hold a step twice; the later entry counts. Needs matplotlib (the dev extra).
 """

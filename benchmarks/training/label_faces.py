@@ -1,6 +1,6 @@
 """The labels that the face detector is trained on: the data set's own, and those of a teacher for all other pictures.
 
-    python benchmarks/label_faces.py --data DIR --teacher FILE --output runs/face-labels.json
+    python -m benchmarks.training.label_faces --data DIR --teacher FILE --output runs/face-labels.json
 
 DIR is the curated set; FILE is a published YuNet file. Every 8th frame of each training clip and every training
 photograph of licence classes A and B is searched at half, full and double size. The data set's own boxes stay as they

@@ -43,7 +43,7 @@ def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: P
     """Writes NAME.safetensors, NAME.golden.npz and NAME.toml into `folder`; returns the card's path.
 
     The weights are the averaged ones of `checkpoint`, rounded to fp16. The metrics of the card are empty: they are
-    measured with the published files (see benchmarks/quality.py), never copied from training.
+    measured with the published files (`python -m benchmarks.quality`), never copied from training.
     """
     saved = load_checkpoint(checkpoint)
     if saved["recipe"]["name"] != recipe.name:
@@ -61,7 +61,7 @@ def publish_detector(
     """Writes NAME.onnx, NAME.golden.npz and NAME.toml into `folder`; returns the card's path.
 
     The weights are the averaged ones of `checkpoint`, in float32, with the recipe's `score_shift`. The metrics of the
-    card are empty: they are measured with the published file (see benchmarks/faces.py).
+    card are empty: they are measured with the published file (`python -m benchmarks.faces`).
     """
     saved = load_checkpoint(checkpoint)
     if saved["recipe"]["name"] != recipe.name:

@@ -1,0 +1,228 @@
+"""Every engine as it runs on CUDA, on a device that computes nothing: no copy to the host, no value read, no mix.
+
+What this cannot see: values, operations that CUDA lacks for a type, memory, and ONNX Runtime, which takes addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensor
+
+from tests.laws.test_engine_laws import PAPER_FORMS
+from tests.support.pretend_cuda import CUDA, HostCopy, pretend_cuda
+from tests.support.tiny_networks import PAPER_FORM, SLOWMO_FORMS
+from tests.support.toy_engine import ToyEngine, ToyState
+from vidsr.engines.base import DTYPES, Engine
+from vidsr.engines.bicubic import BicubicEngine
+from vidsr.engines.chain import ChainEngine
+from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.tiled import TiledEngine
+from vidsr.faces.blending import paste_faces
+from vidsr.faces.engine import FaceEngine
+from vidsr.models.cards import Preset, list_presets
+from vidsr.models.loading import list_cards
+from vidsr.nets import build
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.network import ZoomingSlowMo
+from vidsr.types import Face, Frame, Patch, Window
+
+HEIGHT, WIDTH = 20, 28  # four tiles of 16 pixels
+LENGTH, CUT = 7, 5  # a window of slow motion, a shorter one before the cut, one behind it
+FACES_HEIGHT, FACES_WIDTH = 24, 40
+Sizes = Mapping[str, Any]
+
+
+def shallow(sizes: Sizes) -> dict[str, Any]:
+    """The same network with one block where there are several: the others would show nothing new."""
+    return {name: min(value, 1) if name.endswith("_blocks") else value for name, value in sizes.items()}
+
+
+def secnet(sizes: Sizes) -> SECNet:
+    network = build("secnet", shallow(sizes)).requires_grad_(False)
+    assert isinstance(network, SECNet)
+    return network
+
+
+def zsm(sizes: Sizes) -> ZoomingSlowMo:
+    network = build("zsm", shallow(sizes)).requires_grad_(False)
+    assert isinstance(network, ZoomingSlowMo)
+    return network
+
+
+def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]]:
+    sizes, name = preset.network, f"{preset.name} {precision}"
+    if preset.architecture == "secnet":
+        return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
+    return {
+        f"{name} slowmo": lambda: SlowmoEngine(zsm(sizes), "", CUDA, precision),
+        f"{name} midpoint": lambda: MidpointEngine(zsm(sizes), "", CUDA, precision),
+    }
+
+
+def chain() -> Engine:
+    network = zsm(SLOWMO_FORMS["fast"])
+    return ChainEngine([MidpointEngine(network, "", CUDA, "fp32"), SlowmoEngine(network, "", CUDA, "fp32")])
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {
+    f"bicubic x{scale}": lambda scale=scale: BicubicEngine(scale, CUDA) for scale in (1, 2, 3, 4)
+}  # type: ignore[misc]
+WITH_WEIGHTS = {card.name for card in list_cards()}
+for each in list_presets():
+    for its_precision in DTYPES if each.name in WITH_WEIGHTS else ("fp16",):
+        ENGINES |= engines_of(each, its_precision)
+for form, sizes_of_form in PAPER_FORMS.items():
+    ENGINES[f"paper's {form}"] = lambda sizes=PAPER_FORM | sizes_of_form: RecurrentEngine(
+        secnet(sizes), "", CUDA, "fp16"
+    )
+ENGINES["chain"] = chain
+
+
+def frames(image: Callable[[], Tensor]) -> list[Frame]:
+    return [Frame(image(), 2 * t, Fraction(1, 50), 2, t in (0, CUT)) for t in range(LENGTH)]
+
+
+def frames_on_cuda(height: int = HEIGHT, width: int = WIDTH) -> list[Frame]:
+    return frames(lambda: torch.rand(3, height, width, device=CUDA))
+
+
+def run(engine: Engine, given: list[Frame]) -> list[Frame]:
+    state = engine.init_state(HEIGHT, WIDTH)
+    results: list[Frame] = []
+    for frame in given:
+        ready, state = engine.step(frame, state)
+        results += ready
+    return results + engine.flush(state)
+
+
+def check(engine: Engine, given: list[Frame]) -> None:
+    """All results come, of the right size, in float32, on the device."""
+    info = engine.info
+    results = run(engine, given)
+    assert len(results) == (LENGTH - 1) * info.interp + 1
+    for result in results:
+        assert isinstance(result.image, FakeTensor), "computed elsewhere than on the pretended device"
+        assert (result.image.device, result.image.dtype) == (CUDA, torch.float32)
+        assert result.image.shape == (3, info.scale * HEIGHT, info.scale * WIDTH)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_stays_on_the_device(name: str) -> None:
+    with pretend_cuda():
+        check(ENGINES[name](), frames_on_cuda())
+
+
+@pytest.mark.parametrize("name", ["bicubic x4", "secnet-fast fp16", "secnet-fast-face bf16", "zsm-fast fp32 slowmo"])
+def test_tiles_stay_on_the_device(name: str) -> None:
+    with pretend_cuda():
+        check(TiledEngine(ENGINES[name](), tile=16, overlap=4, smallest=16), frames_on_cuda())
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("quarters", [0, 1])
+def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
+    """Two faces of one size, a third one that moves, grows and is lost; what comes of them is pasted."""
+    sizes = next(preset.network for preset in list_presets() if preset.name == "secnet-fast-face")
+    with pretend_cuda():
+        engine = FaceEngine(secnet(sizes), CUDA, precision, quarters)
+        streams, results = engine.init_state(), []
+        for t, frame in enumerate(frames_on_cuda(FACES_HEIGHT, FACES_WIDTH)):
+            windows = {1: Window(0, 0, 16, 16), 2: Window(16, 8, 16, 16)}
+            if t < 5:
+                windows[3] = Window(2 * t, t, 16 + 8 * (t > 2), 16)
+            elif t == 5:
+                results += engine.flush(streams, [3])[3]
+            ready, streams = engine.step(frame, windows, streams)
+            results += ready.values()
+        for rest in engine.flush(streams, [1, 2]).values():
+            results += rest
+        assert len(results) == 2 * LENGTH + 5
+        for window, image in results:
+            assert image.device == CUDA and image.shape == (3, 4 * window.height, 4 * window.width)
+            patch = Patch(image, window, (window.left + 4.0, window.top + 4.0, 8.0, 8.0), 0.5)
+            large = Frame(torch.rand(3, 4 * FACES_HEIGHT, 4 * FACES_WIDTH, device=CUDA), 0, Fraction(1, 25))
+            face = Face(patch.box, ((0.0, 0.0),) * 5, 0.9, 1, patch=patch)
+            (pasted,) = paste_faces([Frame(large.image, 0, large.time_base, faces=(face,))])
+            assert pasted.image.device == CUDA
+
+
+class Faulty(ToyEngine):
+    """A toy on the device with something planted between two operations of its step."""
+
+    def __init__(self, plant: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.plant = plant
+
+    def compute(self, state: ToyState, following: Frame | None) -> Frame:
+        result = super().compute(state, following)
+        return result.with_image(self.plant(result.image))
+
+
+def test_the_toy_stays_on_the_device_as_long_as_nothing_is_planted() -> None:
+    with pretend_cuda():
+        check(Faulty(lambda image: image * 2), frames_on_cuda())
+        check(TiledEngine(Faulty(lambda image: image * 2), tile=16, overlap=4, smallest=16), frames_on_cuda())
+
+
+PLANTED: dict[str, tuple[Callable[[Tensor], Any], type[Exception], str]] = {
+    ".cpu()": (lambda x: x.cpu().to(CUDA), HostCopy, "copies"),
+    ".to('cpu')": (lambda x: x.to("cpu").to(CUDA), HostCopy, "copies"),
+    "copy_ to the host": (lambda x: torch.empty(x.shape).copy_(x).to(CUDA), HostCopy, "copies"),
+    "item": (lambda x: x * x.mean().item(), DataDependentOutputException, "_local_scalar_dense"),
+    "float": (lambda x: x * float(x.mean()), DataDependentOutputException, "_local_scalar_dense"),
+    "if": (lambda x: x if x.mean() > 0 else x * 2, DataDependentOutputException, "_local_scalar_dense"),
+    "tolist": (lambda x: x + x.mean((1, 2)).tolist()[0], DataDependentOutputException, "_local_scalar_dense"),
+    "numpy": (lambda x: x + x.numpy().mean(), RuntimeError, "numpy"),
+    "mask": (lambda x: x + x[x > 0.5].mean(), DynamicOutputShapeException, "nonzero"),
+    "constant on the host": (lambda x: x + torch.full((3, 1, 1), 0.5), RuntimeError, "two devices"),
+    "grid on the host": (
+        lambda x: x + torch.arange(x.shape[2], dtype=torch.float32), RuntimeError, "two devices"
+    ),
+    "left on the host": (lambda x: torch.rand(x.shape), AssertionError, "cpu"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("is_tiled", [False, True])
+def test_what_is_planted_is_found(name: str, is_tiled: bool) -> None:
+    plant, error, message = PLANTED[name]
+    with pretend_cuda(), pytest.raises(error, match=message):
+        engine: Engine = Faulty(plant)
+        check(TiledEngine(engine, tile=16, overlap=4, smallest=16) if is_tiled else engine, frames_on_cuda())
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_a_fault_planted_in_a_network_is_found(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuse = SECNet.fuse
+    monkeypatch.setattr(SECNet, "fuse", lambda self, *given: fuse(self, *given) + torch.zeros(1, 48, 1, 1))
+    with pretend_cuda(), pytest.raises(RuntimeError, match="two devices"):
+        check(ENGINES[f"secnet-fast {precision}"](), frames_on_cuda())
+    monkeypatch.setattr(SECNet, "fuse", lambda self, *given: fuse(self, *given).cpu().to(CUDA))
+    with pretend_cuda(), pytest.raises(HostCopy):
+        check(ENGINES[f"secnet-fast {precision}"](), frames_on_cuda())
+
+
+def test_frames_on_the_host_are_found() -> None:
+    """The reader puts frames on the device; an engine that is given others would mix."""
+    with pretend_cuda(), pytest.raises(HostCopy):  # torch lets a convolution without values mix, with a result here
+        check(ENGINES["secnet-fast fp32"](), frames(lambda: torch.rand(3, HEIGHT, WIDTH)))
+
+
+def test_nothing_is_left_behind() -> None:
+    before = torch.nn.Module._apply
+    with pretend_cuda():
+        check(ENGINES["secnet-fast fp32"](), frames_on_cuda())
+    image = torch.rand(3, HEIGHT, WIDTH)
+    (result,) = run(BicubicEngine(), [Frame(image, 0, Fraction(1, 25))])
+    assert torch.nn.Module._apply is before
+    assert type(result.image) is Tensor and result.image.device.type == "cpu" and result.image.isfinite().all()
+    if not torch.cuda.is_available():
+        with pytest.raises((AssertionError, RuntimeError)):
+            torch.zeros(1, device=CUDA)
