@@ -17,7 +17,7 @@ from vidsr.errors import OutputError
 from vidsr.types import Frame
 from vidsr.video.probe import probe
 from vidsr.video.timestamps import to_ticks
-from vidsr.video.writer import Writer
+from vidsr.video.writer import Writer, plan_output
 
 
 def between(times: list[Fraction], interp: int) -> list[Fraction]:
@@ -140,7 +140,9 @@ def test_large_pictures_at_high_rates_get_a_level(tmp_path: Path) -> None:
     from dataclasses import replace
 
     described = replace(info, time_base=info.time_base / 8, header_rate=Fraction(480))
-    with Writer(target, described, (1920, 1080), OutputConfig(preset="ultrafast"), InputConfig()) as writer:
+    with Writer(
+        plan_output(target, described, (1920, 1080), OutputConfig(preset="ultrafast"), InputConfig())
+    ) as writer:
         for n in range(3):
             writer.write(Frame(torch.zeros(3, 1080, 1920), n * step, described.time_base, step))
         writer.commit()

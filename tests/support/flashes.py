@@ -18,7 +18,7 @@ from tests.support import media
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
-from vidsr.video.writer import Writer
+from vidsr.video.writer import Writer, plan_output
 
 FLASHES = (8, 21, 37, 50, 66)  # numbers of bright pictures
 RATE = 48_000
@@ -87,9 +87,8 @@ def slow_down(
     window = window or InputConfig()
     with Reader(source, window, torch.device("cpu")) as reader:
         info = reader.info
-        with Writer(
-            target, info, (info.width, info.height), config or OutputConfig(audio="stretch", stretch=factor), window
-        ) as writer:
+        options = config or OutputConfig(audio="stretch", stretch=factor)
+        with Writer(plan_output(target, info, (info.width, info.height), options, window)) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)
             writer.commit()

@@ -13,7 +13,7 @@ from tests.support.media import picture
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame, VideoInfo
 from vidsr.video.probe import probe
-from vidsr.video.writer import Writer
+from vidsr.video.writer import Writer, plan_output
 
 
 def frames(times: Iterable[int], base: Fraction, width: int = 64, height: int = 48, last: int = 0) -> Iterator[Frame]:
@@ -37,7 +37,8 @@ def write(
     """Writes numbered pictures as if they were the enlarged film of `source`; `changes` alter its description."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
-    with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig()) as writer:
+    plan = plan_output(target, info, (width, height), config or OutputConfig(), window or InputConfig())
+    with Writer(plan) as writer:
         for frame in frames(times, info.time_base, width, height, last):
             writer.write(frame)
         writer.commit()

@@ -15,8 +15,8 @@ from vidsr.errors import UsageError, VidsrError
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.config import RunConfig
-    from vidsr.pipeline.plan import Forecast
-    from vidsr.types import RunReport, VideoInfo
+    from vidsr.pipeline.plan import Plan
+    from vidsr.types import RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +77,32 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
 def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> None:
     from vidsr.pipeline.run import estimate
 
-    plan = estimate(film, result, config)
-    _say_times(screen, film, plan.info, plan.forecast, config)
-    (width, height), frames = plan.forecast.size, plan.forecast.frames
+    estimated = estimate(film, result, config)
+    plan = estimated.plan
+    _say_times(screen, plan)
+    (width, height), frames, output = plan.forecast.size, plan.forecast.frames, plan.written
     screen.say(
         f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
-        f"({plan.precision}), {plan.codec} {plan.pixel_format}, tile {plan.tile or 'off'}, "
+        f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
     )
-    per_frame = f"{plan.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
+    per_frame = f"{estimated.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
     else:
-        screen.say(f"{frames} frames by the header, about {frames * plan.seconds_per_frame:.0f} s; {per_frame}")
-    for warning in plan.warnings:
+        screen.say(f"{frames} frames by the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}")
+    for warning in estimated.warnings:
         screen.warn(warning)
 
 
 def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.pipeline.run import enhance
-    from vidsr.runtime.device import choose_device
+    from vidsr.pipeline.plan import plan
+    from vidsr.pipeline.run import run
     from vidsr.runtime.memory import peak_memory_bytes
 
-    def on_start(info: VideoInfo, forecast: Forecast) -> None:
-        _say_times(screen, film, info, forecast, config)
-
-    device = choose_device(config.compute.device)
-    with screen.progress(film.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
-        report = enhance(film, result, config, on_progress, on_start)
+    planned = plan(film, result, config)
+    with screen.progress(film.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
+        report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
@@ -138,8 +136,9 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
     screen.say(text)
 
 
-def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, config: RunConfig) -> None:
+def _say_times(screen: Screen, plan: Plan) -> None:
     """Which of the two happens to a film with new frames, and what becomes of its duration, rate and sound."""
+    forecast = plan.forecast
     if forecast.interp == 1:
         return
     before, after = forecast.given_seconds, forecast.seconds
@@ -151,10 +150,10 @@ def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, 
     else:
         length = unknown if before is None else f"{before:.1f} s as before"
         what = f"{rate} instead of {rate_before} frames/s, {length}"
-    if not any(stream.kind == "audio" for stream in info.streams):
+    if not any(stream.kind == "audio" for stream in plan.info.streams):
         sound = "no sound"
-    elif config.output.audio == "none":
+    elif plan.options.output.audio == "none":
         sound = "sound left out"
     else:
         sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
-    screen.say(f"{film}: {what}, {sound}")
+    screen.say(f"{plan.source.path}: {what}, {sound}")
