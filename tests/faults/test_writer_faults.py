@@ -18,8 +18,9 @@ from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError, InputError, OutputError
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
-from vidsr.video.writer import Writer, plan_output
+from vidsr.video.writer import Writer
 
 # Writes frames until it is killed, and says so after the first ten.
 PROGRAM = """
@@ -30,7 +31,8 @@ from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame
 from vidsr.types import Frame
 from vidsr.video.probe import probe
-from vidsr.video.writer import Writer, plan_output
+from vidsr.video.output import plan_output
+from vidsr.video.writer import Writer
 
 torch.set_num_threads(1)
 info = probe(Path(sys.argv[1]))

@@ -9,8 +9,8 @@ from tests.support import media
 from tests.support.writing import steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
-from vidsr.video.writer import plan_output
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.video.encoder import Encoder
 from vidsr.video.muxer import Muxer
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
-from vidsr.video.writer import plan_output
 
 
 @pytest.mark.parametrize(("codec", "kind"), [("libx264", "h264"), ("mpeg4", "mpeg4")])
@@ -46,10 +46,10 @@ def test_an_encoder_needs_no_container(tmp_path: Path, codec: str, kind: str) ->
 def test_a_muxer_takes_packets_and_copies_the_rest(tmp_path: Path) -> None:
     source, by_parts, by_writer = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mkv", tmp_path / "c.mkv"
     plan = plan_output(by_parts, probe(source), (64, 48), OutputConfig(codec="ffv1"), InputConfig())
-    muxer = Muxer(by_parts, plan.encoding, plan.source, plan.options, plan.pixel_aspect, plan.matrix)
+    muxer = Muxer(by_parts, plan)
     assert not by_parts.exists(), "nothing is on the disk before the header"
     encoder = Encoder(muxer.context, plan.encoding, plan.size)
-    muxer.begin(plan.trim)
+    muxer.begin()
     for frame in frames(steps(source, 20), plan.source.time_base, 64, 48):
         muxer.write(encoder.encode(frame.image, frame.pts, frame.duration))
     muxer.write(encoder.flush())

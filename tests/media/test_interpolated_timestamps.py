@@ -15,9 +15,10 @@ from tests.support.writing import write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 from vidsr.video.timestamps import to_ticks
-from vidsr.video.writer import Writer, plan_output
+from vidsr.video.writer import Writer
 
 
 def between(times: list[Fraction], interp: int) -> list[Fraction]:
@@ -43,8 +44,10 @@ def write_between(
     assert all(tick.denominator == 1 for tick in ticks)
     last = to_ticks(Fraction(stretch, 25), base)
     rate = (info.header_rate or Fraction(25)) * interp / stretch
-    config = OutputConfig(audio="stretch" if stretch > 1 else "copy", stretch=stretch, **changes)  # type: ignore[arg-type]
-    return write(target, source, [int(t) for t in ticks], config, last=last, time_base=base, header_rate=rate)
+    config = OutputConfig(**changes)  # type: ignore[arg-type]
+    return write(
+        target, source, [int(t) for t in ticks], config, last=last, stretch=stretch, time_base=base, header_rate=rate
+    )
 
 
 ENDINGS = ["mp4", "mov", "mkv", "webm"]

@@ -17,8 +17,9 @@ from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.probe import Source, probe
-from vidsr.video.writer import Writer, plan_output
+from vidsr.video.writer import Writer
 
 ACCURATE = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 FFV1 = OutputConfig(codec="ffv1")

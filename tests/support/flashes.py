@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tests.support import media
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.reader import Reader
-from vidsr.video.writer import Writer, plan_output
+from vidsr.video.writer import Writer
 
 FLASHES = (8, 21, 37, 50, 66)  # numbers of bright pictures
 RATE = 48_000
@@ -87,8 +88,8 @@ def slow_down(
     window = window or InputConfig()
     with Reader(source, window, torch.device("cpu")) as reader:
         info = reader.info
-        options = config or OutputConfig(audio="stretch", stretch=factor)
-        with Writer(plan_output(target, info, (info.width, info.height), options, window)) as writer:
+        plan = plan_output(target, info, (info.width, info.height), config or OutputConfig(), window, factor)
+        with Writer(plan) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)
             writer.commit()

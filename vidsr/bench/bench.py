@@ -160,7 +160,7 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
         make_film(film, frames, width, height)
         planned = plan(film, result, options)
         device = torch.device(planned.device)
-        with Reader(planned.source, InputConfig(), device, planned.info) as reader:
+        with Reader(film, InputConfig(), device, planned.info) as reader:
             pictures = list(islice(reader.frames(), PICTURES))
         network = measure_network(build_engine(planned.engine).engine, pictures, frames // ROUNDS, device)
         report = run(planned)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.config import RunConfig
     from vidsr.pipeline.plan import Plan
+    from vidsr.pipeline.run import Estimate
     from vidsr.types import RunReport
 
 
@@ -33,51 +35,46 @@ class Films:
 
 
 def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
-    """Does every film. Raises UsageError, the error of a single film, or typer.Exit with the first failing code."""
-    from vidsr.pipeline.batch import is_a_folder, pair_films, result_folder
+    """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
+    from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
+    from vidsr.pipeline.run import Estimate, estimate
 
-    is_folder = is_a_folder(films.source)
-    if not is_folder and (films.recursive or films.suffix):
-        raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
-    if is_folder:
-        pairs = pair_films(films.source, films.target, films.recursive, films.suffix)
-    else:
-        pairs = [(films.source, films.target)]
+    jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
     if films.report is not None:
         from vidsr.files import check_target
 
         check_target(films.report, films.source, may_overwrite=True)
-        if films.report.resolve() in {path.resolve() for pair in pairs for path in pair}:
-            raise UsageError(f"--report {films.report} is the name of a film: choose another")
+        if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
+            raise UsageError(f"--report {films.report} is the name of a video: choose another")
+
+    def work(video: Path, result: Path) -> RunReport | Estimate:
+        return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
+
     reports: list[RunReport] = []
-    failures: list[tuple[Path, VidsrError]] = []
-    for film, result in pairs:
-        if films.skip_existing and result.exists():
-            screen.say(f"{result} is there already: left out")
-            continue
-        try:
-            with result_folder(result.parent) if is_folder else nullcontext():
-                if films.dry_run:
-                    _show_plan(screen, film, result, config)
-                else:
-                    reports.append(_run(screen, film, result, config))
-        except VidsrError as error:
-            if not is_folder:
-                raise
-            screen.fail(str(error))
-            failures.append((film, error))
+    failures: list[Failure] = []
+    for outcome in run_jobs(jobs, work, skip_existing=films.skip_existing):
+        if outcome.error is not None:
+            failures.append(Failure(str(outcome.source), outcome.error))
+            screen.fail(str(failures[-1]))
+            if screen.is_verbose and not isinstance(outcome.error, VidsrError):
+                screen.say("".join(traceback.format_exception(outcome.error)))
+        elif outcome.result is None:
+            screen.say(f"{outcome.target} is there already: left out")
+        elif isinstance(outcome.result, Estimate):
+            _show_plan(screen, outcome.source, outcome.result)
+        else:
+            reports.append(outcome.result)
+            _show_report(screen, outcome.source, outcome.target, outcome.result)
     if films.report is not None and not films.dry_run:
-        write_reports(films.report, reports, [(str(film), str(error)) for film, error in failures])
+        write_reports(films.report, reports, [(failure.input, str(failure)) for failure in failures])
     if failures:
-        screen.fail(f"{len(failures)} of {len(pairs)} failed: " + ", ".join(str(film) for film, _ in failures))
-        raise typer.Exit(failures[0][1].exit_code)
+        names = ", ".join(failure.input for failure in failures)
+        screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
+        raise typer.Exit(failures[0].exit_code)
 
 
-def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> None:
-    from vidsr.pipeline.run import estimate
-
-    estimated = estimate(film, result, config)
+def _show_plan(screen: Screen, film: Path, estimated: Estimate) -> None:
     plan = estimated.plan
     _say_times(screen, plan)
     (width, height), frames, output = plan.forecast.size, plan.forecast.frames, plan.written
@@ -100,9 +97,15 @@ def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunRepo
     from vidsr.pipeline.run import run
     from vidsr.runtime.memory import peak_memory_bytes
 
+    started = time.monotonic()
     planned = plan(film, result, config)
     with screen.progress(film.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
         report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
+    report.wall_seconds = time.monotonic() - started  # planning included
+    return report
+
+
+def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) -> None:
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
@@ -119,7 +122,6 @@ def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunRepo
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
     typer.echo(os.fsencode(result))
-    return report
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:
@@ -156,4 +158,4 @@ def _say_times(screen: Screen, plan: Plan) -> None:
         sound = "sound left out"
     else:
         sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
-    screen.say(f"{plan.source.path}: {what}, {sound}")
+    screen.say(f"{plan.info.path}: {what}, {sound}")

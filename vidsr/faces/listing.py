@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vidsr import __version__
-from vidsr.config import FacesConfig
+from vidsr.config import FindFacesConfig
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, turn_points
 from vidsr.faces.detector import View
@@ -27,10 +27,11 @@ from vidsr.files import atomic_write, check_target
 from vidsr.runtime.device import choose_device
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
-from vidsr.types import Face, FaceTrack, Frame, VideoInfo
+from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
+from vidsr.video.output import OutputPlan, plan_output
 from vidsr.video.probe import Source
 from vidsr.video.reader import Reader
-from vidsr.video.writer import OutputPlan, Writer, plan_output
+from vidsr.video.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,13 @@ class ListingPlan:
 
     source: Source
     targets: FaceTargets
-    options: FacesConfig
+    options: FindFacesConfig
     info: VideoInfo
     device: str
     output: OutputPlan | None
 
 
-def plan_listing(source: Path, targets: FaceTargets, options: FacesConfig) -> ListingPlan:
+def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
     """Decides everything that can be decided, and raises what can be refused, before faces are looked for."""
     _check(targets, source, options.output.overwrite)
     device = choose_device(options.device)
@@ -72,6 +73,63 @@ def plan_listing(source: Path, targets: FaceTargets, options: FacesConfig) -> Li
     size = info.width, info.height
     output = None if targets.film is None else plan_output(targets.film, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFace:
+    """One face in one frame, in pixels of the video as shown.
+
+    `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
+    the person's right one of each pair first, `steadied` the same after smoothing in time. `track` numbers the person's
+    track from 1; `score` is 0..1. Without `found` the face is known from the frames around this one.
+    """
+
+    track: int
+    box: tuple[float, ...]
+    landmarks: tuple[Point, ...]
+    steadied: tuple[Point, ...]
+    score: float
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFrame:
+    """The faces of one frame; `pts` counts ticks of the video's time base, as in its file."""
+
+    pts: int
+    seconds: float
+    starts_scene: bool
+    faces: tuple[ListedFace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFaces:
+    """All faces of a video: frame by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
+
+    `width` and `height` are those of the video as shown.
+    """
+
+    width: int
+    height: int
+    frames: tuple[ListedFrame, ...]
+    tracks: tuple[FaceTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
+    """What `describe_faces` wrote to this file, as values."""
+    file.seek(0)
+    content = json.load(file)
+    frames = tuple(ListedFrame(**entry | {"faces": _listed(entry["faces"])}) for entry in content["frames"])
+    return VideoFaces(content["width"], content["height"], frames, report.tracks, report.warnings)
+
+
+def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
+    points = ("landmarks", "steadied")
+    return tuple(
+        ListedFace(**entry | {"box": tuple(entry["box"])} | {name: tuple(map(tuple, entry[name])) for name in points})
+        for entry in entries
+    )
 
 
 def describe_faces(

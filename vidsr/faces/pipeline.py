@@ -72,7 +72,7 @@ class Restoration:
         """Loads the detector and the network. Raises ModelError or DeviceError."""
         engine = build_face_engine(plan.selection, View.of(info).quarters)
         # One thread: it looks at a few frames beside the network, which needs the others.
-        self._search = FaceSearch(plan.options.finding, info, torch.device(plan.selection.device), 1)
+        self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
         self._restorer = FaceRestorer(engine, plan.options)
         self.find = self._search.stages
         self.restore: Sequence[Stage] = (self._restorer,)

@@ -206,9 +206,9 @@ class _Scene:
             else:
                 fit.append(face)
         fit.sort(key=lambda face: (face.track not in self._windows, -face.side, face.track))
-        for face in fit[config.most :]:
+        for face in fit[config.max_faces :]:
             self._note(face.track, "too many faces")
-        return {face.track: face for face in fit[: config.most]}
+        return {face.track: face for face in fit[: config.max_faces]}
 
     def _placed(self, face: Face) -> _Place:
         points = np.array(face.landmarks)

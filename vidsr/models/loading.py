@@ -15,7 +15,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vidsr.errors import ModelError
-from vidsr.models.cards import DETECTOR, Card, Preset, fill_card, list_presets, models_folder, read_card_table
+from vidsr.models.cards import (
+    DETECTOR,
+    Card,
+    Preset,
+    fill_card,
+    list_presets,
+    models_folder,
+    own_models_folder,
+    read_card_table,
+)
 from vidsr.nets import Network, build
 from vidsr.nets.secnet.network import SECNet
 
@@ -62,6 +71,15 @@ def list_cards(folder: Path | None = None) -> list[ModelCard]:
         if folder is None and not isinstance(card, TrainedCard):
             raise ModelError(f"the shipped card {card.path} does not say how it was trained: install vidsr again")
     return cards
+
+
+def known_cards() -> list[ModelCard]:
+    """The cards of the user's own models and the shipped ones, by name; a user's stands for a shipped one of its name.
+
+    Raises ModelError for a card that cannot be read.
+    """
+    cards = {card.name: card for card in (*list_cards(), *list_cards(own_models_folder()))}
+    return list(cards.values())
 
 
 def untrained_presets() -> list[Preset]:

@@ -8,18 +8,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidsr.config import InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
+from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, Selection, select
 from vidsr.errors import UsageError
 from vidsr.files import check_target
+from vidsr.models.registry import Task
 from vidsr.types import VideoInfo
+from vidsr.video.output import OutputPlan, plan_output
 from vidsr.video.probe import Source
-from vidsr.video.writer import OutputPlan, plan_output
 
 if TYPE_CHECKING:
     from vidsr.faces.pipeline import FacePlan
-
-LARGEST_SCALE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +58,13 @@ class Forecast:
 class Plan:
     """A run, decided from end to end; a plain value that can be printed, compared, pickled and sent elsewhere.
 
-    `engine` tells model, device, precision, backend and tile; `faces` how faces are restored, None if they are not;
-    `output` the target, encoder and pixel format, None if only the frames were asked about. Scenes, duplicates, the
-    trim, audio and subtitles are as in `options`, but for `fills_duplicates`, which the model has a say in.
-    `warnings` are what the user should know before the run.
+    `source` is None for frames that are not in a file. `engine` tells model, device, precision, backend and tile;
+    `faces` how faces are restored, None if they are not; `output` the target, encoder and pixel format, None if only
+    the frames were asked about. Scenes, duplicates, the trim, audio and subtitles are as in `options`, but for
+    `fills_duplicates`, which the model has a say in. `warnings` are what the user should know before the run.
     """
 
-    source: Source
+    source: Source | None
     target: Path | None
     options: RunConfig
     info: VideoInfo
@@ -118,20 +117,37 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     if target is not None:
         check_target(target, source.path, options.output.overwrite)
     info = source.probe()
-    expected = forecast(info, options)
-    engine = select(
-        options.compute, "interpolate" if isinstance(options, SlowmoConfig) else "upscale", info.height, info.width,
-        enlargement=expected.enlargement(info), interp=options.interp,
-    )  # fmt: skip
+    frames = plan_frames(info, options)
     output = None
     if target is not None:
-        written = replace(options.output, stretch=expected.stretch)
-        output = plan_output(target, expected.describe(info), expected.size, written, options.input)
-    fills_duplicates, warnings = _duplicates(options, engine)
-    return Plan(
-        source=source, target=target, options=options, info=info, forecast=expected, engine=engine,
-        faces=_faces(options, engine, info), fills_duplicates=fills_duplicates, output=output, warnings=warnings,
+        result = frames.forecast
+        output = plan_output(target, result.describe(info), result.size, options.output, options.input, result.stretch)
+    fills_duplicates, warnings = _duplicates(options, frames.engine)
+    return replace(
+        frames, source=source, target=target, faces=_faces(options, frames.engine, info),
+        fills_duplicates=fills_duplicates, output=output, warnings=warnings,
     )  # fmt: skip
+
+
+def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
+    """A plan for frames of this description: sizes, times and the engine, without faces, duplicates and files.
+
+    Raises UsageError, ModelError or DeviceError.
+    """
+    expected = forecast(info, options)
+    engine = select(
+        options.compute, task_of(options), info.height, info.width, enlargement=expected.enlargement(info),
+        interp=options.interp,
+    )  # fmt: skip
+    return Plan(
+        source=None, target=None, options=options, info=info, forecast=expected, engine=engine, faces=None,
+        fills_duplicates=False, output=None, warnings=(),
+    )  # fmt: skip
+
+
+def task_of(options: RunConfig) -> Task:
+    """What the model of a run must be able to do."""
+    return "interpolate" if isinstance(options, SlowmoConfig) else "upscale"
 
 
 def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str, ...]]:
@@ -153,10 +169,6 @@ def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan |
     wanted = by_default if options.faces.use is None else options.faces.use
     if not wanted or options.faces.strength == 0:
         return None
-    if engine.card is None:
-        raise UsageError(
-            "bicubic is no network, and faces are restored beside one: leave out --faces, or choose a model"
-        )
     from vidsr.faces.pipeline import plan_faces  # imports SciPy, a third of start-up time where faces are off
 
     return plan_faces(options.faces, options.compute, info)
@@ -177,8 +189,6 @@ def forecast(info: VideoInfo, config: RunConfig) -> Forecast:
 
 def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> tuple[int, int]:
     """Width and height of the output as coded; `size` and `height` are meant as displayed, after rotation."""
-    if sum(value is not None for value in (config.scale, config.size, config.height)) > 1:
-        raise UsageError("give only one of --scale, --size and --height")
     is_turned = info.rotation_degrees % 180 == 90
     shown_width, shown_height = (info.height, info.width) if is_turned else (info.width, info.height)
     if config.size is not None:
@@ -187,8 +197,6 @@ def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> t
         width, height = 2 * max(1, round(shown_width * config.height / shown_height / 2)), config.height
     else:
         scale = default_scale if config.scale is None else config.scale
-        if not 1 <= scale <= LARGEST_SCALE:  # before the products below, because neither infinity nor NaN has any
-            raise UsageError(f"--scale {scale:g} is not an enlargement by 1 to {LARGEST_SCALE}")
         width, height = round(shown_width * scale), round(shown_height * scale)
     for wanted, given in ((width, shown_width), (height, shown_height)):
         if not given <= wanted <= LARGEST_SCALE * given:

@@ -151,7 +151,6 @@ class Parts:
 
 def load(plan: Plan) -> Parts:
     """Loads the networks of a plan. Raises ModelError where files are not what they were when it was made."""
-    keep_freed_memory()
     if plan.options.compute.threads:
         torch.set_num_threads(plan.options.compute.threads)
     chosen = build_engine(plan.engine)
@@ -178,6 +177,7 @@ def run(
     then nothing is left behind and an existing target is untouched.
     """
     started = time.monotonic()
+    keep_freed_memory()
     parts = load(plan)
     report = _begun(plan)
     stages = parts.stages(plan)
@@ -219,6 +219,7 @@ def enhance(
 def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
     """What `enhance` would do, with a short measurement on the first frames; writes nothing, raises what it would."""
     plan = planning.plan(source, target, config)
+    keep_freed_memory()
     parts = load(plan)
     with _reader(plan) as reader:
         stages, clock = parts.stages(plan), StageClock({})
@@ -250,13 +251,14 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
 
 
 def _reader(plan: Plan) -> Reader:
+    assert plan.source is not None, "planned for frames without a file"
     return Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
 
 
 def _begun(plan: Plan) -> RunReport:
     """The report with what is known beforehand."""
     return RunReport(
-        input=str(plan.source.path), output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
+        input=plan.info.path, output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
         device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
         output_size=plan.forecast.size, interp=plan.forecast.interp, stretch=plan.forecast.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
@@ -267,7 +269,7 @@ def _refuse_damage(plan: Plan, report: RunReport) -> None:
     if plan.options.strict and report.damages:
         first = report.damages[0]
         raise CheckError(
-            f"{plan.source.path} is damaged in {len(report.damages)} places, first {first.place} ({first.reason}), "
+            f"{plan.info.path} is damaged in {len(report.damages)} places, first {first.place} ({first.reason}), "
             "and --strict allows no loss: nothing was written"
         )
 

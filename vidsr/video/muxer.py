@@ -12,52 +12,47 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from vidsr.config import InputConfig, OutputConfig
 from vidsr.runtime.priority import open_behind_the_network
-from vidsr.types import VideoInfo
 from vidsr.video.containers import open_output
-from vidsr.video.encoder import Encoding
+from vidsr.video.output import OutputPlan
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.timestamps import to_ticks
 
 
 class Muxer:
-    """One file of one video stream and what is copied from `source`. Raises what FFmpeg and the system raise.
+    """The file of a plan: one video stream and what is copied. Raises what FFmpeg and the system raise.
 
     The streams are added when it is made; `begin` opens the encoder of `context` and writes the header, and only then
     is something on the disk. `copies` owns the input that it opens: `close` closes both.
     """
 
-    def __init__(
-        self, path: Path, encoding: Encoding, source: VideoInfo, config: OutputConfig, pixel_aspect: Fraction,
-        matrix: tuple[int, ...] | None,
-    ) -> None:  # fmt: skip
-        """`matrix` is FFmpeg's display matrix of the video; without one `source` tells the rotation."""
-        self._output = open_output(path, encoding.time_base)
+    def __init__(self, path: Path, plan: OutputPlan) -> None:
+        """`path` is the file, by whose extension the container is chosen."""
+        self._plan = plan
+        self._output = open_output(path, plan.encoding.time_base)
         try:
-            self._add_video(encoding, source, pixel_aspect, matrix)
-            self.copies = Passthrough(source, self._output, config)
+            self._video = self._add_video()
+            self.copies = Passthrough(plan.source, self._output, plan.options, plan.stretch)
         except BaseException:
             self._close_output()
             raise
-        self._source = source
-        self.time_base = encoding.time_base
+        self.time_base = plan.encoding.time_base
 
     @property
     def context(self) -> VideoCodecContext:
         """What the video stream is encoded with."""
         return self._video.codec_context
 
-    def begin(self, trim: InputConfig) -> None:
+    def begin(self) -> None:
         """Adds tags and chapters and writes the header; what the muxer refuses, it refuses here.
 
         From now on `time_base` is that of the file.
         """
         self._output.metadata.update(self.copies.tags)
-        tags, disposition = self.copies.stream_tags(self._source.video_stream)
+        tags, disposition = self.copies.stream_tags(self._plan.source.video_stream)
         self._video.metadata.update(tags)
         self._video.disposition = disposition
-        self.copies.add_chapters(trim)
+        self.copies.add_chapters(self._plan.trim)
         open_behind_the_network(self._output.start_encoding)
         self.time_base = self._video.time_base or self.time_base
 
@@ -90,16 +85,16 @@ class Muxer:
         with suppress(av.FFmpegError, OSError):
             self._output.close()
 
-    def _add_video(
-        self, encoding: Encoding, source: VideoInfo, pixel_aspect: Fraction, matrix: tuple[int, ...] | None
-    ) -> None:
-        self._video = cast(VideoStream, self._output.add_stream(encoding.codec, rate=encoding.rate))
-        encoding.configure(self._video.codec_context)
-        self._video.time_base = encoding.time_base
-        self._video.codec_context.sample_aspect_ratio = pixel_aspect
+    def _add_video(self) -> VideoStream:
+        plan, encoding = self._plan, self._plan.encoding
+        video = cast(VideoStream, self._output.add_stream(encoding.codec, rate=encoding.rate))
+        encoding.configure(video.codec_context)
+        video.time_base = encoding.time_base
+        video.codec_context.sample_aspect_ratio = plan.pixel_aspect
         if encoding.codec in ("libx265", "hevc_nvenc") and self._output.format.name in ("mp4", "mov"):
-            self._video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
-        if matrix is not None:
-            self._video.set_display_matrix(matrix)
-        elif source.rotation_degrees:
-            self._video.set_display_rotation(source.rotation_degrees)
+            video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+        if plan.matrix is not None:
+            video.set_display_matrix(plan.matrix)
+        elif plan.source.rotation_degrees:
+            video.set_display_rotation(plan.source.rotation_degrees)
+        return video

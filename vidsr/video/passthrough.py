@@ -42,15 +42,15 @@ class Passthrough:
     """Copies everything but the pictures. Adds its streams to `output` when made, before the header is written.
 
     Owns the input it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with the
-    first frame, and then stretched by `OutputConfig.stretch`.
+    first frame, and then stretched by the factor `stretch`.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig) -> None:
+    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig, stretch: int = 1) -> None:
         self.warnings: list[str] = []
         self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
         self._routes: dict[int, Route | StretchedSound] = {}
-        self._stretch = config.stretch
+        self._stretch = stretch
         self._attached: list[Tally] = []
         self._pending: Packet[Any] | None = None
         self._output = output

@@ -53,12 +53,6 @@ class Reader:
         self, source: Source | Path, config: InputConfig, device: torch.device, info: VideoInfo | None = None
     ) -> None:
         """`info` saves describing the source again where that has been done."""
-        if config.start is not None and config.start < 0:
-            raise UsageError(f"--start {_seconds(config.start)} lies before the film; give 0 or more")
-        if config.end is not None and config.end <= (config.start or 0):
-            raise UsageError(
-                f"--end {_seconds(config.end)} must lie after --start {_seconds(config.start or Fraction())}"
-            )
         self.warnings: list[str] = []
         self._source = Source.of(source)
         self._path = self._source.path

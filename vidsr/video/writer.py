@@ -6,66 +6,19 @@ A writer puts together what does the work: the encoder, the muxer with the strea
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError, OutputError
-from vidsr.files import HiddenFile, check_target
-from vidsr.types import Frame, VideoInfo
-from vidsr.video.audio.stream import check_stretch
-from vidsr.video.containers import muxer_of
-from vidsr.video.encoder import Encoder, Encoding, choose
+from vidsr.files import HiddenFile
+from vidsr.types import Frame
+from vidsr.video.encoder import Encoder
 from vidsr.video.errors import writing
 from vidsr.video.muxer import Muxer
-from vidsr.video.probe import Source
+from vidsr.video.output import OutputPlan
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import Expected, verify
-
-# Sizes are whole pixels, so an enlargement changes the aspect a little; more than this was asked for.
-ASPECT_TOLERANCE = Fraction(1, 50)
-
-
-@dataclass(frozen=True, slots=True)
-class OutputPlan:
-    """How a video is written, decided and tried beforehand by `plan_output`; a plain value.
-
-    `source` says in which time base and at which rate frames come. `size` is (width, height) of the frames. `matrix` is
-    FFmpeg's display matrix. `warnings` name what the output cannot be given.
-    """
-
-    target: Path
-    source: VideoInfo
-    size: tuple[int, int]
-    options: OutputConfig
-    trim: InputConfig
-    encoding: Encoding
-    pixel_aspect: Fraction
-    matrix: tuple[int, ...] | None
-    warnings: tuple[str, ...]
-
-
-def plan_output(
-    target: Path, source: VideoInfo, size: tuple[int, int], options: OutputConfig, trim: InputConfig
-) -> OutputPlan:
-    """Decides how a video is written and refuses what can be refused; writes nothing.
-
-    `size` is (width, height) of the frames; `source` says in which time base and at which rate they come.
-
-    Raises OutputError, and UsageError for a stretch that sound cannot follow.
-    """
-    check_stretch(options)
-    target = check_target(target, Path(source.path), options.overwrite)
-    container = muxer_of(target)
-    side = Source(Path(source.path)).side_data(source.video_stream)
-    encoding = choose(container, source, size, options, side)
-    aspect, warnings = _pixel_aspect(source, size)
-    return OutputPlan(
-        target, source, size, options, trim, encoding, aspect, side.matrix, (*encoding.warnings, *warnings)
-    )
 
 
 class Writer:
@@ -73,7 +26,7 @@ class Writer:
 
     The frames go to a hidden file beside the target. `commit` completes and checks it and gives it its name; leaving
     the `with` without commit removes it. Frame times are kept; with `InputConfig.start` or a negative first time, the
-    first frame is at 0 and sound, subtitles and chapters move along. With `OutputConfig.stretch` the frames come with
+    first frame is at 0 and sound, subtitles and chapters move along. With a `stretch` above 1 the frames come with
     stretched times; sound and the rest are stretched here. Use from one thread at a time.
 
     `plan` is what it was made with; `warnings` name what is not carried over and are complete after `commit`.
@@ -94,11 +47,9 @@ class Writer:
         with writing(plan.target):
             self._hidden.__enter__()
             try:
-                self._muxer = Muxer(
-                    self._hidden.path, plan.encoding, plan.source, plan.options, plan.pixel_aspect, plan.matrix
-                )
+                self._muxer = Muxer(self._hidden.path, plan)
                 self._encoder = Encoder(self._muxer.context, plan.encoding, plan.size)
-                self._muxer.begin(plan.trim)
+                self._muxer.begin()
             except BaseException:
                 self._discard()
                 raise
@@ -167,7 +118,7 @@ class Writer:
 
     def _set_shift(self, time: Fraction) -> None:
         self._shift = time
-        self._opened.copies.shift = time / self.plan.options.stretch
+        self._opened.copies.shift = time / self.plan.stretch
         if self.plan.trim.start is None:
             self.warnings.append(
                 f"the film begins at {float(time):.3f} s, before zero; all of it is moved to begin at 0"
@@ -180,16 +131,3 @@ class Writer:
                 self._muxer.close()
         finally:
             self._hidden.__exit__(None, None, None)
-
-
-def _pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> tuple[Fraction, list[str]]:
-    """The source's, or what keeps the shape of things if the wanted size has other proportions; and a warning then."""
-    stretch = Fraction(source.width * size[1], source.height * size[0])
-    if abs(stretch - 1) <= ASPECT_TOLERANCE:
-        return source.pixel_aspect, []
-    aspect = (source.pixel_aspect * stretch).limit_denominator(255)
-    warning = (
-        f"{size[0]}x{size[1]} has other proportions than the input; the pixel aspect "
-        f"{aspect.numerator}:{aspect.denominator} keeps the shape of things"
-    )
-    return aspect, [warning]
