@@ -33,7 +33,7 @@ from face_scores import Figure, table
 
 from vidsr.errors import VidsrError
 from vidsr.faces.landmark_smoothing import LOOKAHEAD
-from vidsr.faces.shipped_detector import shipped_detector
+from vidsr.models.cards import shipped_detector
 
 Array = landmarks.Array
 PARTS = ("detector", "tracks", "landmarks", "restoration", "cost")

@@ -34,7 +34,7 @@ from vidsr.config import Precision
 from vidsr.errors import VidsrError
 from vidsr.evaluation.evaluate import ClipScores, evaluate_clip, summarise
 from vidsr.files import VIDEO_SUFFIXES
-from vidsr.models.loading import find_card
+from vidsr.models.cards import find_card
 from vidsr.train.dataset import read_clip
 from vidsr.train.degrade import degrade_bd, degrade_bi
 from vidsr.video.roundtrip import h264_roundtrip

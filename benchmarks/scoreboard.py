@@ -9,7 +9,7 @@ from printed import rows_of
 from systems import BASELINES
 
 from vidsr.evaluation.evaluate import Evaluation
-from vidsr.models.loading import find_card
+from vidsr.models.cards import find_card
 
 Results = dict[str, dict[str, Evaluation]]
 HEAD = ("set", "system", "PSNR RGB", "PSNR Y", "SSIM_vh RGB", "SSIM_vt RGB", "source")

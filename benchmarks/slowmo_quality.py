@@ -33,7 +33,7 @@ from torch import Tensor
 
 from vidsr.config import Precision
 from vidsr.errors import VidsrError
-from vidsr.models.loading import find_card
+from vidsr.models.cards import find_card
 
 SETS = ("vid4-BI", "general-BI", "faces-BI")
 

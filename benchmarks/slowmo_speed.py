@@ -44,7 +44,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.models.cards import Preset, list_presets
 from vidsr.models.loading import multiply_adds_per_pixel
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.runtime.device import choose_precision
@@ -116,7 +116,7 @@ def fresh(preset: Preset) -> ZoomingSlowMo:
 
 def streamed_operations(network: ZoomingSlowMo, name: str) -> float:
     """Multiply-adds per given pixel and resulting frame of an endless film: films that differ by one window."""
-    engine, counts = SlowmoEngine(network, name, CPU, "fp32", is_overlapped=False), []
+    engine, counts = SlowmoEngine.of_network(network, name, CPU, "fp32", is_overlapped=False), []
     for frames in (4 * WINDOW, 5 * WINDOW - 1):
         clip = list(torch.zeros(frames, 3, OPERATIONS_SIDE, OPERATIONS_SIDE))
         with FlopCounterMode(display=False) as counter:
@@ -156,7 +156,7 @@ def on_gpu(size: tuple[int, int], runs: int, device: torch.device) -> list[GpuSi
     ways: dict[str, Callable[[], int]] = {}
     for preset in presets():
         network = fresh(preset)
-        engine = SlowmoEngine(network, preset.name, device, precision)
+        engine = SlowmoEngine.of_network(network, preset.name, device, precision)
         ways[f"{preset.name}, engine, {precision}"] = partial(run_engine, engine, list(clip))
         if is_published(network):
             ways[f"{preset.name}, {PLAIN}"] = partial(run_windows, PlainZoomingSlowMo(network, device), clip)

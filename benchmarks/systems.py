@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.select import build_engine, select
-from vidsr.models.loading import list_cards
+from vidsr.models.cards import list_cards
 from vidsr.types import Frame
 
 SCALE = 4

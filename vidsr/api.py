@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vidsr.evaluation.evaluate import Evaluation
     from vidsr.faces.listing import VideoFaces
-    from vidsr.models.loading import ModelCard
+    from vidsr.models.cards import ModelCard
     from vidsr.pipeline.batch import BatchReport
     from vidsr.pipeline.run import Progress
 
@@ -275,7 +275,7 @@ def list_models() -> list[ModelCard]:
 
     Raises ModelError for a card that cannot be read.
     """
-    from vidsr.models.loading import known_cards
+    from vidsr.models.cards import known_cards
 
     return known_cards()
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from tests.support import media
 from vidsr.cli import app
 from vidsr.engines.bicubic import BicubicEngine
-from vidsr.models.loading import models_folder, read_card
+from vidsr.models.cards import models_folder, read_card
 from vidsr.types import Frame
 
 ROOT = Path(__file__).parents[2]

@@ -24,19 +24,19 @@ from vidsr.cli import app
 from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.errors import ModelError, OutputError
 from vidsr.models import importers as imported
-from vidsr.models.cards import own_models_folder, resolve_model
-from vidsr.models.importers import import_model
-from vidsr.models.loading import (
+from vidsr.models.cards import (
     ImportedCard,
     TrainedCard,
     find_card,
     list_cards,
-    load_network,
     models_folder,
+    own_models_folder,
     read_card,
-    verify,
+    resolve_model,
 )
-from vidsr.nets import build
+from vidsr.models.importers import import_model
+from vidsr.models.loading import load_network, verify
+from vidsr.models.registry import build
 from vidsr.nets.zsm.config import ZSMConfig
 from vidsr.types import Frame
 
@@ -84,7 +84,7 @@ def test_the_published_checkpoint_becomes_a_model_that_computes_the_same(authors
     network = load_network(card)
     values = torch.load(authors, weights_only=True)
     assert all(torch.equal(value, values[name]) for name, value in network.state_dict().items())
-    engine = SlowmoEngine(network, "zsm", torch.device("cpu"), "fp32", window=4, lookahead=0, carry=False)
+    engine = SlowmoEngine.of_network(network, "zsm", torch.device("cpu"), "fp32", window=4, lookahead=0, carry=False)
     with np.load(PARITY / "zsm_parity.npz") as stored:
         clip, expected = torch.from_numpy(stored["input"])[0], stored["output"][0]
     frames = [Frame(image, t, Fraction(1, 25), 1, t == 0) for t, image in enumerate(clip)]
@@ -239,5 +239,5 @@ def test_an_imported_card_without_one_field_is_refused(tmp_path: Path, small: di
     assert name in tomllib.loads(path.read_text())
     lines = [line for line in path.read_text().splitlines() if not line.startswith(f"{name} =")]
     path.write_text("\n".join(lines))
-    with pytest.raises(ModelError, match=f"misses field '{name}'"):
+    with pytest.raises(ModelError, match=f"is incomplete: '{name}' is missing"):
         read_card(path)

@@ -9,10 +9,9 @@ from typer.testing import CliRunner, Result
 
 from vidsr.cli import app
 from vidsr.errors import ModelError
-from vidsr.faces.shipped_detector import describe_detector, detector_card, verify_detector
-from vidsr.models.cards import models_folder
-from vidsr.models.loading import find_card, list_cards
-from vidsr.nets import build_detector
+from vidsr.models.cards import detector_card, find_card, list_cards, models_folder
+from vidsr.models.loading import describe, load_network, verify
+from vidsr.models.registry import build
 from vidsr.train.detector.recipe import load_detector_recipe
 
 
@@ -21,15 +20,15 @@ def models(*arguments: str) -> Result:
 
 
 def test_the_shipped_detector_is_whole_and_its_card_complete() -> None:
-    assert verify_detector() <= 1e-3
+    assert verify(detector_card()) <= 1e-3
     card = detector_card()
     recipe = load_detector_recipe(models_folder() / card.recipe)
     assert (card.name, card.architecture, card.seed) == (recipe.name, recipe.architecture, recipe.seed)
-    network = build_detector(card.architecture, card.network)
-    assert network.config == build_detector(recipe.architecture, recipe.network).config
+    network = build(card.architecture, card.network)
+    assert network.config == build(recipe.architecture, recipe.network).config
     assert recipe.data.licence_classes == ("A", "B")
     assert card.licence == "Apache-2.0" and card.metrics and card.metrics_command
-    described = describe_detector()
+    described = describe("face-detector")
     assert described["parameters"]["total"] == sum(p.numel() for p in network.parameters()) < 200_000
 
 
@@ -43,5 +42,6 @@ def test_models_knows_it_and_no_engine_takes_it() -> None:
         result = models("verify", *arguments)
         assert result.exit_code == 0 and "face-detector: whole" in result.stderr
     assert "face-detector" not in {card.name for card in list_cards()}
-    with pytest.raises(ModelError, match="finds faces and makes no pictures"):
-        find_card("face-detector")
+    assert find_card("face-detector") == detector_card()
+    with pytest.raises(ModelError, match="is an ONNX file already"):
+        load_network(detector_card())

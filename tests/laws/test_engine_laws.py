@@ -20,7 +20,8 @@ from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
-from vidsr.models.loading import ModelCard, list_cards, load_network
+from vidsr.models.cards import ModelCard, list_cards
+from vidsr.models.loading import load_network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
@@ -67,11 +68,11 @@ def recurrent(network: SECNet, name: str, precision: str) -> Engine:
 
 
 def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return SlowmoEngine(network, name, torch.device("cpu"), precision)
+    return SlowmoEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
 def midpoint(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return MidpointEngine(network, name, torch.device("cpu"), precision)
+    return MidpointEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
 def shipped(card: ModelCard, precision: str) -> dict[str, Case]:

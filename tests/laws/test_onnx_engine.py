@@ -20,12 +20,13 @@ from tests.support.toy_engine import make_clip
 from tests.unit.test_onnx_export import NETWORKS
 from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
-from vidsr.engines.onnx import OnnxMidpointEngine, OnnxRecurrentEngine, OnnxSlowmoEngine
+from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, midpoint_graphs, slowmo_graphs
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
 from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.pipeline.run import enhance
 from vidsr.types import Frame
 
@@ -39,14 +40,20 @@ def secnet_pair(form: str) -> tuple[Engine, Engine]:
     return RecurrentEngine(network, form, CPU, "fp32"), OnnxRecurrentEngine(network, form, CPU)
 
 
+def slowmo_onnx(network: ZoomingSlowMo, form: str) -> Engine:
+    return SlowmoEngine(slowmo_graphs(network, CPU), form, CPU, PRECISIONS, is_overlapped=False)
+
+
 def slowmo_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
-    return SlowmoEngine(network, form, CPU, "fp32"), OnnxSlowmoEngine(network, form, CPU)
+    return SlowmoEngine.of_network(network, form, CPU, "fp32"), slowmo_onnx(network, form)
 
 
 def midpoint_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
-    return MidpointEngine(network, form, CPU, "fp32"), OnnxMidpointEngine(network, form, CPU)
+    return MidpointEngine.of_network(network, form, CPU, "fp32"), MidpointEngine(
+        midpoint_graphs(network, CPU), form, PRECISIONS
+    )
 
 
 PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {

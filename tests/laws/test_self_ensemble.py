@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.support.tiny_networks import paper_network
 from vidsr.engines.recurrent import RecurrentEngine, network_bytes_per_pixel
 from vidsr.models.loading import multiply_adds_per_pixel
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 

@@ -25,7 +25,7 @@ from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import list_presets
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
 
@@ -47,11 +47,11 @@ def two_threads() -> Iterator[None]:
 
 
 def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> SlowmoEngine:
-    return SlowmoEngine(network_of(form), "untrained", CPU, precision, **arguments)
+    return SlowmoEngine.of_network(network_of(form), "untrained", CPU, precision, **arguments)
 
 
 def midpoint(form: str = "fast", precision: str = "fp32") -> MidpointEngine:
-    return MidpointEngine(network_of(form), "untrained", CPU, precision)
+    return MidpointEngine.of_network(network_of(form), "untrained", CPU, precision)
 
 
 def run(engine: Engine, frames: list[Frame]) -> list[Frame]:
@@ -214,7 +214,7 @@ def test_streaming_recomputes_next_to_nothing(name: str) -> None:
     """Operations of one window in the middle of a film against the network's own, of the real sizes."""
     network = build("zsm", PRESETS[name].network)
     assert isinstance(network, ZoomingSlowMo)
-    engine = SlowmoEngine(network, name, CPU, "fp32", is_overlapped=False)  # another thread is not counted
+    engine = SlowmoEngine.of_network(network, name, CPU, "fp32", is_overlapped=False)  # another thread is not counted
     frame = Frame(torch.zeros(3, 4, 4), 0, Fraction(1, 25), 1)
     state, fed, ready = engine.init_state(4, 4), 0, list[Frame]()
     while not ready:
@@ -244,8 +244,8 @@ def test_windows_that_make_no_sense_are_refused() -> None:
 def test_without_a_head_there_are_no_midpoints() -> None:
     headless = slowmo_network("published", synthesis_blocks=0)
     with pytest.raises(ModelError, match="'headless' has no low-resolution head"):
-        MidpointEngine(headless, "headless", CPU, "fp32")
-    results = run(SlowmoEngine(headless, "headless", CPU, "fp32"), make_clip(3))
+        MidpointEngine.of_network(headless, "headless", CPU, "fp32")
+    results = run(SlowmoEngine.of_network(headless, "headless", CPU, "fp32"), make_clip(3))
     assert len(results) == 5
 
 

@@ -153,7 +153,7 @@ def test_each_picture_is_made_once(run: int, calls: int) -> None:
 
 def test_zooming_slowmo_fills_the_gap() -> None:
     """The engine that the program hands in; its picture is the one it makes between the two neighbours."""
-    engine = MidpointEngine(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
+    engine = MidpointEngine.of_network(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
     positions = [0, 1, 2, 2, 3, 4]
     frames = film([view(SPEED * i) for i in positions])
     result = list(Duplicates(engine).fill(frames))

@@ -18,8 +18,7 @@ from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.config import FaceConfig, InputConfig
 from vidsr.faces.drawing import COLUMNS, GAP, LABEL, SIDE, colour_of
-from vidsr.faces.shipped_detector import detector_card
-from vidsr.models.cards import models_folder
+from vidsr.models.cards import detector_card, models_folder
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, COUNT = 128, 80, 14
@@ -147,7 +146,7 @@ def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: 
     folder.mkdir()
     for path in models_folder().glob("face-detector.*"):
         (folder / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr("vidsr.faces.shipped_detector.models_folder", lambda: folder)
+    monkeypatch.setattr("vidsr.models.cards.models_folder", lambda: folder)
     source, file = film(tmp_path / "a.mkv", [picture(0)]), folder / "face-detector.onnx"
     content = file.read_bytes()
     for change, sentence in (

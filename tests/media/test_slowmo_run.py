@@ -24,10 +24,10 @@ from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig
 from vidsr.engines.slowmo import MidpointEngine
 from vidsr.errors import CheckError, UsageError
-from vidsr.models.loading import models_folder
+from vidsr.models.cards import models_folder
 from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.train.checkpoint import save_checkpoint
-from vidsr.train.publish import publish_model
+from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import load_recipe
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
@@ -45,7 +45,9 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = replace(recipe, name="tiny", network=SLOWMO_FORMS["fast"])
     average = slowmo_network("fast").state_dict()
     save_checkpoint(folder / "last.pt", {"recipe": {"name": "tiny"}, "average": average, "step": 0})
-    return publish_model(recipe, Path("tiny.toml"), folder / "last.pt", folder)
+    return publish_model(
+        recipe, Path("tiny.toml"), folder / "last.pt", folder, Provenance("none", "random", "none", "none")
+    )
 
 
 def config(card: Path, **changes: Any) -> SlowmoConfig:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 

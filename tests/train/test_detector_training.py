@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import torch
 
 from tests.support.tiny_faces import RECIPE, face_folder
 from vidsr.errors import InputError, ModelError, UsageError
-from vidsr.faces.shipped_detector import detector_card, shipped_detector, verify_detector
 from vidsr.faces.yunet import Yunet
-from vidsr.models.cards import models_folder
-from vidsr.nets import build_detector
+from vidsr.models.cards import detector_card, models_folder, shipped_detector
+from vidsr.models.loading import verify
+from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramidGraph
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.dataset import find_footage
@@ -27,10 +27,11 @@ from vidsr.train.detector.labels import read_labels
 from vidsr.train.detector.loop import detect, train_detector, train_detector_step
 from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
 from vidsr.train.detector.targets import FaceBatches
-from vidsr.train.publish import publish_detector
+from vidsr.train.publish import Provenance, publish_detector
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
+TOLD = Provenance("MIT", "drawn faces", "none", "a test machine")
 SHIPPED_RECIPE = models_folder() / "recipes" / "face-detector.toml"
 
 
@@ -76,7 +77,7 @@ def test_the_log_is_json_and_finite(whole: Path) -> None:
 
 def test_it_learns_to_find_the_faces_it_is_shown(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = build_detector("facepyramid", {"widths": (8, 12, 16, 16, 16), "blocks": (0, 0, 0, 0, 0), "pyramid": 12})
+    network = build("facepyramid", {"widths": (8, 12, 16, 16, 16), "blocks": (0, 0, 0, 0, 0), "pyramid": 12})
     items = find_footage(data, ("A",))
     scenes = read_labels(data.parent / "face-labels.json", data, items)
     batch = FaceBatches(replace(RECIPE, data=replace(RECIPE.data, sizes=(96,))), scenes, tmp_path)[0]
@@ -102,12 +103,13 @@ def test_a_run_may_start_from_anothers_averaged_weights(data: Path, whole: Path)
 
 def test_published_files_are_what_was_trained(whole: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, score_shift=0.5)
-    path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path)
+    path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path, TOLD)
     card = detector_card(tmp_path)
-    assert path == card.path and card.recipe == "recipes/face-detector.toml" and card.metrics == {}
+    assert path == card.path and card.recipe == "face-detector.toml" and card.metrics == {}
+    assert (card.licence, card.data, card.data_licences, card.hardware) == astuple(TOLD)
     assert card.steps == load_checkpoint(whole / "best.pt")["step"]
-    assert verify_detector(tmp_path) == 0.0
-    network = build_detector(RECIPE.architecture, RECIPE.network)
+    assert verify(detector_card(tmp_path)) == 0.0
+    network = build(RECIPE.architecture, RECIPE.network)
     network.load_state_dict(load_checkpoint(whole / "best.pt")["average"])
     network.shift_scores(0.5)
     picture = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
@@ -117,11 +119,11 @@ def test_published_files_are_what_was_trained(whole: Path, tmp_path: Path) -> No
     found = Yunet(shipped_detector(tmp_path), CPU, 1).run(padded, 0.05).suppressed(0.3)
     assert len(found) == len(expected) and np.allclose(found.boxes, expected.boxes, atol=0.05)
     with pytest.raises(UsageError, match="holds 'face-detector', not 'other'"):
-        publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path)
+        publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path, TOLD)
 
 
 def test_a_changed_or_missing_file_is_not_used(whole: Path, tmp_path: Path) -> None:
-    publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path)
+    publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path, TOLD)
     file, golden = tmp_path / "face-detector.onnx", tmp_path / "face-detector.golden.npz"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -133,13 +135,13 @@ def test_a_changed_or_missing_file_is_not_used(whole: Path, tmp_path: Path) -> N
     file.write_bytes(content)
     golden.write_bytes(b"")
     with pytest.raises(ModelError, match="golden"):
-        verify_detector(tmp_path)
+        verify(detector_card(tmp_path))
     file.unlink()
     with pytest.raises(ModelError, match="is missing"):
         shipped_detector(tmp_path)
     card = tmp_path / "face-detector.toml"
     card.write_text(card.read_text().replace("seed = 3\n", ""))
-    with pytest.raises(ModelError, match="misses field 'seed'"):
+    with pytest.raises(ModelError, match="is incomplete: 'seed' is missing"):
         detector_card(tmp_path)
 
 

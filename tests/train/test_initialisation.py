@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.tiny_footage import TINY_NETWORK
 from tests.support.tiny_networks import slowmo_network
 from vidsr.errors import ModelError
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.train.checkpoint import save_checkpoint
 from vidsr.train.initialisation import start_from

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.support.tiny_footage import TINY_NETWORK
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.secnet.network import ClipOutput, RecurrentState, SECNet
 from vidsr.train.losses import flow_loss, reconstruction_loss, secnet_losses, smoothness
 from vidsr.train.recipe import OptimisationConfig

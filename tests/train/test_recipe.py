@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vidsr.errors import ModelError, UsageError
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.train.detector.recipe import is_detector_recipe
 from vidsr.train.recipe import (
     DataConfig,

@@ -19,9 +19,9 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.select import select, select_card
 from vidsr.errors import InputError, ModelError, UsageError
 from vidsr.evaluation.metrics import to_8_bits
-from vidsr.models.cards import list_presets
-from vidsr.models.loading import describe, list_cards, read_card, verify
-from vidsr.nets import build
+from vidsr.models.cards import list_cards, list_presets, read_card
+from vidsr.models.loading import describe, verify
+from vidsr.models.registry import build
 from vidsr.nets.layers.resize import resize
 from vidsr.nets.zsm.network import GuidedOutput, ZoomingSlowMo
 from vidsr.train.checkpoint import load_checkpoint
@@ -29,7 +29,7 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import Item
 from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
 from vidsr.train.loop import train, train_step, validate
-from vidsr.train.publish import publish_model
+from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
 from vidsr.train.slowmo_losses import slowmo_losses
 from vidsr.train.trainer import TrainOptions
@@ -42,6 +42,7 @@ TINY_ZSM: dict[str, Any] = {
     "state_levels": 1, "state_sides": 1, "upsampler_width": 0, "synthesis_blocks": 1, "shared_sides": True,
     "residual": True,
 }  # fmt: skip
+TOLD = Provenance("MIT", "noise", "none", "a test machine")
 RECIPE = replace(
     tiny_recipe(
         DATA,
@@ -280,7 +281,7 @@ def test_a_validation_clip_without_a_frame_between_two_is_an_input_error(tmp_pat
 
 
 def test_a_published_model_is_whole_and_not_for_enlarging_alone(whole: Path, tmp_path: Path) -> None:
-    path = publish_model(RECIPE, Path("tiny.toml"), whole / "best.pt", tmp_path / "models")
+    path = publish_model(RECIPE, Path("tiny.toml"), whole / "best.pt", tmp_path / "models", TOLD)
     card = read_card(path)
     assert (card.architecture, card.scale, card.lookahead) == ("zsm", 4, 3)
     assert 0 <= verify(card) < 1e-3

@@ -29,8 +29,8 @@ from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
-from vidsr.models.loading import find_card
-from vidsr.nets import build
+from vidsr.models.cards import find_card
+from vidsr.models.registry import build
 from vidsr.stages.scenes import mark_scenes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader

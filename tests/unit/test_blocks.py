@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.support.torch_threads import torch_threads
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.layers import blocks
 from vidsr.nets.layers import pixel_shuffle as folding
 from vidsr.nets.layers.blocks import (

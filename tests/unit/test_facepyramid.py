@@ -13,7 +13,7 @@ from vidsr.errors import ModelError
 from vidsr.faces.yunet import STRIDES as INTERFACE_STRIDES
 from vidsr.faces.yunet import WIDTHS, Yunet
 from vidsr.models.onnx_export import detector_graph
-from vidsr.nets import build_detector
+from vidsr.models.registry import build
 from vidsr.nets.facepyramid import COLUMNS, STRIDES, FacePyramid, FacePyramidGraph
 
 CPU = torch.device("cpu")
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 def network() -> FacePyramid:
     """Trained by chance: batch statistics and biases are not those of the start."""
     torch.manual_seed(1)
-    network = build_detector("facepyramid", {"widths": (4, 6, 8, 8, 10), "blocks": (1, 0, 1, 2, 0), "pyramid": 6})
+    network = build("facepyramid", {"widths": (4, 6, 8, 8, 10), "blocks": (1, 0, 1, 2, 0), "pyramid": 6})
     with torch.no_grad():
         for _ in range(3):
             network(torch.rand(2, 3, 64, 64))
@@ -78,7 +78,7 @@ def test_a_graph_leaves_its_network_alone(network: FacePyramid) -> None:
 
 def test_shifted_scores_are_shifted_logits() -> None:
     torch.manual_seed(2)
-    network, picture = build_detector("facepyramid", {"pyramid": 8}).eval(), torch.rand(1, 3, 64, 64)
+    network, picture = build("facepyramid", {"pyramid": 8}).eval(), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         before = network(picture)
         network.shift_scores(0.7)
@@ -90,4 +90,4 @@ def test_shifted_scores_are_shifted_logits() -> None:
 def test_sizes_that_make_no_network() -> None:
     for arguments in ({"widths": (8, 8)}, {"blocks": (0, 0, 0, 0, -1)}, {"pyramid": 0}, {"width": 8}):
         with pytest.raises(ModelError, match="facepyramid"):
-            build_detector("facepyramid", arguments)
+            build("facepyramid", arguments)

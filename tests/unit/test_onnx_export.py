@@ -17,9 +17,13 @@ import vidsr.models.onnx_export
 from tests.support.tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
 from vidsr.cli import app
 from vidsr.errors import OutputError, UsageError
-from vidsr.models.onnx_export import export, graph_of, steps_of
-from vidsr.nets import Network, build
-from vidsr.nets.secnet.export_step import Step
+from vidsr.models.onnx_export import export, graph_of
+from vidsr.models.registry import build
+from vidsr.nets.base import Network
+from vidsr.nets.export_step import Step
+from vidsr.nets.secnet.export_step import SECNetStep
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.export_steps import parts_of
 
 NARROW = {
     "flow_width": 4, "flow_depth": 2, "flow_levels": 2, "fusion_width": 6, "fusion_blocks": 1, "recurrent_width": 5,
@@ -48,7 +52,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 
 @cache
 def steps(name: str) -> dict[str, Step]:
-    return steps_of(NETWORKS[name]())
+    network = NETWORKS[name]()
+    return {"": SECNetStep(network)} if isinstance(network, SECNet) else parts_of(network)
 
 
 def vidsr_cli(*arguments: str | Path) -> Result:

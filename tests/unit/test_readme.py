@@ -10,7 +10,8 @@ import typer.main
 
 from vidsr.cli import app
 from vidsr.errors import EXIT_CODES, VidsrError
-from vidsr.models.loading import TrainedCard, describe, list_cards
+from vidsr.models.cards import TrainedCard, list_cards
+from vidsr.models.loading import describe
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 README = (ROOT / "README.md").read_text(encoding="utf-8")

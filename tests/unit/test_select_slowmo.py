@@ -17,8 +17,7 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.select import ChosenEngine, build_engine, select
 from vidsr.engines.slowmo import slowmo_bytes_per_pixel
 from vidsr.errors import ModelError, UsageError
-from vidsr.models.cards import list_presets
-from vidsr.models.loading import TrainedCard, list_cards
+from vidsr.models.cards import TrainedCard, list_cards, list_presets
 from vidsr.nets.zsm.config import ZSMConfig
 
 

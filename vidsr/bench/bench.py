@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.bench.convolutions import Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
 from vidsr.config import ComputeConfig, InputConfig, RestoreConfig, SizeConfig, UpscaleConfig
-from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.base import Measurable
 from vidsr.engines.select import build_engine, select_card
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
@@ -188,8 +188,9 @@ def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, devi
     """Runs the engine and each of its convolutions in turn; `steps` frames in each round, on the device already."""
     now = device_clock(device)
     network = None
-    if isinstance(engine.inner, RecurrentEngine):  # one frame after the other: what runs in another thread is not seen
+    if isinstance(engine.inner, Measurable):  # one frame after the other: what runs in another thread is not seen
         inner = engine.inner.without_overlap()
+        assert isinstance(inner, Measurable), "it is the same engine"
         engine, network = engine.around(inner), inner.network
     player = _Player(engine, pictures)
     player.play(engine.info.lookahead + WARM_UP)

@@ -13,8 +13,7 @@ from vidsr.cli import options as o
 from vidsr.models.cards import own_models_folder, resolve_model
 
 if TYPE_CHECKING:
-    from vidsr.models.cards import Preset
-    from vidsr.models.loading import ModelCard
+    from vidsr.models.cards import ModelCard, Preset
 
 models = typer.Typer(help="The shipped networks, and your own.", no_args_is_help=True)
 
@@ -23,7 +22,7 @@ Name = Annotated[str, typer.Argument(help="A model's name or the path of a card.
 
 def _known() -> tuple[list[ModelCard], list[Preset]]:
     """The models with weights, the user's own ones before shipped ones of the same name, and the presets without."""
-    from vidsr.models.loading import known_cards, untrained_presets
+    from vidsr.models.cards import known_cards, untrained_presets
 
     cards = known_cards()
     names = {card.name for card in cards}
@@ -37,7 +36,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.faces.shipped_detector import detector_card
+        from vidsr.models.cards import detector_card
 
         cards, untrained = _known()
         detector = detector_card()
@@ -70,11 +69,9 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.faces.shipped_detector import describe_detector
-        from vidsr.models.cards import DETECTOR
         from vidsr.models.loading import describe
 
-        values = describe_detector() if name == DETECTOR else describe(resolve_model(name))
+        values = describe(resolve_model(name))
         if as_json:
             typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
             return
@@ -90,19 +87,12 @@ def verify(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.faces.shipped_detector import verify_detector
-        from vidsr.models.cards import DETECTOR
-        from vidsr.models.loading import find_card
+        from vidsr.models.cards import detector_card, find_card
         from vidsr.models.loading import verify as verify_card
 
-        known = names or [*(str(card.path) for card in _known()[0]), DETECTOR]
-        for name in known:
-            if name == DETECTOR:
-                difference = verify_detector()
-            else:
-                card = find_card(resolve_model(name))
-                name, difference = card.name, verify_card(card)
-            screen.say(f"{name}: whole; its example is reproduced to {difference:.1g}")
+        known = [find_card(resolve_model(name)) for name in names or []] or [*_known()[0], detector_card()]
+        for card in known:
+            screen.say(f"{card.name}: whole; its example is reproduced to {verify_card(card):.1g}")
 
 
 @models.command("import")
@@ -122,8 +112,8 @@ def import_model(
 
     screen = Screen()
     with o.reporting(screen):
+        from vidsr.models.cards import read_card
         from vidsr.models.importers import import_model as make_model
-        from vidsr.models.loading import read_card
 
         card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
         use = card.path if output else name
@@ -146,7 +136,8 @@ def export(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.models.loading import find_card, load_network
+        from vidsr.models.cards import find_card
+        from vidsr.models.loading import load_network
         from vidsr.models.onnx_export import export as write_graphs
 
         for path in write_graphs(load_network(find_card(resolve_model(name))), target, overwrite):

@@ -29,6 +29,19 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="At the end, write weights, example and card here.", show_default=False),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="With --publish: the model's licence, such as Apache-2.0.", show_default=False)
+    ] = None,
+    data_name: Annotated[
+        str | None, typer.Option(help="With --publish: what the data is, in a few words.", show_default=False)
+    ] = None,
+    data_licences: Annotated[
+        str | None,
+        typer.Option(
+            help="With --publish: the data's licences; needed unless an index.json gives their classes.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Trains a model by a recipe; run again with the same --output to resume."""
     from vidsr.cli.console import Screen
@@ -37,10 +50,11 @@ def train(
     with o.reporting(screen):
         import torch
 
+        from vidsr.errors import UsageError
         from vidsr.train import loop
         from vidsr.train.detector.loop import train_detector
-        from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
-        from vidsr.train.publish import publish_detector, publish_model
+        from vidsr.train.detector.recipe import DetectorRecipe, is_detector_recipe, load_detector_recipe
+        from vidsr.train.publish import provenance_of, publish_detector, publish_model
         from vidsr.train.recipe import load_recipe
         from vidsr.train.trainer import TrainOptions
 
@@ -51,16 +65,18 @@ def train(
         def say(entry: dict[str, float]) -> None:
             screen.say(_line(entry))
 
-        if is_detector_recipe(recipe):
-            detector = load_detector_recipe(recipe)
-            checkpoint = train_detector(detector, options, say)
-            make_files = partial(publish_detector, detector)
+        if publish is None and (licence or data_name or data_licences):
+            raise UsageError("--licence, --data-name and --data-licences are for the card that --publish writes")
+        is_detector = is_detector_recipe(recipe)
+        plan = load_detector_recipe(recipe) if is_detector else load_recipe(recipe)
+        if publish is not None:  # before hours of work
+            provenance = provenance_of(plan, data, device, licence, data_name, data_licences)
+        if isinstance(plan, DetectorRecipe):
+            checkpoint, make_files = train_detector(plan, options, say), partial(publish_detector, plan)
         else:
-            plan = load_recipe(recipe)
-            checkpoint = loop.train(plan, options, say)
-            make_files = partial(publish_model, plan)
+            checkpoint, make_files = loop.train(plan, options, say), partial(publish_model, plan)
         if publish is not None:
-            card = make_files(recipe, checkpoint.with_name("best.pt"), publish)
+            card = make_files(recipe, checkpoint.with_name("best.pt"), publish, provenance)
             screen.say(f"wrote {card}; its metrics are to be measured before it is shipped")
         typer.echo(str(checkpoint))
 

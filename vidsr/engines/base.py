@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
@@ -53,6 +53,20 @@ class Engine(Protocol):
 
     def flush(self, state: Any) -> list[Frame]:
         """Gives the frames still waiting at the end of the video."""
+        ...
+
+
+@runtime_checkable
+class Measurable(Engine, Protocol):
+    """An engine whose parts can be timed: its network is a module, and it can run one frame after the other."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The network on its device; not to be changed."""
+        ...
+
+    def without_overlap(self) -> Engine:
+        """The same engine, which begins no frame before the one before it is finished."""
         ...
 
 

@@ -1,36 +1,35 @@
-"""The recurrent engines with their networks run by ONNX Runtime, in float32. How graphs are made is vidsr/export.
+"""Networks run by ONNX Runtime, in float32, for the engines. How graphs are made is models/onnx_export.
 
-Pictures and states are torch tensors on the engine's device; ONNX Runtime is given their addresses (IO binding), so
-nothing is copied between host and device. What is not its own here is inherited: the same windows, cuts and times.
+Images and states are torch tensors on the engine's device; ONNX Runtime is given their addresses (IO binding), so
+nothing is copied between host and device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
-from vidsr.engines.slowmo import LOOKAHEAD, MidpointEngine, SlowmoEngine
-from vidsr.errors import DeviceError, UsageError
 from vidsr.models.onnx_export import graph_of
-from vidsr.nets.secnet.export_step import SECNetStep, Step
+from vidsr.nets.base import Network
+from vidsr.nets.export_step import Step
+from vidsr.nets.secnet.export_step import SECNetStep
 from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.single_image import SingleImageStep
 from vidsr.nets.zsm.alignment import Prepared, Pyramid
-from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
 from vidsr.nets.zsm.export_steps import parts_of
 from vidsr.nets.zsm.network import ZoomingSlowMo
+from vidsr.runtime.onnx_session import start_session
 from vidsr.types import Frame
 
 PRECISIONS = ("fp32",)
 # ONNX Runtime takes twice as much: 8.4 instead of 4.3 kB for secnet-fast, 16.3 instead of 10.6 for zsm-fast.
 ONNX_MEMORY = 2.0
-FATAL = 4  # all that ONNX Runtime says itself: its errors are raised as well
 
 
 class Graph:
@@ -39,7 +38,8 @@ class Graph:
     def __init__(self, step: Step, device: torch.device) -> None:
         """Makes the graph in memory. Raises DeviceError where ONNX Runtime does not reach the device."""
         self._step, self._device = step, device
-        self._session = _start_session(graph_of(step), device)
+        remedy = "use --device cpu, or --backend torch"
+        self._session = start_session(graph_of(step), device, torch.get_num_threads(), is_exact=True, remedy=remedy)
 
     def run(self, values: Sequence[Tensor], height: int, width: int) -> tuple[Tensor, ...]:
         """The outputs, new tensors, for frames of this size; `values` in the order of the step's inputs."""
@@ -128,12 +128,11 @@ class OnnxRecurrentEngine:
         return frame.with_image(picture[0]), OnnxState(window[drop:], here + 1 - drop, tuple(after))
 
 
-class OnnxParts(ZoomingSlowMo):
-    """A ZoomingSlowMo whose parts are graphs, for the engines that call them one by one; it has no weights itself."""
+class OnnxParts:
+    """A Zooming SlowMo's parts as graphs: what SlowmoEngine and MidpointEngine need of a network (SlowmoParts)."""
 
     def __init__(self, network: ZoomingSlowMo, device: torch.device, wanted: Sequence[str]) -> None:
         """The `wanted` parts of `network` are copied into graphs. Raises UsageError or DeviceError."""
-        nn.Module.__init__(self)
         self.config = network.config
         self._graphs = {name: Graph(step, device) for name, step in parts_of(network).items() if name in wanted}
 
@@ -193,51 +192,23 @@ class OnnxParts(ZoomingSlowMo):
         return self._graphs[part].run(values, height, width)
 
 
-class OnnxSlowmoEngine(SlowmoEngine):
-    """Larger frames and one more between each two."""
-
-    def __init__(
-        self,
-        network: ZoomingSlowMo,
-        name: str,
-        device: torch.device,
-        window: int = WINDOW,
-        lookahead: int = LOOKAHEAD,
-        carry: bool = True,
-    ) -> None:
-        """As SlowmoEngine, in float32."""
-        super().__init__(network, name, device, "fp32", window, lookahead, carry, is_overlapped=False)
-        wanted = ["features", "between", "shares", "step", "result"]
-        self._network = OnnxParts(network, device, wanted + ["picture"] * network.config.residual)
-        self._info = replace(self._info, precisions=PRECISIONS)
+def slowmo_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
+    """The parts that SlowmoEngine calls. Raises UsageError or DeviceError."""
+    wanted = ["features", "between", "shares", "step", "result"]
+    return OnnxParts(network, device, wanted + ["picture"] * network.config.residual)
 
 
-class OnnxMidpointEngine(MidpointEngine):
-    """The given frames and one new one between each two."""
-
-    def __init__(self, network: ZoomingSlowMo, name: str, device: torch.device) -> None:
-        """As MidpointEngine, in float32."""
-        super().__init__(network, name, device, "fp32")
-        self._network = OnnxParts(network, device, ("features", "between", "picture"))
-        self._info = replace(self._info, precisions=PRECISIONS)
+def midpoint_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
+    """The parts that MidpointEngine calls. Raises UsageError or DeviceError."""
+    return OnnxParts(network, device, ("features", "between", "picture"))
 
 
-def _start_session(model: bytes, device: torch.device) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError("--backend onnx needs ONNX Runtime: install it with 'pip install onnxruntime'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the codecs need the cores too
-    options.log_severity_level = FATAL
-    if device.type == "cpu":
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    wanted = "CUDAExecutionProvider"
-    if device.type != "cuda" or wanted not in onnxruntime.get_available_providers():
-        raise DeviceError(f"ONNX Runtime does not reach '{device}' here: use --device cpu, or --backend torch")
-    settings = {"device_id": device.index or 0, "use_tf32": 0}  # ten bits of a fraction are too few for 1e-3
-    session = onnxruntime.InferenceSession(model, options, providers=[(wanted, settings), "CPUExecutionProvider"])
-    if session.get_providers()[0] != wanted:  # it only warns when its libraries are missing
-        raise DeviceError("ONNX Runtime cannot load its CUDA libraries: use --device cpu, or --backend torch")
-    return session
+def single_image_graph(network: Network, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What a network of single images computes, as SingleImageEngine runs it. Raises UsageError or DeviceError."""
+    graph = Graph(SingleImageStep(network), device)
+
+    def run(image: Tensor) -> Tensor:
+        (result,) = graph.run((image,), *image.shape[-2:])
+        return result
+
+    return run

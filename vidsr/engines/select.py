@@ -16,8 +16,16 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine, bicubic_bytes_per_pixel
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.onnx import ONNX_MEMORY, OnnxMidpointEngine, OnnxRecurrentEngine, OnnxSlowmoEngine
+from vidsr.engines.onnx import (
+    ONNX_MEMORY,
+    PRECISIONS,
+    OnnxRecurrentEngine,
+    midpoint_graphs,
+    single_image_graph,
+    slowmo_graphs,
+)
 from vidsr.engines.recurrent import RecurrentEngine, network_bytes_per_pixel
+from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import (
     OVERLAPPED_MEMORY,
     MidpointEngine,
@@ -27,8 +35,8 @@ from vidsr.engines.slowmo import (
 )
 from vidsr.engines.tiled import TiledEngine, choose_tile
 from vidsr.errors import ModelError, UsageError
-from vidsr.models.cards import DETECTOR
-from vidsr.models.loading import ModelCard, find_card, list_cards, load_network, read_card, untrained_presets
+from vidsr.models.cards import Card, detector_card, find_card, list_cards, read_card, untrained_presets
+from vidsr.models.loading import load_network
 from vidsr.models.registry import DOES, Task, architecture_of, config_of
 from vidsr.runtime.device import choose_device, choose_precision
 
@@ -105,7 +113,7 @@ class EngineRow:
         return factories[selection.backend](network, selection)
 
 
-def select_card(model: str, task: Task) -> ModelCard | None:
+def select_card(model: str, task: Task) -> Card | None:
     """The card of `--model` for a task; None for bicubic. Raises ModelError for an unknown or an unsuitable model."""
     if model == BICUBIC:
         if task != "upscale":
@@ -165,7 +173,7 @@ def build_engine(selection: Selection) -> ChosenEngine:
     return ChosenEngine(TiledEngine(engine, selection.tile), selection, between)
 
 
-def selected_card(selection: Selection) -> ModelCard:
+def selected_card(selection: Selection) -> Card:
     """The card of a selected model; raises ModelError if it describes other weights by now."""
     assert selection.card is not None, "bicubic has no card"
     card = read_card(selection.card)
@@ -175,9 +183,7 @@ def selected_card(selection: Selection) -> ModelCard:
 
 
 def _check_is_known(name: str, task: Task) -> None:
-    if name == DETECTOR:
-        raise _unsuitable(name, DOES["detect"], task)
-    cards = [(card.name, card.architecture) for card in list_cards()]
+    cards = [(card.name, card.architecture) for card in (*list_cards(), detector_card())]
     presets = [(preset.name, preset.architecture) for preset in untrained_presets()]
     if name not in {known for known, _ in (*cards, *presets)}:
         suitable = [known for known, architecture in cards if task in architecture_of(architecture).tasks]
@@ -213,14 +219,32 @@ def _recurrent_bytes(config: Any, selection: Selection) -> float:
 
 def _slowmo(network: Any, selection: Selection) -> Built:
     arguments = network, selection.model, torch.device(selection.device), selection.precision
-    midpoint = MidpointEngine(*arguments) if selection.has_midpoint else None
-    return _doublings(selection, midpoint, lambda: SlowmoEngine(*arguments))
+    midpoint = MidpointEngine.of_network(*arguments) if selection.has_midpoint else None
+    return _doublings(selection, midpoint, lambda: SlowmoEngine.of_network(*arguments))
 
 
 def _slowmo_onnx(network: Any, selection: Selection) -> Built:
-    arguments = network, selection.model, torch.device(selection.device)
-    midpoint = OnnxMidpointEngine(*arguments) if selection.has_midpoint else None
-    return _doublings(selection, midpoint, lambda: OnnxSlowmoEngine(*arguments))
+    name, device, midpoint = selection.model, torch.device(selection.device), None
+    if selection.has_midpoint:
+        midpoint = MidpointEngine(midpoint_graphs(network, device), name, PRECISIONS)
+
+    def enlarging() -> Engine:
+        return SlowmoEngine(slowmo_graphs(network, device), name, device, PRECISIONS, is_overlapped=False)
+
+    return _doublings(selection, midpoint, enlarging)
+
+
+def single_image(network: Any, selection: Selection) -> Built:
+    """For rows of networks that enlarge images one by one (nets/single_image.py)."""
+    device = torch.device(selection.device)
+    return Built(SingleImageEngine.of_network(network, selection.model, device, selection.precision))
+
+
+def single_image_onnx(network: Any, selection: Selection) -> Built:
+    """As `single_image`, by ONNX Runtime."""
+    device = torch.device(selection.device)
+    run = single_image_graph(network, device)
+    return Built(SingleImageEngine(run, selection.model, network.config, device, PRECISIONS))
 
 
 def _doublings(selection: Selection, midpoint: Engine | None, enlarging: Callable[[], Engine]) -> Built:

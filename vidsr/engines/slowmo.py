@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import DTYPES, EngineInfo, prepared
 from vidsr.errors import ModelError, UsageError
-from vidsr.nets.zsm.alignment import Prepared
+from vidsr.nets.zsm.alignment import Prepared, Pyramid
 from vidsr.nets.zsm.config import WINDOW, ZSMConfig
 from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -79,6 +80,52 @@ class SlowmoState:
     backwards: tuple[Tensor, ...] = ()
 
 
+class SlowmoParts(Protocol):
+    """What the engines call of a network for slow motion; a ZoomingSlowMo is one, and OnnxParts are another.
+
+    Frames, features and states are of batch 1; all tensors in float32 but what the network keeps in its own precision.
+    """
+
+    @property
+    def config(self) -> ZSMConfig:
+        """The sizes."""
+        ...
+
+    def features(self, frames: Tensor) -> Pyramid:
+        """The levels of one frame 1 x 3 x h x w in 0..1, the finest first."""
+        ...
+
+    def neighbour(self, levels: Pyramid) -> Prepared:
+        """What a frame contributes to those between it and its neighbours."""
+        ...
+
+    def between(self, before: Prepared, after: Prepared) -> Tensor:
+        """The feature half-way between two neighbours."""
+        ...
+
+    def synthesise(self, feature: Tensor) -> Tensor:
+        """The low-resolution head's image of a feature."""
+        ...
+
+    def init_state(self, feature: Tensor) -> LSTMState:
+        """The state at rest."""
+        ...
+
+    def prepare_step(self, feature: Tensor) -> StepInput:
+        """What a moment contributes to `step` in either direction."""
+        ...
+
+    def step(self, current: StepInput, state: LSTMState) -> LSTMState:
+        """One step, forwards or backwards."""
+        ...
+
+    def finish(
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+    ) -> Tensor:
+        """The large image of a moment, 1 x 3 x H x W in 0..1; `picture` is the given frame, None for a new one."""
+        ...
+
+
 class SlowmoEngine:
     """Runs a ZoomingSlowMo in windows of given frames; a window begins with the frame that the one before ended with.
 
@@ -92,16 +139,16 @@ class SlowmoEngine:
 
     def __init__(
         self,
-        network: ZoomingSlowMo,
+        network: SlowmoParts,
         name: str,
         device: torch.device,
-        precision: str,
+        precisions: tuple[str, ...],
         window: int = WINDOW,
         lookahead: int = LOOKAHEAD,
         carry: bool = True,
         is_overlapped: bool = True,
     ) -> None:
-        """`network` is copied, not changed; `precision` is that of the convolutions.
+        """`network` is ready to run on `device`, in one of the `precisions` that it could have.
 
         `window`, at least 2, and `lookahead`, behind it, count given frames; else UsageError. Without `carry` the
         forward state starts at rest in each window.
@@ -111,14 +158,30 @@ class SlowmoEngine:
                 f"a window of {window} frames and {lookahead} frames of look-ahead are no way to make slow motion: "
                 "use 2 or more and 0 or more"
             )
-        self._network = prepared(network, device, precision)
+        self._network = network
         self._lanes = Lanes(device, 0.5, is_overlapped)
         self._ahead, self._carry = lookahead, carry
         self._stride = 2 * (window - 1)  # moments from a window's first one to the next window's
         # The window's last frame waits for the next one in any case, which tells how long it is shown.
         self._behind = max(1, lookahead)
         known = (window - 1) * (1 + self._lanes.are_two) + self._behind
-        self._info = EngineInfo(name, network.config.scale, known, 1, tuple(DTYPES), interp=2)
+        self._info = EngineInfo(name, network.config.scale, known, 1, precisions, interp=2)
+
+    @classmethod
+    def of_network(
+        cls,
+        network: ZoomingSlowMo,
+        name: str,
+        device: torch.device,
+        precision: str,
+        window: int = WINDOW,
+        lookahead: int = LOOKAHEAD,
+        carry: bool = True,
+        is_overlapped: bool = True,
+    ) -> SlowmoEngine:
+        """Of a network, which is copied, not changed; `precision` is that of its convolutions."""
+        parts = prepared(network, device, precision)
+        return cls(parts, name, device, tuple(DTYPES), window, lookahead, carry, is_overlapped)
 
     @property
     def info(self) -> EngineInfo:
@@ -126,8 +189,8 @@ class SlowmoEngine:
         return self._info
 
     @property
-    def network(self) -> ZoomingSlowMo:
-        """The network on its device, its convolutions in the engine's precision; not to be changed."""
+    def network(self) -> SlowmoParts:
+        """What it runs; not to be changed."""
         return self._network
 
     def init_state(self, height: int, width: int) -> SlowmoState:  # noqa: ARG002 - sizes follow the frames
@@ -230,11 +293,16 @@ class MidpointState:
 class MidpointEngine:
     """Gives each frame bit for bit and after it a new one by the network's low-resolution head."""
 
-    def __init__(self, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> None:
+    def __init__(self, network: SlowmoParts, name: str, precisions: tuple[str, ...]) -> None:
         """As in SlowmoEngine; raises ModelError for a network without the head."""
         check_has_head(network.config, name)
-        self._network = prepared(network, device, precision)
-        self._info = EngineInfo(name, 1, 1, 1, tuple(DTYPES), interp=2)
+        self._network = network
+        self._info = EngineInfo(name, 1, 1, 1, precisions, interp=2)
+
+    @classmethod
+    def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> MidpointEngine:
+        """Of a network, which is copied, not changed; `precision` is that of its convolutions."""
+        return cls(prepared(network, device, precision), name, tuple(DTYPES))
 
     @property
     def info(self) -> EngineInfo:

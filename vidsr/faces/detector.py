@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vidsr.config import FaceConfig
 from vidsr.faces.detections import Detections
-from vidsr.faces.shipped_detector import shipped_detector
 from vidsr.faces.yunet import MULTIPLE, Yunet
+from vidsr.models.cards import shipped_detector
 from vidsr.types import VideoInfo
 
 # YuNet finds 91 % of faces that are 20 pixels large in its own input, 88 % of 16 and 75 % of 13 (at score 0.6, of those

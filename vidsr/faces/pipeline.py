@@ -15,9 +15,9 @@ from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import FaceFinder
 from vidsr.faces.landmark_smoothing import LandmarkSmoother
 from vidsr.faces.restorer import FaceRestorer, FaceWork
-from vidsr.faces.shipped_detector import shipped_detector
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
+from vidsr.models.cards import shipped_detector
 from vidsr.stages.base import Stage
 from vidsr.types import FaceTrack, TrackReport, VideoInfo
 

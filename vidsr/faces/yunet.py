@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsr.errors import DeviceError, ModelError
+from vidsr.errors import ModelError, VidsrError
 from vidsr.faces.detections import LANDMARKS, Detections
+from vidsr.runtime.onnx_session import start_session
 
 STRIDES = (8, 16, 32)
 MULTIPLE = 32
 WIDTHS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 2 * LANDMARKS}
 # More candidates than any picture has faces; without a limit a bad file could make suppression take for ever.
 MOST_CANDIDATES = 2000
-_FATAL = 4  # all that ONNX Runtime says itself: its errors are raised as well
 
 
 class Yunet:
@@ -100,22 +100,12 @@ def decode(outputs: Mapping[str, NDArray[np.float32]], height: int, width: int, 
 
 
 def _start_session(path: Path, device: torch.device, threads: int) -> Any:
-    import onnxruntime
-
     if not path.is_file():
         raise ModelError(f"the face detector {path} does not exist; name a YuNet file (.onnx)")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the codecs need the cores too
-    options.log_severity_level = _FATAL
-    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
-    providers: list[Any] = [cpu] if device.type != "cuda" else [(cuda, {"device_id": device.index or 0}), cpu]
-    if device.type == "cuda" and cuda not in onnxruntime.get_available_providers():
-        raise DeviceError(f"ONNX Runtime does not reach '{device}' for the face detector: use --device cpu")
+    place = device if device.type == "cuda" else torch.device("cpu")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        return start_session(path, place, threads, remedy="use --device cpu for the face detector")
+    except VidsrError:
+        raise
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ModelError(f"{path} is no ONNX file that can be run: {error}") from error
-    if device.type == "cuda" and session.get_providers()[0] != cuda:  # it only warns when its libraries are missing
-        raise DeviceError("ONNX Runtime cannot load its CUDA libraries for the face detector: use --device cpu")
-    return session

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from vidsr.errors import ModelError
+from vidsr.models.registry import architecture_of, released_weights
+from vidsr.toml import fill, read_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-C = TypeVar("C", bound="Card")
-
 # Float32 on another processor sums in another order; a wrong weight moves the output by far more.
 GOLDEN_TOLERANCE = 1e-3
+DETECTOR = "face-detector"  # the shipped one
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +68,115 @@ class Card:
         return difference
 
 
-def read_card_table(path: Path) -> dict[str, Any]:
-    """A card's fields as they stand; raises ModelError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ModelError(f"cannot read the model card {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"the model card {path} is not valid TOML: {error}") from error
+@dataclass(frozen=True)
+class Training:
+    """How a model came to be that vidsr trained. Figures in `metrics` are those of `metrics_command`."""
+
+    # Without slots, for two bases with slots cannot be joined.
+    recipe: str
+    recipe_commit: str
+    seed: int
+    steps: int
+    hardware: str
+    data: str
+    data_licences: str
+    metrics_command: str
+    metrics: Mapping[str, float]
 
 
-def fill_card(kind: type[C], table: dict[str, Any], path: Path) -> C:
-    """A card of this kind; raises ModelError if a field lacks, is too many or holds no such value."""
-    fields = {field.name for field in dataclasses.fields(kind)} - {"path"}
-    if wrong := sorted(fields ^ set(table)):
-        state = "misses" if wrong[0] in fields else "has the unknown"
-        raise ModelError(f"the model card {path} {state} field '{wrong[0]}'")
-    for name, value in table.items():
-        if not _is_right_kind(name, value):
-            raise ModelError(f"the model card {path} has an impossible value in its field '{name}'")
-    return kind(**table | {"path": path})
+@dataclass(frozen=True, slots=True)
+class ModelCard(Card):
+    """A model that makes frames."""
+
+    scale: int
+    lookahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedCard(Training, ModelCard):
+    """A model that vidsr trained, as every shipped one. Figures in `metrics` are in dB or SSIM."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedCard(ModelCard):
+    """A user's copy of weights that others released: all that is known is the file that they came in."""
+
+    origin: str
+    origin_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorCard(Training, Card):
+    """A face detector that vidsr trained. `metrics` are of benchmarks/faces.py."""
+
+
+def read_card(path: Path) -> Card:
+    """Reads a card; raises ModelError if it cannot be read, or a field lacks, is too many or holds no such value."""
+    table, where = read_table(path, "model card", ModelError), f"the model card {path}"
+    if "architecture" not in table:
+        raise ModelError(f"{where} is incomplete: 'architecture' is missing")
+    kind: type[Card] = ImportedCard if "origin" in table else TrainedCard
+    if architecture_of(str(table["architecture"])).tasks == ("detect",):
+        kind = DetectorCard
+    return fill(kind, table, where, ModelError, {"path": path})
+
+
+def list_cards(folder: Path | None = None) -> list[ModelCard]:
+    """The shipped models' cards by name, or those of another folder; none if it is not there. Without face detectors.
+
+    Raises ModelError for a card that cannot be read, or a shipped one that does not say how it was trained.
+    """
+    found = [read_card(path) for path in sorted((folder or models_folder()).glob("*.toml"))]
+    cards = [card for card in found if isinstance(card, ModelCard)]
+    for card in cards:
+        if folder is None and not isinstance(card, TrainedCard):
+            raise ModelError(f"the shipped card {card.path} does not say how it was trained: install vidsr again")
+    return cards
+
+
+def known_cards() -> list[ModelCard]:
+    """The cards of the user's own models and the shipped ones, by name; a user's stands for a shipped one of its name.
+
+    Raises ModelError for a card that cannot be read.
+    """
+    cards = {card.name: card for card in (*list_cards(), *list_cards(own_models_folder()))}
+    return list(cards.values())
+
+
+def find_card(name: str) -> Card:
+    """The card of a shipped model, or of a card file given by its path.
+
+    Raises ModelError if there is none; for a preset without weights the message says how they are made.
+    """
+    if name.endswith(".toml"):
+        return read_card(Path(name))
+    if name == DETECTOR:
+        return detector_card()
+    cards = list_cards()
+    for card in cards:
+        if card.name == name:
+            return card
+    for preset in untrained_presets():
+        if preset.name == name:
+            raise ModelError(f"the model '{name}' comes without weights: {preset.remedy}")
+    known = ", ".join(["bicubic", *(card.name for card in cards)])
+    raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
+
+
+def detector_card(folder: Path | None = None) -> DetectorCard:
+    """The card of the shipped face detector, or of that in another folder; raises ModelError if it is none."""
+    path = (folder or models_folder()) / f"{DETECTOR}.toml"
+    card = read_card(path)
+    if not isinstance(card, DetectorCard):
+        raise ModelError(f"the model card {path} is not a face detector's: install vidsr again")
+    return card
+
+
+def shipped_detector(folder: Path | None = None) -> Path:
+    """The file of the shipped detector; raises ModelError unless it is there and is what its card says."""
+    card = detector_card(folder)
+    card.check_weights()
+    return card.weights_path
 
 
 def sha256_of(path: Path) -> str:
@@ -108,19 +195,6 @@ def check_file(path: Path, sha256: str, size: int | None) -> None:
         raise ModelError(f"the model file {path} is not the one its card describes (SHA-256 differs): fetch it again")
 
 
-def _is_right_kind(name: str, value: Any) -> bool:
-    """Whether a card's field may hold the value; `type`, because for `isinstance` true is a whole number."""
-    if name == "network":
-        return type(value) is dict  # what the architecture makes of it is said by `build`
-    if name == "metrics":
-        return type(value) is dict and all(type(figure) in (int, float) for figure in value.values())
-    return type(value) is (int if name in ("scale", "lookahead", "bytes", "seed", "steps") else str)
-
-
-DETECTOR = "face-detector"  # its recipe makes no preset, and its card is read by stages/shipped.py
-RELEASED = ("zsm",)  # presets whose architecture's authors have released weights, which a user may import
-
-
 @dataclass(frozen=True, slots=True)
 class Preset:
     """What a recipe says of the model that it makes; `network` are the architecture's arguments."""
@@ -134,12 +208,13 @@ class Preset:
     @property
     def train_command(self) -> str:
         """What makes the weights, and a card beside them."""
-        return f"vidsr train {self.recipe} --data DIR --output runs/{self.name} --publish FOLDER"
+        facts = "--licence LICENCE --data-name WORDS"
+        return f"vidsr train {self.recipe} --data DIR --output runs/{self.name} --publish FOLDER {facts}"
 
     @property
     def import_command(self) -> str | None:
         """What makes a model of the authors' released weights; None where there are none."""
-        return f"vidsr models import {self.name} FILE" if self.name in RELEASED else None
+        return f"vidsr models import {self.name} FILE" if self.name in released_weights() else None
 
     @property
     def remedy(self) -> str:
@@ -160,19 +235,22 @@ def models_folder() -> Path:
 
 
 def list_presets() -> list[Preset]:
-    """All presets by name, with and without weights; raises ModelError for a recipe that cannot be read."""
+    """All presets by name, with and without weights, without face detectors. Raises ModelError for a damaged recipe."""
     presets = []
     for path in sorted((models_folder() / "recipes").glob("*.toml")):
-        if path.stem == DETECTOR:
-            continue
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-            presets.append(
-                Preset(table["name"], table["summary"], table["architecture"], table.get("network", {}), path)
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"the recipe {path} cannot be read: {error}; install vidsr again") from error
+        table = read_table(path, "recipe", ModelError)
+        if absent := sorted({"name", "summary", "architecture"} - table.keys()):
+            raise ModelError(f"the recipe {path} is incomplete: '{absent[0]}' is missing; install vidsr again")
+        preset = Preset(table["name"], table["summary"], table["architecture"], table.get("network", {}), path)
+        if architecture_of(preset.architecture).tasks != ("detect",):
+            presets.append(preset)
     return sorted(presets, key=lambda preset: preset.name)
+
+
+def untrained_presets() -> list[Preset]:
+    """The presets that are shipped without weights: architecture and recipe alone."""
+    trained = {card.name for card in list_cards()}
+    return [preset for preset in list_presets() if preset.name not in trained]
 
 
 def own_models_folder() -> Path:

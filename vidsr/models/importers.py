@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from vidsr.errors import ModelError, OutputError
-from vidsr.models.cards import RELEASED, sha256_of
+from vidsr.models.cards import sha256_of
 from vidsr.models.loading import check_tensors
+from vidsr.models.registry import architecture_of, build, released_weights
 from vidsr.models.writing import write_model
-from vidsr.nets import build
 
 WRAPPERS = ("state_dict", "params")  # names under which training code keeps the tensors in its checkpoints
 PREFIX = "module."  # what DataParallel puts before each name
-LICENCE = "GPL-3.0, as the authors released it; this copy is the user's and no part of vidsr"
 
 
 def import_model(name: str, source: Path, folder: Path, overwrite: bool = False) -> Path:
@@ -28,12 +27,14 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
     The weights are written in float32, so nothing is rounded. No code in the file is run. Raises ModelError if there
     is no such model or the file is not its checkpoint, OutputError if there is a card already and `overwrite` is off.
     """
-    if name not in RELEASED:
-        raise ModelError(f"there are no released weights of '{name}' to import: known are {', '.join(RELEASED)}")
+    known = released_weights()
+    released = architecture_of(known[name]).released if name in known else None
+    if released is None:
+        raise ModelError(f"there are no released weights of '{name}' to import: known are {', '.join(known)}")
     card = folder / f"{name}.toml"
     if card.exists() and not overwrite:
         raise OutputError(f"{card} exists already: choose another folder with --output or give --overwrite")
-    network = build("zsm", {})  # its defaults are the published sizes
+    network = build(known[name], {})  # the defaults are the published sizes
     tensors = {key: value.float() for key, value in _read_tensors(source).items()}
     check_tensors(network, tensors, f"{source} is not the released checkpoint of '{name}'")
     for key, tensor in tensors.items():
@@ -42,11 +43,11 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
     network.load_state_dict(tensors)
     head = {
         "name": name,
-        "summary": f"Zooming SlowMo, imported from {source.name}",
-        "architecture": "zsm",
+        "summary": f"{released.title}, imported from {source.name}",
+        "architecture": known[name],
     }
     facts = {
-        "licence": LICENCE,
+        "licence": released.licence,
         "date": datetime.date.today().isoformat(),
         "origin": source.name,
         "origin_sha256": sha256_of(source),

@@ -9,7 +9,8 @@ import contextlib
 import importlib.util
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,20 +18,43 @@ from torch import Tensor
 
 from vidsr.errors import UsageError
 from vidsr.files import atomic_write, check_target
-from vidsr.nets import Network
+from vidsr.models.registry import architecture_of, code_of, id_of
+from vidsr.nets.base import Network
+from vidsr.nets.export_step import Shapes, Step
 from vidsr.nets.facepyramid import COLUMNS, FacePyramid, FacePyramidGraph
-from vidsr.nets.secnet.export_step import SECNetStep, Shapes, Step
+from vidsr.nets.secnet.export_step import SECNetStep
 from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.single_image import SingleImageStep
 from vidsr.nets.zsm.export_steps import parts_of
+from vidsr.nets.zsm.network import ZoomingSlowMo
 
 OPSET = 18  # the newest that both of ONNX Runtime's devices run grid sampling of
 EXAMPLE = (24, 40)  # the frame that is traced: any other size comes out of the graph as well
 DETECTOR_EXAMPLE = (64, 96)
 
 
-def steps_of(network: Network) -> dict[str, Step]:
-    """The steps that a stream of this network runs, by name: one without a name, or the parts of Zooming SlowMo."""
-    return {"": SECNetStep(network)} if isinstance(network, SECNet) else parts_of(network)
+# A network's ONNX models by name, made one by one when they are asked for.
+Graphs = dict[str, Callable[[], bytes]]
+
+
+def secnet_graphs(network: SECNet) -> Graphs:
+    """One, which takes a frame's window and what the frame before it handed on."""
+    return {"": lambda: graph_of(SECNetStep(network))}
+
+
+def zsm_graphs(network: ZoomingSlowMo) -> Graphs:
+    """One for each part that a stream calls."""
+    return {name: partial(graph_of, step) for name, step in parts_of(network).items()}
+
+
+def single_image_graphs(network: Network) -> Graphs:
+    """One, from an image to its enlargement."""
+    return {"": lambda: graph_of(SingleImageStep(network))}
+
+
+def detector_graphs(network: FacePyramid) -> Graphs:
+    """One, with YuNet's interface."""
+    return {"": lambda: detector_graph(network)}
 
 
 def graph_of(step: Step) -> bytes:
@@ -45,21 +69,20 @@ def graph_of(step: Step) -> bytes:
 
 
 def export(network: Network, path: Path, overwrite: bool) -> Sequence[Path]:
-    """Writes the graphs of a network: PATH for SECNet, and for Zooming SlowMo one file for each of its parts,
-    STEM.PART.onnx. Returns the files.
+    """Writes the graphs of a network: PATH for the only one, else STEM.PART.onnx for each. Returns the files.
 
     Raises OutputError if one is there already and `overwrite` is off, or cannot be written; then nothing is left
     behind and what was there is untouched.
     """
     if path.suffix != ".onnx":
         raise UsageError(f"{path} is no name for an ONNX file: end it with .onnx")
-    steps = steps_of(network)
-    paths = {name: path.with_suffix(f".{name}.onnx") if name else path for name in steps}
+    graphs: Graphs = code_of(architecture_of(id_of(network)).graphs)(network)
+    paths = {name: path.with_suffix(f".{name}.onnx") if name else path for name in graphs}
     for target in paths.values():
         check_target(target, None, overwrite)
     with contextlib.ExitStack() as stack:  # all files are complete before the first one gets its name
-        for name, step in steps.items():
-            stack.enter_context(atomic_write(paths[name], overwrite=overwrite)).write_bytes(graph_of(step))
+        for name, graph in graphs.items():
+            stack.enter_context(atomic_write(paths[name], overwrite=overwrite)).write_bytes(graph())
     return list(paths.values())
 
 

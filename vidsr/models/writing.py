@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError
@@ -18,7 +18,7 @@ from vidsr.errors import OutputError
 from vidsr.files import atomic_write
 from vidsr.models.cards import sha256_of
 from vidsr.models.loading import run_golden
-from vidsr.nets import Network
+from vidsr.nets.base import Network
 
 GOLDEN_SHAPE = (4, 3, 16, 12)
 
@@ -84,7 +84,7 @@ def _write_files(
             "golden_sha256": sha256_of(golden),
             **facts,
         }
-        text = _as_toml({**card, "network": network})
+        text = tomli_w.dumps({**card, "network": network})
         _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
@@ -102,17 +102,6 @@ def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
     coarse = np.random.default_rng(7).integers(0, 256, (GOLDEN_SHAPE[0], 3, 4, 3)).astype(np.uint8)
     clip = coarse.repeat(4, axis=2).repeat(4, axis=3)
     return np.stack([np.roll(clip[0], shift, axis=2) for shift in range(GOLDEN_SHAPE[0])])
-
-
-def _as_toml(card: Mapping[str, Any]) -> str:
-    """Plain fields first, then a table for each field that is one."""
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items() if type(value) is not dict
-    ]
-    for key in ("network", "metrics"):
-        if key in card:
-            lines += ["", f"[{key}]", *(f"{name} = {json.dumps(value)}" for name, value in card[key].items())]
-    return "\n".join([*lines, ""])
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidsr.nets.base import Network
+
 STRIDES = (8, 16, 32)
 POINTS = 5
 # The columns of a head, in this order; YuNet's outputs are each of them apart.
@@ -40,12 +42,12 @@ class FacePyramidConfig:
             raise ValueError("a width is at least 1, a number of blocks at least 0")
 
 
-class FacePyramid(nn.Module):
+class FacePyramid(Network):
     """Pictures to raw predictions; sigmoid and layout are `FacePyramidGraph`'s."""
 
     def __init__(self, config: FacePyramidConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: FacePyramidConfig = config
         stages = [
             nn.Sequential(_conv(before, width, 3, stride=2), *(_Residual(width) for _ in range(blocks)))
             for before, width, blocks in zip((3, *config.widths), config.widths, config.blocks, strict=False)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.evaluation.metrics import SCALE, to_8_bits
+from vidsr.nets.layers.keys import keys_weights
 from vidsr.train.recipe import DegradationConfig
 
 H264Roundtrip = Callable[[np.ndarray, int], np.ndarray]
@@ -24,9 +25,7 @@ H264Roundtrip = Callable[[np.ndarray, int], np.ndarray]
 def bicubic_taps() -> Tensor:
     """The 16 weights of MATLAB's antialiased bicubic reduction by 4 (Keys, a = -0.5, widened by 4)."""
     distance = (torch.arange(16, dtype=torch.float64) - 7.5).abs() / SCALE
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-    weights = torch.where(distance <= 1, near, far)
+    weights = keys_weights(distance)
     return (weights / weights.sum()).float()
 
 

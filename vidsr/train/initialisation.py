@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,12 +11,37 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vidsr.errors import ModelError
-from vidsr.nets import Network
+from vidsr.models.registry import id_of
+from vidsr.nets.base import Network
 from vidsr.train.checkpoint import load_checkpoint
 
-_ROWS = ("fusion.body", "recurrent.encoder", "recurrent.decoder", "recon_trunk")  # residual blocks in a row
-# The layers that see the window, and the past results in the narrow form and in the paper's.
-_SEES_PICTURES = ("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight")
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """In which tensors another network of the same architecture may differ.
+
+    `rows`: residual blocks in a row, of which there may be fewer. `inputs`: weights that may see more frames, those of
+    `centred` with new ones on both sides of the frame itself, the others with new ones behind. `optional`: parts of
+    names that only one of the two may have.
+    """
+
+    rows: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    centred: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+# By the ids of models/registry.py; an architecture that is not here takes weights of the same sizes alone.
+GROWTH: dict[str, Growth] = {
+    "secnet": Growth(
+        rows=("fusion.body", "recurrent.encoder", "recurrent.decoder"),
+        # The layers that see the window, and the past results in the narrow form and in the paper's.
+        inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
+        centred=("fusion.head.weight",),
+        optional=(".attention.",),
+    ),
+    "zsm": Growth(rows=("recon_trunk",)),
+}
 
 
 def start_from(network: Network, path: Path) -> None:
@@ -30,16 +56,16 @@ def start_from(network: Network, path: Path) -> None:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
-    expected = network.state_dict()
-    weights = _thin_out(weights, expected)
-    missing = {name for name in expected.keys() - weights.keys() if ".attention." not in name}
+    expected, growth = network.state_dict(), GROWTH.get(id_of(network), Growth())
+    weights = _thin_out(weights, expected, growth.rows)
+    missing = {name for name in expected.keys() - weights.keys() if not any(part in name for part in growth.optional)}
     if others := sorted(missing | (weights.keys() - expected.keys())):
         raise ModelError(f"the weights in {path} do not fit the network of the recipe: '{others[0]}' is not in both")
     for name, tensor in weights.items():
         wanted = expected[name].shape
-        if name in _SEES_PICTURES and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
+        if name in growth.inputs and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
             # The window grows on both sides of the frame itself, past results are added behind.
-            before = (wanted[1] - tensor.shape[1]) // 2 if name == "fusion.head.weight" else 0
+            before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centred else 0
             tensor = _widen(tensor, before, wanted[1])
         if tensor.shape != wanted:
             raise ModelError(
@@ -50,11 +76,11 @@ def start_from(network: Network, path: Path) -> None:
     network.load_state_dict(expected)
 
 
-def _thin_out(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+def _thin_out(weights: dict[str, Tensor], expected: dict[str, Tensor], rows: tuple[str, ...]) -> dict[str, Tensor]:
     """The weights without the blocks that the network has no room for, the others counted anew."""
     thinned = {}
     for name, tensor in weights.items():
-        row, number, rest = _in_row(name)
+        row, number, rest = _in_row(name, rows)
         old, new = _blocks(weights, row), _blocks(expected, row)
         if row and 0 < new < old:
             kept = [(i + 1) * old // new - 1 for i in range(new)]
@@ -66,12 +92,12 @@ def _thin_out(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[s
 
 
 def _blocks(weights: dict[str, Tensor], row: str) -> int:
-    return len({_in_row(name)[1] for name in weights if _in_row(name)[0] == row})
+    return len({_in_row(name, (row,))[1] for name in weights if _in_row(name, (row,))[0] == row})
 
 
-def _in_row(name: str) -> tuple[str, int, str]:
+def _in_row(name: str, rows: tuple[str, ...]) -> tuple[str, int, str]:
     """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty row for a tensor of no residual block in a row."""
-    for row in _ROWS:
+    for row in rows:
         if name.startswith(row + "."):
             number, _, rest = name.removeprefix(row + ".").partition(".")
             return row, int(number), rest

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor
 
 from vidsr.errors import InputError
-from vidsr.nets import Network, build
+from vidsr.models.registry import build
+from vidsr.nets.base import Network
+from vidsr.runtime.device import choose_device
 from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_footage, split_holdout
 from vidsr.train.degrade import H264Roundtrip
 from vidsr.train.initialisation import start_from
 from vidsr.train.recipe import Recipe
 from vidsr.train.tasks import task_of
-from vidsr.train.trainer import Course, TrainOptions, device_of, make_folder
+from vidsr.train.trainer import Course, TrainOptions, make_folder
 
 
 def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
@@ -32,7 +34,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if
     the recipe asks for what its network cannot learn, such as motion over more frames than a clip has.
     """
-    settings, device = recipe.optimisation, device_of(options.device)
+    settings, device = recipe.optimisation, choose_device(options.device)
     make_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.network).to(device)

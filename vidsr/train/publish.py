@@ -7,24 +7,39 @@ import datetime
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import vidsr
 from vidsr.errors import UsageError
 from vidsr.faces.yunet import Yunet
+from vidsr.models.cards import models_folder
 from vidsr.models.onnx_export import detector_graph
+from vidsr.models.registry import build
 from vidsr.models.writing import write_detector, write_model
-from vidsr.nets import build, build_detector
+from vidsr.nets.facepyramid import FacePyramid
+from vidsr.runtime.device import choose_device
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.recipe import Recipe
 
 
-def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a card says of a training that neither recipe nor checkpoint tells."""
+
+    licence: str
+    data: str
+    data_licences: str
+    hardware: str
+
+
+def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: Path, provenance: Provenance) -> Path:
     """Writes NAME.safetensors, NAME.golden.npz and NAME.toml into `folder`; returns the card's path.
 
     The weights are the averaged ones of `checkpoint`, rounded to fp16. The metrics of the card are empty: they are
@@ -36,11 +51,13 @@ def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: P
     network = build(recipe.architecture, recipe.network)
     network.load_state_dict({name: tensor.to(torch.float16).float() for name, tensor in saved["average"].items()})
     head = {"name": recipe.name, "summary": recipe.summary, "architecture": recipe.architecture}
-    facts = _facts(recipe, recipe_path, int(saved["step"]))
+    facts = _facts(recipe, recipe_path, int(saved["step"]), provenance)
     return write_model(folder, head, network, torch.float16, np.float16, facts)
 
 
-def publish_detector(recipe: DetectorRecipe, recipe_path: Path, checkpoint: Path, folder: Path) -> Path:
+def publish_detector(
+    recipe: DetectorRecipe, recipe_path: Path, checkpoint: Path, folder: Path, provenance: Provenance
+) -> Path:
     """Writes NAME.onnx, NAME.golden.npz and NAME.toml into `folder`; returns the card's path.
 
     The weights are the averaged ones of `checkpoint`, in float32, with the recipe's `score_shift`. The metrics of the
@@ -49,11 +66,11 @@ def publish_detector(recipe: DetectorRecipe, recipe_path: Path, checkpoint: Path
     saved = load_checkpoint(checkpoint)
     if saved["recipe"]["name"] != recipe.name:
         raise UsageError(f"{checkpoint} holds '{saved['recipe']['name']}', not '{recipe.name}'")
-    network = build_detector(recipe.architecture, recipe.network)
+    network = cast(FacePyramid, build(recipe.architecture, recipe.network))
     network.load_state_dict(saved["average"])
     network.shift_scores(recipe.score_shift)
     head = {"name": recipe.name, "summary": recipe.summary, "architecture": recipe.architecture}
-    facts = _facts(recipe, recipe_path, int(saved["step"]))
+    facts = _facts(recipe, recipe_path, int(saved["step"]), provenance)
     sizes = dataclasses.asdict(network.config)
     return write_detector(folder, head, detector_graph(network), sizes, facts, _run_detector)
 
@@ -62,22 +79,61 @@ def _run_detector(file: Path, image: NDArray[np.float32]) -> dict[str, NDArray[n
     return Yunet(file, torch.device("cpu"), 1).outputs(image)
 
 
-def _facts(recipe: Recipe | DetectorRecipe, recipe_path: Path, steps: int) -> dict[str, Any]:
+def provenance_of(
+    recipe: Recipe | DetectorRecipe, data: Path, device: str, licence: str | None, data_name: str | None,
+    data_licences: str | None,
+) -> Provenance:  # fmt: skip
+    """What a card will say that no file of the training tells; the last three are `--licence` and what follows.
+
+    Only where the data has an index are its licences known without being told: those of the recipe's classes.
+    Raises UsageError for what is missing, DeviceError for a device that is not there.
+    """
+    if data_licences is None and (data / "index.json").is_file():
+        data_licences = "classes " + " and ".join(recipe.data.licence_classes)
+    told = {"--licence": licence, "--data-name": data_name, "--data-licences": data_licences}
+    if missing := [option for option, value in told.items() if not value]:
+        raise UsageError(f"a published model's card needs {' and '.join(missing)}: say it, for nothing is made up")
+    assert licence and data_name and data_licences, "checked above"
+    return Provenance(licence, data_name, data_licences, _hardware(choose_device(device)))
+
+
+def _facts(recipe: Recipe | DetectorRecipe, recipe_path: Path, steps: int, provenance: Provenance) -> dict[str, Any]:
+    is_shipped = recipe_path.resolve().parent == (models_folder() / "recipes").resolve()
     return {
-        "licence": "Apache-2.0",
-        "recipe": f"recipes/{recipe_path.name}",
-        "recipe_commit": _commit(),
+        "licence": provenance.licence,
+        "recipe": f"recipes/{recipe_path.name}" if is_shipped else recipe_path.name,
+        "recipe_commit": package_commit(),
         "seed": recipe.seed,
         "steps": steps,
-        "hardware": f"{os.cpu_count()} CPU cores, {platform.machine()}, bf16",
+        "hardware": provenance.hardware,
         "date": datetime.date.today().isoformat(),
-        "data": "curated set of clips and photographs, training split",
-        "data_licences": "classes " + " and ".join(recipe.data.licence_classes),
+        "data": provenance.data,
+        "data_licences": provenance.data_licences,
         "metrics_command": "",
         "metrics": {},
     }
 
 
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+def _hardware(device: torch.device) -> str:
+    """The device that trains; all trainings compute in bf16 where autocast allows it."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, bf16"
+    if device.type == "cpu":
+        return f"{torch.get_num_threads()} threads on {os.cpu_count()} CPU cores, {platform.machine()}, bf16"
+    return f"{device.type}, {platform.machine()}, bf16"
+
+
+def package_commit(package: Path = Path(vidsr.__file__).parent) -> str:
+    """The commit of the checkout that vidsr runs from, with "-dirty" if it was changed; else "unknown".
+
+    An installed package has none, even if its environment lies in a repository of the user's.
+    """
+    root = package.resolve().parent
+    if not (root / ".git").exists():
+        return "unknown"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return answer.stdout.strip() or "unknown"

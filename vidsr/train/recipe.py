@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vidsr.errors import UsageError
+from vidsr.toml import fill, read_table
 
 T = TypeVar("T")
 
@@ -111,7 +110,7 @@ class Recipe:
 
 def load_recipe(path: Path) -> Recipe:
     """Reads a recipe; raises UsageError for an unreadable file, an unknown key, a wrong type or an impossible value."""
-    table = read_table(path)
+    table = read_table(path, "recipe", UsageError)
     parts: dict[str, type[Any]] = {
         "data": DataConfig,
         "degradation": DegradationConfig,
@@ -124,62 +123,13 @@ def load_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """A TOML file as it stands; raises UsageError if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the recipe {path} is not valid TOML: {error}") from error
-
-
 def fill_tables(kind: type[T], parts: dict[str, type[Any]], table: dict[str, Any], path: Path) -> T:
     """A recipe of this kind, with the fields named in `parts` from tables of their own.
 
     Raises UsageError for an unknown key, a wrong type or a field that is missing.
     """
-    filled = {key: _fill(part, table.get(key, {}), f"{path}: [{key}]") for key, part in parts.items()}
-    return _fill(kind, table | filled, str(path))
-
-
-def _fill(kind: type[T], table: dict[str, Any], where: str) -> T:
-    if not isinstance(table, dict):
-        raise UsageError(f"{where} must be a table")
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(table) - set(known)):
-        raise UsageError(f"{where} has the unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
-    values: dict[str, Any] = {}
-    for name, value in table.items():
-        value = tuple(value) if isinstance(value, list) else value
-        if not _fits(value, str(known[name].type)):
-            raise UsageError(f"{where}: '{name}' must be of type {known[name].type}, not {value!r}")
-        values[name] = value
-    needed = [f.name for f in known.values() if f.default is f.default_factory is dataclasses.MISSING]
-    if missing := [name for name in needed if name not in values]:
-        raise UsageError(f"{where} is incomplete: '{missing[0]}' is missing")
-    return kind(**values)
-
-
-def _fits(value: Any, declared: str) -> bool:
-    if declared == "Any":  # the network's sizes: the architecture says what they may be
-        return True
-    if declared == "int":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if declared == "float":
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if declared == "str":
-        return isinstance(value, str)
-    if declared.startswith("dict[str, "):
-        return isinstance(value, dict) and all(_fits(v, declared[10:-1]) for v in value.values())
-    if declared.startswith("tuple["):
-        parts = declared[6:-1].split(", ")
-        if not isinstance(value, tuple):
-            return False
-        parts = parts[:1] * len(value) if parts[-1] == "..." else parts
-        return len(value) == len(parts) and all(map(_fits, value, parts))
-    return type(value).__name__ == declared.removesuffix(" | None")
+    filled = {key: fill(part, table.get(key, {}), f"{path}: [{key}]", UsageError) for key, part in parts.items()}
+    return fill(kind, {**table, **filled}, str(path), UsageError)
 
 
 def _check(recipe: Recipe, path: Path) -> None:

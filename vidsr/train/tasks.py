@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vidsr.errors import UsageError
 from vidsr.evaluation.metrics import decibels, to_8_bits
-from vidsr.nets import Network
+from vidsr.models.registry import id_of
+from vidsr.nets.base import Network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -117,9 +118,14 @@ class SlowmoTask:
         }
 
 
+# By the ids of models/registry.py: how networks of each architecture that makes frames are trained. Face detectors have
+# a training of their own (train/detector).
+TASKS: dict[str, Task[Any]] = {"secnet": EnlargingTask(), "zsm": SlowmoTask()}
+
+
 def task_of(network: Network) -> Task[Any]:
     """The task that trains networks of this architecture."""
-    return EnlargingTask() if isinstance(network, SECNet) else SlowmoTask()
+    return TASKS[id_of(network)]
 
 
 def _psnr(result: Tensor, truth: Tensor) -> float:

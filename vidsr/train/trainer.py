@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from vidsr.errors import DeviceError, OutputError
+from vidsr.errors import OutputError
 from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.recipe import Recipe
@@ -162,16 +162,6 @@ def batch_loader(batches: Dataset[B], first: int, workers: int) -> Iterator[B]:
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
-
-
-def device_of(name: str) -> torch.device:
-    """The device of this name; raises DeviceError if it is not there."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch built without CUDA
-        raise DeviceError(f"cannot train on the device '{name}': {str(error).splitlines()[0]}") from error
-    return device
 
 
 def make_folder(path: Path) -> None:

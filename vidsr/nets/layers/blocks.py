@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d
+from vidsr.nets.layers.keys import keys_weights
 
 LEAKY_SLOPE = 0.1
 ATTENTION_REDUCTION = 4
@@ -189,9 +190,7 @@ class BicubicPhases(nn.Module):
         taps = torch.arange(-2, 3, dtype=torch.float64)
         phases = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
         distance = (phases[:, None] - taps[None, :]).abs()
-        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-        weights = torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))
+        weights = keys_weights(distance)
         kernel = torch.einsum("iy,jx->ijyx", weights, weights).reshape(1, scale * scale, 5, 5)
         self.register_buffer("kernel", kernel.repeat(3, 1, 1, 1).reshape(-1, 1, 5, 5).float(), persistent=False)
 

@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vidsr.nets.layers.keys import RADIUS, keys_weights
+
 Kernel = Literal["bicubic", "lanczos3", "area"]
 
-_RADIUS: dict[Kernel, float] = {"bicubic": 2.0, "lanczos3": 3.0}
+_RADIUS: dict[Kernel, float] = {"bicubic": RADIUS, "lanczos3": 3.0}
 # Rows per block. On the CPU 64 was the fastest of 32 to 256; a larger block saves launches on an accelerator.
 _ROWS_CPU, _ROWS_OTHER = 64, 256
 
@@ -114,12 +116,7 @@ def _kernel_taps(old: int, new: int, kernel: Kernel, antialias: bool) -> tuple[T
     centre = (2 * torch.arange(new) + 1) * old / torch.tensor(2.0 * new, dtype=torch.float64) - 0.5
     index = (centre - radius).floor().long()[:, None] + torch.arange(math.ceil(2 * radius) + 2)
     distance = ((centre[:, None] - index) / widening).abs()
-    if kernel == "lanczos3":
-        weight = torch.sinc(distance) * torch.sinc(distance / 3)
-    else:
-        near = (1.5 * distance - 2.5) * distance**2 + 1
-        far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-        weight = torch.where(distance <= 1, near, far)
+    weight = torch.sinc(distance) * torch.sinc(distance / 3) if kernel == "lanczos3" else keys_weights(distance)
     return index, weight * (distance < _RADIUS[kernel])
 
 

@@ -7,27 +7,13 @@ that, every output NAME_next is the input NAME of the next step. Batch 1 outside
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from vidsr.nets.export_step import Shapes, Step
 from vidsr.nets.secnet.feature_encoding import Bidirectional, Memory
 from vidsr.nets.secnet.network import RecurrentState, SECNet
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-class Step(nn.Module, ABC):
-    """Tensors in, tensors out, all float32, in the order of `inputs` and `outputs`."""
-
-    @abstractmethod
-    def inputs(self, height: int, width: int) -> Shapes:
-        """Name and shape of each input, for frames of this size."""
-
-    @abstractmethod
-    def outputs(self, height: int, width: int) -> Shapes:
-        """Name and shape of each output, for frames of this size."""
 
 
 class CountedMemory(nn.Module):

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.warp import enlarge_flow, warp
@@ -69,14 +70,14 @@ class ClipOutput(NamedTuple):
     state: RecurrentState
 
 
-class SECNet(nn.Module):
+class SECNet(Network):
     """The whole network. `forward` runs a clip (training); a stream calls `motion`, `fuse` and what follows."""
 
     def __init__(self, config: SECNetConfig) -> None:
         """Parts sized by `config`. Raises ValueError for a configuration that makes no network."""
         super().__init__()
         check(config)
-        self.config = config
+        self.config: SECNetConfig = config
         self.flow = FlowNet(config.flow_width, config.flow_depth, config.flow_levels)
         self.fusion = self.recurrent = None
         if config.local_fusion:

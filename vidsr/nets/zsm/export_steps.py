@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from vidsr.nets.secnet.export_step import Shapes, Step
+from vidsr.nets.export_step import Shapes, Step
 from vidsr.nets.zsm.alignment import DeformableBlend, Prepared
 from vidsr.nets.zsm.deformable_lstm import DeformableConvLSTM, LSTMState, StepInput
 from vidsr.nets.zsm.network import ZoomingSlowMo

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.errors import ModelError
+from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import (
     BicubicPhases,
     ResidualBlock,
@@ -54,7 +55,7 @@ class FrameSynthesis(nn.Module):
         return run(self.out, self.blocks(feature)).float()
 
 
-class ZoomingSlowMo(DeformableBlend):
+class ZoomingSlowMo(DeformableBlend, Network):
     """The whole network; as published, the parts that interpolate features sit at its top level, so it inherits them.
 
     `forward` runs a window. A stream calls `features` and `neighbour` once per frame, `between` once per pair of them,
@@ -65,7 +66,7 @@ class ZoomingSlowMo(DeformableBlend):
     def __init__(self, config: ZSMConfig) -> None:
         """Parts sized by `config`; deformable layers start undisplaced, a residual network almost bicubic."""
         super().__init__(config.width, config.levels, config.kernel, config.groups, (1, 2), config.shared_sides)
-        self.config = config
+        self.config: ZSMConfig = config
         width, inner = config.width, config.upsampler_width
         self.conv_first = active3x3(3, width)
         self.feature_extraction = nn.Sequential(*(ResidualBlock(width) for _ in range(config.front_blocks)))

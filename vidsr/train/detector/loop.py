@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -18,8 +18,9 @@ from vidsr.evaluation.detection import Judgement, figures_at_precision, judge
 from vidsr.faces.detections import Detections
 from vidsr.faces.detector import OVERLAP
 from vidsr.faces.yunet import MULTIPLE, decode
-from vidsr.nets import build_detector
+from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
+from vidsr.runtime.device import choose_device
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.dataset import find_footage, split_holdout
 from vidsr.train.detector.augment import Picture
@@ -27,7 +28,7 @@ from vidsr.train.detector.labels import LABELS, Scene, read_labels
 from vidsr.train.detector.losses import detector_losses
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.detector.targets import FaceBatch, FaceBatches
-from vidsr.train.trainer import Course, TrainOptions, device_of, make_folder
+from vidsr.train.trainer import Course, TrainOptions, make_folder
 
 # Validation: held-out pictures as they are, and as small and badly compressed ones.
 _SCALES = {"full": 1.0, "small": 0.25}
@@ -47,10 +48,10 @@ def train_detector(
     sum of recalls less landmark errors; only if clips are held out) and log.jsonl into `output`; returns the path of
     last.pt. Raises UsageError if last.pt belongs to another recipe.
     """
-    settings, device = recipe.optimisation, device_of(options.device)
+    settings, device = recipe.optimisation, choose_device(options.device)
     make_folder(options.output)
     torch.manual_seed(recipe.seed)
-    network = build_detector(recipe.architecture, recipe.network).to(device)
+    network = cast(FacePyramid, build(recipe.architecture, recipe.network)).to(device)
     items, held = split_holdout(find_footage(options.data, recipe.data.licence_classes), recipe.data.holdout_clips)
     labels, cache = options.output.parent / LABELS, options.output.parent / "frames"
     batches = FaceBatches(recipe, read_labels(labels, options.data, items), cache)

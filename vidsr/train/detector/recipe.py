@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vidsr.errors import UsageError
-from vidsr.nets import DETECTORS
-from vidsr.train.recipe import fill_tables, read_table
+from vidsr.models.registry import ARCHITECTURES
+from vidsr.toml import read_table
+from vidsr.train.recipe import fill_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class DetectorRecipe:
 
 def is_detector_recipe(path: Path) -> bool:
     """Whether a recipe's architecture is a face detector's. Raises UsageError for an unreadable file."""
-    return read_table(path).get("architecture") in DETECTORS
+    row = ARCHITECTURES.get(str(read_table(path, "recipe", UsageError).get("architecture")))
+    return row is not None and row.tasks == ("detect",)
 
 
 def load_detector_recipe(path: Path) -> DetectorRecipe:
@@ -96,7 +98,7 @@ def load_detector_recipe(path: Path) -> DetectorRecipe:
         "loss": DetectorLossConfig,
         "optimisation": DetectorOptimisationConfig,
     }
-    recipe = fill_tables(DetectorRecipe, parts, read_table(path), path)
+    recipe = fill_tables(DetectorRecipe, parts, read_table(path, "recipe", UsageError), path)
     data, loss, optimisation = recipe.data, recipe.loss, recipe.optimisation
     shares = (
         data.share_background, data.share_single, data.share_stills, data.share_cut_out, data.share_occluded,

@@ -1,0 +1,69 @@
+"""Networks that enlarge each frame by itself, as most published ones do: no look-ahead, no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.nets.base import Network
+from vidsr.nets.single_image import SingleImageConfig, run_padded
+from vidsr.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SingleImageState:
+    """Frames do not depend on each other, so only the size of the video is remembered."""
+
+    height: int
+    width: int
+
+
+class SingleImageEngine:
+    """Enlarges frame by frame. Frames whose sides are no multiples of what the network takes have their edges repeated.
+
+    `run`: an image 1 x 3 x h x w in 0..1, float32, to 1 x 3 x (scale * h) x (scale * w).
+    """
+
+    def __init__(
+        self, run: Callable[[Tensor], Tensor], name: str, config: SingleImageConfig, device: torch.device,
+        precisions: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        """Frames are moved to `device`. `config`: of the network that `run` computes."""
+        self._run, self._config, self._device = run, config, device
+        self._info = EngineInfo(name, config.scale, 0, config.multiple_of, precisions)
+
+    @classmethod
+    def of_network(cls, network: Network, name: str, device: torch.device, precision: str) -> SingleImageEngine:
+        """Of a network, which is copied, not changed; `precision` is what torch's autocast computes in."""
+        ready = prepared(network, device, "fp32")
+
+        def run(image: Tensor) -> Tensor:
+            with torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32"):
+                result: Tensor = ready(image)
+                return result
+
+        return cls(run, name, network.config, device, tuple(DTYPES))
+
+    @property
+    def info(self) -> EngineInfo:
+        """No look-ahead; scale and padding are the network's."""
+        return self._info
+
+    def init_state(self, height: int, width: int) -> SingleImageState:
+        """The state for a video of this size; it never changes."""
+        return SingleImageState(height, width)
+
+    @torch.inference_mode()
+    def step(self, frame: Frame, state: SingleImageState) -> tuple[list[Frame], SingleImageState]:
+        """Gives the enlarged frame at once, in 0..1."""
+        assert frame.image.shape == (3, state.height, state.width), "the frame has another size than the state"
+        result = run_padded(self._run, self._config, frame.image.to(self._device)[None])
+        return [frame.with_image(result[0].float().clamp(0.0, 1.0))], state
+
+    def flush(self, state: SingleImageState) -> list[Frame]:  # noqa: ARG002 - the contract's signature; nothing waits
+        """Nothing ever waits."""
+        return []

@@ -1,0 +1,95 @@
+"""What each architecture's row needs done with a network or card: a clip run, the example tried, the work counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidsr.models.cards import Card
+from vidsr.models.loading import load_network, run_golden
+from vidsr.nets.single_image import run_padded
+from vidsr.runtime.onnx_session import start_session
+
+CLIP_SIDE, IMAGE_SIDE = 32, 64  # of the frames whose multiply-adds are counted
+
+
+def secnet_clip(network: Any, clip: Tensor) -> Tensor:
+    """Algorithm 4 on all frames of a clip."""
+    results: Tensor = network(clip).results[0]
+    return results
+
+
+def zsm_clip(network: Any, clip: Tensor) -> Tensor:
+    """One window; twice as many frames but one."""
+    results: Tensor = network(clip)[0]
+    return results
+
+
+def single_images(network: Any, clip: Tensor) -> Tensor:
+    """Each frame by itself, as a network of single images makes it: N x 3 x h x w to N x 3 x H x W."""
+    return torch.cat([run_padded(network, network.config, image[None]) for image in clip[0]])
+
+
+def golden_clip(card: Card) -> float:
+    """Runs the stored clip, in float32 on the CPU."""
+    network = load_network(card)
+    golden = card.read_golden()
+    found = run_golden(network, golden["input"])
+    return _distance(found, golden["output"].astype(np.float32))
+
+
+def golden_image(card: Card) -> float:
+    """Runs the model's ONNX file on the stored image, on the CPU; the largest difference of all outputs."""
+    card.check_weights()
+    session = start_session(card.weights_path, torch.device("cpu"), threads=1)
+    golden = card.read_golden()
+    image = golden.pop("input").astype(np.float32)
+    found = session.run(list(golden), {session.get_inputs()[0].name: image[None]})
+    return max(_distance(one, stored) for one, stored in zip(found, golden.values(), strict=True))
+
+
+def secnet_multiply_adds(network: Any) -> float:
+    """For a frame with a full past: a clip's last one, after the T3 features that a bidirectional encoding uses.
+
+    A stream of a mirrored network needs it twice.
+    """
+    return _last_frame(network, network.config.t3 + 1) * (2.0 if network.config.mirrored else 1.0)
+
+
+def zsm_multiply_adds(network: Any) -> float:
+    """A given frame and a new one count the same; bilinear sampling is left out."""
+    return _last_frame(network, 2) / 2
+
+
+def single_image_multiply_adds(network: Any) -> float:
+    """For one image."""
+    return _counted(network, torch.zeros(1, 3, IMAGE_SIDE, IMAGE_SIDE)) / IMAGE_SIDE**2
+
+
+def detector_multiply_adds(network: Any) -> float:
+    """For one image; normalised as it is in use."""
+    return single_image_multiply_adds(network.eval())
+
+
+def _last_frame(network: Any, shortest: int) -> float:
+    """What a clip costs more for each pixel than one that is a frame shorter."""
+    counts = [_counted(network, torch.zeros(1, n, 3, CLIP_SIDE, CLIP_SIDE)) for n in (shortest, shortest + 1)]
+    return (counts[1] - counts[0]) / CLIP_SIDE**2
+
+
+@torch.no_grad()
+def _counted(network: Any, value: Tensor) -> float:
+    with FlopCounterMode(display=False) as counter:
+        network(value)
+    return float(counter.get_total_flops()) / 2
+
+
+def _distance(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
+    if found.shape != stored.shape:
+        return float("inf")
+    return float(np.abs(found - stored).max(initial=0.0))

@@ -1,0 +1,77 @@
+"""The only reader of TOML: a file into a table, and a table into a dataclass, every mistake named."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vidsr.errors import VidsrError
+
+T = TypeVar("T")
+
+
+def read_table(path: Path, kind: str, error: type[VidsrError]) -> dict[str, Any]:
+    """The content of a TOML file; `kind` says in messages what it is. Raises `error` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as reason:
+        raise error(f"cannot read the {kind} {path}: {reason.strerror}") from reason
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+        raise error(f"the {kind} {path} is not valid TOML: {reason}") from reason
+
+
+def fill(
+    kind: type[T], table: Mapping[str, Any], where: str, error: type[VidsrError],
+    given: Mapping[str, Any] | None = None,
+) -> T:  # fmt: skip
+    """A dataclass of this kind, its fields from a table; lists become tuples. `given` are fields that no table holds.
+
+    Raises `error`, its message beginning with `where`, for an unknown key, a wrong type or a field that is missing.
+    """
+    if not isinstance(table, Mapping):
+        raise error(f"{where} must be a table")
+    given = given or {}
+    declared = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known = fields.keys() - given.keys()
+    if unknown := sorted(table.keys() - known):
+        raise error(f"{where} has the unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+    for name, value in values.items():
+        if not _fits(value, declared[name]):
+            raise error(f"{where}: '{name}' must be {_shown(declared[name])}, not {value!r}")
+    needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in values.keys() | given.keys()]:
+        raise error(f"{where} is incomplete: '{missing[0]}' is missing")
+    return kind(**values, **given)
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    """Whether a value may stand in a field; true is no number, and a whole number may stand for a fraction."""
+    origin, arguments = get_origin(declared), get_args(declared)
+    if declared is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is Literal:
+        return value in arguments
+    if origin is tuple:
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... and isinstance(value, tuple) else arguments
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    if origin is not None:  # dict[str, ...], Mapping[str, ...]
+        return isinstance(value, dict) and all(_fits(each, arguments[1]) for each in value.values())
+    if declared is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is declared
+
+
+def _shown(declared: Any) -> str:
+    if get_origin(declared) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(declared)))
+    return f"of type {declared.__name__ if isinstance(declared, type) and not get_args(declared) else declared}"
