@@ -227,7 +227,7 @@ def test_a_shipped_card_must_say_how_it_was_trained(
     assert all(isinstance(card, TrainedCard) for card in list_cards())
     torch.save(small, tmp_path / "a.pth")
     path = import_model("zsm", tmp_path / "a.pth", tmp_path / "models")
-    monkeypatch.setattr("vidsr.models.loading.models_folder", lambda: path.parent)
+    monkeypatch.setattr("vidsr.models.cards.models_folder", lambda: path.parent)
     with pytest.raises(ModelError, match="does not say how it was trained"):
         list_cards()
 

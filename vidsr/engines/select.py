@@ -35,7 +35,7 @@ from vidsr.engines.slowmo import (
 )
 from vidsr.engines.tiled import TiledEngine, choose_tile
 from vidsr.errors import ModelError, UsageError
-from vidsr.models.cards import Card, detector_card, find_card, list_cards, read_card, untrained_presets
+from vidsr.models.cards import Card, detector_card, find_card, list_cards, list_presets, read_card
 from vidsr.models.loading import load_network
 from vidsr.models.registry import DOES, Task, architecture_of, config_of
 from vidsr.runtime.device import choose_device, choose_precision
@@ -120,12 +120,7 @@ def select_card(model: str, task: Task) -> Card | None:
             raise _unsuitable(BICUBIC, DOES["upscale"], task)
         return None
     name = DEFAULT_MODELS[task] if model == "auto" else model
-    if not name.endswith(".toml"):
-        _check_is_known(name, task)
-    for preset in untrained_presets():  # an unsuitable model need not be trained first to be refused
-        if preset.name == name:
-            _check_suits(preset.name, preset.architecture, task)
-    card = find_card(name)
+    card = read_card(Path(name)) if name.endswith(".toml") else _find_card(name, task)
     _check_suits(card.name, card.architecture, task)
     return card
 
@@ -182,13 +177,17 @@ def selected_card(selection: Selection) -> Card:
     return card
 
 
-def _check_is_known(name: str, task: Task) -> None:
-    cards = [(card.name, card.architecture) for card in (*list_cards(), detector_card())]
-    presets = [(preset.name, preset.architecture) for preset in untrained_presets()]
-    if name not in {known for known, _ in (*cards, *presets)}:
-        suitable = [known for known, architecture in cards if task in architecture_of(architecture).tasks]
-        known = ", ".join([BICUBIC, *suitable] if task == "upscale" else suitable)
-        raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
+def _find_card(name: str, task: Task) -> Card:
+    cards = {card.name: card for card in (*list_cards(), detector_card())}
+    if name in cards:
+        return cards[name]
+    for preset in list_presets():  # an unsuitable model need not be trained first to be refused
+        if preset.name == name:
+            _check_suits(preset.name, preset.architecture, task)
+            return find_card(name)  # which says how its weights are made
+    suitable = [card.name for card in cards.values() if task in architecture_of(card.architecture).tasks]
+    known = ", ".join([BICUBIC, *suitable] if task == "upscale" else suitable)
+    raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
 
 
 def _check_suits(name: str, architecture: str, task: Task) -> None:
