@@ -239,7 +239,7 @@ def find_faces(
         device=device,
         threads=threads,
     )
-    from vidsr.faces.listing import FaceTargets, describe_faces, read_listing
+    from vidsr.faces.listing import FaceTargets, describe_faces, plan_listing, read_listing
     from vidsr.pipeline.run import Progress
 
     def show(done: int, expected: int | None, seconds: float) -> None:
@@ -248,7 +248,7 @@ def find_faces(
 
     targets = FaceTargets(c.parse_path(annotate), c.parse_path(sheet))
     with tempfile.TemporaryFile() as listing:
-        report = describe_faces(Path(input), targets, listing, config, show)
+        report = describe_faces(plan_listing(Path(input), targets, config), listing, show)
         return read_listing(listing, report)
 
 

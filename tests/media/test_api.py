@@ -23,6 +23,7 @@ from vidsr.engines.select import build_engine, select
 from vidsr.errors import InputError, OutputError
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.batch import BatchReport
+from vidsr.pipeline.plan import Plan
 from vidsr.types import RunReport
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "portrait_112x84.mp4"
@@ -122,14 +123,14 @@ def test_a_list_of_files_in_its_order(tmp_path: Path, folder: Path) -> None:
 
 
 def fail_on(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
-    run = vidsr.pipeline.run.enhance
+    run = vidsr.pipeline.run.run
 
-    def enhance(source: Path, target: Path, *rest: Any) -> RunReport:
-        if source.name == name:
+    def run_or_fail(plan: Plan, *rest: Any) -> RunReport:
+        if Path(plan.info.path).name == name:
             raise error
-        return run(source, target, *rest)
+        return run(plan, *rest)
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", enhance)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", run_or_fail)
 
 
 def test_a_defect_in_one_video_is_its_failure_alone(
@@ -150,7 +151,7 @@ def test_a_defect_in_one_video_is_its_failure_alone(
 
 
 def test_an_interruption_ends_a_batch(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_on(monkeypatch, "b.mp4", KeyboardInterrupt())
+    fail_on(monkeypatch, "a.mp4", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         vidsr.upscale(folder, tmp_path / "out", recursive=True, **CHEAP)
     assert not (tmp_path / "out" / "inner").exists()
@@ -240,11 +241,11 @@ def test_no_more_frames_are_taken_than_the_engine_looks_ahead(options: dict[str,
 
     compute = ComputeConfig(device="cpu")
     if interp == 1:
-        selection = select(compute, "upscale", HEIGHT, WIDTH)
+        engine = build_engine(select(compute, "upscale", HEIGHT, WIDTH)).engine
     else:
         enlargement = options.get("scale", 1)
         selection = select(compute, "interpolate", HEIGHT, WIDTH, enlargement=enlargement, interp=interp)
-    engine = build_engine(selection).engine
+        engine = build_engine(selection).engine
     results = vidsr.enhance(images(), device="cpu", scenes="off", **options)
     assert taken == 0, "nothing is read before the first result is asked for"
     for number, _ in enumerate(results):

@@ -14,12 +14,14 @@ import tomllib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+import vidsr.pipeline.plan
 import vidsr.pipeline.run
 from tests.support import media
 from vidsr import __version__
@@ -64,11 +66,15 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.RunConfig]:
     """The configurations that runs are given; nothing is run."""
     seen: list[c.RunConfig] = []
 
-    def note(source: Path, target: Path, config: c.RunConfig, on_progress: object, on_start: object) -> RunReport:
+    def note(source: Path, target: Path, config: c.RunConfig) -> SimpleNamespace:
         seen.append(config)
-        return RunReport(str(source), str(target), "none", None, "cpu", "fp32")
+        return SimpleNamespace(source=source, target=target, device="cpu")
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", note)
+    def pretend(plan: SimpleNamespace, on_progress: object, on_start: object) -> RunReport:
+        return RunReport(str(plan.source), str(plan.target), "none", None, "cpu", "fp32")
+
+    monkeypatch.setattr(vidsr.pipeline.plan, "plan", note)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", pretend)
     return seen
 
 
@@ -548,7 +554,7 @@ def test_an_error_is_one_line_and_its_class_owns_the_code(
     def fail(*_: object) -> None:
         raise kind("this [bold]and[/bold] that")
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", fail)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", fail)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == kind.exit_code and kind.exit_code in EXIT_CODES
     assert (result.stdout, result.stderr) == ("", "error: this [bold]and[/bold] that\n")
@@ -558,7 +564,7 @@ def test_a_defect_of_ours_keeps_its_traceback(film: Path, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", fail)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", fail)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 
@@ -567,6 +573,6 @@ def test_interrupted_is_130(film: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", interrupt)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", interrupt)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == 130 and result.stderr.startswith("error: interrupted")

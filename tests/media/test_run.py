@@ -17,8 +17,9 @@ from tests.support import media
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig, parse_time
 from vidsr.errors import InputError, OutputError, UsageError
 from vidsr.pipeline.plan import forecast
+from vidsr.pipeline.plan import plan as make_plan
 from vidsr.pipeline.report import write_reports
-from vidsr.pipeline.run import Plan, Progress, enhance, estimate
+from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 
@@ -358,7 +359,7 @@ def test_report(tmp_path: Path) -> None:
     assert report.device.startswith(("cpu", "cuda", "mps"))
     assert (report.frames_in, report.frames_out, report.scenes, report.tile) == (20, 20, 1, None)
     assert (report.interp, report.stretch, report.duration_seconds, report.rate) == (1, 1, 0.8, 25)
-    assert set(report.stage_seconds) == {"decode", "network", "encode", "commit"}
+    assert list(report.stage_seconds) == ["decode", "scenes", "network", "resize", "encode", "commit"]
     assert all(seconds >= 0 for seconds in report.stage_seconds.values())
     assert report.wall_seconds > 0 and report.peak_memory_bytes > 1 << 20
     assert report.damages == [] and len(report.warnings) == 1 and "bt601" in report.warnings[0]
@@ -394,13 +395,15 @@ def test_report_of_a_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
 
 def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    plan = estimate(source, target, BICUBIC)
-    assert isinstance(plan, Plan)
-    assert (plan.model, plan.codec, plan.pixel_format) == ("bicubic", "libx264", "yuv420p")
-    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and plan.seconds_per_frame > 0
+    estimated = estimate(source, target, BICUBIC)
+    plan = estimated.plan
+    assert plan == make_plan(source, target, BICUBIC)
+    encoding = plan.written.encoding
+    assert (plan.model, encoding.codec, encoding.pixel_format) == ("bicubic", "libx264", "yuv420p")
+    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and estimated.seconds_per_frame > 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     report = run(source, target)
-    assert report.output_size == plan.forecast.size and set(plan.warnings) <= set(report.warnings)
+    assert report.output_size == plan.forecast.size and set(estimated.warnings) <= set(report.warnings)
     with pytest.raises(OutputError, match="already exists"):
         estimate(source, target, BICUBIC)
     with pytest.raises(InputError):

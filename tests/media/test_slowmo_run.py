@@ -227,10 +227,11 @@ def test_report_and_progress(tmp_path: Path, card: Path) -> None:
 
 
 def test_estimate(tmp_path: Path, card: Path) -> None:
-    plan = estimate(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", config(card, interp=8))
+    estimated = estimate(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", config(card, interp=8))
+    plan = estimated.plan
     assert (plan.model, plan.forecast.frames, plan.forecast.size) == ("tiny", 153, (64, 48))
     assert (plan.forecast.seconds, plan.forecast.rate) == (pytest.approx(6.4), 25)
-    assert plan.seconds_per_frame > 0 and names(tmp_path) == ["a.mp4"]
+    assert estimated.seconds_per_frame > 0 and names(tmp_path) == ["a.mp4"]
 
 
 @pytest.mark.parametrize(

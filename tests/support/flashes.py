@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tests.support import media
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.reader import Reader
 from vidsr.video.writer import Writer
 
@@ -87,8 +88,8 @@ def slow_down(
     trim = trim or InputConfig()
     with Reader(source, trim, torch.device("cpu")) as reader:
         info = reader.info
-        size = (info.width, info.height)
-        with Writer(target, info, size, config or OutputConfig(), trim, factor) as writer:
+        plan = plan_output(target, info, (info.width, info.height), config or OutputConfig(), trim, factor)
+        with Writer(plan) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)
             writer.commit()

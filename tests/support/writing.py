@@ -12,6 +12,7 @@ import torch
 from tests.support.media import numbered_image
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame, VideoInfo
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 from vidsr.video.writer import Writer
 
@@ -38,7 +39,8 @@ def write(
     """Writes numbered images as the output of `source`; `changes` replace fields of its VideoInfo."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
-    with Writer(target, info, (width, height), config or OutputConfig(), trim or InputConfig(), stretch) as writer:
+    plan = plan_output(target, info, (width, height), config or OutputConfig(), trim or InputConfig(), stretch)
+    with Writer(plan) as writer:
         for frame in frames(times, info.time_base, width, height, last):
             writer.write(frame)
         writer.commit()

@@ -86,15 +86,14 @@ def faces(
 def _run(
     screen: Screen, source: Path, targets: FaceTargets, listing: IO[bytes], config: c.FindFacesConfig
 ) -> FaceReport:
-    from vidsr.faces.listing import describe_faces
+    from vidsr.faces.listing import describe_faces, plan_listing
     from vidsr.pipeline.run import Progress
-    from vidsr.runtime.device import choose_device
     from vidsr.runtime.memory import peak_memory_bytes
 
-    device = choose_device(config.device)
-    with screen.progress(source.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
+    plan = plan_listing(source, targets, config)
+    with screen.progress(source.name, plan.device, lambda: peak_memory_bytes(plan.device)) as on_progress:
 
         def show(done: int, expected: int | None, seconds: float) -> None:
             on_progress(Progress(done, expected, seconds))
 
-        return describe_faces(source, targets, listing, config, show)
+        return describe_faces(plan, listing, show)

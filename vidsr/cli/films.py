@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,9 @@ from vidsr.errors import UsageError, VidsrError
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.config import RunConfig
-    from vidsr.pipeline.plan import Forecast
-    from vidsr.pipeline.run import Plan
-    from vidsr.types import RunReport, VideoInfo
+    from vidsr.pipeline.plan import Plan
+    from vidsr.pipeline.run import Estimate
+    from vidsr.types import RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
     """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
+    from vidsr.pipeline.run import Estimate, estimate
 
     jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
     if films.report is not None:
@@ -45,9 +47,8 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
         check_target(films.report, films.source, may_overwrite=True)
         if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
             raise UsageError(f"--report {films.report} is the name of a video: choose another")
-    from vidsr.pipeline.run import Plan, estimate  # torch comes along, which what was refused above needs not load
 
-    def work(video: Path, result: Path) -> RunReport | Plan:
+    def work(video: Path, result: Path) -> RunReport | Estimate:
         return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
 
     reports: list[RunReport] = []
@@ -60,8 +61,8 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
                 screen.say("".join(traceback.format_exception(outcome.error)))
         elif outcome.result is None:
             screen.say(f"{outcome.target} is there already: left out")
-        elif isinstance(outcome.result, Plan):
-            _show_plan(screen, outcome.source, outcome.result, config)
+        elif isinstance(outcome.result, Estimate):
+            _show_plan(screen, outcome.source, outcome.result)
         else:
             reports.append(outcome.result)
             _show_report(screen, outcome.source, outcome.target, outcome.result)
@@ -73,34 +74,35 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
         raise typer.Exit(failures[0].exit_code)
 
 
-def _show_plan(screen: Screen, film: Path, plan: Plan, config: RunConfig) -> None:
-    _say_times(screen, film, plan.info, plan.forecast, config)
-    (width, height), frames = plan.forecast.size, plan.forecast.frames
+def _show_plan(screen: Screen, film: Path, estimated: Estimate) -> None:
+    plan = estimated.plan
+    _say_times(screen, plan)
+    (width, height), frames, output = plan.forecast.size, plan.forecast.frames, plan.written
     screen.say(
         f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
-        f"({plan.precision}), {plan.codec} {plan.pixel_format}, tile {plan.tile or 'off'}, "
+        f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
     )
-    per_frame = f"{plan.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
+    per_frame = f"{estimated.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
     else:
-        screen.say(f"{frames} frames by the header, about {frames * plan.seconds_per_frame:.0f} s; {per_frame}")
-    for warning in plan.warnings:
+        screen.say(f"{frames} frames by the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}")
+    for warning in estimated.warnings:
         screen.warn(warning)
 
 
 def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.pipeline.run import enhance
-    from vidsr.runtime.device import choose_device
+    from vidsr.pipeline.plan import plan
+    from vidsr.pipeline.run import run
     from vidsr.runtime.memory import peak_memory_bytes
 
-    def on_start(info: VideoInfo, forecast: Forecast) -> None:
-        _say_times(screen, film, info, forecast, config)
-
-    device = choose_device(config.compute.device)
-    with screen.progress(film.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
-        return enhance(film, result, config, on_progress, on_start)
+    started = time.monotonic()
+    planned = plan(film, result, config)
+    with screen.progress(film.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
+        report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
+    report.wall_seconds = time.monotonic() - started  # planning included
+    return report
 
 
 def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) -> None:
@@ -136,8 +138,9 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
     screen.say(text)
 
 
-def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, config: RunConfig) -> None:
+def _say_times(screen: Screen, plan: Plan) -> None:
     """Which of the two happens to a film with new frames, and what becomes of its duration, rate and sound."""
+    forecast = plan.forecast
     if forecast.interp == 1:
         return
     before, after = forecast.given_seconds, forecast.seconds
@@ -149,10 +152,10 @@ def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, 
     else:
         length = unknown if before is None else f"{before:.1f} s as before"
         what = f"{rate} instead of {rate_before} frames/s, {length}"
-    if not any(stream.kind == "audio" for stream in info.streams):
+    if not any(stream.kind == "audio" for stream in plan.info.streams):
         sound = "no sound"
-    elif config.output.audio == "none":
+    elif plan.options.output.audio == "none":
         sound = "sound left out"
     else:
         sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
-    screen.say(f"{film}: {what}, {sound}")
+    screen.say(f"{plan.info.path}: {what}, {sound}")

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vidsr.stages.base import through
 from vidsr.types import Crop, Frame, RestoredFace
 
 # Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
@@ -23,20 +24,39 @@ RAMP = 3.0
 
 
 def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Frame]:
-    """Blends the restored faces into frames enlarged by the same factor, and removes them from the frames' faces.
+    """Blends the restored faces into the frames, as `FaceBlender` does."""
+    return through(FaceBlender(strength), frames)
+
+
+class FaceBlender:
+    """The stage that blends restored faces into frames enlarged by the same factor, and removes them from the faces.
 
     `strength`, 0..1, is the opacity of a restored face at full weight. Where faces overlap, the later track is on top;
-    both show the same part of the image. Each frame is yielded before the next is taken.
+    both show the same part of the image. Each frame is given out at once.
     """
-    for frame in frames:
-        patches = [face.restored for face in frame.faces if face.restored is not None]
-        if not patches:
-            yield frame
-            continue
+
+    name = "blend_faces"
+
+    def __init__(self, strength: float = 1.0) -> None:
+        self._strength = strength
+
+    def start(self) -> None:
+        """Nothing is remembered."""
+
+    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
+        """Gives the frame with the restored faces in it."""
+        restored = [face.restored for face in frame.faces if face.restored is not None]
+        if not restored:
+            return [frame], state
         image = frame.image.clone()
-        for patch in patches:
-            _blend(image, patch, strength)
-        yield replace(frame, image=image, faces=tuple(replace(face, restored=None) for face in frame.faces))
+        for face in restored:
+            _blend(image, face, self._strength)
+        bare = tuple(replace(face, restored=None) for face in frame.faces)
+        return [replace(frame, image=image, faces=bare)], state
+
+    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """Nothing waits."""
+        return []
 
 
 def _blend(image: Tensor, patch: RestoredFace, strength: float) -> None:

@@ -19,17 +19,17 @@ from vidsr import __version__
 from vidsr.config import FindFacesConfig
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, rotate_points
-from vidsr.faces.detector import FaceDetector, View, load_detector
+from vidsr.faces.detector import View
 from vidsr.faces.drawing import ContactSheet, draw_faces
-from vidsr.faces.finding import find_faces
-from vidsr.faces.landmark_smoothing import smooth_landmarks
-from vidsr.faces.tracker import FaceTracker, TrackerConfig
-from vidsr.faces.tracks import TrackTable
+from vidsr.faces.pipeline import FaceSearch
 from vidsr.faces.yunet import Yunet
 from vidsr.files import atomic_write, check_target
 from vidsr.runtime.device import choose_device
-from vidsr.stages.scenes import mark_scenes
+from vidsr.stages.base import chain
+from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
+from vidsr.video.output import OutputPlan, plan_output
+from vidsr.video.probe import Source
 from vidsr.video.reader import Reader
 from vidsr.video.writer import Writer
 
@@ -53,18 +53,41 @@ class FaceReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ListingPlan:
+    """What `vidsr faces` does with a video, decided before its first frame; `output` is that of the drawn video."""
+
+    source: Source
+    targets: FaceTargets
+    options: FindFacesConfig
+    info: VideoInfo
+    device: str
+    output: OutputPlan | None
+
+
+def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
+    """Decides everything that can be decided, and raises what can be refused, before faces are looked for."""
+    _check(targets, source, options.output.overwrite)
+    device = choose_device(options.device)
+    video = Source(source)
+    info = video.probe()
+    size = info.width, info.height
+    output = None if targets.film is None else plan_output(targets.film, info, size, options.output, options.input)
+    return ListingPlan(video, targets, options, info, str(device), output)
+
+
+@dataclass(frozen=True, slots=True)
 class ListedFace:
     """One face in one frame, in pixels of the video as shown.
 
     `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
-    the person's right one of each pair first, `steadied` the same after smoothing in time. `track` numbers the person's
+    the person's right one of each pair first, `smoothed` the same after smoothing in time. `track` numbers the person's
     track from 1; `score` is 0..1. Without `found` the face is known from the frames around this one.
     """
 
     track: int
     box: tuple[float, ...]
     landmarks: tuple[Point, ...]
-    steadied: tuple[Point, ...]
+    smoothed: tuple[Point, ...]
     score: float
     found: bool
 
@@ -102,7 +125,7 @@ def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
 
 
 def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
-    points = ("landmarks", "steadied")
+    points = ("landmarks", "smoothed")
     return tuple(
         ListedFace(**entry | {"box": tuple(entry["box"])} | {name: tuple(map(tuple, entry[name])) for name in points})
         for entry in entries
@@ -110,37 +133,28 @@ def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
 
 
 def describe_faces(
-    source: Path,
-    targets: FaceTargets,
+    plan: ListingPlan,
     listing: IO[bytes],
-    config: FindFacesConfig,
     on_progress: Callable[[int, int | None, float], None] = lambda _done, _expected, _seconds: None,
 ) -> FaceReport:
-    """Finds the faces of a film, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
+    """Finds the faces of a video, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
 
     The targets have their names only if they are complete; `on_progress` gets frames done, frames expected or None, and
     seconds. Raises the errors of vidsr.errors.
     """
     started = time.monotonic()
-    _check(targets, source, config.output.overwrite)
-    device = choose_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    network = load_detector(config.faces, device, torch.get_num_threads())
+    options, targets, info = plan.options, plan.targets, plan.info
+    source, view, device = plan.source.path, View.of(info), torch.device(plan.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    search = FaceSearch(options.faces, info, device, torch.get_num_threads())
     with ExitStack() as stack:
-        reader = stack.enter_context(Reader(source, config.input, device))
-        info, view = reader.info, View.of(reader.info)
-        detector = FaceDetector(network, view, info.height, info.width, config.faces.min_face)
-        writer = _writer(targets.film, info, config)
-        if writer is not None:
-            stack.enter_context(writer)
-        tracker = FaceTracker(TrackerConfig(min_side=config.faces.min_face))
-        marked = mark_scenes(reader.frames(), config.scenes)
-        table, sheet = TrackTable(), ContactSheet(view) if targets.sheet else None
-        text = _Listing(listing, source, info, network)
-        expected = info.header_frame_count if config.input.start is config.input.end else None
-        for frame in smooth_landmarks(find_faces(marked, detector, config.faces.every, tracker)):
-            table.add(frame)
+        reader = stack.enter_context(Reader(plan.source, options.input, device, info))
+        writer = None if plan.output is None else stack.enter_context(Writer(plan.output))
+        sheet = ContactSheet(view) if targets.sheet else None
+        text = _Listing(listing, source, info, search.network)
+        expected = info.header_frame_count if options.input.start is options.input.end else None
+        for frame in chain([SceneMarker(options.scenes), *search.stages], reader.frames()):
             text.add(frame)
             if sheet is not None:
                 sheet.add(frame)
@@ -148,19 +162,19 @@ def describe_faces(
                 for drawn in draw_faces([frame], view):
                     writer.write(drawn)
             on_progress(text.frames, expected, time.monotonic() - started)
-        warnings = [*reader.warnings, *([detector.warning] if detector.warning else [])]
+        warnings = [*reader.warnings, *([search.warning] if search.warning else [])]
         warnings += [f"{source} is damaged {damage.place}: {damage.reason}" for damage in reader.damages]
         if writer is not None:
             writer.commit()
             warnings += [warning for warning in writer.warnings if warning not in warnings]
-        text.finish(table.tracks, warnings)
+        text.finish(search.tracks, warnings)
         if targets.sheet is not None and sheet is not None:
-            picture = sheet.draw(table.tracks)
-            _save(targets.sheet, config.output.overwrite, lambda file: _put(file, picture))
+            picture = sheet.draw(search.tracks)
+            _save(targets.sheet, options.output.overwrite, lambda file: _put(file, picture))
         if targets.listing is not None:
             listing.seek(0)
-            _save(targets.listing, config.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
-    return FaceReport(text.frames, table.tracks, tuple(warnings))
+            _save(targets.listing, options.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
+    return FaceReport(text.frames, search.tracks, tuple(warnings))
 
 
 class _Listing:
@@ -209,7 +223,7 @@ class _Listing:
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
-            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
+            "smoothed": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
             "score": round(face.score, 4),
             "found": face.is_found,
         }
@@ -226,10 +240,6 @@ def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
     paths = [path for path in (targets.film, targets.sheet, targets.listing) if path is not None]
     if len({check_target(path, source, may_overwrite) for path in paths}) < len(paths):
         raise UsageError("--annotate, --sheet and --json must be different files")
-
-
-def _writer(target: Path | None, info: VideoInfo, config: FindFacesConfig) -> Writer | None:
-    return None if target is None else Writer(target, info, (info.width, info.height), config.output, config.input)
 
 
 def _save(target: Path, may_overwrite: bool, write: Callable[[IO[bytes]], None]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vidsr.config import RestoreConfig
 from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
+from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
 # Crops begin and end at multiples of this, so that image pyramids need no padding.
@@ -96,25 +97,38 @@ class FaceWork:
 
 
 class FaceRestorer:
-    """The restoration stage. `work` counts restored and skipped frames by track; complete after the last frame."""
+    """The stage that restores faces: it sets `restored`. Needs `faces`, preferably smoothed.
+
+    A frame leaves FADE or `lookahead` frames later, whichever is more; at a cut all that wait are finished first, and
+    nothing of them is kept. `work` tells what became of each track; it is complete when the frames are.
+    """
+
+    name = "restore_faces"
 
     def __init__(self, network: FaceNetwork, config: RestoreConfig) -> None:
         self._network, self._config = network, config
         self.work: dict[int, FaceWork] = {}
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Yields the same frames; restored faces have `restored` set. Needs `faces`, preferably smoothed.
+        """The frames of a whole video after this stage."""
+        return through(self, frames)
 
-        Frames are delayed by FADE or `lookahead`, whichever is more. At a cut, pending frames are finished first and
-        the state is reset.
-        """
-        scene = _Scene(self._network, self._config, self.work)
-        for frame in frames:
-            if frame.starts_scene:
-                yield from scene.finish()
-                scene = _Scene(self._network, self._config, self.work)
-            yield from scene.step(frame)
-        yield from scene.finish()
+    def start(self) -> _Scene:
+        """No face is known."""
+        return _Scene(self._network, self._config, self.work)
+
+    def step(self, frame: Frame, state: _Scene) -> tuple[list[Frame], _Scene]:
+        """Takes a frame; gives those whose faces are finished."""
+        ready: list[Frame] = []
+        if frame.starts_scene:
+            ready += state.finish()
+            state = self.start()
+        ready += state.step(frame)
+        return ready, state
+
+    def flush(self, state: _Scene) -> list[Frame]:
+        """The end of the video: gives all that is left."""
+        return list(state.finish())
 
 
 @dataclass(slots=True)

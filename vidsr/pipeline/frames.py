@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidsr.config import RunConfig, SlowmoConfig
-from vidsr.engines.select import build_engine, select, select_card
+from vidsr.config import RunConfig
+from vidsr.engines.select import select_card
 from vidsr.errors import InputError
-from vidsr.models.registry import Task
-from vidsr.nets.layers.resize import resize
-from vidsr.pipeline.plan import forecast
+from vidsr.pipeline.plan import plan_frames, task_of
+from vidsr.pipeline.run import load
 from vidsr.runtime.device import choose_device
-from vidsr.stages.interpolated import finish_new_frames
-from vidsr.stages.scenes import mark_scenes
+from vidsr.stages.base import chain
 from vidsr.types import Colour, Frame, VideoInfo
 
 Image = TypeVar("Image", np.ndarray[Any, Any], Tensor)
@@ -93,42 +91,22 @@ def enhance_frames(frames: Iterable[Image], config: RunConfig) -> Iterator[Image
     DeviceError or UsageError; InputError, for a frame that is not one or unlike the first, comes with that frame.
     Faces are not restored and repeated frames are left alone, whatever the configuration says.
     """
-    select_card(config.compute.model, _task(config))
-    device = choose_device(config.compute.device)
-    return _enhanced(iter(frames), config, device)
+    select_card(config.compute.model, task_of(config))
+    return _enhanced(iter(frames), config, choose_device(config.compute.device))
 
 
 def _enhanced(frames: Iterator[Any], config: RunConfig, device: torch.device) -> Iterator[Any]:
-    if config.compute.threads:
-        torch.set_num_threads(config.compute.threads)
-    try:
-        first = next(frames)
-    except StopIteration:
+    head = list(itertools.islice(frames, 1))
+    if not head:
         return
+    first = head[0]
     kind = Kind.of(first, 0)
     home = first.device if isinstance(first, Tensor) else device
-    height, width = kind.size
-    expected = forecast(_described(height, width), config)
-    enlargement = expected.enlargement(_described(height, width))
-    selection = select(config.compute, _task(config), height, width, enlargement=enlargement, interp=config.interp)
-    engine = build_engine(selection).engine
-    state = engine.init_state(height, width)
-
-    def results() -> Iterator[Frame]:
-        nonlocal state
-        for frame in mark_scenes(_read(chain([first], frames), kind, device), config.scenes):
-            ready, state = engine.step(frame, state)
-            yield from ready
-        yield from engine.flush(state)
-
-    size = expected.size[1], expected.size[0]
-    for frame in finish_new_frames(results(), config.interp) if config.interp > 1 else results():
-        image = frame.image if frame.image.shape[-2:] == size else resize(frame.image, size)
-        yield kind.write(image, home)
-
-
-def _task(config: RunConfig) -> Task:
-    return "interpolate" if isinstance(config, SlowmoConfig) else "upscale"
+    planned = plan_frames(_described(*kind.size), config)
+    stages = load(planned).stages(planned)
+    given = _read(itertools.chain(head, frames), kind, device)
+    for frame in chain([*stages.ahead, *stages.beside], given):
+        yield kind.write(frame.image, home)
 
 
 def _read(frames: Iterable[Any], kind: Kind, device: torch.device) -> Iterator[Frame]:

@@ -23,7 +23,8 @@ from vidsr.types import VideoInfo
 from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
-from vidsr.video.errors import file_url, plain_text, reading
+from vidsr.video.errors import plain_text
+from vidsr.video.probe import Source
 from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
 from vidsr.video.subtitles import SubtitleConverter, conversion_target
 from vidsr.video.timestamps import to_ticks
@@ -54,8 +55,8 @@ class Passthrough:
         self._pending: Packet[Any] | None = None
         self._output = output
         self._film = source.video_stream
-        with reading(Path(source.path)):
-            self._input: InputContainer = av.open(file_url(Path(source.path)), metadata_errors="surrogateescape")
+        self._source = Source(Path(source.path))
+        self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         try:
             self._plan(source, config)
         except BaseException:
@@ -200,7 +201,7 @@ class Passthrough:
             kind, data = "attachment", stream.data
             name, mime = stream.name or "attachment", stream.mimetype or "application/octet-stream"
         else:
-            kind, data = "cover", self._cover(stream.index)
+            kind, data = "cover", self._source.attached_picture(stream.index)
             codec = codec_of(stream)
             ending = {"mjpeg": "jpg"}.get(codec, codec)
             name = tags.get("filename", f"cover.{ending}")
@@ -210,13 +211,6 @@ class Passthrough:
         checksum = PacketChecksum(kind, name_of(stream), "", {}, Disposition(0))
         checksum.add(data)
         self._attached.append(checksum)
-
-    def _cover(self, index: int) -> bytes:
-        with av.open(self._input.name) as container:
-            for packet in container.demux(container.streams[index]):
-                if packet.size:
-                    return bytes(packet)
-        return b""
 
     def _read(self) -> Iterator[Packet[Any]]:
         """The packets of the copied streams in the file's order; read errors are passed over and counted."""
