@@ -21,7 +21,7 @@ from vidsr.faces.engine import FaceEngine
 from vidsr.models.loading import find_card, load_network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
-from vidsr.types import Frame, Window
+from vidsr.types import Crop, Frame
 
 pytestmark = pytest.mark.gpu
 
@@ -109,7 +109,7 @@ def test_faces_are_as_on_the_cpu(precision: str) -> None:
         engine, results = FaceEngine(secnet("secnet-fast-face"), device, precision), []
         streams = engine.init_state()
         for t, frame in enumerate(clip(5, device)):
-            windows = {1: Window(0, 0, 48, 48), 2: Window(60, 16, 48, 48), 3: Window(8 + 8 * (t > 2), 40, 40, 48)}
+            windows = {1: Crop(0, 0, 48, 48), 2: Crop(60, 16, 48, 48), 3: Crop(8 + 8 * (t > 2), 40, 40, 48)}
             ready, streams = engine.step(frame, windows, streams)
             results += [image for _, image in ready.values()]
         results += [image for rest in engine.flush(streams, [1, 2, 3]).values() for _, image in rest]

@@ -24,14 +24,14 @@ from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
-from vidsr.faces.blending import paste_faces
+from vidsr.faces.blending import blend_faces
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_presets
 from vidsr.models.loading import list_cards
 from vidsr.nets import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
-from vidsr.types import Face, Frame, Patch, Window
+from vidsr.types import Crop, Face, Frame, RestoredFace
 
 HEIGHT, WIDTH = 20, 28  # four tiles of 16 pixels
 LENGTH, CUT = 7, 5  # a window of slow motion, a shorter one before the cut, one behind it
@@ -134,9 +134,9 @@ def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
         engine = FaceEngine(secnet(sizes), CUDA, precision, quarters)
         streams, results = engine.init_state(), []
         for t, frame in enumerate(frames_on_cuda(FACES_HEIGHT, FACES_WIDTH)):
-            windows = {1: Window(0, 0, 16, 16), 2: Window(16, 8, 16, 16)}
+            windows = {1: Crop(0, 0, 16, 16), 2: Crop(16, 8, 16, 16)}
             if t < 5:
-                windows[3] = Window(2 * t, t, 16 + 8 * (t > 2), 16)
+                windows[3] = Crop(2 * t, t, 16 + 8 * (t > 2), 16)
             elif t == 5:
                 results += engine.flush(streams, [3])[3]
             ready, streams = engine.step(frame, windows, streams)
@@ -146,10 +146,10 @@ def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
         assert len(results) == 2 * LENGTH + 5
         for window, image in results:
             assert image.device == CUDA and image.shape == (3, 4 * window.height, 4 * window.width)
-            patch = Patch(image, window, (window.left + 4.0, window.top + 4.0, 8.0, 8.0), 0.5)
+            patch = RestoredFace(image, window, (window.left + 4.0, window.top + 4.0, 8.0, 8.0), 0.5)
             large = Frame(torch.rand(3, 4 * FACES_HEIGHT, 4 * FACES_WIDTH, device=CUDA), 0, Fraction(1, 25))
             face = Face(patch.box, ((0.0, 0.0),) * 5, 0.9, 1, patch=patch)
-            (pasted,) = paste_faces([Frame(large.image, 0, large.time_base, faces=(face,))])
+            (pasted,) = blend_faces([Frame(large.image, 0, large.time_base, faces=(face,))])
             assert pasted.image.device == CUDA
 
 

@@ -36,7 +36,7 @@ class SmoothingConfig:
     """The parameters that the text leaves open. `similarity` and `consistency` are in spreads, the others in frames.
 
     Tuned on training stills and clips (`benchmarks.faces.landmarks --tune`). A longer memory hardly lowers the jitter
-    of real detections and lets small tracking errors accumulate; a look-ahead of 4 lowers NME and SDD by a further 10 %.
+    of real detections and lets small tracking errors accumulate; a look-ahead of 4 lowers NME and SDD by 10 %.
     `as_face` False tracks each landmark on its own, as printed; it needs a consistency of 0.05, because a single point
     has no others to outvote it.
     """
