@@ -26,8 +26,7 @@ from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.faces.blending import blend_faces
 from vidsr.faces.engine import FaceEngine
-from vidsr.models.cards import Preset, list_presets
-from vidsr.models.loading import list_cards
+from vidsr.models.cards import Preset, list_cards, list_presets
 from vidsr.nets import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -148,7 +147,7 @@ def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
             assert image.device == CUDA and image.shape == (3, 4 * window.height, 4 * window.width)
             patch = RestoredFace(image, window, (window.left + 4.0, window.top + 4.0, 8.0, 8.0), 0.5)
             large = Frame(torch.rand(3, 4 * FACES_HEIGHT, 4 * FACES_WIDTH, device=CUDA), 0, Fraction(1, 25))
-            face = Face(patch.box, ((0.0, 0.0),) * 5, 0.9, 1, patch=patch)
+            face = Face(patch.box, ((0.0, 0.0),) * 5, 0.9, 1, restored=patch)
             (pasted,) = blend_faces([Frame(large.image, 0, large.time_base, faces=(face,))])
             assert pasted.image.device == CUDA
 
