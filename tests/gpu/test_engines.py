@@ -18,7 +18,8 @@ from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import DeviceError
 from vidsr.faces.engine import FaceEngine
-from vidsr.models.loading import find_card, load_network
+from vidsr.models.cards import find_card
+from vidsr.models.loading import load_network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Crop, Frame

@@ -27,7 +27,7 @@ from vidsr.engines.tiled import TiledEngine
 from vidsr.faces.blending import blend_faces
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_cards, list_presets
-from vidsr.nets import build
+from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Crop, Face, Frame, RestoredFace

@@ -54,7 +54,7 @@ def pretend_cuda() -> Iterator[torch.device]:
     Tables that the program computes on the host once for each size and then keeps have values until they go to the
     device; none is kept afterwards.
     """
-    kept = resize._resize_bands, deformable._kept_centres
+    kept = resize._resize_bands, deformable._cached_kernel_points
     for table in kept:
         table.cache_clear()
     bands = _bands_with_values(resize._resize_bands)
