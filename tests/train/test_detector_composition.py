@@ -171,7 +171,7 @@ def test_small_faces_are_unsure(scenes: list[LabeledImage], tmp_path: Path) -> N
 
 def test_unusable_labels_are_refused(folder: Path, tmp_path: Path) -> None:
     items = find_footage(folder, ("A",))
-    with pytest.raises(InputError, match=r"are missing: create them with 'python benchmarks/label_faces\.py"):
+    with pytest.raises(InputError, match=r"are missing: create them with 'python -m benchmarks.training\.label_faces"):
         read_labels(tmp_path / "none.json", folder, items)
     table = json.loads((folder.parent / "face-labels.json").read_text())
     del table["eve.png"]

@@ -34,8 +34,8 @@ DISPUTE_DECAY = 0.1
 class SmoothingConfig:
     """The parameters that the text leaves open. `similarity` and `consistency` are in spreads, the others in frames.
 
-    Tuned on training stills and clips (benchmarks/landmarks.py --tune). A longer memory hardly lowers the jitter of
-    real detections and lets small tracking errors accumulate; a look-ahead of 4 lowers NME and SDD by a further 10 %.
+    Tuned on training stills and clips (`benchmarks.faces.landmarks --tune`). A longer memory hardly lowers the jitter
+    of real detections and lets small tracking errors accumulate; a look-ahead of 4 lowers NME and SDD by another tenth.
     `as_face` False tracks each landmark on its own, as printed; it needs a consistency of 0.05, because a single point
     has no others to outvote it.
     """

@@ -1,4 +1,4 @@
-"""Labels of the faces in training images: one JSON file, written by benchmarks/label_faces.py."""
+"""Labels of the faces in training images: one JSON file, written by benchmarks/training/label_faces.py."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def read_labels(path: Path, folder: Path, items: list[Item]) -> list[LabeledImag
     """
     if not path.is_file():
         raise InputError(
-            f"the labels {path} are missing: create them with 'python benchmarks/label_faces.py --data {folder} "
-            f"--teacher FILE --output {path}'"
+            f"the labels {path} are missing: create them with 'python -m benchmarks.training.label_faces "
+            f"--data {folder} --teacher FILE --output {path}'"
         )
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
