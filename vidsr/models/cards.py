@@ -107,7 +107,7 @@ class ImportedCard(ModelCard):
 
 @dataclass(frozen=True, slots=True)
 class DetectorCard(Training, Card):
-    """A face detector that vidsr trained. `metrics` are of benchmarks/faces.py."""
+    """A face detector that vidsr trained. `metrics` come from `python -m benchmarks.faces`."""
 
 
 def read_card(path: Path) -> Card:
