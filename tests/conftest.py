@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,42 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
     random_numbers_as_before,
     torch_as_before,
 )
+
+TESTS = Path(__file__).parent
+# What takes more than about 5 seconds, by the beginning of its name: whole networks, long films, trainings.
+SLOW = (
+    "laws/test_engine_laws.py::test_law[",
+    "laws/test_engine_laws.py::test_lasting_law",
+    "laws/test_face_engine.py",
+    "laws/test_onnx_engine.py",
+    "laws/test_pretend_cuda.py::test_an_engine_stays_on_the_device[zsm",
+    "laws/test_pretend_cuda.py::test_tiles_stay_on_the_device",
+    "laws/test_self_ensemble.py",
+    "laws/test_slowmo_engine.py",
+    "laws/test_streaming_algorithm4.py",
+    "golden/test_models.py",
+    "golden/test_secnet.py",
+    "golden/test_zsm.py",
+    "train/test_detector_training.py",
+    "train/test_slowmo_training.py",
+    "train/test_training.py",
+    "media/test_restoration.py",
+    "media/test_slowmo_run.py",
+    "media/test_stretched_audio.py",
+    "faults/test_faults.py",
+    "unit/test_bench.py",
+    "unit/test_readme.py::test_the_sizes_of_a_model_are_true",
+    "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is slow."""
+    for item in items:
+        if item.path.is_relative_to(TESTS):
+            name = f"{item.path.relative_to(TESTS).as_posix()}::{item.name}"
+            if name.startswith(SLOW):
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SLOW, TESTS
+
 CONFTEST = (Path(__file__).parents[1] / "conftest.py").read_text(encoding="utf-8")
 INI = "[pytest]\nmarkers =\n    gpu: a\n    slow: b\n    leaves_hidden_files: c\naddopts = -p no:cacheprovider\n"
 
@@ -96,3 +98,10 @@ def test_without_a_gpu_its_tests_are_skipped_or_fail(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     inner.makepyfile("import pytest\n@pytest.mark.gpu\ndef test_a(): raise AssertionError('was run')")
     inner.runpytest_inprocess().assert_outcomes(**{outcome: 1})
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_every_slow_test_exists(name: str) -> None:
+    file, _, function = name.partition("::")
+    source = (TESTS / file).read_text(encoding="utf-8")
+    assert f"def {function.partition('[')[0] or 'test_'}" in source
