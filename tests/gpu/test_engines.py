@@ -49,8 +49,8 @@ Build = Callable[[torch.device, str], Engine]
 ENGINES: dict[str, Build] = {
     "recurrent": lambda device, precision: RecurrentEngine(secnet(), "", device, precision),
     "mirrored": lambda device, precision: RecurrentEngine(secnet("secnet-fast-face"), "", device, precision),
-    "slowmo": lambda device, precision: SlowmoEngine(zsm(), "", device, precision),
-    "midpoint": lambda device, precision: MidpointEngine(zsm(), "", device, precision),
+    "slowmo": lambda device, precision: SlowmoEngine.of_network(zsm(), "", device, precision),
+    "midpoint": lambda device, precision: MidpointEngine.of_network(zsm(), "", device, precision),
 }
 
 

@@ -60,14 +60,16 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
     if preset.architecture == "secnet":
         return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
     return {
-        f"{name} slowmo": lambda: SlowmoEngine(zsm(sizes), "", CUDA, precision),
-        f"{name} midpoint": lambda: MidpointEngine(zsm(sizes), "", CUDA, precision),
+        f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
+        f"{name} midpoint": lambda: MidpointEngine.of_network(zsm(sizes), "", CUDA, precision),
     }
 
 
 def chain() -> Engine:
     network = zsm(SLOWMO_FORMS["fast"])
-    return ChainEngine([MidpointEngine(network, "", CUDA, "fp32"), SlowmoEngine(network, "", CUDA, "fp32")])
+    return ChainEngine(
+        [MidpointEngine.of_network(network, "", CUDA, "fp32"), SlowmoEngine.of_network(network, "", CUDA, "fp32")]
+    )
 
 
 ENGINES: dict[str, Callable[[], Engine]] = {

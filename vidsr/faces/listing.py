@@ -125,9 +125,15 @@ def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
 
 
 def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
-    points = ("landmarks", "smoothed")
     return tuple(
-        ListedFace(**entry | {"box": tuple(entry["box"])} | {name: tuple(map(tuple, entry[name])) for name in points})
+        ListedFace(
+            track=entry["track"],
+            box=tuple(entry["box"]),
+            landmarks=tuple(map(tuple, entry["landmarks"])),
+            smoothed=tuple(map(tuple, entry["steadied"])),
+            score=entry["score"],
+            found=entry["found"],
+        )
         for entry in entries
     )
 
@@ -223,7 +229,7 @@ class _Listing:
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
-            "smoothed": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
+            "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
             "score": round(face.score, 4),
             "found": face.is_found,
         }
