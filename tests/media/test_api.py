@@ -136,7 +136,7 @@ def fail_on(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) ->
 def test_a_defect_in_one_video_is_its_failure_alone(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_on(monkeypatch, "a.mp4", ZeroDivisionError("division by zero"))
+    fail_on(monkeypatch, "a.mp4", ZeroDivisionError("division\nby zero"))
     batch = vidsr.upscale(folder, tmp_path / "out", recursive=True, **CHEAP)
     assert isinstance(batch, BatchReport) and batch.exit_code == 1
     assert [type(failure.error) for failure in batch.failures] == [ZeroDivisionError, InputError]

@@ -57,7 +57,8 @@ class Failure:
     def __str__(self) -> str:
         if isinstance(self.error, VidsrError):
             return str(self.error)
-        return f"{self.input}: a defect of vidsr, please report it: {type(self.error).__name__}: {self.error}"
+        words = " ".join(str(self.error).split())  # other people's messages may have several lines
+        return f"{self.input}: a defect of vidsr, please report it: {type(self.error).__name__}: {words}"
 
 
 @dataclass(frozen=True, slots=True)
