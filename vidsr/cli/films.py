@@ -38,7 +38,6 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
     """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
-    from vidsr.pipeline.run import Estimate, estimate
 
     jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
     if films.report is not None:
@@ -47,6 +46,7 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
         check_target(films.report, films.source, may_overwrite=True)
         if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
             raise UsageError(f"--report {films.report} is the name of a video: choose another")
+    from vidsr.pipeline.run import Estimate, estimate  # imports torch, which is not needed to refuse the above
 
     def work(video: Path, result: Path) -> RunReport | Estimate:
         return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
