@@ -27,8 +27,9 @@ from face_scores import Figure
 from footage import SWSCALE_ACCURATE
 
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
-from vidsr.faces.pipeline import Restoration
+from vidsr.faces.pipeline import Restoration, plan_faces
 from vidsr.pipeline.run import enhance
+from vidsr.stages.base import chain
 from vidsr.train.dataset import read_clip
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
@@ -91,7 +92,7 @@ def costs(film: Path, folder: Path, detector: Path, label: str) -> Iterator[Figu
             report, spent = timed(enhance, film, target, config)
             seconds[name].append(spent)
             restored = max(restored, sum(track.restored for track in report.faces))
-        restoration = Restoration(RestoreConfig(detector=detector), compute, info)
+        restoration = Restoration(plan_faces(RestoreConfig(detector=detector), compute, info), info)
         found, spent = timed(found_in, restoration, frames)
         seconds["finding"].append(spent)
     processor = {name: statistics.median(spent for spent, _ in row) for name, row in seconds.items()}
@@ -121,7 +122,7 @@ def costs(film: Path, folder: Path, detector: Path, label: str) -> Iterator[Figu
 
 def found_in(restoration: Restoration, frames: list[Frame]) -> list[Frame]:
     """The frames with their faces."""
-    return list(restoration.find(frames))
+    return list(chain(restoration.find, frames))
 
 
 def timed(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> tuple[T, tuple[float, float]]:

@@ -31,10 +31,11 @@ from vidsr.faces.blending import paste_faces
 from vidsr.faces.detector import FaceDetector, View
 from vidsr.faces.engine import build_face_engine, select_face_engine
 from vidsr.faces.finding import find_faces
-from vidsr.faces.pipeline import Restoration
+from vidsr.faces.pipeline import Restoration, plan_faces
 from vidsr.faces.restorer import FaceRestorer
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.yunet import Yunet
+from vidsr.stages.base import chain
 from vidsr.train.dataset import read_clip
 from vidsr.types import Colour, Frame, VideoInfo
 
@@ -106,14 +107,14 @@ def enhance(scene: Scene, low: list[Tensor], faces: list[Shown], detector: Path)
     """Runs all systems over a reduced scene and adds what they make of each face."""
     compute, config = ComputeConfig(model="secnet-fast"), RestoreConfig(detector=detector)
     frames = [Frame(image, index, Fraction(1, 25), 1, index == 0) for index, image in enumerate(low)]
-    restoration = Restoration(config, compute, described())
-    restored = list(restoration.restore(restoration.find(frames)))
+    restoration = Restoration(plan_faces(config, compute, described()), described())
+    restored = list(chain([*restoration.find, *restoration.restore], frames))
     single = one_by_one(frames, config, compute)
     first, second, third = tee(streamed(frames, compute), 3)
     streams = {
         "bicubic": streamed(frames, ComputeConfig(model="bicubic")),
         "alone": first,
-        "restored": restoration.paste(with_patches(second, restored)),
+        "restored": chain(restoration.paste, with_patches(second, restored)),
         "frame by frame": paste_faces(with_patches(third, single), config.strength),
     }
     for index, results in enumerate(zip(*streams.values(), strict=True)):

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from vidsr.config import ComputeConfig, FacesConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, FindFacesConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
 from vidsr.faces.listing import FaceTargets, describe_faces
 from vidsr.pipeline.run import enhance
 from vidsr.video.reader import Reader
@@ -49,13 +49,13 @@ def main() -> None:
         for label, model, faces in PANELS:
             result = Path(folder) / f"{label}.mkv"
             config = UpscaleConfig(
-                output=OutputConfig(codec="ffv1"), compute=ComputeConfig(model=model), faces=RestoreConfig(faces)
+                output=OutputConfig(codec="ffv1"), compute=ComputeConfig(model=model), faces=RestoreConfig(use=faces)
             )
             enhance(FOLDER / "portrait_112x84.mp4", result, config)
             panels.append((label, frame_of(result)))
         sheet = Path(folder) / "sheet.png"
         with tempfile.TemporaryFile() as listing:
-            describe_faces(result, FaceTargets(sheet=sheet), listing, FacesConfig())
+            describe_faces(result, FaceTargets(sheet=sheet), listing, FindFacesConfig())
         tracks = cv2.imread(str(sheet))
         assert tracks is not None
         small = cv2.resize(tracks, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)

@@ -1,6 +1,17 @@
-"""Which kinds of files are films, by their extension. Knows nothing of their content."""
+"""Files on disk: which ones are videos by their extension, and how a result is written whole or not at all."""
 
 from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vidsr.errors import DeviceError, OutputError, VidsrError
 
 VIDEO_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
@@ -10,3 +21,130 @@ VIDEO_SUFFIXES = frozenset(
 # FFmpeg's muxer for each extension that is written. Its muxer for .m4v knows neither HEVC nor AV1; the file type is the
 # same as .mp4.
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+LONGEST_NAME = 255
+
+_SYSTEM_REASONS: tuple[tuple[type[OSError], str], ...] = (
+    (FileNotFoundError, "its folder does not exist"),
+    (FileExistsError, "it exists already"),
+    (IsADirectoryError, "it is a folder"),
+    (NotADirectoryError, "a part of its path is not a folder"),
+    (PermissionError, "permission denied"),
+)
+
+_NUMBERED_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reports an error",
+}
+
+
+def system_reason(error: Exception) -> str | None:
+    """Why the system refuses to write a file, in a few words; None if the error is not one of those known here."""
+    for kind, reason in _SYSTEM_REASONS:
+        if isinstance(error, kind):
+            return reason
+    return _NUMBERED_REASONS.get(getattr(error, "errno", None) or 0)
+
+
+def output_error(error: Exception, path: Path) -> VidsrError:
+    """What a failure while writing `path` means for the user: OutputError, or DeviceError where memory ran out."""
+    if isinstance(error, MemoryError):
+        return DeviceError(f"{path}: not enough memory to write it")
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return OutputError(f"{path} cannot be written: {system_reason(error) or ' '.join(said.split())}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises our error for everything that the system raises inside."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        raise output_error(error, path) from error
+
+
+def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path:
+    """The absolute path of an output that may be made; its folder is not created.
+
+    Raises OutputError if it exists (unless `may_overwrite`), is the input, or cannot be written where it is.
+    """
+    target = target.absolute()
+    folder = target.parent
+    if len(os.fsencode(target.name)) > LONGEST_NAME:
+        raise OutputError(f"the name {target.name[:40]}… is too long for a file; choose a shorter one")
+    with writing(target):
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder; name a file")
+        if not folder.is_dir():
+            raise OutputError(f"the folder {folder} does not exist; create it or choose another")
+        if target.exists():
+            if source is not None and source.exists() and target.samefile(source):
+                raise OutputError(f"{target} is the input itself; choose another name for the output")
+            if not may_overwrite:
+                raise OutputError(f"{target} already exists; choose another name or give --overwrite")
+            if not target.is_file():
+                raise OutputError(f"{target} is not an ordinary file and cannot be replaced; choose another name")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"the folder {folder} is not writable; choose another or change its permissions")
+    return target
+
+
+class HiddenFile:
+    """A hidden file beside `target` that takes its place by `publish`, or is removed when the `with` block ends.
+
+    `path` is its path, with the target's extension; entering creates it, and until then nothing is on the disk. Raises
+    OSError; `publish` raises OutputError if the target has appeared meanwhile and `overwrite` is off.
+    """
+
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
+        self.target = target.absolute()
+        suffix = target.suffix[:32]
+        self.path = self.target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{suffix}")
+        self._overwrite = overwrite
+
+    def __enter__(self) -> Self:
+        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def publish(self, sync: bool = True) -> None:
+        """Gives the finished file its name, once it is on the disk if `sync`."""
+        if sync:
+            _sync(self.path, os.O_RDWR)
+        if self.target.exists() and not self._overwrite:
+            raise OutputError(
+                f"{self.target} has appeared since the start; it was left as it is, and the result was not kept"
+            )
+        self.path.replace(self.target)
+        if sync and os.name == "posix":
+            # The file has its name by now; a file system that cannot sync folders is no reason to fail.
+            with suppress(OSError):
+                _sync(self.target.parent, os.O_RDONLY)
+
+
+@contextmanager
+def atomic_write(target: Path, *, overwrite: bool, sync: bool = True) -> Iterator[Path]:
+    """Gives the path of a hidden file, to be written in the block, which gets the name `target` when the block ends.
+
+    If anything is raised, nothing is left behind and an existing target is untouched. What the system raises, in the
+    block too, becomes an OutputError, or a DeviceError where memory ran out; so does a target that appeared meanwhile
+    without `overwrite`. `sync` False is for files that can be made again, such as caches.
+    """
+    with writing(target), HiddenFile(target, overwrite=overwrite) as hidden:
+        yield hidden.path
+        hidden.publish(sync)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -160,7 +160,6 @@ def test_film_and_result_the_same_is_4(film: Path) -> None:
         ["--pix-fmt", "nosuch"],
         ["--preset", "nosuch"],
         ["--crf", "99"],
-        ["--crf", "nan"],
         ["--encoder-option", "nosuch=1"],
         ["--codec", "ffv1", "--crf", "10"],
         ["--codec", "libvpx-vp9", "--preset", "slow"],

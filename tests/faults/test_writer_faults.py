@@ -18,6 +18,7 @@ from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError, InputError, OutputError
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 from vidsr.video.writer import Writer
 
@@ -30,11 +31,13 @@ from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame
 from vidsr.types import Frame
 from vidsr.video.probe import probe
+from vidsr.video.output import plan_output
 from vidsr.video.writer import Writer
 
 torch.set_num_threads(1)
 info = probe(Path(sys.argv[1]))
-with Writer(Path(sys.argv[2]), info, (64, 48), OutputConfig(codec="ffv1"), InputConfig()) as writer:
+plan = plan_output(Path(sys.argv[2]), info, (64, 48), OutputConfig(codec="ffv1"), InputConfig())
+with Writer(plan) as writer:
     for number in range(100_000):
         writer.write(Frame(torch.rand(3, 48, 64), number * 512, info.time_base))
         if number == 10:
@@ -57,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def open_writer(target: Path, film: Path, overwrite: bool = False) -> Writer:
-    return Writer(target, probe(film), (64, 48), OutputConfig(overwrite=overwrite), InputConfig())
+    return Writer(plan_output(target, probe(film), (64, 48), OutputConfig(overwrite=overwrite), InputConfig()))
 
 
 def names(folder: Path) -> list[str]:
@@ -172,7 +175,7 @@ def test_unreadable_source_leaves_nothing(film: Path, folder: Path) -> None:
     info = replace(probe(film), path=str(film.with_name("gone.mp4")))
     with (
         pytest.raises(InputError, match="does not exist"),
-        Writer(folder / "out.mp4", info, (64, 48), OutputConfig(), InputConfig()),
+        Writer(plan_output(folder / "out.mp4", info, (64, 48), OutputConfig(), InputConfig())),
     ):
         pass
     assert names(folder) == []
@@ -212,7 +215,7 @@ def test_full_disk(film: Path, folder: Path, codec: str, ending: str, limit: int
     info = probe(film)
 
     def run() -> None:
-        with Writer(target, info, (64, 48), config, InputConfig()) as writer:
+        with Writer(plan_output(target, info, (64, 48), config, InputConfig())) as writer:
             for image, time in zip(noise, steps(film, 40), strict=True):
                 writer.write(Frame(image, time, info.time_base))
             writer.commit()

@@ -22,7 +22,6 @@ from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, midpoint_graphs, slowmo_graphs
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.select import select
 from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
@@ -110,12 +109,9 @@ def test_a_film_through_the_backend(tmp_path: Path) -> None:
 
 
 def test_what_the_backend_does_not_do() -> None:
-    for compute, error in (
-        (ComputeConfig(device="cpu", precision="bf16", backend="onnx"), "fp32 only"),
-        (ComputeConfig(model="bicubic", device="cpu", backend="onnx"), "no network"),
-    ):
+    for options, error in (({"precision": "bf16"}, "fp32 only"), ({"model": "bicubic"}, "not a network")):
         with pytest.raises(UsageError, match=error):
-            select(compute, "upscale", 16, 16)
+            ComputeConfig(backend="onnx", **options)
 
 
 def test_a_device_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES
-from vidsr.pipeline.batch import pair_films, result_folder
+from vidsr.pipeline.batch import pair_videos, result_folder
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def films(tmp_path: Path) -> Path:
 def pairs(source: Path, target: Path, recursive: bool = False, suffix: str = "") -> list[tuple[str, str]]:
     return [
         (str(film.relative_to(source)), str(result.relative_to(target)))
-        for film, result in pair_films(source, target, recursive, suffix)
+        for film, result in pair_videos(source, target, recursive, suffix)
     ]
 
 
@@ -67,7 +67,7 @@ def test_two_films_with_one_result_are_refused(films: Path, tmp_path: Path) -> N
     (films / "b.avi").touch()
     (films / "b.mkv").touch()
     with pytest.raises(OutputError, match=r"b\.avi.*b\.mkv|b\.mkv.*b\.avi"):
-        pair_films(films, tmp_path / "out", False, "")
+        pair_videos(films, tmp_path / "out", False, "")
 
 
 def test_a_folder_without_films_is_an_input_error_that_tells_of_inner_ones(tmp_path: Path) -> None:
@@ -75,10 +75,10 @@ def test_a_folder_without_films_is_an_input_error_that_tells_of_inner_ones(tmp_p
     (source / "inner").mkdir(parents=True)
     (source / "inner" / "a.mp4").touch()
     with pytest.raises(InputError, match="--recursive"):
-        pair_films(source, tmp_path / "out", False, "")
+        pair_videos(source, tmp_path / "out", False, "")
     (source / "inner" / "a.mp4").unlink()
     with pytest.raises(InputError) as caught:
-        pair_films(source, tmp_path / "out", True, "")
+        pair_videos(source, tmp_path / "out", True, "")
     assert "--recursive" not in str(caught.value)
 
 
@@ -86,7 +86,7 @@ def test_a_file_as_target_is_an_output_error(films: Path, tmp_path: Path) -> Non
     target = tmp_path / "file"
     target.touch()
     with pytest.raises(OutputError, match="is a file"):
-        pair_films(films, target, False, "")
+        pair_videos(films, target, False, "")
 
 
 def test_known_endings_are_lower_case_with_a_dot() -> None:

@@ -14,21 +14,23 @@ import tomllib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+import vidsr.pipeline.plan
 import vidsr.pipeline.run
 from tests.support import media
 from vidsr import __version__
 from vidsr import config as c
-from vidsr.cli import app, options
+from vidsr.cli import app
 from vidsr.cli.console import Screen
 from vidsr.cli.slowmo import slowmo
 from vidsr.cli.upscale import upscale
-from vidsr.errors import EXIT_CODES, UsageError, VidsrError
+from vidsr.errors import EXIT_CODES, VidsrError
 from vidsr.pipeline.run import Progress
 from vidsr.types import RunReport
 
@@ -64,11 +66,15 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.RunConfig]:
     """The configurations that runs are given; nothing is run."""
     seen: list[c.RunConfig] = []
 
-    def note(source: Path, target: Path, config: c.RunConfig, on_progress: object, on_start: object) -> RunReport:
+    def note(source: Path, target: Path, config: c.RunConfig) -> SimpleNamespace:
         seen.append(config)
-        return RunReport(str(source), str(target), "none", None, "cpu", "fp32")
+        return SimpleNamespace(source=source, target=target, device="cpu")
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", note)
+    def pretend(plan: SimpleNamespace, on_progress: object, on_start: object) -> RunReport:
+        return RunReport(str(plan.source), str(plan.target), "none", None, "cpu", "fp32")
+
+    monkeypatch.setattr(vidsr.pipeline.plan, "plan", note)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", pretend)
     return seen
 
 
@@ -149,6 +155,7 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
         ["--start", "-1"],
         ["--end", "nan"],
         ["--start", "9"],
+        ["--crf", "nan"],
         ["--tile", "some"],
         ["--tile", "10"],
         ["--tile", "²"],
@@ -175,23 +182,18 @@ def test_options_that_make_no_sense(
 
 # ----------------------------------------------------------------------------------------- one option, field, default
 
-# Where the field's own name would say too little on the command line, or is given once for each pair.
-RENAMED = {
-    "mode": "scenes", "threshold": "scene_threshold", "encoder_options": "encoder_option", "use": "faces",
-    "strength": "face_strength", "most": "max_faces", "detector": "face_detector",
-}  # fmt: skip
 ONLY_HERE = {"source", "target", "skip_existing", "recursive", "suffix", "dry_run", "report", "progress", "quiet"}
-NO_OPTIONS = {"stretch", "largest"}  # the first follows from others, the second from measurements
 
 
 def fields(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every single option of a configuration with its value."""
+    """Every option of a configuration, by its name as a parameter, with its value."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        name = field.metadata.get("option", "")
         if dataclasses.is_dataclass(value):
             yield from fields(value)
-        elif field.name not in NO_OPTIONS:
-            yield RENAMED.get(field.name, field.name), value
+        elif name.startswith("--"):
+            yield name[2:].replace("-", "_"), value
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -212,57 +214,55 @@ def test_without_options_the_run_gets_the_defaults(film: Path, configs: list[c.R
     assert configs == [COMMANDS[command][1]()]
 
 
+SHARED_OPTIONS: dict[str, tuple[str, Any]] = {
+    "start": ("--start 1:02.25", Fraction("62.25")),
+    "end": ("--end 1:02:03", Fraction(3723)),
+    "codec": ("--codec libx265", "libx265"),
+    "crf": ("--crf 20.5", 20.5),
+    "preset": ("--preset slow", "slow"),
+    "pix_fmt": ("--pix-fmt yuv444p", "yuv444p"),
+    "encoder_option": ("--encoder-option tune=grain --encoder-option a=b=c", (("tune", "grain"), ("a", "b=c"))),
+    "audio": ("--audio none", "none"),
+    "subtitles": ("--subtitles none", "none"),
+    "overwrite": ("--overwrite", True),
+    "scale": ("--scale 2.5", 2.5),
+    "size": ("--size 640x480", (640, 480)),
+    "height": ("--height 480", 480),
+    "model": ("--model bicubic", "bicubic"),
+    "device": ("--device cpu", "cpu"),
+    "precision": ("--precision bf16", "bf16"),
+    "backend": ("--backend onnx", "onnx"),
+    "threads": ("--threads 3", 3),
+    "tile": ("--tile 128", 128),
+    "scenes": ("--scenes off", "off"),
+    "scene_threshold": ("--scene-threshold 12.5", 12.5),
+    "strict": ("--strict", True),
+}
+OWN_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
+    "upscale": {
+        "faces": ("--no-faces", False),
+        "face_strength": ("--face-strength 0.5", 0.5),
+        "min_face": ("--min-face 20", 20.0),
+        "max_faces": ("--max-faces 3", 3),
+        "face_detector": ("--face-detector f.onnx", Path("f.onnx")),
+    },
+    "slowmo": {
+        "interp": ("--interp 8", 8),
+        "keep_duration": ("--keep-duration", True),
+        "duplicates": ("--duplicates off", "off"),
+    },
+}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_reaches_its_field(film: Path, configs: list[c.RunConfig], command: str) -> None:
-    own: dict[str, Any] = {"interp": 8, "keep_duration": True, "duplicates": "off"}
-    if command == "upscale":
-        own = {"faces": c.RestoreConfig(False, 0.5, 20.0, most=3, detector=Path("f.onnx"))}
-    wanted = COMMANDS[command][1](
-        input=c.InputConfig(Fraction("62.25"), Fraction(3723)),
-        output=c.OutputConfig(
-            "libx265", 20.5, "slow", "yuv444p", (("tune", "grain"), ("a", "b=c")), "none", "none", True
-        ),
-        size=c.SizeConfig(2.5, (640, 480), 480),
-        compute=c.ComputeConfig("bicubic", "cpu", "bf16", 3, 128, "onnx"),
-        scenes=c.SceneConfig("off", 12.5),
-        strict=True,
-        **own,
-    )
-    options = (
-        "--start 1:02.25 --end 1:02:03 --codec libx265 --crf 20.5 --preset slow --pix-fmt yuv444p "
-        "--encoder-option tune=grain --encoder-option a=b=c --audio none --subtitles none --overwrite --scale 2.5 "
-        "--size 640x480 --height 480 --model bicubic --device cpu --precision bf16 --backend onnx --threads 3 "
-        "--tile 128 --scenes off --scene-threshold 12.5 --strict"
-    )
-    if command == "upscale":
-        options += " --no-faces --face-strength 0.5 --min-face 20 --max-faces 3 --face-detector f.onnx"
-    else:
-        options += " --interp 8 --keep-duration --duplicates off"
-    assert vidsr_cli(command, film, film.with_name("b.mp4"), *options.split()).exit_code == 0
-    assert configs == [wanted]
-    changed = dict(fields(wanted))
-    defaults = fields(COMMANDS[command][1]())
-    assert all(changed[name] != value for name, value in defaults), "every field was tried"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("0", 0), ("12.5", "12.5"), ("1:02:03.250", "3723.25"), ("02:03", 123), ("0.1", "0.1"), (None, None)],
-)
-def test_times_are_exact(text: str | None, seconds: Any) -> None:
-    assert options.parse_time(text) == (None if seconds is None else Fraction(seconds))
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "1e3", ".5", "5.", "a", "1 2", "inf", "1,5"])
-def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(UsageError):
-        options.parse_time(text)
-
-
-@pytest.mark.parametrize("text", ["", "640", "640x", "x480", "640X480", "640x480x3", "-1x5", "1000000x1"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(UsageError):
-        options.parse_size(text)
+def test_every_option_reaches_its_field_and_no_other(film: Path, configs: list[c.RunConfig], command: str) -> None:
+    defaults = dict(fields(COMMANDS[command][1]()))
+    given = SHARED_OPTIONS | OWN_OPTIONS[command]
+    assert given.keys() == defaults.keys(), "every option is tried"
+    for name, (text, value) in given.items():
+        assert value != defaults[name]
+        assert vidsr_cli(command, film, film.with_name("b.mp4"), *text.split()).exit_code == 0
+        assert dict(fields(configs.pop())) == defaults | {name: value}
 
 
 def test_threads_are_those_of_torch(film: Path) -> None:
@@ -554,7 +554,7 @@ def test_an_error_is_one_line_and_its_class_owns_the_code(
     def fail(*_: object) -> None:
         raise kind("this [bold]and[/bold] that")
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", fail)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", fail)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == kind.exit_code and kind.exit_code in EXIT_CODES
     assert (result.stdout, result.stderr) == ("", "error: this [bold]and[/bold] that\n")
@@ -564,7 +564,7 @@ def test_a_defect_of_ours_keeps_its_traceback(film: Path, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", fail)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", fail)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 
@@ -573,6 +573,6 @@ def test_interrupted_is_130(film: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vidsr.pipeline.run, "enhance", interrupt)
+    monkeypatch.setattr(vidsr.pipeline.run, "run", interrupt)
     result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
     assert result.exit_code == 130 and result.stderr.startswith("error: interrupted")

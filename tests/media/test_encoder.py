@@ -9,8 +9,8 @@ from tests.support import media
 from tests.support.writing import steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
-from vidsr.video.writer import Writer
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_what_cannot_be_encoded_is_refused_first(
     film: Path, tmp_path: Path, config: OutputConfig, ending: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(OutputError, match=words) as caught:
-        Writer(tmp_path / f"out.{ending}", probe(film), (64, 48), config, InputConfig())
+        plan_output(tmp_path / f"out.{ending}", probe(film), (64, 48), config, InputConfig())
     assert "\n" not in str(caught.value) and caught.value.exit_code == 4
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
     assert capfd.readouterr() == ("", "")
@@ -59,7 +59,7 @@ def test_missing_hardware_is_one_sentence(film: Path, tmp_path: Path) -> None:
     except OutputError as error:
         assert "needs its hardware" in str(error) and "libx264" in str(error)
     else:
-        assert writer.codec_name == "h264_nvenc"
+        assert writer.plan.encoding.codec == "h264_nvenc"
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9", "mpeg4"])

@@ -169,7 +169,7 @@ def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: 
         (("--face-detector", "blobs.onnx", "--json", "there.json"), 4, "already exists"),
         (("--face-detector", "blobs.onnx", "--annotate", "no/b.mkv"), 4, "does not exist"),
         (("--face-detector", "blobs.onnx", "--annotate", "b.txt"), 4, "b.txt"),
-        (("--face-detector", "blobs.onnx", "--device", "tpu"), 2, "unknown device"),
+        (("--face-detector", "blobs.onnx", "--device", "tpu"), 2, "--device must be auto, cpu, cuda, cuda:N or mps"),
         (("--face-detector", "blobs.onnx", "--start", "9", "--sheet", "b.png"), 2, "after the last frame"),
         (("--face-detector", "blobs.onnx", "--min-face", "3"), 2, "min-face"),
     ],

@@ -15,6 +15,7 @@ from tests.support.writing import write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.writer import Writer
@@ -43,8 +44,10 @@ def write_between(
     assert all(tick.denominator == 1 for tick in ticks)
     last = to_ticks(Fraction(stretch, 25), base)
     rate = (info.header_rate or Fraction(25)) * interp / stretch
-    config = OutputConfig(audio="stretch" if stretch > 1 else "copy", stretch=stretch, **changes)  # type: ignore[arg-type]
-    return write(target, source, [int(t) for t in ticks], config, last=last, time_base=base, header_rate=rate)
+    config = OutputConfig(**changes)  # type: ignore[arg-type]
+    return write(
+        target, source, [int(t) for t in ticks], config, last=last, stretch=stretch, time_base=base, header_rate=rate
+    )
 
 
 ENDINGS = ["mp4", "mov", "mkv", "webm"]
@@ -140,7 +143,9 @@ def test_large_pictures_at_high_rates_get_a_level(tmp_path: Path) -> None:
     from dataclasses import replace
 
     described = replace(info, time_base=info.time_base / 8, header_rate=Fraction(480))
-    with Writer(target, described, (1920, 1080), OutputConfig(preset="ultrafast"), InputConfig()) as writer:
+    with Writer(
+        plan_output(target, described, (1920, 1080), OutputConfig(preset="ultrafast"), InputConfig())
+    ) as writer:
         for n in range(3):
             writer.write(Frame(torch.zeros(3, 1080, 1920), n * step, described.time_base, step))
         writer.commit()

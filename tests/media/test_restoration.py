@@ -242,7 +242,7 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (("--model", "bicubic", "--faces"), 2, "bicubic is no network, and faces are restored beside one"),
+        (("--model", "bicubic", "--faces"), 2, "bicubic is not a network, and faces are restored beside one"),
         (("--faces", "--face-detector", "none.onnx"), 5, "none.onnx does not exist"),
         (("--faces", "--face-detector", "film.mkv"), 5, "film.mkv"),
         (("--faces", "--precision", "fp16"), 2, "fp16 is for GPUs"),

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from tests.support import media
-from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig, parse_time
 from vidsr.errors import InputError, OutputError, UsageError
 from vidsr.pipeline.plan import forecast
+from vidsr.pipeline.plan import plan as make_plan
 from vidsr.pipeline.report import write_reports
-from vidsr.pipeline.run import Plan, Progress, enhance, estimate
+from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 
@@ -278,17 +279,9 @@ def test_odd_results_lose_no_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size",
     [
-        SizeConfig(scale=2, height=96),
-        SizeConfig(scale=2, size=(128, 96)),
-        SizeConfig(size=(128, 96), height=96),
-        SizeConfig(scale=0.5),
-        SizeConfig(scale=8.5),
-        SizeConfig(scale=float("nan")),
-        SizeConfig(scale=float("inf")),
-        SizeConfig(scale=-2),
         SizeConfig(size=(63, 96)),
         SizeConfig(size=(128, 48 * 8 + 1)),
-        SizeConfig(size=(0, 0)),
+        SizeConfig(size=(1, 1)),
         SizeConfig(height=47),
     ],
     ids=str,
@@ -315,7 +308,7 @@ def test_sizes_that_make_no_sense(tmp_path: Path, size: SizeConfig) -> None:
 )
 def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: str | None, numbers: range) -> None:
     source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    window = InputConfig(*(None if text is None else Fraction(text) for text in (start, end)))
+    window = InputConfig(start=parse_time(start), end=parse_time(end))
     report = run(source, target, input=window)
     assert [media.read_number(image) for image in pictures(target, 128, 96)] == list(numbers)
     assert report.frames_out == len(numbers)
@@ -328,9 +321,9 @@ def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: st
     assert end is None or last - Fraction(3 * 1024, 44100) < copied[-1][0] < last
 
 
-@pytest.mark.parametrize(("start", "end"), [("5", None), ("0.5", "0.5"), ("0.5", "0.1"), ("0.001", "0.002")])
+@pytest.mark.parametrize(("start", "end"), [("5", None), ("5", "6"), ("0.001", "0.002")])
 def test_a_part_without_frames(tmp_path: Path, start: str, end: str | None) -> None:
-    window = InputConfig(Fraction(start), None if end is None else Fraction(end))
+    window = InputConfig(start=parse_time(start), end=parse_time(end))
     with pytest.raises(UsageError):
         run(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", input=window)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
@@ -366,7 +359,7 @@ def test_report(tmp_path: Path) -> None:
     assert report.device.startswith(("cpu", "cuda", "mps"))
     assert (report.frames_in, report.frames_out, report.scenes, report.tile) == (20, 20, 1, None)
     assert (report.interp, report.stretch, report.duration_seconds, report.rate) == (1, 1, 0.8, 25)
-    assert set(report.stage_seconds) == {"decode", "network", "encode", "commit"}
+    assert list(report.stage_seconds) == ["decode", "scenes", "network", "resize", "encode", "commit"]
     assert all(seconds >= 0 for seconds in report.stage_seconds.values())
     assert report.wall_seconds > 0 and report.peak_memory_bytes > 1 << 20
     assert report.damages == [] and len(report.warnings) == 1 and "bt601" in report.warnings[0]
@@ -390,7 +383,7 @@ def test_report_of_a_network_names_its_weights(tmp_path: Path) -> None:
 
 
 def test_report_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write the report"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_reports(tmp_path / "none" / "r.json", [], [])
     assert list(tmp_path.iterdir()) == []
 
@@ -402,13 +395,15 @@ def test_report_of_a_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
 
 def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    plan = estimate(source, target, BICUBIC)
-    assert isinstance(plan, Plan)
-    assert (plan.model, plan.codec, plan.pixel_format) == ("bicubic", "libx264", "yuv420p")
-    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and plan.seconds_per_frame > 0
+    estimated = estimate(source, target, BICUBIC)
+    plan = estimated.plan
+    assert plan == make_plan(source, target, BICUBIC)
+    encoding = plan.written.encoding
+    assert (plan.model, encoding.codec, encoding.pixel_format) == ("bicubic", "libx264", "yuv420p")
+    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and estimated.seconds_per_frame > 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     report = run(source, target)
-    assert report.output_size == plan.forecast.size and set(plan.warnings) <= set(report.warnings)
+    assert report.output_size == plan.forecast.size and set(estimated.warnings) <= set(report.warnings)
     with pytest.raises(OutputError, match="already exists"):
         estimate(source, target, BICUBIC)
     with pytest.raises(InputError):
@@ -420,5 +415,5 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     [(None, None, 20), (None, "0.4", 10), ("0.4", None, 10), ("0.2", "0.4", 5), ("9", None, 0), (None, "9", 20)],
 )
 def test_frames_expected(tmp_path: Path, start: str | None, end: str | None, expected: int) -> None:
-    window = InputConfig(*(None if text is None else Fraction(text) for text in (start, end)))
+    window = InputConfig(start=parse_time(start), end=parse_time(end))
     assert forecast(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected

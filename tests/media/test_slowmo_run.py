@@ -191,7 +191,7 @@ def test_larger_and_slower_at_once(tmp_path: Path, card: Path, size: Any, expect
 @pytest.mark.parametrize("mode", MODES)
 def test_a_part_begins_at_zero(tmp_path: Path, card: Path, mode: str) -> None:
     source, target = media.clip_with_sound(tmp_path / "a.mp4"), tmp_path / "b.mp4"
-    window = InputConfig(Fraction("0.2"), Fraction("0.6"))
+    window = InputConfig(start=Fraction("0.2"), end=Fraction("0.6"))
     report = slowed(card, source, target, input=window, keep_duration=MODES[mode])
     stretch = 1 if mode == "kept" else 2
     assert (report.frames_in, report.duration_seconds) == (10, pytest.approx(0.4 * stretch))
@@ -227,10 +227,11 @@ def test_report_and_progress(tmp_path: Path, card: Path) -> None:
 
 
 def test_estimate(tmp_path: Path, card: Path) -> None:
-    plan = estimate(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", config(card, interp=8))
+    estimated = estimate(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", config(card, interp=8))
+    plan = estimated.plan
     assert (plan.model, plan.forecast.frames, plan.forecast.size) == ("tiny", 153, (64, 48))
     assert (plan.forecast.seconds, plan.forecast.rate) == (pytest.approx(6.4), 25)
-    assert plan.seconds_per_frame > 0 and names(tmp_path) == ["a.mp4"]
+    assert estimated.seconds_per_frame > 0 and names(tmp_path) == ["a.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Frame
-from vidsr.video.probe import probe, read_side_data
+from vidsr.video.output import plan_output
+from vidsr.video.probe import Source, probe
 from vidsr.video.writer import Writer
 
 ACCURATE = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -53,14 +54,17 @@ def test_writes_every_frame_in_order(film: Path, tmp_path: Path, ending: str) ->
     writer = write(target, film, steps(film, 20), size=(128, 96))
     assert [media.read_number(image) for image in decoded(target)] == list(range(20))
     assert media.ffmpeg_framemd5(target).times == [Fraction(n, 25) for n in range(20)]
-    assert (writer.codec_name, writer.pixel_format) == ("libvpx-vp9" if ending == "webm" else "libx264", "yuv420p")
+    assert (writer.plan.encoding.codec, writer.plan.encoding.pixel_format) == (
+        "libvpx-vp9" if ending == "webm" else "libx264",
+        "yuv420p",
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4", target.name}
 
 
 def test_hidden_until_commit(film: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     info = probe(film)
-    with Writer(target, info, (64, 48), OutputConfig(), InputConfig()) as writer:
+    with Writer(plan_output(target, info, (64, 48), OutputConfig(), InputConfig())) as writer:
         for frame in frames(steps(film, 5), info.time_base):
             writer.write(frame)
         hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -72,7 +76,7 @@ def test_hidden_until_commit(film: Path, tmp_path: Path) -> None:
 
 def test_written_from_a_worker_thread(film: Path, tmp_path: Path) -> None:
     """The pictures are encoded in another thread than the one that opens and commits, one at a time."""
-    with Writer(tmp_path / "out.mp4", probe(film), (64, 48), OutputConfig(), InputConfig()) as writer:
+    with Writer(plan_output(tmp_path / "out.mp4", probe(film), (64, 48), OutputConfig(), InputConfig())) as writer:
         pictures = frames(steps(film, 20), probe(film).time_base)
         with ThreadPoolExecutor(1) as pool:
             list(pool.map(writer.write, pictures))
@@ -100,8 +104,8 @@ def test_no_frame_is_an_error(film: Path, tmp_path: Path) -> None:
 
 def test_frame_of_another_size_is_our_defect(film: Path, tmp_path: Path) -> None:
     with (
-        pytest.raises(ValueError, match="given to a writer"),
-        Writer(tmp_path / "out.mp4", probe(film), (64, 48), OutputConfig(), InputConfig()) as writer,
+        pytest.raises(ValueError, match="given to an encoder"),
+        Writer(plan_output(tmp_path / "out.mp4", probe(film), (64, 48), OutputConfig(), InputConfig())) as writer,
     ):
         writer.write(Frame(torch.zeros(3, 48, 66), 0, Fraction(1, 25)))
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
@@ -137,7 +141,7 @@ def test_ten_bit_and_hdr_tags(tmp_path: Path, ending: str, codec: str) -> None:
     source = media.hdr(tmp_path / "source.mkv")
     target = tmp_path / f"out.{ending}"
     writer = write(target, source, steps(source, 5))
-    assert (writer.codec_name, writer.pixel_format) == (codec, "yuv420p10le")
+    assert (writer.plan.encoding.codec, writer.plan.encoding.pixel_format) == (codec, "yuv420p10le")
     assert "yuv420p10le(tv, bt2020nc/bt2020/smpte2084" in video_line(target)
 
 
@@ -151,7 +155,7 @@ def test_hdr_light_levels_are_kept(tmp_path: Path, codec: str) -> None:
     source = media.clip(tmp_path / "source.mkv", 4, options=options)
     target = tmp_path / "out.mkv"
     writer = write(target, source, steps(source, 4), OutputConfig(codec=codec, pix_fmt="yuv420p10le"))
-    found, wanted = read_side_data(str(target), 0), read_side_data(str(source), 0)
+    found, wanted = Source(target).side_data(0), Source(source).side_data(0)
     assert wanted.light == (1000, 400) and wanted.mastering is not None
     assert found.light == wanted.light and found.mastering is not None
     assert all(abs(a - b) < Fraction(1, 1000) for a, b in zip(found.mastering, wanted.mastering, strict=True))
@@ -203,9 +207,9 @@ def test_other_proportions_keep_the_shape_of_things(film: Path, tmp_path: Path) 
 
 def test_lossless_keeps_the_sources_chroma(tmp_path: Path) -> None:
     source = media.odd_size(tmp_path / "source.mkv", "yuv444p")
-    assert write(tmp_path / "a.mkv", source, steps(source, 2), FFV1).pixel_format == "yuv444p"
+    assert write(tmp_path / "a.mkv", source, steps(source, 2), FFV1).plan.encoding.pixel_format == "yuv444p"
     writer = write(tmp_path / "b.mkv", source, steps(source, 2), size=(64, 48))
-    assert writer.pixel_format == "yuv420p" and any("lower resolution" in w for w in writer.warnings)
+    assert writer.plan.encoding.pixel_format == "yuv420p" and any("lower resolution" in w for w in writer.warnings)
     writer = write(tmp_path / "c.mkv", source, steps(source, 2), size=(126, 94))
     assert not any("lower resolution" in warning for warning in writer.warnings)
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tests.support import media
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame
+from vidsr.video.output import plan_output
 from vidsr.video.reader import Reader
 from vidsr.video.writer import Writer
 
@@ -87,9 +88,8 @@ def slow_down(
     window = window or InputConfig()
     with Reader(source, window, torch.device("cpu")) as reader:
         info = reader.info
-        with Writer(
-            target, info, (info.width, info.height), config or OutputConfig(audio="stretch", stretch=factor), window
-        ) as writer:
+        plan = plan_output(target, info, (info.width, info.height), config or OutputConfig(), window, factor)
+        with Writer(plan) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)
             writer.commit()

@@ -12,6 +12,7 @@ import torch
 from tests.support.media import picture
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import Frame, VideoInfo
+from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 from vidsr.video.writer import Writer
 
@@ -32,12 +33,14 @@ def write(
     window: InputConfig | None = None,
     size: tuple[int, int] | None = None,
     last: int = 0,
+    stretch: int = 1,
     **changes: object,
 ) -> Writer:
     """Writes numbered pictures as if they were the enlarged film of `source`; `changes` alter its description."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
-    with Writer(target, info, (width, height), config or OutputConfig(), window or InputConfig()) as writer:
+    plan = plan_output(target, info, (width, height), config or OutputConfig(), window or InputConfig(), stretch)
+    with Writer(plan) as writer:
         for frame in frames(times, info.time_base, width, height, last):
             writer.write(frame)
         writer.commit()

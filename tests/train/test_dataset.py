@@ -205,6 +205,6 @@ def test_a_failed_write_leaves_nothing_in_the_cache(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", fill_disk)
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match="the disk is full"):
         cached_frames(item, tmp_path / "frames")
     assert list((tmp_path / "frames").iterdir()) == []

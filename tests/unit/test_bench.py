@@ -235,7 +235,7 @@ def test_json_holds_every_figure_and_stdout_nothing_else() -> None:
     assert isolated["multiply_adds_per_second"] == pytest.approx(work / isolated["seconds_per_frame"])
     assert values["share"] == pytest.approx(isolated["seconds_per_frame"] / network["seconds_per_frame"])
     assert {"flow", "fusion", "recurrent", REST} <= set(network["parts_seconds_per_frame"])
-    assert set(film["stage_seconds"]) == {"decode", "network", "encode", "commit"}
+    assert set(film["stage_seconds"]) == {"decode", "scenes", "network", "resize", "encode", "commit"}
     assert film["frames_per_second"] == pytest.approx(6 / film["wall_seconds"])
     assert 2**24 < network["peak_memory_bytes"] <= film["peak_memory_bytes"]
     for shown in ("share of that rate", "flow", "encode", "NHWC", "MiB"):

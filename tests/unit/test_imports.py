@@ -110,5 +110,6 @@ def test_no_module_prints_exits_or_takes_any_keyword(path: Path) -> None:
 def test_functions_are_short(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
-            is_command = path.parent.name == "cli"  # one parameter for each option, several lines each
-            assert is_command or node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name}, line {node.lineno}"
+            # There each option is a parameter, of several lines.
+            has_options = path.parent.name == "cli" or path.name == "api.py"
+            assert has_options or node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name}, line {node.lineno}"

@@ -216,7 +216,7 @@ def test_a_face_lost_by_the_detector_moves_on_and_keeps_its_size() -> None:
 
 def test_small_large_and_surplus_faces_are_counted_and_left() -> None:
     row = [face(1, 20, 20, 15.9), face(2, 20, 40, 16), face(3, 60, 30, 40), face(4, 60, 30, 40.1), face(5, 80, 30, 20)]
-    frames, work, _ = restore([row] * 9, config=RestoreConfig(min_face=16, largest=40, most=2))
+    frames, work, _ = restore([row] * 9, config=RestoreConfig(min_face=16, largest=40, max_faces=2))
     assert work == {
         1: FaceWork(0, {"too small": 9}),
         2: FaceWork(0, {"too many faces": 9}),
@@ -245,7 +245,7 @@ def test_a_face_near_a_limit_does_not_come_and_go(limit: float, reason: str, ste
 
 
 def test_of_too_many_those_restored_before_go_on_then_the_largest_then_the_first() -> None:
-    config = RestoreConfig(most=2)
+    config = RestoreConfig(max_faces=2)
 
     def row(*sides: tuple[int, float]) -> list[Face]:
         return [face(track, 10 + 20 * track, 32, side) for track, side in sides]
@@ -334,7 +334,7 @@ def expected_choice(rows: Sequence[Sequence[Face]], cuts: set[int], config: Rest
         first = sorted((each for each in rest if each.track in going_on), key=lambda each: -each.side)
         others = sorted((each for each in rest if each.track not in going_on), key=lambda each: -each.side)
         for rank, each in enumerate(first + others):
-            fate[each.track] = "" if rank < config.most else "too many faces"
+            fate[each.track] = "" if rank < config.max_faces else "too many faces"
         fates.append(fate)
     return fates
 
@@ -361,7 +361,7 @@ def expected_weight(runs: Sequence[bool], t: int, first: int, end: int) -> float
 def test_any_faces_any_cuts(
     pattern: list[list[tuple[float, bool] | None]], cuts: set[int], lookahead: int, most: int
 ) -> None:
-    config = RestoreConfig(min_face=16, largest=48, most=most)
+    config = RestoreConfig(min_face=16, largest=48, max_faces=most)
     rows = [
         [face(track, 20.0 + 28 * track - t, 32, seen[0], seen[1]) for track, seen in enumerate(row, start=1) if seen]
         for t, row in enumerate(pattern)

@@ -19,12 +19,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidsr.bench.convolutions import Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
-from vidsr.config import ComputeConfig, InputConfig, RestoreConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, InputConfig, RestoreConfig, SizeConfig, UpscaleConfig
 from vidsr.engines.base import Measurable
-from vidsr.engines.select import build_engine, select
+from vidsr.engines.select import build_engine, select_card
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
-from vidsr.pipeline.run import enhance
+from vidsr.pipeline.plan import plan
+from vidsr.pipeline.run import run
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
@@ -150,22 +151,24 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
         raise UsageError(f"{frames} frames are too few to measure: give {ROUNDS} or more")
     keep_freed_memory()  # as `enhance` does
     width, height = size
-    selection = select(compute, "upscale", height, width, enlargement=SCALE)
-    device = torch.device(selection.device)
+    options = UpscaleConfig(size=SizeConfig(scale=SCALE), compute=compute, faces=RestoreConfig(use=False))
+    select_card(compute.model, "upscale")  # an unknown model is refused before a video is made
     if compute.threads:
         torch.set_num_threads(compute.threads)
     with tempfile.TemporaryDirectory(prefix="vidsr-") as folder:
         film, result = Path(folder, "film.mp4"), Path(folder, "result.mp4")
         make_film(film, frames, width, height)
-        with Reader(film, InputConfig(), device) as reader:
+        planned = plan(film, result, options)
+        device = torch.device(planned.device)
+        with Reader(film, InputConfig(), device, planned.info) as reader:
             pictures = list(islice(reader.frames(), PICTURES))
-        network = measure_network(build_engine(selection).engine, pictures, frames // ROUNDS, device)
-        run = enhance(film, result, UpscaleConfig(compute=compute, faces=RestoreConfig(use=False)))
+        network = measure_network(build_engine(planned.engine).engine, pictures, frames // ROUNDS, device)
+        report = run(planned)
     return BenchReport(
-        model=selection.model, device=selection.device, precision=selection.precision,
-        threads=torch.get_num_threads(), size=size, output_size=run.output_size, frames=run.frames_out, network=network,
-        film_stage_seconds=run.stage_seconds, film_wall_seconds=run.wall_seconds,
-        film_peak_memory_bytes=run.peak_memory_bytes,
+        model=planned.model, device=planned.device, precision=planned.precision,
+        threads=torch.get_num_threads(), size=size, output_size=report.output_size, frames=report.frames_out,
+        network=network, film_stage_seconds=report.stage_seconds, film_wall_seconds=report.wall_seconds,
+        film_peak_memory_bytes=report.peak_memory_bytes,
     )  # fmt: skip
 
 

@@ -25,10 +25,10 @@ def bench(
         c.Precision, typer.Option(help="Precision of the network's convolutions.")
     ] = _COMPUTE.precision,
     threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Threads on the CPU; 0 lets torch choose.")
+        int, typer.Option(help="Threads on the CPU, up to 256; 0 lets torch choose.")
     ] = _COMPUTE.threads,
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of the input; even numbers.")] = "320x180",
-    frames: Annotated[int, typer.Option(min=5, help="Length of the film that is made and enlarged.")] = 30,
+    frames: Annotated[int, typer.Option(min=5, help="Length of the video that is made and enlarged.")] = 30,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every shape of convolution.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
@@ -39,7 +39,7 @@ def bench(
     with o.reporting(screen):
         from vidsr.bench.bench import bench as measure
 
-        wanted = o.parse_size(size)
+        wanted = c.parse_size(size)
         assert wanted is not None
         compute = c.ComputeConfig(model=resolve_model(model), device=device, precision=precision, threads=threads)
         report = measure(compute, wanted, frames)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vidsr.cli import options as o
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def evaluate(
@@ -21,7 +17,7 @@ def evaluate(
     result: Annotated[
         Path, typer.Argument(metavar="RESULT", readable=False, help="What is judged: the same names in a folder.")
     ],
-    border: Annotated[int, typer.Option(min=0, help="Pixels left out on each side; papers take 8.")] = 0,
+    border: Annotated[int, typer.Option(help="Pixels left out on each side, 0 or more; papers take 8.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, per frame too.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     plot: Annotated[
@@ -39,33 +35,16 @@ def evaluate(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.errors import UsageError
-        from vidsr.evaluation.evaluate import pair_videos, score_clip, summarise
         from vidsr.evaluation.presentation import check_plot, table, write_plot
-        from vidsr.files import VIDEO_SUFFIXES
+        from vidsr.evaluation.videos import find_pairs, score_videos
 
         if as_json and markdown:
             raise UsageError("give only one of --json and --markdown")
-        pairs = pair_videos(reference, result, lambda path: path.suffix.lower() in VIDEO_SUFFIXES)
+        pairs = find_pairs(reference, result)
         if plot is not None:
             plot = check_plot(plot, [film for _, *films in pairs for film in films], overwrite)
-        scores = [
-            score_clip(name, _pictures(truth), _pictures(judged), border, temporal=True)
-            for name, truth, judged in pairs
-        ]
-        summary = summarise(scores)
+        summary = score_videos(pairs, border)
         typer.echo(summary.to_json() if as_json else table(summary, markdown))
         if plot is not None:
             write_plot(summary, plot, overwrite)
             screen.say(f"plot: {plot}")
-
-
-def _pictures(path: Path) -> Iterator[Tensor]:
-    import torch
-
-    from vidsr.config import InputConfig
-    from vidsr.video.reader import Reader
-
-    with Reader(path, InputConfig(), torch.device("cpu")) as reader:
-        for frame in reader.frames():
-            # Eight bits, as a file or a screen holds them: the reference of every published figure.
-            yield (frame.image * 255).round().to(torch.uint8)

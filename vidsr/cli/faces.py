@@ -13,12 +13,13 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.pipeline.options import input_config
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.faces.listing import FaceReport, FaceTargets
 
-_ALL = c.FacesConfig()
+_ALL = c.FindFacesConfig()
 # A JSON text up to this size waits in memory, a larger one in a temporary file.
 _SPOOL_BYTES = 16 << 20
 
@@ -60,10 +61,10 @@ def faces(
 
         is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
         targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
-        config = c.FacesConfig(
-            input=o.input_config(start, end),
+        config = c.FindFacesConfig(
+            input=input_config(start, end),
             output=c.OutputConfig(overwrite=overwrite),
-            scenes=c.SceneConfig(scenes, scene_threshold),
+            scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             faces=c.FaceConfig(detector=face_detector, min_face=min_face),
             device=device,
             threads=threads,
@@ -82,16 +83,17 @@ def faces(
             sys.stdout.flush()
 
 
-def _run(screen: Screen, source: Path, targets: FaceTargets, listing: IO[bytes], config: c.FacesConfig) -> FaceReport:
-    from vidsr.faces.listing import describe_faces
+def _run(
+    screen: Screen, source: Path, targets: FaceTargets, listing: IO[bytes], config: c.FindFacesConfig
+) -> FaceReport:
+    from vidsr.faces.listing import describe_faces, plan_listing
     from vidsr.pipeline.run import Progress
-    from vidsr.runtime.device import choose_device
     from vidsr.runtime.memory import peak_memory_bytes
 
-    device = choose_device(config.device)
-    with screen.progress(source.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
+    plan = plan_listing(source, targets, config)
+    with screen.progress(source.name, plan.device, lambda: peak_memory_bytes(plan.device)) as on_progress:
 
         def show(done: int, expected: int | None, seconds: float) -> None:
             on_progress(Progress(done, expected, seconds))
 
-        return describe_faces(source, targets, listing, config, show)
+        return describe_faces(plan, listing, show)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from vidsr.errors import UsageError, VidsrError
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.config import RunConfig
-    from vidsr.pipeline.plan import Forecast
-    from vidsr.types import RunReport, VideoInfo
+    from vidsr.pipeline.plan import Plan
+    from vidsr.pipeline.run import Estimate
+    from vidsr.types import RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,78 +35,77 @@ class Films:
 
 
 def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
-    """Does every film. Raises UsageError, the error of a single film, or typer.Exit with the first failing code."""
-    from vidsr.pipeline.batch import is_a_folder, pair_films, result_folder
+    """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
+    from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
+    from vidsr.pipeline.run import Estimate, estimate
 
-    is_folder = is_a_folder(films.source)
-    if not is_folder and (films.recursive or films.suffix):
-        raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
-    if is_folder:
-        pairs = pair_films(films.source, films.target, films.recursive, films.suffix)
-    else:
-        pairs = [(films.source, films.target)]
+    jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
     if films.report is not None:
-        from vidsr.video.target import check_target
+        from vidsr.files import check_target
 
         check_target(films.report, films.source, may_overwrite=True)
-        if films.report.resolve() in {path.resolve() for pair in pairs for path in pair}:
-            raise UsageError(f"--report {films.report} is the name of a film: choose another")
+        if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
+            raise UsageError(f"--report {films.report} is the name of a video: choose another")
+
+    def work(video: Path, result: Path) -> RunReport | Estimate:
+        return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
+
     reports: list[RunReport] = []
-    failures: list[tuple[Path, VidsrError]] = []
-    for film, result in pairs:
-        if films.skip_existing and result.exists():
-            screen.say(f"{result} is there already: left out")
-            continue
-        try:
-            with result_folder(result.parent) if is_folder else nullcontext():
-                if films.dry_run:
-                    _show_plan(screen, film, result, config)
-                else:
-                    reports.append(_run(screen, film, result, config))
-        except VidsrError as error:
-            if not is_folder:
-                raise
-            screen.fail(str(error))
-            failures.append((film, error))
+    failures: list[Failure] = []
+    for outcome in run_jobs(jobs, work, skip_existing=films.skip_existing):
+        if outcome.error is not None:
+            failures.append(Failure(str(outcome.source), outcome.error))
+            screen.fail(str(failures[-1]))
+            if screen.is_verbose and not isinstance(outcome.error, VidsrError):
+                screen.say("".join(traceback.format_exception(outcome.error)))
+        elif outcome.result is None:
+            screen.say(f"{outcome.target} is there already: left out")
+        elif isinstance(outcome.result, Estimate):
+            _show_plan(screen, outcome.source, outcome.result)
+        else:
+            reports.append(outcome.result)
+            _show_report(screen, outcome.source, outcome.target, outcome.result)
     if films.report is not None and not films.dry_run:
-        write_reports(films.report, reports, [(str(film), str(error)) for film, error in failures])
+        write_reports(films.report, reports, [(failure.input, str(failure)) for failure in failures])
     if failures:
-        screen.fail(f"{len(failures)} of {len(pairs)} failed: " + ", ".join(str(film) for film, _ in failures))
-        raise typer.Exit(failures[0][1].exit_code)
+        names = ", ".join(failure.input for failure in failures)
+        screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
+        raise typer.Exit(failures[0].exit_code)
 
 
-def _show_plan(screen: Screen, film: Path, result: Path, config: RunConfig) -> None:
-    from vidsr.pipeline.run import estimate
-
-    plan = estimate(film, result, config)
-    _say_times(screen, film, plan.info, plan.forecast, config)
-    (width, height), frames = plan.forecast.size, plan.forecast.frames
+def _show_plan(screen: Screen, film: Path, estimated: Estimate) -> None:
+    plan = estimated.plan
+    _say_times(screen, plan)
+    (width, height), frames, output = plan.forecast.size, plan.forecast.frames, plan.written
     screen.say(
         f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
-        f"({plan.precision}), {plan.codec} {plan.pixel_format}, tile {plan.tile or 'off'}, "
+        f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
     )
-    per_frame = f"{plan.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
+    per_frame = f"{estimated.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
     else:
-        screen.say(f"{frames} frames by the header, about {frames * plan.seconds_per_frame:.0f} s; {per_frame}")
-    for warning in plan.warnings:
+        screen.say(f"{frames} frames by the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}")
+    for warning in estimated.warnings:
         screen.warn(warning)
 
 
 def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.pipeline.run import enhance
-    from vidsr.runtime.device import choose_device
+    from vidsr.pipeline.plan import plan
+    from vidsr.pipeline.run import run
     from vidsr.runtime.memory import peak_memory_bytes
 
-    def on_start(info: VideoInfo, forecast: Forecast) -> None:
-        _say_times(screen, film, info, forecast, config)
+    started = time.monotonic()
+    planned = plan(film, result, config)
+    with screen.progress(film.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
+        report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
+    report.wall_seconds = time.monotonic() - started  # planning included
+    return report
 
-    device = choose_device(config.compute.device)
-    with screen.progress(film.name, str(device), lambda: peak_memory_bytes(device)) as on_progress:
-        report = enhance(film, result, config, on_progress, on_start)
+
+def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) -> None:
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
@@ -121,7 +122,6 @@ def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunRepo
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
     typer.echo(os.fsencode(result))
-    return report
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:
@@ -138,8 +138,9 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
     screen.say(text)
 
 
-def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, config: RunConfig) -> None:
+def _say_times(screen: Screen, plan: Plan) -> None:
     """Which of the two happens to a film with new frames, and what becomes of its duration, rate and sound."""
+    forecast = plan.forecast
     if forecast.interp == 1:
         return
     before, after = forecast.given_seconds, forecast.seconds
@@ -151,10 +152,10 @@ def _say_times(screen: Screen, film: Path, info: VideoInfo, forecast: Forecast, 
     else:
         length = unknown if before is None else f"{before:.1f} s as before"
         what = f"{rate} instead of {rate_before} frames/s, {length}"
-    if not any(stream.kind == "audio" for stream in info.streams):
+    if not any(stream.kind == "audio" for stream in plan.info.streams):
         sound = "no sound"
-    elif config.output.audio == "none":
+    elif plan.options.output.audio == "none":
         sound = "sound left out"
     else:
         sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
-    screen.say(f"{film}: {what}, {sound}")
+    screen.say(f"{plan.info.path}: {what}, {sound}")

@@ -22,27 +22,23 @@ def info(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.config import ComputeConfig, OutputConfig, UpscaleConfig
-        from vidsr.engines.select import DEFAULT_MODELS
-        from vidsr.pipeline.plan import forecast
-        from vidsr.runtime.device import choose_device, choose_precision
-        from vidsr.video.probe import probe
+        from vidsr.config import UpscaleConfig
+        from vidsr.pipeline.plan import plan
 
-        film = probe(source)
-        width, height = forecast(film, UpscaleConfig()).size
-        device = choose_device(ComputeConfig().device)
-        plan = {
-            "model": DEFAULT_MODELS["upscale"],
-            "device": str(device),
-            "precision": choose_precision(ComputeConfig().precision, device),
+        planned = plan(source, None, UpscaleConfig())
+        width, height = planned.forecast.size
+        upscale = {
+            "model": planned.model,
+            "device": planned.device,
+            "precision": planned.precision,
             "output_width": width,
             "output_height": height,
-            "faces": f"restored by {DEFAULT_MODELS['restore_face']}",
-            "codec": OutputConfig().codec,
+            "faces": f"restored by {planned.face_model}",
+            "codec": planned.options.output.codec,
         }
-        values = dataclasses.asdict(film)
+        values = dataclasses.asdict(planned.info)
         if as_json:
-            text = json.dumps(values | {"upscale": plan}, indent=2, default=_plain, ensure_ascii=False)
+            text = json.dumps(values | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
             typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
             return
         streams = values.pop("streams")
@@ -52,7 +48,7 @@ def info(
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)
-        screen.fields("vidsr upscale would", {name: str(value) for name, value in plan.items()})
+        screen.fields("vidsr upscale would", {name: str(value) for name, value in upscale.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -22,10 +22,11 @@ Name = Annotated[str, typer.Argument(help="A model's name or the path of a card.
 
 def _known() -> tuple[list[ModelCard], list[Preset]]:
     """The models with weights, the user's own ones before shipped ones of the same name, and the presets without."""
-    from vidsr.models.cards import list_cards, untrained_presets
+    from vidsr.models.cards import known_cards, untrained_presets
 
-    cards = {card.name: card for card in (*list_cards(), *list_cards(own_models_folder()))}
-    return list(cards.values()), [preset for preset in untrained_presets() if preset.name not in cards]
+    cards = known_cards()
+    names = {card.name for card in cards}
+    return cards, [preset for preset in untrained_presets() if preset.name not in names]
 
 
 @models.command("list")

@@ -1,16 +1,14 @@
-"""Options that several commands share: how they are written and explained, and how they become configurations.
+"""Options that several commands share: how they are written and explained.
 
 Defaults stay with the commands, beside the fields that own them. Loads nothing heavy.
 """
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vidsr import config as c
-from vidsr.errors import UsageError, VidsrError
-from vidsr.models.cards import resolve_model
+from vidsr.errors import VidsrError
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -37,7 +34,7 @@ Target = Annotated[
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size of the output as displayed.")]
-Height = Annotated[int | None, typer.Option(min=1, help="Height of the output as displayed.")]
+Height = Annotated[int | None, typer.Option(help="Height of the output as displayed.")]
 
 Model = Annotated[
     str, typer.Option(help="A name from `vidsr models list`, a card file, or auto.", rich_help_panel=_COMPUTE)
@@ -50,12 +47,12 @@ Backend = Annotated[
     c.Backend, typer.Option(help="What runs the network: torch, or ONNX Runtime (fp32).", rich_help_panel=_COMPUTE)
 ]
 Threads = Annotated[
-    int, typer.Option(min=0, max=256, help="Threads on the CPU; 0 lets torch choose.", rich_help_panel=_COMPUTE)
+    int, typer.Option(help="Threads on the CPU, up to 256; 0 lets torch choose.", rich_help_panel=_COMPUTE)
 ]
 Tile = Annotated[str, typer.Option(help="auto, off or N input pixels: less memory.", rich_help_panel=_COMPUTE)]
 Scenes = Annotated[c.SceneMode, typer.Option(help="Start afresh at scene cuts, or never.", rich_help_panel=_COMPUTE)]
 SceneThreshold = Annotated[
-    float, typer.Option(min=0, help="How different two frames must be, 0..255.", rich_help_panel=_COMPUTE)
+    float, typer.Option(help="How different two frames must be, 0..255.", rich_help_panel=_COMPUTE)
 ]
 
 FaceDetector = Annotated[
@@ -66,7 +63,7 @@ FaceDetector = Annotated[
 ]
 MinFace = Annotated[
     float,
-    typer.Option(min=8, metavar="PIXELS", help="Side of the smallest face, in input pixels.", rich_help_panel=FACES),
+    typer.Option(metavar="PIXELS", help="Side of the smallest face in input pixels, from 8.", rich_help_panel=FACES),
 ]
 
 Codec = Annotated[
@@ -99,78 +96,6 @@ Report = Annotated[Path | None, typer.Option(metavar="FILE", readable=False, hel
 Progress = Annotated[Literal["auto", "json", "none"], typer.Option(help="What stderr shows.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-
-
-def parse_time(text: str | None) -> Fraction | None:
-    """Seconds ("12.5") or H:MM:SS.mmm ("1:02:03.250", "02:03") as an exact number; raises UsageError."""
-    if text is None:
-        return None
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text):
-        raise UsageError(f"'{text}' is no time: write seconds (12.5) or H:MM:SS.mmm (1:02:03.250)")
-    seconds = Fraction(0)
-    for part in text.split(":"):
-        seconds = seconds * 60 + Fraction(part)
-    return seconds
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """WxH ("1920x1080") as two numbers; raises UsageError."""
-    if text is None:
-        return None
-    if not (match := re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)):
-        raise UsageError(f"'{text}' is no size: write WxH, for example 1920x1080")
-    return int(match[1]), int(match[2])
-
-
-def parse_tile(text: str) -> int | Literal["auto", "off"]:
-    """auto, off or a number of pixels; raises UsageError."""
-    if text == "auto":
-        return "auto"
-    if text == "off":
-        return "off"
-    if not text.isdecimal():  # a superscript two is a digit, but int does not read it
-        raise UsageError(f"'{text}' is no tile: write auto, off or a number of input pixels")
-    return int(text)
-
-
-def parse_encoder_options(texts: list[str]) -> tuple[tuple[str, str], ...]:
-    """Each "key=value" as a pair; raises UsageError."""
-    pairs = []
-    for text in texts:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise UsageError(f"'{text}' is no encoder option: write key=value")
-        pairs.append((key, value))
-    return tuple(pairs)
-
-
-def input_config(start: str | None, end: str | None) -> c.InputConfig:
-    """What is read; raises UsageError."""
-    return c.InputConfig(parse_time(start), parse_time(end))
-
-
-def output_config(
-    codec: str, crf: float | None, preset: str | None, pix_fmt: str, encoder_options: list[str] | None,
-    audio: c.AudioMode, subtitles: c.CopyMode, overwrite: bool,
-) -> c.OutputConfig:  # fmt: skip
-    """How the result is encoded and what is carried over; raises UsageError."""
-    return c.OutputConfig(
-        codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt,
-        encoder_options=parse_encoder_options(encoder_options or []),
-        audio=audio, subtitles=subtitles, overwrite=overwrite,
-    )  # fmt: skip
-
-
-def size_config(scale: float | None, size: str | None, height: int | None) -> c.SizeConfig:
-    """The wanted size; raises UsageError."""
-    return c.SizeConfig(scale, parse_size(size), height)
-
-
-def compute_config(
-    model: str, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str
-) -> c.ComputeConfig:
-    """Which model runs where; a name may be that of a model of the user's own. Raises UsageError."""
-    return c.ComputeConfig(resolve_model(model), device, precision, threads, parse_tile(tile), backend)
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.films import Films, run_films
+from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.SlowmoConfig()
 
@@ -16,7 +17,7 @@ _ALL = c.SlowmoConfig()
 def slowmo(
     source: o.Source,
     target: o.Target,
-    interp: Annotated[Literal[2, 4, 8], typer.Option(help="Frames made of each one but the last.")] = _ALL.interp,
+    interp: Annotated[c.Interp, typer.Option(help="Frames made of each one but the last.")] = _ALL.interp,
     keep_duration: Annotated[
         bool, typer.Option("--keep-duration", help="Not slower, but more frames a second.")
     ] = _ALL.keep_duration,
@@ -40,9 +41,11 @@ def slowmo(
     pix_fmt: o.PixFmt = _ALL.output.pix_fmt,
     encoder_option: o.EncoderOption = None,
     audio: Annotated[
-        c.AudioMode,
+        c.AudioMode | None,
         typer.Option(
-            help="stretch: at the same pitch; copy with --keep-duration; or none.", rich_help_panel=o.ENCODING
+            help="stretch: at the same pitch; copy with --keep-duration; or none.",
+            show_default="stretch",
+            rich_help_panel=o.ENCODING,
         ),
     ] = _ALL.output.audio,
     subtitles: o.Subtitles = _ALL.output.subtitles,
@@ -69,11 +72,11 @@ def slowmo(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.SlowmoConfig(
-            input=o.input_config(start, end),
-            output=o.output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
-            size=o.size_config(scale, size, height),
-            compute=o.compute_config(model, device, precision, backend, threads, tile),
-            scenes=c.SceneConfig(scenes, scene_threshold),
+            input=input_config(start, end),
+            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
+            size=size_config(scale, size, height),
+            compute=compute_config(model, device, precision, backend, threads, tile),
+            scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             strict=strict,
             interp=interp,
             keep_duration=keep_duration,

@@ -9,6 +9,7 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.films import Films, run_films
+from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.UpscaleConfig()
 
@@ -32,12 +33,12 @@ def upscale(
         ),
     ] = _ALL.faces.use,
     face_strength: Annotated[
-        float, typer.Option(min=0, max=1, help="How much of a restored face shows.", rich_help_panel=o.FACES)
+        float, typer.Option(help="How much of a restored face shows, 0..1.", rich_help_panel=o.FACES)
     ] = _ALL.faces.strength,
     min_face: o.MinFace = _ALL.faces.min_face,
     max_faces: Annotated[
-        int, typer.Option(min=1, help="Restore at most so many faces in a frame.", rich_help_panel=o.FACES)
-    ] = _ALL.faces.most,
+        int, typer.Option(help="The most faces to restore in a frame.", rich_help_panel=o.FACES)
+    ] = _ALL.faces.max_faces,
     face_detector: o.FaceDetector = _ALL.faces.detector,
     scenes: o.Scenes = _ALL.scenes.mode,
     scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
@@ -47,8 +48,9 @@ def upscale(
     pix_fmt: o.PixFmt = _ALL.output.pix_fmt,
     encoder_option: o.EncoderOption = None,
     audio: Annotated[
-        c.CopyMode, typer.Option(help="Copy the sound or leave it out.", rich_help_panel=o.ENCODING)
-    ] = "copy",
+        c.CopyMode | None,
+        typer.Option(help="Copy the audio or leave it out.", show_default="copy", rich_help_panel=o.ENCODING),
+    ] = None,
     subtitles: o.Subtitles = _ALL.output.subtitles,
     start: o.Start = None,
     end: o.End = None,
@@ -69,12 +71,14 @@ def upscale(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.UpscaleConfig(
-            input=o.input_config(start, end),
-            output=o.output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
-            size=o.size_config(scale, size, height),
-            compute=o.compute_config(model, device, precision, backend, threads, tile),
-            scenes=c.SceneConfig(scenes, scene_threshold),
+            input=input_config(start, end),
+            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
+            size=size_config(scale, size, height),
+            compute=compute_config(model, device, precision, backend, threads, tile),
+            scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             strict=strict,
-            faces=c.RestoreConfig(faces, face_strength, min_face, most=max_faces, detector=face_detector),
+            faces=c.RestoreConfig(
+                use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector
+            ),
         )
         run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from vidsr.config import LARGEST_SCALE
 from vidsr.engines.base import EngineInfo
 from vidsr.errors import UsageError
 from vidsr.nets.layers.resize import resize
 from vidsr.types import Frame
-
-LARGEST_SCALE = 8
 
 
 @dataclass(frozen=True, slots=True)

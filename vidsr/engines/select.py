@@ -140,8 +140,6 @@ def select(
     card = select_card(compute.model, task)
     device = choose_device(compute.device)
     if card is None:
-        if compute.backend == "onnx":
-            raise UsageError("bicubic is no network: --backend onnx is for models")
         tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
         return Selection(
             task=task, model=BICUBIC, card=None, sha256=None, architecture=BICUBIC, device=str(device),

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidsr.config import SMALLEST_TILE, Tile
 from vidsr.engines.base import Engine, EngineInfo
 from vidsr.errors import DeviceError, UsageError
 from vidsr.runtime.memory import free_memory
@@ -72,7 +73,6 @@ def _starts(length: int, side: int, overlap: int, step: int) -> list[int]:
     return [start // step * step for start in starts[:-1]] + starts[-1:]
 
 
-SMALLEST_TILE = 64
 # Part of the free memory that is planned with: allocators fragment, and other programs live on the device too.
 USABLE_SHARE = 0.8
 # Allocators share no exception type: CUDA has its own, the CPU's, MPS's, cuDNN's and ONNX Runtime's are RuntimeErrors.
@@ -287,12 +287,10 @@ class TiledEngine:
         return ready
 
 
-def choose_tile(wanted: int | str, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:
-    """The tile of `--tile`, in input pixels; None for the whole frame. Raises UsageError for one that is too small."""
+def choose_tile(wanted: Tile, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:
+    """The tile of `--tile`, in input pixels; None for the whole frame."""
     if wanted == "off":
         return None
     if isinstance(wanted, int):
-        if wanted < SMALLEST_TILE:
-            raise UsageError(f"a tile of {wanted} pixels is too small: use {SMALLEST_TILE} or more")
         return wanted
     return auto_tile(height, width, bytes_per_pixel, free_memory(device))

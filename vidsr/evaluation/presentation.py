@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import secrets
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from vidsr.errors import UsageError
 from vidsr.evaluation.evaluate import Evaluation, Scores
-from vidsr.video.errors import writing
-from vidsr.video.target import check_target, publish, reserve
+from vidsr.files import atomic_write, check_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,14 +67,8 @@ def write_plot(evaluation: Evaluation, path: Path, may_overwrite: bool) -> None:
     Raises OutputError if it cannot be written, or if a file of this name has appeared (unless `may_overwrite`).
     """
     picture = _draw(evaluation)
-    hidden = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}.part.png")
-    with writing(path):
-        reserve(hidden)
-        try:
-            hidden.write_bytes(picture)
-            publish(hidden, path, may_overwrite)
-        finally:
-            hidden.unlink(missing_ok=True)
+    with atomic_write(path, overwrite=may_overwrite) as hidden:
+        hidden.write_bytes(picture)
 
 
 def _numbers(scores: Scores, is_temporal: bool) -> list[str]:

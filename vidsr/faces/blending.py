@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vidsr.stages.base import through
 from vidsr.types import Frame, Patch, Window
 
 # The mask is full within a superellipse of so many half boxes, and nothing is left of it at the second one.
@@ -23,20 +24,39 @@ RAMP = 3.0
 
 
 def paste_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Frame]:
-    """The frames, enlarged by the patches' factor, with the patches in them and none on their faces any more.
+    """The frames with the patches in them, as `FacePaster` does."""
+    return through(FacePaster(strength), frames)
+
+
+class FacePaster:
+    """The stage that puts the patches into frames enlarged by their factor, and takes them off the faces.
 
     `strength`, 0..1, is the share of a patch at full weight. Where faces overlap the later track lies on top: both
-    patches show the same ground. Each frame is given out before the next is taken.
+    patches show the same ground. Each frame is given out at once.
     """
-    for frame in frames:
+
+    name = "paste_faces"
+
+    def __init__(self, strength: float = 1.0) -> None:
+        self._strength = strength
+
+    def start(self) -> None:
+        """Nothing is remembered."""
+
+    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
+        """Gives the frame with the patches in it."""
         patches = [face.patch for face in frame.faces if face.patch is not None]
         if not patches:
-            yield frame
-            continue
+            return [frame], state
         image = frame.image.clone()
         for patch in patches:
-            _paste(image, patch, strength)
-        yield replace(frame, image=image, faces=tuple(replace(face, patch=None) for face in frame.faces))
+            _paste(image, patch, self._strength)
+        bare = tuple(replace(face, patch=None) for face in frame.faces)
+        return [replace(frame, image=image, faces=bare)], state
+
+    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """Nothing waits."""
+        return []
 
 
 def _paste(image: Tensor, patch: Patch, strength: float) -> None:

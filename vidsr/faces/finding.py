@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vidsr.faces.detections import Array, Detections
 from vidsr.faces.tracker import FaceTracker, Track, TrackerState
+from vidsr.stages.base import through
 from vidsr.types import Face, Frame
 
 
@@ -30,20 +31,42 @@ class Finder(Protocol):
 def find_faces(
     frames: Iterable[Frame], finder: Finder, every: int, tracker: FaceTracker | None = None
 ) -> Iterator[Frame]:
-    """The same frames with `faces` set; a frame leaves after `every` * `hits` frames more at the latest.
+    """The same frames with `faces` set, as `FaceFinder` does."""
+    return through(FaceFinder(finder, every, tracker), frames)
+
+
+class FaceFinder:
+    """The stage that sets `faces`; a frame leaves after `every` * `hits` frames more at the latest.
 
     So long, because a track is shown from the first frame on in which it was found, and it takes `hits` searches to
     tell a face from an error. At a frame with `starts_scene` all tracks end. A scene's first and last frame are always
     searched. Raises ModelError.
     """
-    tracker = tracker or FaceTracker()
-    scene = _Scene(finder, tracker, every, TrackerState())
-    for frame in frames:
+
+    name = "find_faces"
+
+    def __init__(self, finder: Finder, every: int, tracker: FaceTracker | None = None) -> None:
+        self._finder, self._every, self._tracker = finder, every, tracker or FaceTracker()
+
+    def start(self) -> _Scene:
+        """No face is known."""
+        return self._scene(TrackerState())
+
+    def step(self, frame: Frame, state: _Scene) -> tuple[list[Frame], _Scene]:
+        """Takes a frame; gives those that no later one can change any more."""
+        ready: list[Frame] = []
         if frame.starts_scene:
-            yield from scene.finish()
-            scene = _Scene(finder, tracker, every, tracker.next_scene(scene.state))
-        yield from scene.step(frame)
-    yield from scene.finish()
+            ready += state.finish()
+            state = self._scene(self._tracker.next_scene(state.state))
+        ready += state.step(frame)
+        return ready, state
+
+    def flush(self, state: _Scene) -> list[Frame]:
+        """The end of the video: gives all that is left."""
+        return list(state.finish())
+
+    def _scene(self, state: TrackerState) -> _Scene:
+        return _Scene(self._finder, self._tracker, self._every, state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vidsr.faces.detections import Array
 from vidsr.faces.optical_flow import Grey, Patch, Points, carry, cut_patch, homecoming, patch_side, spread, track
+from vidsr.stages.base import through
 from vidsr.types import Face, Frame
 
 Weights = NDArray[np.float64]
@@ -211,27 +212,50 @@ LOOKAHEAD = 4
 
 
 def steady_faces(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
-    """The same frames, `lookahead` of them held back at most, with `steadied` set in every face.
+    """The same frames with `steadied` set in every face, as `LandmarkSmoother` does."""
+    return through(LandmarkSmoother(lookahead), frames)
+
+
+@dataclass(frozen=True, slots=True)
+class SmootherState:
+    """The memory of the steadier, and the frames that are held back."""
+
+    steady: SteadyState
+    held: deque[Frame]
+
+
+class LandmarkSmoother:
+    """The stage that sets `steadied` in every face; at most `lookahead` frames are held back.
 
     Where the detector did not look or see, optical flow alone says where a landmark is, or if it does not, `landmarks`.
     At a cut, and at a frame without faces, all that wait are given out first and nothing of them is kept.
     """
-    steadier = LandmarkSteadier(SteadyConfig(lookahead=lookahead))
-    state, held = steadier.init_state(), deque[Frame]()
-    for frame in frames:
+
+    name = "smooth_landmarks"
+
+    def __init__(self, lookahead: int = LOOKAHEAD) -> None:
+        self._steadier = LandmarkSteadier(SteadyConfig(lookahead=lookahead))
+
+    def start(self) -> SmootherState:
+        """No face is known."""
+        return SmootherState(self._steadier.init_state(), deque())
+
+    def step(self, frame: Frame, state: SmootherState) -> tuple[list[Frame], SmootherState]:
+        """Takes a frame; gives those whose landmarks no later one corrects any more."""
+        given: list[Frame] = []
         if frame.starts_scene or not frame.faces:
-            yield from map(_steadied, held, steadier.flush(state))
-            held.clear()
-            state = steadier.init_state()
+            given, state = self.flush(state), self.start()
         if not frame.faces:
-            yield frame
-            continue
-        held.append(frame)
+            return [*given, frame], state
+        state.held.append(frame)
         detected = {face.track: _detected(face) for face in frame.faces}
-        ready, state = steadier.step(_grey(frame.image), detected, state)
-        for results in ready:
-            yield _steadied(held.popleft(), results)
-    yield from map(_steadied, held, steadier.flush(state))
+        ready, steady = self._steadier.step(_grey(frame.image), detected, state.steady)
+        given += [_steadied(state.held.popleft(), results) for results in ready]
+        return given, SmootherState(steady, state.held)
+
+    def flush(self, state: SmootherState) -> list[Frame]:
+        """The frames still held back."""
+        return list(map(_steadied, state.held, self._steadier.flush(state.steady)))
 
 
 def _detected(face: Face) -> Array:

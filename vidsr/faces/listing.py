@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,22 +16,21 @@ import numpy as np
 import torch
 
 from vidsr import __version__
-from vidsr.config import FacesConfig
+from vidsr.config import FindFacesConfig
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, turn_points
-from vidsr.faces.detector import FaceDetector, View, load_detector
+from vidsr.faces.detector import View
 from vidsr.faces.drawing import ContactSheet, draw_faces
-from vidsr.faces.finding import find_faces
-from vidsr.faces.landmark_smoothing import steady_faces
-from vidsr.faces.tracker import FaceTracker, TrackerConfig
-from vidsr.faces.tracks import TrackTable
+from vidsr.faces.pipeline import FaceSearch
 from vidsr.faces.yunet import Yunet
+from vidsr.files import atomic_write, check_target
 from vidsr.runtime.device import choose_device
-from vidsr.stages.scenes import mark_scenes
-from vidsr.types import Face, FaceTrack, Frame, VideoInfo
-from vidsr.video.errors import writing
+from vidsr.stages.base import chain
+from vidsr.stages.scenes import SceneMarker
+from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
+from vidsr.video.output import OutputPlan, plan_output
+from vidsr.video.probe import Source
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target, publish, reserve
 from vidsr.video.writer import Writer
 
 
@@ -54,38 +52,109 @@ class FaceReport:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ListingPlan:
+    """What `vidsr faces` does with a video, decided before its first frame; `output` is that of the drawn video."""
+
+    source: Source
+    targets: FaceTargets
+    options: FindFacesConfig
+    info: VideoInfo
+    device: str
+    output: OutputPlan | None
+
+
+def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
+    """Decides everything that can be decided, and raises what can be refused, before faces are looked for."""
+    _check(targets, source, options.output.overwrite)
+    device = choose_device(options.device)
+    video = Source(source)
+    info = video.probe()
+    size = info.width, info.height
+    output = None if targets.film is None else plan_output(targets.film, info, size, options.output, options.input)
+    return ListingPlan(video, targets, options, info, str(device), output)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFace:
+    """One face in one frame, in pixels of the video as shown.
+
+    `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
+    the person's right one of each pair first, `steadied` the same after smoothing in time. `track` numbers the person's
+    track from 1; `score` is 0..1. Without `found` the face is known from the frames around this one.
+    """
+
+    track: int
+    box: tuple[float, ...]
+    landmarks: tuple[Point, ...]
+    steadied: tuple[Point, ...]
+    score: float
+    found: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFrame:
+    """The faces of one frame; `pts` counts ticks of the video's time base, as in its file."""
+
+    pts: int
+    seconds: float
+    starts_scene: bool
+    faces: tuple[ListedFace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFaces:
+    """All faces of a video: frame by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
+
+    `width` and `height` are those of the video as shown.
+    """
+
+    width: int
+    height: int
+    frames: tuple[ListedFrame, ...]
+    tracks: tuple[FaceTrack, ...]
+    warnings: tuple[str, ...]
+
+
+def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
+    """What `describe_faces` wrote to this file, as values."""
+    file.seek(0)
+    content = json.load(file)
+    frames = tuple(ListedFrame(**entry | {"faces": _listed(entry["faces"])}) for entry in content["frames"])
+    return VideoFaces(content["width"], content["height"], frames, report.tracks, report.warnings)
+
+
+def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
+    points = ("landmarks", "steadied")
+    return tuple(
+        ListedFace(**entry | {"box": tuple(entry["box"])} | {name: tuple(map(tuple, entry[name])) for name in points})
+        for entry in entries
+    )
+
+
 def describe_faces(
-    source: Path,
-    targets: FaceTargets,
+    plan: ListingPlan,
     listing: IO[bytes],
-    config: FacesConfig,
     on_progress: Callable[[int, int | None, float], None] = lambda _done, _expected, _seconds: None,
 ) -> FaceReport:
-    """Finds the faces of a film, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
+    """Finds the faces of a video, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
 
     The targets have their names only if they are complete; `on_progress` gets frames done, frames expected or None, and
     seconds. Raises the errors of vidsr.errors.
     """
     started = time.monotonic()
-    _check(targets, source, config.output.overwrite)
-    device = choose_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    network = load_detector(config.faces, device, torch.get_num_threads())
+    options, targets, info = plan.options, plan.targets, plan.info
+    source, view, device = plan.source.path, View.of(info), torch.device(plan.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    search = FaceSearch(options.faces, info, device, torch.get_num_threads())
     with ExitStack() as stack:
-        reader = stack.enter_context(Reader(source, config.input, device))
-        info, view = reader.info, View.of(reader.info)
-        detector = FaceDetector(network, view, info.height, info.width, config.faces.min_face)
-        writer = _writer(targets.film, info, config)
-        if writer is not None:
-            stack.enter_context(writer)
-        tracker = FaceTracker(TrackerConfig(least_side=config.faces.min_face))
-        marked = mark_scenes(reader.frames(), config.scenes)
-        table, sheet = TrackTable(), ContactSheet(view) if targets.sheet else None
-        text = _Listing(listing, source, info, network)
-        expected = info.header_frame_count if config.input.start is config.input.end else None
-        for frame in steady_faces(find_faces(marked, detector, config.faces.every, tracker)):
-            table.add(frame)
+        reader = stack.enter_context(Reader(plan.source, options.input, device, info))
+        writer = None if plan.output is None else stack.enter_context(Writer(plan.output))
+        sheet = ContactSheet(view) if targets.sheet else None
+        text = _Listing(listing, source, info, search.network)
+        expected = info.header_frame_count if options.input.start is options.input.end else None
+        for frame in chain([SceneMarker(options.scenes), *search.stages], reader.frames()):
             text.add(frame)
             if sheet is not None:
                 sheet.add(frame)
@@ -93,19 +162,19 @@ def describe_faces(
                 for drawn in draw_faces([frame], view):
                     writer.write(drawn)
             on_progress(text.frames, expected, time.monotonic() - started)
-        warnings = [*reader.warnings, *([detector.warning] if detector.warning else [])]
+        warnings = [*reader.warnings, *([search.warning] if search.warning else [])]
         warnings += [f"{source} is damaged {damage.place}: {damage.reason}" for damage in reader.damages]
         if writer is not None:
             writer.commit()
             warnings += [warning for warning in writer.warnings if warning not in warnings]
-        text.finish(table.tracks, warnings)
+        text.finish(search.tracks, warnings)
         if targets.sheet is not None and sheet is not None:
-            picture = sheet.draw(table.tracks)
-            _save(targets.sheet, config.output.overwrite, lambda file: _put(file, picture))
+            picture = sheet.draw(search.tracks)
+            _save(targets.sheet, options.output.overwrite, lambda file: _put(file, picture))
         if targets.listing is not None:
             listing.seek(0)
-            _save(targets.listing, config.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
-    return FaceReport(text.frames, table.tracks, tuple(warnings))
+            _save(targets.listing, options.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
+    return FaceReport(text.frames, search.tracks, tuple(warnings))
 
 
 class _Listing:
@@ -173,22 +242,10 @@ def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
         raise UsageError("--annotate, --sheet and --json must be different files")
 
 
-def _writer(target: Path | None, info: VideoInfo, config: FacesConfig) -> Writer | None:
-    return None if target is None else Writer(target, info, (info.width, info.height), config.output, config.input)
-
-
 def _save(target: Path, may_overwrite: bool, write: Callable[[IO[bytes]], None]) -> None:
     """Makes a file that has its name only when it is complete. Raises OutputError."""
-    target = target.absolute()
-    hidden = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{target.suffix}")
-    with writing(target):
-        reserve(hidden)
-        try:
-            with hidden.open("wb") as file:
-                write(file)
-            publish(hidden, target, may_overwrite)
-        finally:
-            hidden.unlink(missing_ok=True)
+    with atomic_write(target, overwrite=may_overwrite) as hidden, hidden.open("wb") as file:
+        write(file)
 
 
 def _put(file: IO[bytes], data: bytes) -> None:

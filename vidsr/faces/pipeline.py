@@ -1,61 +1,91 @@
-"""Faces in a run: found in the film as it is read, restored beside the network, pasted into its results, reported."""
+"""Faces in a video, composed once: found as it is read, restored beside the network, pasted into results, reported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from vidsr.config import ComputeConfig, RestoreConfig
-from vidsr.faces.blending import paste_faces
+from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
+from vidsr.engines.select import Selection
+from vidsr.faces.blending import FacePaster
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.engine import build_face_engine, select_face_engine
-from vidsr.faces.finding import find_faces
-from vidsr.faces.landmark_smoothing import steady_faces
+from vidsr.faces.finding import FaceFinder
+from vidsr.faces.landmark_smoothing import LandmarkSmoother
 from vidsr.faces.restorer import FaceRestorer, FaceWork
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
-from vidsr.types import Frame, TrackReport, VideoInfo
+from vidsr.models.cards import shipped_detector
+from vidsr.stages.base import Stage
+from vidsr.types import FaceTrack, TrackReport, VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FacePlan:
+    """How faces are restored in a run: `options` with the detector's file named, and the network that restores them."""
+
+    options: RestoreConfig
+    selection: Selection
+
+
+def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> FacePlan:
+    """Decides how faces are restored; loads no weights. Raises ModelError, UsageError or DeviceError."""
+    selection = select_face_engine(compute, info.height, info.width)
+    return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection)
+
+
+class FaceSearch:
+    """Finds the faces of one video and follows them through time: `stages`, to be run in this order in one thread.
+
+    The frames come a few frames late, for a track is known only after some time. `tracks` tells what was found so far,
+    `warning` what prevents the smallest faces from being found, if anything does.
+    """
+
+    def __init__(self, options: FaceConfig, info: VideoInfo, device: torch.device, threads: int) -> None:
+        """Loads the detector, which gets so many threads. Raises ModelError or DeviceError."""
+        self.network = load_detector(options, device, threads)
+        detector = FaceDetector(self.network, View.of(info), info.height, info.width, options.min_face)
+        tracker = FaceTracker(TrackerConfig(least_side=options.min_face))
+        self.warning = detector.warning
+        self._table = TrackTable()
+        self.stages: Sequence[Stage] = (
+            FaceFinder(detector, options.every, tracker),
+            LandmarkSmoother(),
+            self._table,
+        )
+
+    @property
+    def tracks(self) -> tuple[FaceTrack, ...]:
+        """All tracks so far, by number."""
+        return self._table.tracks
 
 
 class Restoration:
-    """One film's faces. The three steps may run in different threads, each in one."""
+    """Restores the faces of one video, in three groups of stages: `find` before the network, `restore`, `paste` behind.
 
-    def __init__(self, config: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> None:
-        """Loads the detector and the network. Raises ModelError, UsageError or DeviceError."""
-        view = View.of(info)
-        self._config, self._finding = config, config.finding
-        selection = select_face_engine(compute, info.height, info.width)
-        engine, device = build_face_engine(selection, view.quarters), torch.device(selection.device)
-        self.model = selection.model
+    `find` may run in another thread than the others.
+    """
+
+    def __init__(self, plan: FacePlan, info: VideoInfo) -> None:
+        """Loads the detector and the network. Raises ModelError or DeviceError."""
+        engine = build_face_engine(plan.selection, View.of(info).quarters)
         # One thread: it looks at a few frames beside the network, which needs the others.
-        detector = load_detector(self._finding, device, 1)
-        self._detector = FaceDetector(detector, view, info.height, info.width, self._finding.min_face)
-        self._table, self._restorer = TrackTable(), FaceRestorer(engine, config)
+        self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
+        self._restorer = FaceRestorer(engine, plan.options)
+        self.find = self._search.stages
+        self.restore: Sequence[Stage] = (self._restorer,)
+        self.paste: Sequence[Stage] = (FacePaster(plan.options.strength),)
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know before the film begins."""
-        return [self._detector.warning] if self._detector.warning else []
-
-    def find(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames with their faces, steadied; they come a few frames late, for a track is known after some time."""
-        tracker = FaceTracker(TrackerConfig(least_side=self._finding.min_face))
-        for frame in steady_faces(find_faces(frames, self._detector, self._finding.every, tracker)):
-            self._table.add(frame)
-            yield frame
-
-    def restore(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames with restored faces beside them."""
-        return self._restorer.run(frames)
-
-    def paste(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The enlarged frames with the restored faces in them."""
-        return paste_faces(frames, self._config.strength)
+        """What the user should know before the video begins."""
+        return [self._search.warning] if self._search.warning else []
 
     @property
     def reports(self) -> list[TrackReport]:
         """All tracks so far, by number, and what became of them."""
         nothing = FaceWork()
-        works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._table.tracks)
+        works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._search.tracks)
         return [TrackReport(seen, work.restored, dict(work.skipped)) for seen, work in works]

@@ -14,6 +14,7 @@ from torch import Tensor
 from vidsr.config import RestoreConfig
 from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
+from vidsr.stages.base import through
 from vidsr.types import Face, Frame, Patch, Window
 
 # Windows begin and end at multiples of this: pyramids of pictures then need no padding.
@@ -95,25 +96,38 @@ class FaceWork:
 
 
 class FaceRestorer:
-    """The stage. `work` tells what became of each track; it is complete when the frames are."""
+    """The stage that restores faces: they carry their `patch` then. Needs `faces`, better smoothed ones.
+
+    A frame leaves FADE or `lookahead` frames later, whichever is more; at a cut all that wait are finished first, and
+    nothing of them is kept. `work` tells what became of each track; it is complete when the frames are.
+    """
+
+    name = "restore_faces"
 
     def __init__(self, network: FaceNetwork, config: RestoreConfig) -> None:
         self._network, self._config = network, config
         self.work: dict[int, FaceWork] = {}
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames; faces that are restored carry their `patch`. Needs `faces`, better steadied ones.
+        """The frames of a whole video after this stage."""
+        return through(self, frames)
 
-        A frame leaves FADE or `lookahead` frames later, whichever is more; at a cut all that wait are finished first,
-        and nothing of them is kept.
-        """
-        scene = _Scene(self._network, self._config, self.work)
-        for frame in frames:
-            if frame.starts_scene:
-                yield from scene.finish()
-                scene = _Scene(self._network, self._config, self.work)
-            yield from scene.step(frame)
-        yield from scene.finish()
+    def start(self) -> _Scene:
+        """No face is known."""
+        return _Scene(self._network, self._config, self.work)
+
+    def step(self, frame: Frame, state: _Scene) -> tuple[list[Frame], _Scene]:
+        """Takes a frame; gives those whose faces are finished."""
+        ready: list[Frame] = []
+        if frame.starts_scene:
+            ready += state.finish()
+            state = self.start()
+        ready += state.step(frame)
+        return ready, state
+
+    def flush(self, state: _Scene) -> list[Frame]:
+        """The end of the video: gives all that is left."""
+        return list(state.finish())
 
 
 @dataclass(slots=True)
@@ -192,9 +206,9 @@ class _Scene:
             else:
                 fit.append(face)
         fit.sort(key=lambda face: (face.track not in self._windows, -face.side, face.track))
-        for face in fit[config.most :]:
+        for face in fit[config.max_faces :]:
             self._note(face.track, "too many faces")
-        return {face.track: face for face in fit[: config.most]}
+        return {face.track: face for face in fit[: config.max_faces]}
 
     def _placed(self, face: Face) -> _Place:
         points = np.array(face.landmarks)

@@ -8,7 +8,9 @@ from vidsr.types import FaceTrack, Frame
 
 
 class TrackTable:
-    """Collects tracks from frames that carry faces."""
+    """Collects tracks from frames that carry faces; as a stage it gives each frame out as it is."""
+
+    name = "note_tracks"
 
     def __init__(self) -> None:
         self._tracks: dict[int, FaceTrack] = {}
@@ -30,6 +32,18 @@ class TrackTable:
                 largest_side=max(track.largest_side, side),
                 best_score=max(track.best_score, face.score),
             )
+
+    def start(self) -> None:
+        """Nothing waits."""
+
+    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
+        """Notes the faces of a frame."""
+        self.add(frame)
+        return [frame], state
+
+    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """Nothing waits."""
+        return []
 
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:

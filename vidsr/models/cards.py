@@ -134,6 +134,15 @@ def list_cards(folder: Path | None = None) -> list[ModelCard]:
     return cards
 
 
+def known_cards() -> list[ModelCard]:
+    """The cards of the user's own models and the shipped ones, by name; a user's stands for a shipped one of its name.
+
+    Raises ModelError for a card that cannot be read.
+    """
+    cards = {card.name: card for card in (*list_cards(), *list_cards(own_models_folder()))}
+    return list(cards.values())
+
+
 def find_card(name: str) -> Card:
     """The card of a shipped model, or of a card file given by its path.
 

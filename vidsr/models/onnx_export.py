@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidsr.errors import OutputError, UsageError
+from vidsr.errors import UsageError
+from vidsr.files import atomic_write, check_target
 from vidsr.models.registry import architecture_of, code_of, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Shapes, Step
@@ -79,20 +79,10 @@ def export(network: Network, path: Path, overwrite: bool) -> Sequence[Path]:
     graphs: Graphs = code_of(architecture_of(id_of(network)).graphs)(network)
     paths = {name: path.with_suffix(f".{name}.onnx") if name else path for name in graphs}
     for target in paths.values():
-        if target.exists() and not overwrite:
-            raise OutputError(f"{target} exists already: choose another name or give --overwrite")
-    hidden = {name: target.with_name(f".{os.getpid()}.{target.name}") for name, target in paths.items()}
-    try:
+        check_target(target, None, overwrite)
+    with contextlib.ExitStack() as stack:  # all files are complete before the first one gets its name
         for name, graph in graphs.items():
-            hidden[name].write_bytes(graph())
-        for name, target in paths.items():
-            hidden[name].replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        for temporary in hidden.values():
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            stack.enter_context(atomic_write(paths[name], overwrite=overwrite)).write_bytes(graph())
     return list(paths.values())
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vidsr.errors import OutputError
+from vidsr.files import atomic_write
 from vidsr.models.cards import sha256_of
 from vidsr.models.loading import run_golden
 from vidsr.nets.base import Network
@@ -107,11 +106,6 @@ def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
     """Writes beside the target, then renames; a failure leaves nothing."""
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with atomic_write(target, overwrite=True) as hidden:
+        write(hidden)
+        hidden.chmod(0o644)

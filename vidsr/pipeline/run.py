@@ -1,34 +1,35 @@
-"""One film from input to output: opens, composes, counts, commits, returns a report. No options are parsed here."""
+"""One video from input to output, as planned: opens, composes, counts, commits, returns a report. Decides nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from vidsr.config import RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, ChosenEngine, build_engine, select, select_card
-from vidsr.errors import CheckError, UsageError
-from vidsr.models.registry import Task
+from vidsr.config import RunConfig
+from vidsr.engines.base import Engine
+from vidsr.engines.select import ChosenEngine, build_engine
+from vidsr.errors import CheckError
 from vidsr.nets.layers.resize import resize
-from vidsr.pipeline.plan import Forecast, forecast
-from vidsr.runtime.device import choose_device
+from vidsr.pipeline import plan as planning
+from vidsr.pipeline.compose import compose
+from vidsr.pipeline.plan import Plan
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.runtime.priority import yield_the_cores
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
+from vidsr.stages.base import Stage
 from vidsr.stages.duplicates import Duplicates
-from vidsr.stages.interpolated import finish_new_frames
-from vidsr.stages.scenes import mark_scenes
-from vidsr.types import Frame, RunReport, VideoInfo
+from vidsr.stages.interpolated import NewFrameFinisher
+from vidsr.stages.scenes import SceneMarker
+from vidsr.types import Frame, RunReport
 from vidsr.video.reader import Reader
-from vidsr.video.target import check_target
 from vidsr.video.writer import Writer
 
 if TYPE_CHECKING:
@@ -51,20 +52,154 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do; `seconds_per_frame` of the result is measured on the first frames, without encoding."""
+class Estimate:
+    """A plan, the seconds for each frame of the result, measured on the first frames without encoding, and warnings."""
 
-    info: VideoInfo
-    forecast: Forecast
-    model: str
-    device: str
-    precision: str
-    tile: int | None
-    codec: str
-    pixel_format: str
-    face_model: str | None
+    plan: Plan
     seconds_per_frame: float
     warnings: tuple[str, ...]
+
+
+class Network:
+    """The engine as a stage, for frames of one size in input pixels."""
+
+    name = "network"
+
+    def __init__(self, engine: Engine, height: int, width: int) -> None:
+        self._engine, self._size = engine, (height, width)
+
+    def start(self) -> Any:
+        """The engine's first state."""
+        return self._engine.init_state(*self._size)
+
+    def step(self, frame: Frame, state: Any) -> tuple[list[Frame], Any]:
+        """The engine's step."""
+        return self._engine.step(frame, state)
+
+    def flush(self, state: Any) -> list[Frame]:
+        """The engine's last frames."""
+        return self._engine.flush(state)
+
+
+class Fit:
+    """The stage that brings frames to the size of the result, (width, height), and stretches their times."""
+
+    name = "resize"
+
+    def __init__(self, size: tuple[int, int], stretch: int) -> None:
+        self._size, self._stretch = size, stretch
+
+    def start(self) -> None:
+        """Nothing is remembered."""
+
+    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
+        """Gives the frame at its size and time."""
+        width, height = self._size
+        image = frame.image
+        if image.shape[-2:] != (height, width):
+            image = resize(image, (height, width)).clamp(0, 1)
+        return [replace(frame, image=image, time_base=frame.time_base * self._stretch)], state
+
+    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """Nothing waits."""
+        return []
+
+
+class Stages(NamedTuple):
+    """All stages between decoder and encoder, in order; those of `ahead` run with the decoder in a thread of its own.
+
+    `depth_behind` is how many results may wait for the encoder, which works in a thread too.
+    """
+
+    ahead: Sequence[Stage]
+    beside: Sequence[Stage]
+    depth_behind: int
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all stages."""
+        return [stage.name for stage in (*self.ahead, *self.beside)]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a plan loads: the engine, and what restores faces and fills duplicates, if anything does."""
+
+    chosen: ChosenEngine
+    faces: Restoration | None
+    duplicates: Duplicates | None
+
+    def stages(self, plan: Plan) -> Stages:
+        """The way of a frame."""
+        faces, info, result = self.faces, plan.info, plan.forecast
+        return Stages(
+            ahead=[  # at the size of the input
+                SceneMarker(plan.options.scenes),
+                *(faces.find if faces else ()),
+            ],
+            beside=[
+                *([self.duplicates] if self.duplicates else ()),
+                *(faces.restore if faces else ()),
+                Network(self.chosen.engine, info.height, info.width),
+                *(faces.paste if faces else ()),  # from here on at the size that the engine makes
+                *([NewFrameFinisher(result.interp)] if result.interp > 1 else ()),
+                Fit(result.size, result.stretch),
+            ],
+            depth_behind=QUEUE_DEPTH * min(result.interp, 2),
+        )
+
+
+def load(plan: Plan) -> Parts:
+    """Loads the networks of a plan. Raises ModelError where files are not what they were when it was made."""
+    if plan.options.compute.threads:
+        torch.set_num_threads(plan.options.compute.threads)
+    chosen = build_engine(plan.engine)
+    faces = None
+    if plan.faces is not None:
+        from vidsr.faces.pipeline import Restoration  # imports SciPy, a third of start-up time where faces are off
+
+        faces = Restoration(plan.faces, plan.info)
+    duplicates = None
+    if plan.fills_duplicates:
+        assert chosen.midpoint is not None, "the selection said that it has one"
+        duplicates = Duplicates(chosen.midpoint)
+    return Parts(chosen, faces, duplicates)
+
+
+def run(
+    plan: Plan,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_start: Callable[[Plan], None] = lambda _: None,
+) -> RunReport:
+    """Makes the planned result. It has its name only if it is complete and checked.
+
+    `on_start` is called when everything that can be refused beforehand has been. Raises the errors of vidsr.errors;
+    then nothing is left behind and an existing target is untouched.
+    """
+    started = time.monotonic()
+    keep_freed_memory()
+    parts = load(plan)
+    report = _begun(plan)
+    stages = parts.stages(plan)
+    clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
+    with _reader(plan) as reader, Writer(plan.written) as writer:
+        on_start(plan)
+        decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
+        with (
+            sparing_threads() as spare,
+            prefetch(decoded, QUEUE_DEPTH, spare) as frames,
+            background(clock.timing("encode", writer.write), stages.depth_behind, spare) as put,
+        ):
+            for frame in _count_out(compose(_count_in(frames, report), stages.beside, clock), report):
+                put(frame)
+                on_progress(Progress(report.frames_out, plan.forecast.frames, time.monotonic() - started))
+        report.damages = list(reader.damages)
+        _refuse_damage(plan, report)
+        with clock.counting("commit"):
+            writer.commit(plan.options.strict)
+    _finish(report, plan, parts, [*reader.warnings, *writer.warnings])
+    report.wall_seconds = time.monotonic() - started
+    return report
 
 
 def enhance(
@@ -72,79 +207,29 @@ def enhance(
     target: Path,
     config: RunConfig,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    on_start: Callable[[VideoInfo, Forecast], None] = lambda _info, _forecast: None,
+    on_start: Callable[[Plan], None] = lambda _: None,
 ) -> RunReport:
-    """Makes `target` from `source`. The result has its name only if it is complete and checked.
-
-    `on_start` is called when everything that can be refused beforehand has been. Raises the errors of vidsr.errors;
-    then nothing is left behind and an existing target is untouched.
-    """
+    """Makes `target` from `source`: plans and runs. The report's `wall_seconds` are those of both."""
     started = time.monotonic()
-    keep_freed_memory()
-    with open_film(source, target, config) as film, film.writer as writer:
-        reader, chosen, expected = film.reader, film.chosen, film.forecast
-        selection = chosen.selection
-        report = RunReport(
-            input=str(source), output=str(target), model=selection.model, model_sha256=selection.sha256,
-            device=selection.device, precision=selection.precision,
-            input_size=(reader.info.width, reader.info.height), output_size=expected.size, interp=expected.interp,
-            stretch=expected.stretch, face_model=film.faces.model if film.faces else None,
-        )  # fmt: skip
-        clock = StageClock(report.stage_seconds)
-        duplicates = _look_for_duplicates(config, chosen, report)
-        on_start(reader.info, expected)
-        # What the threads do is timed inside them; what the main thread does is the network and waiting.
-        with (
-            sparing_threads() as spare,
-            prefetch(clock.timed("decode", film.given(config)), QUEUE_DEPTH, spare) as frames,
-            background(clock.timing("encode", writer.write), QUEUE_DEPTH * min(expected.interp, 2), spare) as put,
-        ):
-            given = _count_in(frames, report)
-            if duplicates is not None:
-                given = duplicates.fill(given)
-            for frame in _count_out(clock.timed("network", film.enhanced(given)), report):
-                put(frame)
-                on_progress(Progress(report.frames_out, expected.frames, time.monotonic() - started))
-        report.damages = list(reader.damages)
-        if config.strict and report.damages:
-            first = report.damages[0]
-            raise CheckError(
-                f"{source} is damaged in {len(report.damages)} places, first {first.place} ({first.reason}), "
-                "and --strict allows no loss: nothing was written"
-            )
-        commit_started = time.monotonic()
-        writer.commit(config.strict)
-        report.stage_seconds["commit"] = time.monotonic() - commit_started
-        report.warnings += [*reader.warnings, *writer.warnings]
-        if film.faces is not None:
-            report.faces = film.faces.reports
-            report.warnings += film.faces.warnings
-    if duplicates is not None:
-        report.duplicates_replaced = duplicates.replaced
-    report.tile = chosen.engine.tile
-    if shrinks := chosen.engine.shrinks:
-        report.warnings.append(f"memory ran out: the tile was made smaller {shrinks} times")
+    report = run(planning.plan(source, target, config), on_progress, on_start)
     report.wall_seconds = time.monotonic() - started
-    report.peak_memory_bytes = peak_memory_bytes(torch.device(selection.device))
     return report
 
 
-def estimate(source: Path, target: Path, config: RunConfig) -> Plan:
+def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
     """What `enhance` would do, with a short measurement on the first frames; writes nothing, raises what it would."""
-    with open_film(source, target, config) as film:
-        frames = list(islice(film.given(config), ESTIMATE_FRAMES))
-        list(film.enhanced(frames[:1]))  # the first one takes longer than those that follow
+    plan = planning.plan(source, target, config)
+    keep_freed_memory()
+    parts = load(plan)
+    with _reader(plan) as reader:
+        stages, clock = parts.stages(plan), StageClock({})
+        frames = list(islice(compose(reader.frames(), stages.ahead, clock), ESTIMATE_FRAMES))
+        list(compose(frames[:1], stages.beside, clock))  # the first one takes longer than those that follow
         started = time.monotonic()
-        count = sum(1 for _ in film.enhanced(frames))
-        chosen = film.chosen
-        return Plan(
-            info=film.reader.info, forecast=film.forecast, model=chosen.selection.model,
-            device=chosen.selection.device, precision=chosen.selection.precision, tile=chosen.engine.tile,
-            codec=film.writer.codec_name, pixel_format=film.writer.pixel_format,
-            face_model=film.faces.model if film.faces else None,
-            seconds_per_frame=(time.monotonic() - started) / max(count, 1),
-            warnings=(*film.reader.warnings, *film.writer.warnings, *(film.faces.warnings if film.faces else ())),
-        )  # fmt: skip
+        count = sum(1 for _ in compose(frames, stages.beside, clock))
+        seconds = (time.monotonic() - started) / max(count, 1)
+        faces = parts.faces.warnings if parts.faces else ()
+        return Estimate(plan, seconds, (*plan.warnings, *reader.warnings, *plan.written.warnings, *faces))
 
 
 @contextmanager
@@ -165,17 +250,42 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(threads)
 
 
-def _look_for_duplicates(config: RunConfig, chosen: ChosenEngine, report: RunReport) -> Duplicates | None:
-    """What gives repeated frames their own moment; None where nothing does, which is said if it was wished."""
-    if not isinstance(config, SlowmoConfig) or config.duplicates == "off":
-        return None
-    if chosen.midpoint is None:
-        model = chosen.selection.model
-        report.warnings.append(
-            f"repeated frames are left as they are: the model '{model}' makes no frames of the input's size"
+def _reader(plan: Plan) -> Reader:
+    assert plan.source is not None, "planned for frames without a file"
+    return Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
+
+
+def _begun(plan: Plan) -> RunReport:
+    """The report with what is known beforehand."""
+    return RunReport(
+        input=plan.info.path, output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
+        device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
+        output_size=plan.forecast.size, interp=plan.forecast.interp, stretch=plan.forecast.stretch,
+        face_model=plan.face_model, warnings=list(plan.warnings),
+    )  # fmt: skip
+
+
+def _refuse_damage(plan: Plan, report: RunReport) -> None:
+    if plan.options.strict and report.damages:
+        first = report.damages[0]
+        raise CheckError(
+            f"{plan.info.path} is damaged in {len(report.damages)} places, first {first.place} ({first.reason}), "
+            "and --strict allows no loss: nothing was written"
         )
-        return None
-    return Duplicates(chosen.midpoint)
+
+
+def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]) -> None:
+    """Adds what is known only at the end."""
+    report.warnings += warnings
+    if parts.faces is not None:
+        report.faces = parts.faces.reports
+        report.warnings += parts.faces.warnings
+    if parts.duplicates is not None:
+        report.duplicates_replaced = parts.duplicates.replaced
+    report.tile = parts.chosen.engine.tile
+    if shrinks := parts.chosen.engine.shrinks:
+        report.warnings.append(f"memory ran out: the tile was made smaller {shrinks} times")
+    report.peak_memory_bytes = peak_memory_bytes(plan.device)
 
 
 def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
@@ -196,87 +306,3 @@ def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
         report.duration_seconds = float(moment + frame.duration * frame.time_base - first)
         report.frames_out += 1
         yield frame
-
-
-@dataclass(frozen=True, slots=True)
-class OpenFilm:
-    """A film that can be read, a result that may be written, and the engine between them."""
-
-    reader: Reader
-    writer: Writer
-    chosen: ChosenEngine
-    forecast: Forecast
-    faces: Restoration | None
-
-    def given(self, config: RunConfig) -> Iterator[Frame]:
-        """The frames of the film: with its cuts, and its faces if they are to be restored."""
-        frames = mark_scenes(self.reader.frames(), config.scenes)
-        return frames if self.faces is None else self.faces.find(frames)
-
-    def enhanced(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames of the result: of its size, at its times, in 0..1."""
-        results = self._results(frames if self.faces is None else self.faces.restore(frames))
-        if self.faces is not None:
-            results = self.faces.paste(results)
-        if self.forecast.interp > 1:
-            results = finish_new_frames(results, self.forecast.interp)
-        return map(self._finished, results)
-
-    def _results(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        engine, info = self.chosen.engine, self.reader.info
-        state = engine.init_state(info.height, info.width)
-        for frame in frames:
-            ready, state = engine.step(frame, state)
-            yield from ready
-        yield from engine.flush(state)
-
-    def _finished(self, frame: Frame) -> Frame:
-        width, height = self.forecast.size
-        image = frame.image
-        if image.shape[-2:] != (height, width):
-            image = resize(image, (height, width)).clamp(0, 1)
-        return replace(frame, image=image, time_base=frame.time_base * self.forecast.stretch)
-
-
-@contextmanager
-def open_film(source: Path, target: Path, config: RunConfig) -> Iterator[OpenFilm]:
-    """Opens the film and whatever else a run needs. What can be refused before any work is refused here."""
-    check_target(target, source, config.output.overwrite)
-    task: Task = "interpolate" if isinstance(config, SlowmoConfig) else "upscale"
-    select_card(config.compute.model, task)
-    if config.compute.threads:
-        torch.set_num_threads(config.compute.threads)
-    with Reader(source, config.input, choose_device(config.compute.device)) as reader:
-        info = reader.info
-        expected = forecast(info, config)
-        output = replace(config.output, stretch=expected.stretch)
-        writer = Writer(target, expected.describe(info), expected.size, output, config.input)
-        chosen = build_engine(
-            select(
-                config.compute, task, info.height, info.width, enlargement=expected.enlargement(info),
-                interp=config.interp,
-            )
-        )  # fmt: skip
-        yield OpenFilm(reader, writer, chosen, expected, _restoration(config, chosen, info))
-
-
-def _restoration(config: RunConfig, chosen: ChosenEngine, info: VideoInfo) -> Restoration | None:
-    """What restores faces in this run, if anything does."""
-    if not isinstance(config, UpscaleConfig) or not _is_wanted(config.faces, chosen.selection.model):
-        return None
-    if chosen.selection.card is None:
-        raise UsageError(
-            "bicubic is no network, and faces are restored beside one: leave out --faces, or choose a model"
-        )
-    from vidsr.faces.pipeline import Restoration  # SciPy comes along, a third of the start of a run that needs it not
-
-    return Restoration(config.faces, config.compute, info)
-
-
-def _is_wanted(config: RestoreConfig, model: str) -> bool:
-    """Whether faces are restored in a run with this model.
-
-    If nothing was said, not with bicubic, which is to be itself, nor with the network for faces, which runs anyway.
-    """
-    wanted = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) if config.use is None else config.use
-    return wanted and config.strength > 0

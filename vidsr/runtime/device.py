@@ -26,8 +26,6 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(wanted: str, device: torch.device, backend: str = "torch") -> str:
     """The precision of the convolutions; auto is the fastest that the device computes natively. Raises UsageError."""
     if backend == "onnx":
-        if wanted not in ("auto", "fp32"):
-            raise UsageError("--backend onnx computes in fp32 only: use --precision auto, or --backend torch")
         return "fp32"
     if wanted == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto")

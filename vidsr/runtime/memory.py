@@ -19,9 +19,9 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def peak_memory_bytes(device: torch.device) -> int:
+def peak_memory_bytes(device: torch.device | str) -> int:
     """Peak bytes on the device: what torch held on a GPU, the resident set of the process on a CPU; 0 if unknown."""
-    if device.type == "cuda":
+    if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":
         return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
+from vidsr.stages.base import through
 from vidsr.types import Frame
 
 # Frames are compared at this many pixels on the long side at most, in blocks: noise and coding errors average out.
@@ -88,53 +89,87 @@ class _Step:
     verdict: int = MOTION
 
 
+@dataclass(slots=True)
+class DuplicateState:
+    """What is known of the frames so far.
+
+    `shown` is the last frame given out, `picture` the newest one made small, `motion` the last step that moved,
+    `waiting` are the steps since, which may be repeats, `past` what was found of the steps before.
+    """
+
+    shown: Frame | None = None
+    picture: Tensor | None = None
+    motion: _Step | None = None
+    waiting: list[_Step] = field(default_factory=list)
+    past: deque[int] = field(
+        default_factory=lambda: deque(PERIODS * LONGEST_CADENCE * [MOTION], PERIODS * LONGEST_CADENCE)
+    )
+
+    def release(self, steps: list[_Step]) -> list[Frame]:
+        """The frames of these steps as they are."""
+        self.past += [step.verdict for step in steps]
+        return [step.frame for step in steps]
+
+    def is_due(self, index: int) -> bool:
+        """Whether the cadence of the last steps has a repeat at this place of the run."""
+        for period in range(index + 2, LONGEST_CADENCE + 1):
+            verdicts = [self.past[index - count * period] for count in range(1, PERIODS + 1)]
+            if verdicts.count(REPEAT) >= PERIODS - 1 or MOTION not in verdicts:
+                return True
+        return False
+
+
 class Duplicates:
-    """Fills the runs of repeats of one film; `replaced` counts the pictures made so far."""
+    """The stage that fills the runs of repeats; `replaced` counts the pictures made so far.
+
+    The same frames come out at the same times; one that repeats the frame before gets a picture of its own moment, but
+    only where 1 to LONGEST_RUN repeats stand between two different pictures of a scene, which takes a look-ahead of
+    at most LONGEST_RUN + 1 frames; before a cut and at the end of the film repeats stay.
+    """
+
+    name = "duplicates"
 
     def __init__(self, interpolator: Interpolator) -> None:
         """`interpolator` makes a picture half-way between two others; others by halving again."""
         self.replaced = 0
         self._interpolator = interpolator
-        self._past: deque[int] = deque(PERIODS * LONGEST_CADENCE * [MOTION], PERIODS * LONGEST_CADENCE)
 
     def fill(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames at the same times; a frame that repeats the one before gets a picture of its own moment.
+        """The frames of a whole video after this stage."""
+        return through(self, frames)
 
-        Only where 1 to LONGEST_RUN repeats stand between two different pictures of a scene, which takes a look-ahead of
-        at most LONGEST_RUN + 1 frames; before a cut and at the end of the film repeats stay. To be called once.
-        """
-        shown: Frame | None = None
-        picture: Tensor | None = None
-        motion: _Step | None = None
-        waiting: list[_Step] = []
-        for frame in frames:
-            last, picture = picture, _reduced(frame.image)
-            if shown is None or last is None or frame.starts_scene:
-                yield from self._as_they_are(waiting)
-                self._past.append(MOTION)
-                yield frame
-                shown, motion, waiting = frame, None, []
-                continue
-            waiting.append(_Step(frame, last, picture, *_change(last, picture)))
-            while waiting:
-                *repeats, newest = waiting
-                if motion is not None and self._are_repeats(repeats, motion, newest):
-                    yield from self._filled(shown, repeats, newest.frame)
-                    shown, motion, waiting = newest.frame, newest, []
-                elif motion is not None and len(waiting) <= LONGEST_RUN and _may_repeat(newest, motion):
-                    break
-                else:
-                    motion = waiting.pop(0)
-                    shown = motion.frame
-                    yield from self._as_they_are([motion])
-        yield from self._as_they_are(waiting)
+    def start(self) -> DuplicateState:
+        """No frame has been seen."""
+        return DuplicateState()
 
-    def _as_they_are(self, steps: list[_Step]) -> Iterator[Frame]:
-        for step in steps:
-            self._past.append(step.verdict)
-            yield step.frame
+    def step(self, frame: Frame, state: DuplicateState) -> tuple[list[Frame], DuplicateState]:
+        """Takes a frame; gives those of which is known whether they are repeats."""
+        last, state.picture = state.picture, _reduced(frame.image)
+        if state.shown is None or last is None or frame.starts_scene:
+            ready = [*state.release(state.waiting), frame]
+            state.past.append(MOTION)
+            state.shown, state.motion, state.waiting = frame, None, []
+            return ready, state
+        state.waiting.append(_Step(frame, last, state.picture, *_change(last, state.picture)))
+        ready = []
+        while state.waiting:
+            *repeats, newest = state.waiting
+            if state.motion is not None and self._are_repeats(repeats, state.motion, newest, state):
+                ready += self._filled(state.shown, repeats, newest.frame, state)
+                state.shown, state.motion, state.waiting = newest.frame, newest, []
+            elif state.motion is not None and len(state.waiting) <= LONGEST_RUN and _may_repeat(newest, state.motion):
+                break
+            else:
+                state.motion = state.waiting.pop(0)
+                state.shown = state.motion.frame
+                ready += state.release([state.motion])
+        return ready, state
 
-    def _are_repeats(self, steps: list[_Step], before: _Step, after: _Step) -> bool:
+    def flush(self, state: DuplicateState) -> list[Frame]:
+        """The frames still waiting, as they are."""
+        return state.release(state.waiting)
+
+    def _are_repeats(self, steps: list[_Step], before: _Step, after: _Step, state: DuplicateState) -> bool:
         """Whether the picture stands still in `steps` where it moves both in the step before and in the one after."""
         least, most = sorted((before.strength, after.strength))
         moving = torch.minimum(before.blocks, after.blocks)
@@ -150,27 +185,20 @@ class Duplicates:
             return True
         for step in steps:
             step.verdict = LIKELY
-        return all(self._is_due(index) for index in range(len(steps)))
+        return all(state.is_due(index) for index in range(len(steps)))
 
-    def _is_due(self, index: int) -> bool:
-        """Whether the cadence of the last steps has a repeat at this place of the run."""
-        for period in range(index + 2, LONGEST_CADENCE + 1):
-            verdicts = [self._past[index - count * period] for count in range(1, PERIODS + 1)]
-            if verdicts.count(REPEAT) >= PERIODS - 1 or MOTION not in verdicts:
-                return True
-        return False
-
-    def _filled(self, before: Frame, repeats: list[_Step], after: Frame) -> Iterator[Frame]:
+    def _filled(self, before: Frame, repeats: list[_Step], after: Frame, state: DuplicateState) -> list[Frame]:
         """The frames of `repeats` with pictures of their own, and the frame after them."""
+        filled = []
         known = {Fraction(0): before.image, Fraction(1): after.image}
         for frame in (step.frame for step in repeats):
             share = Fraction(frame.pts - before.pts, after.pts - before.pts)
             nearest = Fraction(min(max(round(share * FINEST), 1), FINEST - 1), FINEST)
-            self._past.append(REPEAT)
+            state.past.append(REPEAT)
             self.replaced += 1
-            yield frame.with_image(self._at(nearest, known))
-        self._past.append(MOTION)
-        yield after
+            filled.append(frame.with_image(self._at(nearest, known)))
+        state.past.append(MOTION)
+        return [*filled, after]
 
     def _at(self, share: Fraction, known: dict[Fraction, Tensor]) -> Tensor:
         """The picture at this share of the way, by halving; the pictures on the way there are kept in `known`."""

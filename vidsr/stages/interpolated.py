@@ -6,13 +6,14 @@ Which frames are new and what they show is decided in the engines; here a film o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from vidsr.stages.base import through
 from vidsr.types import Frame
 
 # Optical flow is found on pictures whose short side has at least about this many pixels; smaller ones are enlarged.
@@ -20,7 +21,22 @@ FLOW_PIXELS = 200
 
 
 def finish_new_frames(frames: Iterable[Frame], interp: int) -> Iterator[Frame]:
-    """The same frames with better new ones; of `interp` frames the first is given, the others are new.
+    """The same frames with better new ones, as `NewFrameFinisher` makes them."""
+    return through(NewFrameFinisher(interp), frames)
+
+
+@dataclass(slots=True)
+class FinisherState:
+    """How many frames have come, the last two given frames of the scene, and the new ones since the last."""
+
+    seen: int = 0
+    before: Frame | None = None
+    last: Frame | None = None
+    new: list[Frame] = field(default_factory=list)
+
+
+class NewFrameFinisher:
+    """The stage that betters new frames; of `interp` frames the first is given, the others are new.
 
     Between two given frames of a scene a new one gets the mean colour that lies between theirs: zsm-fast in training
     was off by up to 1/255 in fast motion, which is seen as pulsing, and PSNR stays within 0.01 dB. Before a cut a new
@@ -28,24 +44,42 @@ def finish_new_frames(frames: Iterable[Frame], interp: int) -> Iterator[Frame]:
     it repeats it. Moving on is better than repeating by 3.6 dB on fast motion, 4.8 dB on Vid4 and 0.15 dB on faces (a
     frame predicted from the two before it, reduced by 4, PSNR Y).
     """
-    last: Frame | None = None
-    before: Frame | None = None
-    new: list[Frame] = []
-    for index, frame in enumerate(frames):
-        if index % interp:
-            new.append(frame)
-            continue
+
+    name = "new_frames"
+
+    def __init__(self, interp: int) -> None:
+        self._interp = interp
+
+    def start(self) -> FinisherState:
+        """No frame has come."""
+        return FinisherState()
+
+    def step(self, frame: Frame, state: FinisherState) -> tuple[list[Frame], FinisherState]:
+        """Takes a frame; with a given one, gives the new ones before it and then itself."""
+        state.seen += 1
+        if (state.seen - 1) % self._interp:
+            state.new.append(frame)
+            return [], state
+        last, new = state.last, state.new
         if last is not None and frame.starts_scene:
-            for k, held in enumerate(new, 1):
-                image = last.image if before is None else move_on(last.image, before.image, k / interp)
-                yield replace(held, image=image)
+            for index in range(len(new)):
+                new[index] = replace(new[index], image=self._continued(last, state.before, index + 1))
             last = None
         elif last is not None:
             colours = _mean_colour(last.image), _mean_colour(frame.image)
-            for k, held in enumerate(new, 1):
-                yield replace(held, image=_level(held.image, torch.lerp(*colours, k / interp)))
-        yield frame
-        before, last, new = last, frame, []
+            for index, held in enumerate(new):  # one after the other in place: frames may be large
+                share = (index + 1) / self._interp
+                new[index] = replace(held, image=_level(held.image, torch.lerp(*colours, share)))
+        else:
+            new = []
+        return [*new, frame], FinisherState(state.seen, last, frame)
+
+    def flush(self, state: FinisherState) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """A video ends with a given frame, so nothing waits."""
+        return []
+
+    def _continued(self, last: Frame, before: Frame | None, number: int) -> Tensor:
+        return last.image if before is None else move_on(last.image, before.image, number / self._interp)
 
 
 def move_on(last: Tensor, before: Tensor, share: float) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from vidsr.config import SceneConfig
+from vidsr.stages.base import through
 from vidsr.types import Frame
 
 # The detector sees at most this many pixels on the long side. On 3,000 real cuts and 6,000 real frame pairs 64, 128 and
@@ -20,16 +21,45 @@ LEAST_CHANGE = 8.0
 
 
 def mark_scenes(frames: Iterable[Frame], config: SceneConfig) -> Iterator[Frame]:
-    """The same frames with `starts_scene` set: the first one always, later ones where the detector sees a cut.
+    """The same frames with `starts_scene` set, as `SceneMarker` does."""
+    return through(SceneMarker(config), frames)
 
-    Each frame is given out before the next is taken. Cuts depend on the order of the frames only, never on their times.
+
+@dataclass(slots=True)
+class SceneState:
+    """How many frames have been seen, and the detector with what it remembers of them; None if it is off."""
+
+    detector: _CutDetector | None
+    seen: int = 0
+
+
+class SceneMarker:
+    """The stage that sets `starts_scene`: for the first frame always, for later ones where the detector sees a cut.
+
+    Each frame is given out at once. Cuts depend on the order of the frames only, never on their times.
     A flash is a scene of its own: wrongly starting afresh costs a little sharpness, wrongly going on costs a ghost.
     """
-    detector = _CutDetector(config.threshold) if config.mode == "auto" else None
-    for index, frame in enumerate(frames):
+
+    name = "scenes"
+
+    def __init__(self, config: SceneConfig) -> None:
+        self._config = config
+
+    def start(self) -> SceneState:
+        """No frame has been seen."""
+        return SceneState(_CutDetector(self._config.threshold) if self._config.mode == "auto" else None)
+
+    def step(self, frame: Frame, state: SceneState) -> tuple[list[Frame], SceneState]:
+        """Gives the frame with its mark."""
         # The detector must see the first frame too, as the one that the second is compared with.
-        is_cut = detector is not None and detector.is_cut(index, frame.image)
-        yield replace(frame, starts_scene=is_cut or index == 0)
+        is_cut = state.detector is not None and state.detector.is_cut(state.seen, frame.image)
+        marked = replace(frame, starts_scene=is_cut or state.seen == 0)
+        state.seen += 1
+        return [marked], state
+
+    def flush(self, state: SceneState) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """Nothing waits."""
+        return []
 
 
 class _CutDetector:

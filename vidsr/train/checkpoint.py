@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vidsr.errors import InputError, OutputError, UsageError
+from vidsr.files import atomic_write
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -18,16 +17,12 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
     Raises OutputError if it cannot be written; the old file is then untouched and nothing is left beside it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
-        temporary.replace(path)
+        with atomic_write(path, overwrite=True) as hidden:
+            torch.save(content, hidden)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise OutputError(f"cannot write the checkpoint {path}: {_first_line(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidsr.errors import InputError, OutputError
-from vidsr.files import VIDEO_SUFFIXES
+from vidsr.files import VIDEO_SUFFIXES, atomic_write
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # A clip is held decoded, in memory once and then on disk: 2 GiB are 345 frames of 1080p.
@@ -115,15 +113,11 @@ def cached_frames(item: Item, cache: Path) -> NDArray[np.uint8]:
     target = cache / f"{key}.npy"
     if not target.is_file():
         frames = read_clip(item.path) if item.kind in CLIPS else read_still(item.path)[None]
-        temporary = cache / f".{key}-{uuid.uuid4().hex}.npy"
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            np.save(temporary, frames)
-            temporary.replace(target)
         except OSError as error:
             raise OutputError(f"cannot keep decoded frames in {cache}: {error.strerror or error}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with atomic_write(target, overwrite=True, sync=False) as hidden:
+            np.save(hidden, frames)
     mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")
     return mapped

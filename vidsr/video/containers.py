@@ -21,24 +21,27 @@ _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "
 _STALE_STATISTICS = ("bps", "number_of_frames", "number_of_bytes", "_statistics_")
 
 
-def open_output(hidden: Path, target: Path, time_base: Fraction) -> OutputContainer:
-    """A muxer for the hidden file of a target; nothing is on the disk until its header is written.
-
-    Raises OutputError for a file type that vidsr does not write.
-    """
+def muxer_of(target: Path) -> str:
+    """FFmpeg's muxer for a file name. Raises OutputError for a file type that vidsr does not write."""
     muxer = MUXERS.get(target.suffix.lower())
     if muxer is None:
         raise OutputError(
             f"{target}: vidsr writes {', '.join(MUXERS)} files, because others do not keep the time of every frame or "
             f"what comes with the pictures; choose one of these endings"
         )
+    return muxer
+
+
+def open_output(path: Path, time_base: Fraction) -> OutputContainer:
+    """A muxer for a file, by its extension; nothing is on the disk until its header is written."""
+    muxer = muxer_of(path)
     if muxer in MATROSKA:
         # It would move the whole film to make the time of the first sound packet positive.
         options = {"avoid_negative_ts": "disabled"}
     else:
         # A late start is stored in these units; the default, 1 ms, moved frames.
         options = {"movie_timescale": str(time_base.denominator)}
-    return av.open(str(hidden), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
+    return av.open(str(path), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
 
 
 def mux_refusal(stream: Stream, container: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The video encoder: which codec, pixel format, size and options the output gets, checked before any work."""
+"""The video encoder: codec, pixel format, size and options, checked before any work; and frames becoming packets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from typing import cast
 import av
 from av.codec.codec import Codec, UnknownCodecError
 from av.codec.context import ThreadType
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+from torch import Tensor
+from torch.nn.functional import pad
 
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
 from vidsr.types import Colour, VideoInfo
-from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, colour_in
+from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, colour_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
 from vidsr.video.errors import log_switched_on, plain_text
 from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless
 from vidsr.video.probe import SideData, light_options
+from vidsr.video.timestamps import to_ticks
 
 X26X_PRESETS = (
     "ultrafast",
@@ -146,6 +151,73 @@ class Encoding:
         context.color_primaries = PRIMARIES_CODES[colour.primaries]
         context.color_trc = TRANSFER_CODES[colour.transfer]
         context.options = {"chroma_sample_location": colour.chroma_location} | dict(self.options)
+
+
+class Encoder:
+    """Frames in, packets out: both with times in ticks of the encoding's time base. Needs no container.
+
+    `context` is not yet open and has been configured; it may be that of a stream or stand alone.
+    """
+
+    def __init__(self, context: VideoCodecContext, encoding: Encoding, size: tuple[int, int]) -> None:
+        """`size` is (width, height) of the frames; the encoding may pad it by one."""
+        self._context, self._encoding, self._size = context, encoding, size
+        self._first_pts: int | None = None
+        self._last_pts: int | None = None
+        self._step = to_ticks(1 / encoding.rate, encoding.time_base)
+        self._durations: dict[int, int] = {}
+        self._last_duration = 0
+
+    @property
+    def end(self) -> int | None:
+        """When the last frame so far ends, in ticks; None before the first."""
+        return None if self._last_pts is None else self._last_pts + self._last_duration
+
+    def encode(self, image: Tensor, pts: int, duration: int) -> list[Packet[VideoStream]]:
+        """Takes the next frame, 3 x H x W in 0..1; gives the packets that are ready, in decoding order.
+
+        A duration of 0 is taken as the distance from the frame before.
+        """
+        if self._last_pts is None:
+            self._first_pts = pts
+        else:
+            self._step = pts - self._last_pts
+        self._last_pts = pts
+        self._last_duration = duration or self._step
+        self._durations[pts] = self._last_duration
+        picture = rgb_to_frame(self._padded(image), self._encoding.pixel_format, self._encoding.colour)
+        picture.pts, picture.time_base = pts, self._encoding.time_base
+        return self._timed(self._context.encode(picture))
+
+    def flush(self) -> list[Packet[VideoStream]]:
+        """The packets that the encoder still holds; it takes no frame after this."""
+        packets = self._context.encode(None)
+        if packets and packets[-1].pts is not None:
+            # MP4 takes the video's end from the packet that is decoded last, which may not be the one shown last.
+            self._durations[packets[-1].pts] = self._last_duration
+        return self._timed(packets)
+
+    def _timed(self, packets: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        for packet in packets:
+            if packet.pts is None:
+                raise RuntimeError(f"{self._encoding.codec} gave a packet without a time")
+            if packet.dts is None or not self._is_plausible(packet.dts):
+                packet.dts = packet.pts
+            packet.duration = self._durations.pop(packet.pts)
+            packet.time_base = self._encoding.time_base
+        return packets
+
+    def _is_plausible(self, dts: int) -> bool:
+        """x265 4.2 leaves the decoding times of videos of one or two frames uninitialised."""
+        first, last = self._first_pts or 0, self._last_pts or 0
+        return abs(dts - last) <= 2 * (last - first) + 64 * self._step
+
+    def _padded(self, image: Tensor) -> Tensor:
+        width, height = self._size
+        if image.shape != (3, height, width):
+            raise ValueError(f"frame of {tuple(image.shape)} given to an encoder for (3, {height}, {width})")
+        right, below = self._encoding.width - width, self._encoding.height - height
+        return pad(image[None], (0, right, 0, below), mode="replicate")[0] if right or below else image
 
 
 def choose(container: str, source: VideoInfo, size: tuple[int, int], config: OutputConfig, side: SideData) -> Encoding:

@@ -17,6 +17,7 @@ import av
 from av.codec.codec import UnknownCodecError
 
 from vidsr.errors import DeviceError, InputError, OutputError, VidsrError
+from vidsr.files import system_reason
 
 _LOG_SWITCH = threading.RLock()
 _FFMPEG_DEFAULT_LEVEL = av.logging.INFO
@@ -36,11 +37,6 @@ _INPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 _OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (av.error.FileNotFoundError, "its folder does not exist"),
-    (av.error.FileExistsError, "it exists already"),
-    (av.error.IsADirectoryError, "it is a folder"),
-    (av.error.NotADirectoryError, "a part of its path is not a folder"),
-    (av.error.PermissionError, "permission denied"),
     (av.error.EncoderNotFoundError, "this FFmpeg lacks the encoder; choose another with --codec"),
     (av.error.MuxerNotFoundError, "no container is known for its name; use .mkv or .mp4"),
     (av.error.OptionNotFoundError, "the encoder does not know an option; see --encoder-option"),
@@ -48,15 +44,6 @@ _OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.BSFNotFoundError, "this FFmpeg lacks a filter that the container needs"),
     (UnknownCodecError, "this FFmpeg does not know the encoder; choose another with --codec"),
 )
-
-_OUTPUT_NUMBERS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than is allowed here",
-    errno.EROFS: "the file system is read-only",
-    errno.EIO: "the disk reports an error",
-    errno.EINVAL: "the encoder or the container refuses these settings",
-}
 
 
 _SYSTEM_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -80,8 +67,10 @@ def output_error(error: Exception, path: Path) -> VidsrError:
     """What a failure while writing `path` means for the user: OutputError, or DeviceError where memory ran out."""
     if isinstance(error, MemoryError):
         return DeviceError(f"{path}: no memory left to encode it; lower --threads or choose another --preset")
-    number = getattr(error, "errno", None)
-    reason = _reason(error, _OUTPUT_REASONS) or _OUTPUT_NUMBERS.get(number or 0) or plain_text(error)
+    reason = _reason(error, _OUTPUT_REASONS) or system_reason(error)
+    if reason is None and getattr(error, "errno", None) == errno.EINVAL:
+        reason = "the encoder or the container refuses these settings"
+    reason = reason or plain_text(error)
     detail = _log_text(error)
     return OutputError(f"{path} cannot be written: {reason}" + (f" ({detail})" if detail else ""))
 

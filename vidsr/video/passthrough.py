@@ -23,7 +23,8 @@ from vidsr.types import VideoInfo
 from vidsr.video.audio.encoder import choose_sound
 from vidsr.video.audio.stream import StretchedSound
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
-from vidsr.video.errors import file_url, plain_text, reading
+from vidsr.video.errors import plain_text
+from vidsr.video.probe import Source
 from vidsr.video.stream_copy import Route, codec_of, name_of
 from vidsr.video.subtitles import Captions, can_convert
 from vidsr.video.timestamps import to_ticks
@@ -41,21 +42,21 @@ class Passthrough:
     """Copies everything but the pictures. Adds its streams to `output` when made, before the header is written.
 
     Owns the input it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with the
-    first frame, and then stretched by `OutputConfig.stretch`.
+    first frame, and then stretched by the factor `stretch`.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig) -> None:
+    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig, stretch: int = 1) -> None:
         self.warnings: list[str] = []
         self.losses: list[str] = []  # warnings of what the output does not have
         self.shift = Fraction(0)
         self._routes: dict[int, Route | StretchedSound] = {}
-        self._stretch = config.stretch
+        self._stretch = stretch
         self._attached: list[Tally] = []
         self._pending: Packet[Any] | None = None
         self._output = output
         self._film = source.video_stream
-        with reading(Path(source.path)):
-            self._input: InputContainer = av.open(file_url(Path(source.path)), metadata_errors="surrogateescape")
+        self._source = Source(Path(source.path))
+        self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         try:
             self._plan(source, config)
         except BaseException:
@@ -198,7 +199,7 @@ class Passthrough:
             kind, data = "attachment", stream.data
             name, mime = stream.name or "attachment", stream.mimetype or "application/octet-stream"
         else:
-            kind, data = "cover", self._cover(stream.index)
+            kind, data = "cover", self._source.attached_picture(stream.index)
             codec = codec_of(stream)
             ending = {"mjpeg": "jpg"}.get(codec, codec)
             name = tags.get("filename", f"cover.{ending}")
@@ -208,13 +209,6 @@ class Passthrough:
         tally = Tally(kind, name_of(stream), "", {}, Disposition(0))
         tally.add(data)
         self._attached.append(tally)
-
-    def _cover(self, index: int) -> bytes:
-        with av.open(self._input.name) as container:
-            for packet in container.demux(container.streams[index]):
-                if packet.size:
-                    return bytes(packet)
-        return b""
 
     def _read(self) -> Iterator[Packet[Any]]:
         """The packets of the copied streams in the file's order; read errors are passed over and counted."""

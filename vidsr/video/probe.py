@@ -43,22 +43,67 @@ class SideData:
     light: tuple[int, int] | None = None
 
 
-def read_side_data(path: str, stream: int) -> SideData:
-    """Side data of the first frame that decodes; all empty if none does."""
-    try:
-        with av.open(file_url(Path(path))) as container:
-            video = cast(VideoStream, container.streams[stream])
-            for frame in container.decode(video):
-                sides = cast(Iterable[FrameSideData], frame.side_data)
-                found = {data.type: bytes(data) for data in sides}
-                return SideData(
-                    matrix=_matrix(found.get(Type.DISPLAYMATRIX)),
-                    mastering=_mastering(found.get(Type.MASTERING_DISPLAY_METADATA)),
-                    light=_light(found.get(Type.CONTENT_LIGHT_LEVEL)),
-                )
-    except av.FFmpegError:
-        pass  # an unreadable film is the reader's to report
-    return SideData()
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input video: the one place that opens it. A plain value; who opens it closes it.
+
+    It is opened anew by each that reads it from its start: to be described, decoded, copied from.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, source: Source | Path) -> Source:
+        """The source at a path; a source is what it is."""
+        return source if isinstance(source, Source) else cls(source)
+
+    def open(self, metadata_errors: str = "replace") -> InputContainer:
+        """An open container; `metadata_errors` is what becomes of tags that are not UTF-8. Raises InputError."""
+        path = self.path
+        with reading(path):
+            if path.is_dir():
+                raise InputError(f"{path} is a folder, not a video")
+            if not path.exists():
+                raise InputError(f"{path} does not exist")
+            if not os.access(path, os.R_OK):
+                raise InputError(f"{path} cannot be read: permission denied")
+            if path.is_file() and path.stat().st_size == 0:
+                raise InputError(f"{path} is empty")
+            with log_switched_on():
+                return av.open(file_url(path), "r", metadata_errors=metadata_errors)
+
+    def video_of(self, container: InputContainer) -> VideoStream:
+        """The default video stream, else the first; cover art is none. Raises InputError if there is no video."""
+        return film_of(container, self.path)
+
+    def probe(self) -> VideoInfo:
+        """Describes the video that would be read. Raises InputError if there is none or it cannot be opened."""
+        with self.open() as container, reading(self.path):
+            return describe(container, self.video_of(container), self.path)
+
+    def side_data(self, stream: int) -> SideData:
+        """Side data of the first frame of a stream that decodes; all empty if none does."""
+        try:
+            with self.open() as container:
+                for frame in container.decode(cast(VideoStream, container.streams[stream])):
+                    sides = cast(Iterable[FrameSideData], frame.side_data)
+                    found = {data.type: bytes(data) for data in sides}
+                    return SideData(
+                        matrix=_matrix(found.get(Type.DISPLAYMATRIX)),
+                        mastering=_mastering(found.get(Type.MASTERING_DISPLAY_METADATA)),
+                        light=_light(found.get(Type.CONTENT_LIGHT_LEVEL)),
+                    )
+        except (av.FFmpegError, InputError):
+            pass  # an unreadable video is the reader's to report
+        return SideData()
+
+    def attached_picture(self, stream: int) -> bytes:
+        """The first packet of a stream that holds a picture, such as a cover; empty if there is none."""
+        with self.open() as container:
+            for packet in container.demux(container.streams[stream]):
+                if packet.size:
+                    return bytes(packet)
+        return b""
 
 
 def light_options(data: SideData, codec: str) -> tuple[tuple[str, str], ...] | None:
@@ -123,24 +168,8 @@ _FIELD_ORDERS = {
 
 
 def probe(path: Path) -> VideoInfo:
-    """Describes the film that would be read. Raises InputError if there is none or it cannot be opened."""
-    with open_input(path) as container, reading(path):
-        return describe(container, film_of(container, path), path)
-
-
-def open_input(path: Path) -> InputContainer:
-    """An open file; the caller closes it. Raises InputError."""
-    with reading(path):
-        if path.is_dir():
-            raise InputError(f"{path} is a folder, not a video")
-        if not path.exists():
-            raise InputError(f"{path} does not exist")
-        if not os.access(path, os.R_OK):
-            raise InputError(f"{path} cannot be read: permission denied")
-        if path.is_file() and path.stat().st_size == 0:
-            raise InputError(f"{path} is empty")
-        with log_switched_on():
-            return av.open(file_url(path), "r", metadata_errors="replace")
+    """Describes the video that would be read. Raises InputError if there is none or it cannot be opened."""
+    return Source(path).probe()
 
 
 def film_of(container: InputContainer, path: Path) -> VideoStream:

@@ -25,7 +25,7 @@ from vidsr.video.decoding import Decoding, missing_bytes
 from vidsr.video.deinterlace import Deinterlacer, Picture
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
-from vidsr.video.probe import describe, field_order_of, film_of, open_input
+from vidsr.video.probe import Source, field_order_of
 from vidsr.video.timestamps import FrameTimes
 
 # How far before the wanted start a key frame is looked for, one after the other; then the film is read from its start.
@@ -49,15 +49,14 @@ class Reader:
 
     info: VideoInfo
 
-    def __init__(self, path: Path, config: InputConfig, device: torch.device) -> None:
-        if config.start is not None and config.start < 0:
-            raise UsageError(f"--start {_seconds(config.start)} lies before the film; give 0 or more")
-        if config.end is not None and config.end <= (config.start or 0):
-            raise UsageError(
-                f"--end {_seconds(config.end)} must lie after --start {_seconds(config.start or Fraction())}"
-            )
+    def __init__(
+        self, source: Source | Path, config: InputConfig, device: torch.device, info: VideoInfo | None = None
+    ) -> None:
+        """`info` saves describing the source again where that has been done."""
         self.warnings: list[str] = []
-        self._path = path
+        self._source = Source.of(source)
+        self._path = self._source.path
+        self._described = info
         self._config = config
         self._device = device
         self._colours: dict[tuple[object, ...], Colour] = {}
@@ -67,9 +66,7 @@ class Reader:
         self._times: FrameTimes
 
     def __enter__(self) -> Self:
-        with open_input(self._path) as container, reading(self._path):
-            film = film_of(container, self._path)
-            self.info = describe(container, film, self._path)
+        self.info = self._described or self._source.probe()
         self._open()
         self._warn_of_header()
         return self
@@ -105,8 +102,8 @@ class Reader:
 
     def _open(self) -> None:
         self.__exit__(None, None, None)
-        self._container = open_input(self._path)
-        self._film = film_of(self._container, self._path)
+        self._container = self._source.open()
+        self._film = self._source.video_of(self._container)
         self._restart()
 
     def _restart(self) -> None:

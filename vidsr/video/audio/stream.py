@@ -12,8 +12,6 @@ from av.audio.stream import AudioStream
 from av.container.output import OutputContainer
 from av.packet import Packet
 
-from vidsr.config import OutputConfig
-from vidsr.errors import UsageError
 from vidsr.video.audio.decoder import Soundtrack
 from vidsr.video.audio.encoder import SoundCodec
 from vidsr.video.audio.time_stretch import Samples, Tempo
@@ -25,18 +23,6 @@ from vidsr.video.verify import Tally, payload_of
 # Encoders that take any number of samples get this many; the stretch works on a quarter of a second at a time.
 USUAL_FRAME = 4096
 PIECES_PER_SECOND = 4
-FACTORS = (1, 2, 4, 8)
-
-
-def check_stretch(config: OutputConfig) -> None:
-    """Raises UsageError for a film so many times as long, or for sound that cannot follow it."""
-    if config.stretch not in FACTORS:
-        raise UsageError(f"a film can become {', '.join(map(str, FACTORS))} times as long, not {config.stretch} times")
-    if config.stretch > 1 and config.audio == "copy":
-        raise UsageError(
-            f"sound cannot be copied into a film that becomes {config.stretch} times as long; "
-            "use --audio stretch, --audio none or --keep-duration"
-        )
 
 
 class StretchedSound:

@@ -1,0 +1,100 @@
+"""The muxer: encoded frames and the copied streams of an input become one file, each packet at its place."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from vidsr.runtime.priority import open_behind_the_network
+from vidsr.video.containers import open_output
+from vidsr.video.output import OutputPlan
+from vidsr.video.passthrough import Passthrough
+from vidsr.video.timestamps import to_ticks
+
+
+class Muxer:
+    """The file of a plan: one video stream and what is copied. Raises what FFmpeg and the system raise.
+
+    The streams are added when it is made; `begin` opens the encoder of `context` and writes the header, and only then
+    is something on the disk. `copies` owns the input that it opens: `close` closes both.
+    """
+
+    def __init__(self, path: Path, plan: OutputPlan) -> None:
+        """`path` is the file, by whose extension the container is chosen."""
+        self._plan = plan
+        self._output = open_output(path, plan.encoding.time_base)
+        try:
+            self._video = self._add_video()
+            self.copies = Passthrough(plan.source, self._output, plan.options, plan.stretch)
+        except BaseException:
+            self._close_output()
+            raise
+        self.time_base = plan.encoding.time_base
+
+    @property
+    def context(self) -> VideoCodecContext:
+        """What the video stream is encoded with."""
+        return self._video.codec_context
+
+    def begin(self) -> None:
+        """Adds tags and chapters and writes the header; what the muxer refuses, it refuses here.
+
+        From now on `time_base` is that of the file.
+        """
+        self._output.metadata.update(self.copies.tags)
+        tags, disposition = self.copies.stream_tags(self._plan.source.video_stream)
+        self._video.metadata.update(tags)
+        self._video.disposition = disposition
+        self.copies.add_chapters(self._plan.trim)
+        open_behind_the_network(self._output.start_encoding)
+        self.time_base = self._video.time_base or self.time_base
+
+    def write(self, packets: list[Packet[VideoStream]]) -> None:
+        """Writes encoded frames, each after everything copied that belongs before it."""
+        for packet in packets:
+            base = packet.time_base
+            pts, dts, duration = cast(int, packet.pts), cast(int, packet.dts), packet.duration or 0
+            self.copies.copy_until(dts * base)
+            packet.pts, packet.dts = to_ticks(pts * base, self.time_base), to_ticks(dts * base, self.time_base)
+            packet.duration = to_ticks(duration * base, self.time_base)
+            packet.time_base = self.time_base
+            packet.stream = self._video
+            self._output.mux_one(packet)
+
+    def finish(self, end: Fraction | None) -> None:
+        """Copies the rest, what begins before `end` (seconds of the output) or everything, and completes the file."""
+        self.copies.finish(end)
+        self._output.close()
+
+    def close(self) -> None:
+        """Closes the file, complete or not, and the input of the copies."""
+        try:
+            self._close_output()
+        finally:
+            self.copies.close()
+
+    def _close_output(self) -> None:
+        """What fails here has a cause that is already on its way to the user."""
+        with suppress(av.FFmpegError, OSError):
+            self._output.close()
+
+    def _add_video(self) -> VideoStream:
+        plan, encoding = self._plan, self._plan.encoding
+        video = cast(VideoStream, self._output.add_stream(encoding.codec, rate=encoding.rate))
+        encoding.configure(video.codec_context)
+        video.time_base = encoding.time_base
+        video.codec_context.sample_aspect_ratio = plan.pixel_aspect
+        if encoding.codec in ("libx265", "hevc_nvenc") and self._output.format.name in ("mp4", "mov"):
+            video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+        if plan.matrix is not None:
+            video.set_display_matrix(plan.matrix)
+        elif plan.source.rotation_degrees:
+            video.set_display_rotation(plan.source.rotation_degrees)
+        return video
