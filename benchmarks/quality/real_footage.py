@@ -1,7 +1,7 @@
 """Footage as people have it: every evaluation clip under a fixed list of conditions, enlarged by 4.
 
-    python -m benchmarks.quality.real_footage --data DIR [--models NAME ...] [--conditions NAME ...] [--folders NAME ...]
-                                      [--frames N] [--lpips FILE.pth] [--markdown FILE] [--json FILE]
+    python -m benchmarks.quality.real_footage --data DIR [--models NAME ...] [--conditions NAME ...]
+        [--folders NAME ...] [--frames N] [--lpips FILE.pth] [--markdown FILE] [--json FILE]
 
 DIR holds vid4/, faces/ and general/ with ground-truth clips. A model is bicubic, the name or card of a model, or the
 checkpoint of a training (.pt, its averaged weights). Clips are cropped to multiples of 4, the first N frames of each
