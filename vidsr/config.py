@@ -36,7 +36,7 @@ LARGEST_SCALE = 8
 # Sides in input pixels.
 SMALLEST_TILE = 64
 SMALLEST_FACE = 8
-MOST_THREADS = 256
+MAX_THREADS = 256
 
 
 def option(name: str, default: T, check: Check) -> T:
@@ -195,7 +195,7 @@ class ComputeConfig(Checked):
     model: str = option("--model", "auto", _text)
     device: str = option("--device", "auto", _device)
     precision: Precision = option("--precision", "auto", _word(Precision))
-    threads: int = option("--threads", 0, _within(0, MOST_THREADS, int))
+    threads: int = option("--threads", 0, _within(0, MAX_THREADS, int))
     tile: Tile = option("--tile", "auto", _tile)
     backend: Backend = option("--backend", "torch", _word(Backend))
 
@@ -253,7 +253,7 @@ class FindFacesConfig(Checked):
     scenes: SceneConfig = part(SceneConfig)
     faces: FaceConfig = part(FaceConfig)
     device: str = option("--device", ComputeConfig().device, _device)
-    threads: int = option("--threads", ComputeConfig().threads, _within(0, MOST_THREADS, int))
+    threads: int = option("--threads", ComputeConfig().threads, _within(0, MAX_THREADS, int))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""

@@ -22,7 +22,7 @@ VIDEO_SUFFIXES = frozenset(
 # same as .mp4.
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
-LONGEST_NAME = 255
+MAX_NAME_BYTES = 255
 
 _SYSTEM_REASONS: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "its folder does not exist"),
@@ -73,7 +73,7 @@ def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path
     """
     target = target.absolute()
     folder = target.parent
-    if len(os.fsencode(target.name)) > LONGEST_NAME:
+    if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
         raise OutputError(f"the name {target.name[:40]}… is too long for a file; choose a shorter one")
     with writing(target):
         if target.is_dir():

@@ -14,7 +14,7 @@ from torch import Tensor
 from vidsr.engines.base import DTYPES, Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import DeviceError
 from vidsr.faces.engine import FaceEngine
@@ -50,7 +50,7 @@ ENGINES: dict[str, Build] = {
     "recurrent": lambda device, precision: RecurrentEngine(secnet(), "", device, precision),
     "mirrored": lambda device, precision: RecurrentEngine(secnet("secnet-fast-face"), "", device, precision),
     "slowmo": lambda device, precision: SlowmoEngine.of_network(zsm(), "", device, precision),
-    "midpoint": lambda device, precision: MidpointEngine.of_network(zsm(), "", device, precision),
+    "midpoint": lambda device, precision: InterpolationEngine.of_network(zsm(), "", device, precision),
 }
 
 

@@ -18,7 +18,7 @@ from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.models.cards import ModelCard, list_cards
 from vidsr.models.loading import load_network
@@ -73,7 +73,7 @@ def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
 
 
 def midpoint(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return MidpointEngine.of_network(network, name, torch.device("cpu"), precision)
+    return InterpolationEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
 def shipped(card: ModelCard, precision: str) -> dict[str, Case]:

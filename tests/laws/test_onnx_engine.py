@@ -22,7 +22,7 @@ from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, midpoint_graphs, slowmo_graphs
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
 from vidsr.nets.secnet.network import SECNet
@@ -51,7 +51,7 @@ def slowmo_pair(form: str) -> tuple[Engine, Engine]:
 
 def midpoint_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
-    return MidpointEngine.of_network(network, form, CPU, "fp32"), MidpointEngine(
+    return InterpolationEngine.of_network(network, form, CPU, "fp32"), InterpolationEngine(
         midpoint_graphs(network, CPU), form, PRECISIONS
     )
 

@@ -22,7 +22,7 @@ from vidsr.engines.base import DTYPES, Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.faces.blending import blend_faces
 from vidsr.faces.engine import FaceEngine
@@ -61,14 +61,14 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
         return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
     return {
         f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
-        f"{name} midpoint": lambda: MidpointEngine.of_network(zsm(sizes), "", CUDA, precision),
+        f"{name} midpoint": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),
     }
 
 
 def chain() -> Engine:
     network = zsm(SLOWMO_FORMS["fast"])
     return ChainEngine(
-        [MidpointEngine.of_network(network, "", CUDA, "fp32"), SlowmoEngine.of_network(network, "", CUDA, "fp32")]
+        [InterpolationEngine.of_network(network, "", CUDA, "fp32"), SlowmoEngine.of_network(network, "", CUDA, "fp32")]
     )
 
 

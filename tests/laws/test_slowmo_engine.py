@@ -21,7 +21,7 @@ from tests.support.torch_threads import torch_threads
 from tests.support.toy_engine import film_side_data, make_clip, side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import list_presets
@@ -52,8 +52,8 @@ def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> Slo
     return SlowmoEngine.of_network(network_of(form), "untrained", CPU, precision, **arguments)
 
 
-def midpoint(form: str = "fast", precision: str = "fp32") -> MidpointEngine:
-    return MidpointEngine.of_network(network_of(form), "untrained", CPU, precision)
+def midpoint(form: str = "fast", precision: str = "fp32") -> InterpolationEngine:
+    return InterpolationEngine.of_network(network_of(form), "untrained", CPU, precision)
 
 
 def run(engine: Engine, frames: list[Frame]) -> list[Frame]:
@@ -247,7 +247,7 @@ def test_windows_that_make_no_sense_are_refused() -> None:
 def test_without_a_head_there_are_no_midpoints() -> None:
     headless = slowmo_network("published", synthesis_blocks=0)
     with pytest.raises(ModelError, match="'headless' has no low-resolution head"):
-        MidpointEngine.of_network(headless, "headless", CPU, "fp32")
+        InterpolationEngine.of_network(headless, "headless", CPU, "fp32")
     results = run(SlowmoEngine.of_network(headless, "headless", CPU, "fp32"), make_clip(3))
     assert len(results) == 5
 

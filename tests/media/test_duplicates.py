@@ -18,8 +18,8 @@ from torch import Tensor
 from tests.support.media import encode
 from tests.support.tiny_networks import slowmo_network
 from vidsr.config import InputConfig
-from vidsr.engines.slowmo import MidpointEngine
-from vidsr.stages.duplicates import FINEST, LONGEST_RUN, Duplicates
+from vidsr.engines.slowmo import InterpolationEngine
+from vidsr.stages.duplicates import FINEST, MAX_RUN, Duplicates
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 
@@ -153,7 +153,7 @@ def test_each_picture_is_made_once(run: int, calls: int) -> None:
 
 def test_zooming_slowmo_fills_the_gap() -> None:
     """The engine that the program hands in; its picture is the one it makes between the two neighbours."""
-    engine = MidpointEngine.of_network(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
+    engine = InterpolationEngine.of_network(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
     positions = [0, 1, 2, 2, 3, 4]
     frames = film([view(SPEED * i) for i in positions])
     result = list(Duplicates(engine).fill(frames))
@@ -209,7 +209,7 @@ def test_what_is_no_repeat_stays(pictures: list[Tensor]) -> None:
     assert filled(film(pictures))[1] == set()
 
 
-@pytest.mark.parametrize("run", [LONGEST_RUN + 1, LONGEST_RUN + 2, 2 * LONGEST_RUN + 3, 30])
+@pytest.mark.parametrize("run", [MAX_RUN + 1, MAX_RUN + 2, 2 * MAX_RUN + 3, 30])
 def test_a_pause_is_meant(run: int) -> None:
     positions = [0, 1, 2, 3, *[3] * run, 4, 5, 6, *[6] * run, 7]
     assert filled(film([view(SPEED * i) for i in positions]))[1] == set()
@@ -305,7 +305,7 @@ def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], g
     duplicates, count = Duplicates(Watched()), 0
     for t, (given_frame, result) in enumerate(zip(frames, duplicates.fill(source()), strict=True)):
         count += result.image is not given_frame.image
-        assert taken - t - 1 <= LONGEST_RUN + 1
+        assert taken - t - 1 <= MAX_RUN + 1
         assert result.with_image(given_frame.image) == given_frame
         assert result.image.shape == given_frame.image.shape
     assert duplicates.replaced == count

@@ -19,7 +19,7 @@ from tests.support import media
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.cli.console import Screen
-from vidsr.cli.films import _say_faces
+from vidsr.cli.videos import _say_faces
 from vidsr.config import InputConfig
 from vidsr.engines.select import DEFAULT_MODELS, Selection
 from vidsr.faces.engine import build_face_engine
@@ -61,12 +61,12 @@ def threads_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the film, the detector, and the film enlarged without and with faces."""
+    """A folder with the video, the detector, and the video enlarged without and with faces."""
     folder = tmp_path_factory.mktemp("faces")
-    media.encode(folder / "film.mkv", PICTURES, media.LOSSLESS)
+    media.encode(folder / "video.mkv", PICTURES, media.LOSSLESS)
     write_yunet(folder / "blobs.onnx", blob_finder())
-    upscale(folder, "film.mkv", "plain.mkv", "--no-faces")
-    result = upscale(folder, "film.mkv", "faces.mkv", "--faces", "--report", folder / "faces.json")
+    upscale(folder, "video.mkv", "plain.mkv", "--no-faces")
+    result = upscale(folder, "video.mkv", "faces.mkv", "--faces", "--report", folder / "faces.json")
     (folder / "said.txt").write_text(result.stderr)
     return folder
 
@@ -139,7 +139,7 @@ def test_without_a_face_or_strength_every_bit_is_as_without(
     room: Path, tmp_path: Path, options: tuple[str, ...], is_looked_for: bool
 ) -> None:
     """At the scale at which faces of 40 pixels measure 20, the toy sees none."""
-    result = upscale(room, "film.mkv", tmp_path / "a.mkv", "--faces", *options, "--report", tmp_path / "a.json")
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", *options, "--report", tmp_path / "a.json")
     assert all((change == 0).all() for change in changes(room, "plain.mkv", tmp_path / "a.mkv"))
     run = run_of(tmp_path / "a.json")
     assert (run["faces"], run["face_model"]) == ([], FACE_MODEL if is_looked_for else None)
@@ -147,7 +147,7 @@ def test_without_a_face_or_strength_every_bit_is_as_without(
 
 
 def test_half_the_strength_is_half_the_change(room: Path, tmp_path: Path) -> None:
-    upscale(room, "film.mkv", tmp_path / "a.mkv", "--faces", "--face-strength", "0.5")
+    upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", "--face-strength", "0.5")
     half, without, full = (pictures_of(path) for path in (tmp_path / "a.mkv", room / "plain.mkv", room / "faces.mkv"))
     for picture, none, all_of_it in zip(half, without, full, strict=True):
         assert (picture - none).abs().max() > 0.05
@@ -156,7 +156,7 @@ def test_half_the_strength_is_half_the_change(room: Path, tmp_path: Path) -> Non
 
 def test_no_more_faces_than_wished(room: Path, tmp_path: Path) -> None:
     options = ("--faces", "--max-faces", "1", "--report", tmp_path / "a.json")
-    result = upscale(room, "film.mkv", tmp_path / "a.mkv", *options)
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", *options)
     run = run_of(tmp_path / "a.json")
     assert sorted(each["restored"] for each in run["faces"]) == [0, SECOND, FIRST]
     assert [each["skipped"] for each in run["faces"] if not each["restored"]] == [{"too many faces": SECOND}]
@@ -186,8 +186,8 @@ def test_of_several_reasons_the_most_frequent_one_is_told() -> None:
 
 def test_tiles_and_another_scale_do_not_matter_to_them(room: Path, tmp_path: Path) -> None:
     options = ("--scale", "2", "--tile", "64", "--start", "0.24")
-    upscale(room, "film.mkv", tmp_path / "a.mkv", *options, "--no-faces")
-    upscale(room, "film.mkv", tmp_path / "b.mkv", *options, "--faces")
+    upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--no-faces")
+    upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--faces")
     assert_only_faces_differ(changes(room, tmp_path / "a.mkv", tmp_path / "b.mkv"), PLACES[FIRST:], scale=2)
 
 
@@ -217,7 +217,7 @@ def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_dry_run_names_the_face_model(room: Path, tmp_path: Path) -> None:
     for option, words in (("--faces", f"faces restored by {FACE_MODEL}"), ("--no-faces", "faces as they are")):
-        result = upscale(room, "film.mkv", tmp_path / "a.mkv", option, "--dry-run", "--end", "0.12")
+        result = upscale(room, "video.mkv", tmp_path / "a.mkv", option, "--dry-run", "--end", "0.12")
         assert words in " ".join(result.stderr.split()) and result.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -225,7 +225,7 @@ def test_a_dry_run_names_the_face_model(room: Path, tmp_path: Path) -> None:
 def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Path) -> None:
     fixed = write_yunet(tmp_path / "fixed.onnx", blob_finder(), (HEIGHT, WIDTH))
     options = ("--faces", "--start", "0.24", "--face-detector", fixed, "--report", tmp_path / "a.json")
-    result = upscale(room, "film.mkv", tmp_path / "a.mkv", *options)
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", *options)
     warning = "fixed.onnx takes only images of 96x64: faces smaller than 20 pixels may be missed"
     assert warning in " ".join(result.stderr.split())
     assert any(warning in text for text in run_of(tmp_path / "a.json")["warnings"])
@@ -233,8 +233,8 @@ def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Pat
 
 def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
     options = ("--model", "bicubic", "--end", "0.12")
-    upscale(room, "film.mkv", tmp_path / "a.mkv", *options, "--report", tmp_path / "a.json")
-    upscale(room, "film.mkv", tmp_path / "b.mkv", *options, "--no-faces")
+    upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--report", tmp_path / "a.json")
+    upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--no-faces")
     assert run_of(tmp_path / "a.json")["face_model"] is None
     assert all((change == 0).all() for change in changes(room, tmp_path / "a.mkv", tmp_path / "b.mkv"))
 
@@ -244,7 +244,7 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
     [
         (("--model", "bicubic", "--faces"), 2, "bicubic is not a network, and faces are restored beside one"),
         (("--faces", "--face-detector", "none.onnx"), 5, "none.onnx does not exist"),
-        (("--faces", "--face-detector", "film.mkv"), 5, "film.mkv"),
+        (("--faces", "--face-detector", "video.mkv"), 5, "video.mkv"),
         (("--faces", "--precision", "fp16"), 2, "fp16 is for GPUs"),
         (("--faces", "--face-strength", "1.5"), 2, "face-strength"),
         (("--faces", "--max-faces", "0"), 2, "max-faces"),
@@ -254,9 +254,9 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
 def test_refusals(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], code: int, sentence: str
 ) -> None:
-    (tmp_path / "film.mkv").write_bytes((room / "film.mkv").read_bytes())
+    (tmp_path / "video.mkv").write_bytes((room / "video.mkv").read_bytes())
     monkeypatch.chdir(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    result = upscale(room, tmp_path / "film.mkv", tmp_path / "result.mkv", *options, code=code)
+    result = upscale(room, tmp_path / "video.mkv", tmp_path / "result.mkv", *options, code=code)
     assert sentence in " ".join(result.stderr.split()) and result.stdout == ""
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -16,7 +16,7 @@ import pytest
 from tests.support import media
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig, parse_time
 from vidsr.errors import InputError, OutputError, UsageError
-from vidsr.pipeline.plan import forecast
+from vidsr.pipeline.plan import expected_output
 from vidsr.pipeline.plan import plan as make_plan
 from vidsr.pipeline.report import write_reports
 from vidsr.pipeline.run import Progress, enhance, estimate
@@ -400,10 +400,10 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert plan == make_plan(source, target, BICUBIC)
     encoding = plan.written.encoding
     assert (plan.model, encoding.codec, encoding.pixel_format) == ("bicubic", "libx264", "yuv420p")
-    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and estimated.seconds_per_frame > 0
+    assert (plan.expected.size, plan.expected.frames) == ((128, 96), 20) and estimated.seconds_per_frame > 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     report = run(source, target)
-    assert report.output_size == plan.forecast.size and set(estimated.warnings) <= set(report.warnings)
+    assert report.output_size == plan.expected.size and set(estimated.warnings) <= set(report.warnings)
     with pytest.raises(OutputError, match="already exists"):
         estimate(source, target, BICUBIC)
     with pytest.raises(InputError):
@@ -416,4 +416,4 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
 )
 def test_frames_expected(tmp_path: Path, start: str | None, end: str | None, expected: int) -> None:
     window = InputConfig(start=parse_time(start), end=parse_time(end))
-    assert forecast(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected
+    assert expected_output(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected

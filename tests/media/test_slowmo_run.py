@@ -22,7 +22,7 @@ from tests.support import media
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig
-from vidsr.engines.slowmo import MidpointEngine
+from vidsr.engines.slowmo import InterpolationEngine
 from vidsr.errors import CheckError, UsageError
 from vidsr.models.cards import models_folder
 from vidsr.pipeline.run import Progress, enhance, estimate
@@ -229,8 +229,8 @@ def test_report_and_progress(tmp_path: Path, card: Path) -> None:
 def test_estimate(tmp_path: Path, card: Path) -> None:
     estimated = estimate(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", config(card, interp=8))
     plan = estimated.plan
-    assert (plan.model, plan.forecast.frames, plan.forecast.size) == ("tiny", 153, (64, 48))
-    assert (plan.forecast.seconds, plan.forecast.rate) == (pytest.approx(6.4), 25)
+    assert (plan.model, plan.expected.frames, plan.expected.size) == ("tiny", 153, (64, 48))
+    assert (plan.expected.seconds, plan.expected.rate) == (pytest.approx(6.4), 25)
     assert estimated.seconds_per_frame > 0 and names(tmp_path) == ["a.mp4"]
 
 
@@ -324,7 +324,7 @@ def test_what_is_refused_is_refused_before_anything_is_said(
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = MidpointEngine.step
+    step = InterpolationEngine.step
     steps: list[None] = []
 
     def interrupted_step(*arguments: Any) -> Any:
@@ -333,7 +333,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, card: Path, monkeypatch: pytest.M
             signal.raise_signal(signal.SIGTERM)
         return step(*arguments)
 
-    monkeypatch.setattr(MidpointEngine, "step", interrupted_step)
+    monkeypatch.setattr(InterpolationEngine, "step", interrupted_step)
     (tmp_path / "b.mp4").write_bytes(b"precious")
     result = slowmo_cli(card, media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4", "-y")
     assert result.exit_code == 130 and result.stdout == "" and "error: interrupted" in result.stderr

@@ -157,7 +157,7 @@ RIGHT: dict[type[Any], dict[str, Any]] = {
         "model": st.text(min_size=1),
         "device": st.sampled_from(["auto", "cpu", "mps", "cuda"]) | st.integers(0, 99).map("cuda:{}".format),
         "precision": st.sampled_from(["auto", "fp32", "fp16", "bf16"]),
-        "threads": st.integers(0, c.MOST_THREADS),
+        "threads": st.integers(0, c.MAX_THREADS),
         "tile": st.sampled_from(["auto", "off"]) | st.integers(c.SMALLEST_TILE, 10**5),
     },
     c.SceneConfig: {"mode": st.sampled_from(["auto", "off"]), "threshold": st.floats(0, 255)},

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.support.toy_engine import make_clip
-from vidsr.stages.interpolated import finish_new_frames, move_on
+from vidsr.stages.interpolated import finish_interpolated_frames, move_on
 from vidsr.types import Frame
 
 pytestmark = pytest.mark.numeric
@@ -49,7 +49,7 @@ def film(pictures: list[Tensor], interp: int, cuts: tuple[int, ...] = ()) -> lis
 def test_new_frames_get_the_colour_between_their_neighbours(interp: int) -> None:
     frames = [frame.with_image(frame.image * 0.3 + 0.3) for frame in make_clip(3 * interp + 1, seed=3)]
     frames = [replace(frame, starts_scene=index == 0) for index, frame in enumerate(frames)]
-    finished = list(finish_new_frames(frames, interp))
+    finished = list(finish_interpolated_frames(frames, interp))
     assert [replace(a, image=b.image) for a, b in zip(frames, finished, strict=True)] == finished
     for index, (raw, frame) in enumerate(zip(frames, finished, strict=True)):
         k = index % interp
@@ -71,7 +71,7 @@ def test_before_a_cut_the_near_side_moves_on(interp: int) -> None:
     given = near[: interp + 1]
     repeats = [near[interp]] * (interp - 1)
     frames = film([*given, *repeats, *far], interp, cuts=(2,))
-    finished = list(finish_new_frames(frames, interp))
+    finished = list(finish_interpolated_frames(frames, interp))
     assert len(finished) == len(frames)
     inner = (slice(12, -12), slice(12, -12))
     for k in range(1, interp):
@@ -84,7 +84,7 @@ def test_before_a_cut_the_near_side_moves_on(interp: int) -> None:
 def test_after_a_scenes_first_frame_nothing_is_known_of_its_motion() -> None:
     pictures = [*pan(1, 0.0), torch.zeros(3, SIDE, SIDE), *pan(1, 0.0, seed=2), *pan(2, 3.0, seed=2)]
     frames = film(pictures, 2, cuts=(1,))
-    finished = list(finish_new_frames(frames, 2))
+    finished = list(finish_interpolated_frames(frames, 2))
     assert torch.equal(finished[1].image, pictures[0])
 
 
@@ -92,7 +92,7 @@ def test_the_motion_before_a_cut_is_not_used_behind_it() -> None:
     """Two cuts in a row: the scene between them has one frame, which is repeated."""
     first, second, third = pan(3, 4.0), pan(1, 0.0, seed=1), pan(1, 0.0, seed=2)
     grey = torch.full((3, SIDE, SIDE), 0.5)
-    finished = list(finish_new_frames(film([*first, grey, *second, grey, *third], 2, cuts=(2, 3)), 2))
+    finished = list(finish_interpolated_frames(film([*first, grey, *second, grey, *third], 2, cuts=(2, 3)), 2))
     assert torch.equal(finished[5].image, second[0])
     assert not torch.equal(finished[3].image, first[2])
 

@@ -42,7 +42,7 @@ def evaluate(
             raise UsageError("give only one of --json and --markdown")
         pairs = find_pairs(reference, result)
         if plot is not None:
-            plot = check_plot(plot, [film for _, *films in pairs for film in films], overwrite)
+            plot = check_plot(plot, [video for _, *videos in pairs for video in videos], overwrite)
         summary = score_videos(pairs, border)
         typer.echo(summary.to_json() if as_json else table(summary, markdown))
         if plot is not None:

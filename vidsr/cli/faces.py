@@ -1,4 +1,4 @@
-"""`vidsr faces`: who is where in a film."""
+"""`vidsr faces`: who is where in a video."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def faces(
     """Finds the faces of a video and follows each through time.
 
     Without --json, --annotate and --sheet the JSON goes to stdout: for each frame its time and faces (track, box and
-    five landmarks in pixels of the film as shown, score, whether it was found in that very frame), then the tracks.
+    five landmarks in pixels of the video as shown, score, whether it was found in that very frame), then the tracks.
     """
     from vidsr.cli.console import Screen
 
@@ -74,7 +74,7 @@ def faces(
         for warning in report.warnings:
             screen.warn(warning)
         screen.say(f"done: {len(report.tracks)} faces in {report.frames} frames")
-        for path in (targets.film, targets.sheet, targets.listing):
+        for path in (targets.video, targets.sheet, targets.listing):
             if path is not None and not is_printed:
                 typer.echo(os.fsencode(path))
         if is_printed:

@@ -26,7 +26,7 @@ def info(
         from vidsr.pipeline.plan import plan
 
         planned = plan(source, None, UpscaleConfig())
-        width, height = planned.forecast.size
+        width, height = planned.expected.size
         upscale = {
             "model": planned.model,
             "device": planned.device,

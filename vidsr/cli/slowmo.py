@@ -1,4 +1,4 @@
-"""`vidsr slowmo`: a film with new frames between its own, slower or at a higher rate."""
+"""`vidsr slowmo`: a video with new frames between its own, slower or at a higher rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
-from vidsr.cli.films import Films, run_films
+from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.SlowmoConfig()
@@ -65,7 +65,7 @@ def slowmo(
     """Makes a video slower, or smoother with --keep-duration, by new frames between its own.
 
     N frames become (N - 1) x interp + 1: given ones keep their places, new ones lie evenly between them. The last one
-    is shown longer instead, so that the film ends with its sound.
+    is shown longer instead, so that the video ends with its sound.
     """
     from vidsr.cli.console import Screen
 
@@ -82,4 +82,4 @@ def slowmo(
             keep_duration=keep_duration,
             duplicates=duplicates,
         )
-        run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)
+        run_videos(screen, Videos(source, target, recursive, suffix, skip_existing, dry_run, report), config)

@@ -1,4 +1,4 @@
-"""`vidsr upscale`: a larger and sharper film."""
+"""`vidsr upscale`: a larger and sharper video."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
-from vidsr.cli.films import Films, run_films
+from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.UpscaleConfig()
@@ -81,4 +81,4 @@ def upscale(
                 use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector
             ),
         )
-        run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)
+        run_videos(screen, Videos(source, target, recursive, suffix, skip_existing, dry_run, report), config)

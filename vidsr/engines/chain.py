@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidsr.engines.base import Engine, EngineInfo
-from vidsr.engines.slowmo import before_a_cut
+from vidsr.engines.slowmo import repeat_before_cut
 from vidsr.types import Frame
 
 
@@ -54,7 +54,7 @@ class ChainEngine:
         ready = []
         if frame.starts_scene and state.is_started:
             *ready, last = self.flush(state)
-            ready += before_a_cut(last, frame.pts * self._info.interp, self._info.interp)
+            ready += repeat_before_cut(last, frame.pts * self._info.interp, self._info.interp)
             state = self.init_state(*frame.image.shape[-2:])
         frames = [frame]
         for index, engine in enumerate(self._engines):

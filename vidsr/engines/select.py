@@ -28,7 +28,7 @@ from vidsr.engines.recurrent import RecurrentEngine, network_bytes_per_pixel
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import (
     OVERLAPPED_MEMORY,
-    MidpointEngine,
+    InterpolationEngine,
     SlowmoEngine,
     check_has_head,
     slowmo_bytes_per_pixel,
@@ -218,14 +218,14 @@ def _recurrent_bytes(config: Any, selection: Selection) -> float:
 
 def _slowmo(network: Any, selection: Selection) -> Built:
     arguments = network, selection.model, torch.device(selection.device), selection.precision
-    midpoint = MidpointEngine.of_network(*arguments) if selection.has_midpoint else None
+    midpoint = InterpolationEngine.of_network(*arguments) if selection.has_midpoint else None
     return _doublings(selection, midpoint, lambda: SlowmoEngine.of_network(*arguments))
 
 
 def _slowmo_onnx(network: Any, selection: Selection) -> Built:
     name, device, midpoint = selection.model, torch.device(selection.device), None
     if selection.has_midpoint:
-        midpoint = MidpointEngine(midpoint_graphs(network, device), name, PRECISIONS)
+        midpoint = InterpolationEngine(midpoint_graphs(network, device), name, PRECISIONS)
 
     def enlarging() -> Engine:
         return SlowmoEngine(slowmo_graphs(network, device), name, device, PRECISIONS, is_overlapped=False)

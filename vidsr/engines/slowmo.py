@@ -15,11 +15,11 @@ from vidsr.nets.zsm.alignment import Prepared, Pyramid
 from vidsr.nets.zsm.config import WINDOW, ZSMConfig
 from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
 from vidsr.nets.zsm.network import ZoomingSlowMo
-from vidsr.runtime.overlap import Lanes
+from vidsr.runtime.overlap import Overlap
 from vidsr.types import Frame
 
 
-def on_half_ticks(frame: Frame) -> Frame:
+def to_half_ticks(frame: Frame) -> Frame:
     """A given frame as the film's last one: at its time, as long as it was."""
     return replace(frame, pts=2 * frame.pts, time_base=frame.time_base / 2, duration=2 * frame.duration)
 
@@ -34,7 +34,7 @@ def halfway(before: Frame, after: Frame, image: Tensor) -> tuple[Frame, Frame]:
     return replace(before, duration=gap), new
 
 
-def before_a_cut(near: Frame, far_pts: int, interp: int = 2) -> list[Frame]:
+def repeat_before_cut(near: Frame, far_pts: int, interp: int = 2) -> list[Frame]:
     """The near side's last result and the `interp` - 1 new frames before one at `far_pts` that starts a scene.
 
     They repeat that result. `far_pts` counts the ticks of `near`.
@@ -159,12 +159,12 @@ class SlowmoEngine:
                 "use 2 or more and 0 or more"
             )
         self._network = network
-        self._lanes = Lanes(device, 0.5, is_overlapped)
+        self._overlap = Overlap(device, 0.5, is_overlapped)
         self._ahead, self._carry = lookahead, carry
         self._stride = 2 * (window - 1)  # moments from a window's first one to the next window's
         # The window's last frame waits for the next one in any case, which tells how long it is shown.
         self._behind = max(1, lookahead)
-        known = (window - 1) * (1 + self._lanes.are_two) + self._behind
+        known = (window - 1) * (1 + self._overlap.enabled) + self._behind
         self._info = EngineInfo(name, network.config.scale, known, 1, precisions, interp=2)
 
     @classmethod
@@ -200,10 +200,10 @@ class SlowmoEngine:
     @torch.inference_mode()
     def step(self, frame: Frame, state: SlowmoState) -> tuple[list[Frame], SlowmoState]:
         """Takes a frame; gives a window's results when the frames behind it are known, and all of a scene at a cut."""
-        given, ready = on_half_ticks(frame), list[Frame]()
+        given, ready = to_half_ticks(frame), list[Frame]()
         if frame.starts_scene and (state.waiting or state.fresh):
             *ready, last = self.flush(state)
-            ready += before_a_cut(last, given.pts)
+            ready += repeat_before_cut(last, given.pts)
             state = SlowmoState()
         state = replace(state, fresh=(*state.fresh, given))
         while self._count(state) >= self._wanted(state):
@@ -226,7 +226,7 @@ class SlowmoEngine:
 
     def _wanted(self, state: SlowmoState) -> int:
         """How many of them there must be for the next window, and for the one that begins meanwhile."""
-        overlapped = self._stride if self._lanes.are_two else 0
+        overlapped = self._stride if self._overlap.enabled else 0
         return self._size(state) + overlapped + 2 * self._behind
 
     def _size(self, state: SlowmoState) -> int:
@@ -268,9 +268,9 @@ class SlowmoEngine:
         window, rest = state.waiting[:size], network.init_state(state.waiting[0].feature)
         after = replace(state, waiting=state.waiting[size:], backwards=())
         begun, results = None, list[Frame]()
-        with self._lanes.open():
-            if self._lanes.are_two and (after.waiting or after.fresh):
-                begun = self._lanes.start(partial(self._begin, after, self._stride))
+        with self._overlap.open():
+            if self._overlap.enabled and (after.waiting or after.fresh):
+                begun = self._overlap.start(partial(self._begin, after, self._stride))
             past = rest if state.past is None else state.past
             for moment, backward in zip(window, state.backwards, strict=True):
                 past = network.step(moment.share, past)
@@ -283,14 +283,14 @@ class SlowmoEngine:
 
 
 @dataclass(slots=True)
-class MidpointState:
+class InterpolationState:
     """The newest given frame, which waits to know how long it is shown, and its features."""
 
     newest: Frame | None = None
     features: Prepared | None = None
 
 
-class MidpointEngine:
+class InterpolationEngine:
     """Gives each frame bit for bit and after it a new one by the network's low-resolution head."""
 
     def __init__(self, network: SlowmoParts, name: str, precisions: tuple[str, ...]) -> None:
@@ -300,7 +300,7 @@ class MidpointEngine:
         self._info = EngineInfo(name, 1, 1, 1, precisions, interp=2)
 
     @classmethod
-    def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> MidpointEngine:
+    def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> InterpolationEngine:
         """Of a network, which is copied, not changed; `precision` is that of its convolutions."""
         return cls(prepared(network, device, precision), name, tuple(DTYPES))
 
@@ -309,24 +309,24 @@ class MidpointEngine:
         """Name, scale 1, one frame of look-ahead, twice as many frames."""
         return self._info
 
-    def init_state(self, height: int, width: int) -> MidpointState:  # noqa: ARG002 - sizes follow the frames
+    def init_state(self, height: int, width: int) -> InterpolationState:  # noqa: ARG002 - sizes follow the frames
         """An empty state: the first frame starts a scene whatever it says."""
-        return MidpointState()
+        return InterpolationState()
 
     @torch.inference_mode()
-    def step(self, frame: Frame, state: MidpointState) -> tuple[list[Frame], MidpointState]:
+    def step(self, frame: Frame, state: InterpolationState) -> tuple[list[Frame], InterpolationState]:
         """Takes frame t, gives frame t - 1 and the new one between the two."""
-        network, before, given = self._network, state.newest, on_half_ticks(frame)
+        network, before, given = self._network, state.newest, to_half_ticks(frame)
         features = network.prepare_neighbor(network.features(frame.image[None]))
         ready: list[Frame] = []
         if before is not None and frame.starts_scene:
-            ready += before_a_cut(before, given.pts)
+            ready += repeat_before_cut(before, given.pts)
         elif before is not None and state.features is not None:
             picture = network.synthesize(network.between(state.features, features))
             ready += halfway(before, given, picture[0].clamp(0, 1))
-        return ready, MidpointState(given, features)
+        return ready, InterpolationState(given, features)
 
-    def flush(self, state: MidpointState) -> list[Frame]:
+    def flush(self, state: InterpolationState) -> list[Frame]:
         """The last frame, as long as it was."""
         return [] if state.newest is None else [state.newest]
 

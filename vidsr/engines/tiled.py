@@ -39,7 +39,7 @@ class Strip:
         target.add_((tile - target).mul_(self.share[:, None].to(tile)))
 
 
-def lay_strips(length: int, side: int, overlap: int, step: int, scale: int) -> list[Strip]:
+def lay_out_spans(length: int, side: int, overlap: int, step: int, scale: int) -> list[Strip]:
     """Evenly spread strips of `side` input pixels over `length`, to be blended in this order.
 
     Neighbours share at least `overlap` pixels. All start on multiples of `step` (an untiled engine's grid) but the
@@ -74,7 +74,7 @@ def _starts(length: int, side: int, overlap: int, step: int) -> list[int]:
 
 
 # Part of the free memory that is planned with: allocators fragment, and other programs live on the device too.
-USABLE_SHARE = 0.8
+USABLE_FRACTION = 0.8
 # Allocators share no exception type: CUDA has its own, the CPU's, MPS's, cuDNN's and ONNX Runtime's are RuntimeErrors.
 MEMORY_MESSAGES = (
     "out of memory",
@@ -101,7 +101,7 @@ def auto_tile(height: int, width: int, bytes_per_pixel: float, free_bytes: int) 
     `bytes_per_pixel` is the inner engine's peak memory for each input pixel. The result is an estimate, a multiple of
     16 and at least SMALLEST_TILE; a TiledEngine corrects it downwards if it was too large.
     """
-    pixels = int(USABLE_SHARE * free_bytes / bytes_per_pixel)
+    pixels = int(USABLE_FRACTION * free_bytes / bytes_per_pixel)
     if height * width <= pixels:
         return None
     short = min(height, width)
@@ -238,8 +238,8 @@ class TiledEngine:
         tile = state.tile or max(state.height, state.width)
         side_y, side_x = min(tile, state.height), min(tile, state.width)
         overlap, step, scale = min(self._overlap, tile // 2), self.info.multiple_of, self.info.scale
-        rows = lay_strips(state.height, side_y, overlap, step, scale)
-        return rows, lay_strips(state.width, side_x, overlap, step, scale), side_y, side_x
+        rows = lay_out_spans(state.height, side_y, overlap, step, scale)
+        return rows, lay_out_spans(state.width, side_x, overlap, step, scale), side_y, side_x
 
     def _run(self, state: TiledState, frame: Frame | None) -> list[Frame]:
         """Gives one frame to every tile (None: the end) and joins what they give back, side data as of the first."""

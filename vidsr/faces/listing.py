@@ -38,7 +38,7 @@ from vidsr.video.writer import Writer
 class FaceTargets:
     """What is made: a film with the faces drawn in, a PNG file with pictures of the tracks, a JSON file."""
 
-    film: Path | None = None
+    video: Path | None = None
     sheet: Path | None = None
     listing: Path | None = None
 
@@ -71,7 +71,7 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     video = Source(source)
     info = video.probe()
     size = info.width, info.height
-    output = None if targets.film is None else plan_output(targets.film, info, size, options.output, options.input)
+    output = None if targets.video is None else plan_output(targets.video, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
 
 
@@ -243,7 +243,7 @@ def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
     """What can be refused before any work is refused here."""
     if targets.sheet is not None and targets.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {targets.sheet} must be a .png file")
-    paths = [path for path in (targets.film, targets.sheet, targets.listing) if path is not None]
+    paths = [path for path in (targets.video, targets.sheet, targets.listing) if path is not None]
     if len({check_target(path, source, may_overwrite) for path in paths}) < len(paths):
         raise UsageError("--annotate, --sheet and --json must be different files")
 

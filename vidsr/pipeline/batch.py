@@ -82,7 +82,7 @@ def find_jobs(source: Path | Sequence[Path], target: Path, recursive: bool = Fal
     given for a single file.
     """
     if isinstance(source, Path):
-        if is_a_folder(source):
+        if is_folder(source):
             return Jobs(tuple(pair_videos(source, target, recursive, suffix)), is_batch=True)
         if recursive or suffix:
             raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
@@ -127,7 +127,7 @@ def summarize(outcomes: Iterable[Outcome[RunReport]]) -> BatchReport:
     )
 
 
-def is_a_folder(source: Path) -> bool:
+def is_folder(source: Path) -> bool:
     """Whether the input is a folder; raises InputError if the system refuses to say (too long a name)."""
     try:
         return source.is_dir()

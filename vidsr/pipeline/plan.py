@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class ExpectedOutput:
     """What a result will be. Frames, seconds and rates are None where the header tells nothing, and may be wrong.
 
-    `size` is (width, height) as coded. `given_seconds` and `given_rate` are those of the part that is read.
+    `size` is (width, height) as coded. `input_seconds` and `input_rate` are those of the part that is read.
     """
 
     size: tuple[int, int]
     frames: int | None
     interp: int
     stretch: int
-    given_seconds: float | None
-    given_rate: Fraction | None
+    input_seconds: float | None
+    input_rate: Fraction | None
 
     @property
     def seconds(self) -> float | None:
         """How long the result lasts."""
-        return None if self.given_seconds is None else self.given_seconds * self.stretch
+        return None if self.input_seconds is None else self.input_seconds * self.stretch
 
     @property
     def rate(self) -> Fraction | None:
         """Frames a second of the result, on average."""
-        return None if self.given_rate is None else self.given_rate * self.interp / self.stretch
+        return None if self.input_rate is None else self.input_rate * self.interp / self.stretch
 
     def describe(self, info: VideoInfo) -> VideoInfo:
         """The video as a writer of the result sees it: at its rate, in ticks so small that all times are exact."""
@@ -68,7 +68,7 @@ class Plan:
     target: Path | None
     options: RunConfig
     info: VideoInfo
-    forecast: Forecast
+    expected: ExpectedOutput
     engine: Selection
     faces: FacePlan | None
     fills_duplicates: bool
@@ -120,7 +120,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     frames = plan_frames(info, options)
     output = None
     if target is not None:
-        result = frames.forecast
+        result = frames.expected
         output = plan_output(target, result.describe(info), result.size, options.output, options.input, result.stretch)
     fills_duplicates, warnings = _duplicates(options, frames.engine)
     return replace(
@@ -134,13 +134,13 @@ def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
 
     Raises UsageError, ModelError or DeviceError.
     """
-    expected = forecast(info, options)
+    expected = expected_output(info, options)
     engine = select(
         options.compute, task_of(options), info.height, info.width, enlargement=expected.enlargement(info),
         interp=options.interp,
     )  # fmt: skip
     return Plan(
-        source=None, target=None, options=options, info=info, forecast=expected, engine=engine, faces=None,
+        source=None, target=None, options=options, info=info, expected=expected, engine=engine, faces=None,
         fills_duplicates=False, output=None, warnings=(),
     )  # fmt: skip
 
@@ -174,16 +174,16 @@ def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan |
     return plan_faces(options.faces, options.compute, info)
 
 
-def forecast(info: VideoInfo, config: RunConfig) -> Forecast:
+def expected_output(info: VideoInfo, config: RunConfig) -> ExpectedOutput:
     """What a run makes of this film. Raises UsageError for a size that is no enlargement by 1 to 8."""
-    frames = _frames_given(info, config.input)
-    return Forecast(
+    frames = _input_frames(info, config.input)
+    return ExpectedOutput(
         size=_target_size(info, config.size, config.default_scale),
         frames=(frames - 1) * config.interp + 1 if frames else frames,
         interp=config.interp,
         stretch=config.stretch,
-        given_seconds=_seconds_given(info, config.input),
-        given_rate=info.header_rate,
+        input_seconds=_input_seconds(info, config.input),
+        input_rate=info.header_rate,
     )
 
 
@@ -206,7 +206,7 @@ def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> t
     return (height, width) if is_turned else (width, height)
 
 
-def _frames_given(info: VideoInfo, window: InputConfig) -> int | None:
+def _input_frames(info: VideoInfo, window: InputConfig) -> int | None:
     """How many frames the header promises within the window."""
     count, rate = info.header_frame_count, info.header_rate
     if count is None and rate and info.header_duration_seconds:
@@ -218,7 +218,7 @@ def _frames_given(info: VideoInfo, window: InputConfig) -> int | None:
     return max(0, last - first)
 
 
-def _seconds_given(info: VideoInfo, window: InputConfig) -> float | None:
+def _input_seconds(info: VideoInfo, window: InputConfig) -> float | None:
     """How long the header says that the part within the window lasts."""
     whole = info.header_duration_seconds
     if whole is None:

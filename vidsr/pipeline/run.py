@@ -21,12 +21,12 @@ from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.plan import Plan
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
-from vidsr.runtime.priority import yield_the_cores
+from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
 from vidsr.stages.base import Stage
 from vidsr.stages.duplicates import Duplicates
-from vidsr.stages.interpolated import NewFrameFinisher
+from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Frame, RunReport
 from vidsr.video.reader import Reader
@@ -131,7 +131,7 @@ class Parts:
 
     def stages(self, plan: Plan) -> Stages:
         """The way of a frame."""
-        faces, info, result = self.faces, plan.info, plan.forecast
+        faces, info, result = self.faces, plan.info, plan.expected
         return Stages(
             ahead=[  # at the size of the input
                 SceneMarker(plan.options.scenes),
@@ -142,7 +142,7 @@ class Parts:
                 *(faces.restore if faces else ()),
                 Network(self.chosen.engine, info.height, info.width),
                 *(faces.paste if faces else ()),  # from here on at the size that the engine makes
-                *([NewFrameFinisher(result.interp)] if result.interp > 1 else ()),
+                *([InterpolatedFrameFinisher(result.interp)] if result.interp > 1 else ()),
                 Fit(result.size, result.stretch),
             ],
             depth_behind=QUEUE_DEPTH * min(result.interp, 2),
@@ -179,7 +179,7 @@ def run(
     started = time.monotonic()
     keep_freed_memory()
     parts = load(plan)
-    report = _begun(plan)
+    report = _initial_report(plan)
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
     with _reader(plan) as reader, Writer(plan.written) as writer:
@@ -192,7 +192,7 @@ def run(
         ):
             for frame in _count_out(compose(_count_in(frames, report), stages.beside, clock), report):
                 put(frame)
-                on_progress(Progress(report.frames_out, plan.forecast.frames, time.monotonic() - started))
+                on_progress(Progress(report.frames_out, plan.expected.frames, time.monotonic() - started))
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
@@ -242,7 +242,7 @@ def sparing_threads() -> Iterator[Callable[[], None]]:
 
     def spare() -> None:
         torch.set_num_threads(1)
-        yield_the_cores()
+        lower_thread_priority()
 
     try:
         yield spare
@@ -255,12 +255,12 @@ def _reader(plan: Plan) -> Reader:
     return Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
 
 
-def _begun(plan: Plan) -> RunReport:
+def _initial_report(plan: Plan) -> RunReport:
     """The report with what is known beforehand."""
     return RunReport(
         input=plan.info.path, output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
         device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
-        output_size=plan.forecast.size, interp=plan.forecast.interp, stretch=plan.forecast.stretch,
+        output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
     )  # fmt: skip
 

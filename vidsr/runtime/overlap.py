@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 SWITCH_SECONDS = 0.0002
 
 
-class Lanes:
+class Overlap:
     """Two lanes on a CPU with several cores; elsewhere one, in which everything is done at once and in turn.
 
     Two threads that each compute an operation of their own lose nothing where one is small or reads what the other one
@@ -28,8 +28,8 @@ class Lanes:
         """`share` of the threads that torch has now are for the second lane; without `is_split` there is none."""
         threads = torch.get_num_threads()
         self._beside = min(max(1, round(share * threads)), threads - 1)
-        self.are_two = is_split and device.type == "cpu" and self._beside > 0
-        self._executor = ThreadPoolExecutor(1, "lane") if self.are_two else None
+        self.enabled = is_split and device.type == "cpu" and self._beside > 0
+        self._executor = ThreadPoolExecutor(1, "lane") if self.enabled else None
         self._started: list[Future[Any]] = []
 
     @contextmanager

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 ENCODER_NICENESS = 19
 
 
-def yield_the_cores() -> None:
+def lower_thread_priority() -> None:
     """Makes the calling thread, and threads it starts from now on, run only where others leave a core free (Linux).
 
     The network works in step on all cores: whenever an encoder takes one of them, the others wait too, so each second
@@ -23,10 +23,10 @@ def yield_the_cores() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)
 
 
-def open_behind_the_network(open_encoder: Callable[[], None]) -> None:
+def open_with_low_priority(open_encoder: Callable[[], None]) -> None:
     """Calls `open_encoder` in a passing thread, so that the encoder's own threads inherit its low priority.
 
     Raises what `open_encoder` raises. In a thread of its own, because a lowered priority needs privileges to be raised.
     """
-    with ThreadPoolExecutor(1, initializer=yield_the_cores) as passing:
+    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as passing:
         passing.submit(open_encoder).result()

@@ -21,10 +21,10 @@ from vidsr.types import Frame
 # Frames are compared at this many pixels on the long side at most, in blocks: noise and coding errors average out.
 DETECTOR_PIXELS = 256
 BLOCK = 8
-# A picture shown for more than 1 + LONGEST_RUN frames is a pause that is meant: animation on fours is the slowest. Runs
+# A picture shown for more than 1 + MAX_RUN frames is a pause that is meant: animation on fours is the slowest. Runs
 # of up to 3 filled by Zooming SlowMo are 1.3 to 7.4 dB above repeats and 0.2 to 2.6 above blends; of 5, no better than
 # blends where motion is fast.
-LONGEST_RUN = 3
+MAX_RUN = 3
 
 # Measured on 24 clips without repeats of their own (faces, fast motion, Vid4): as shot, on twos, threes and fours, 25
 # in 30, 24 in 30 and 24 in 60 frames/s, in H.264 of crf 18, 23 and 28, presets veryfast and medium: 14,035 repeats and
@@ -40,15 +40,15 @@ LONGEST_RUN = 3
 STILL, STILL_ANYWHERE = 0.22, 0.27
 # From before the one step to after the other the picture changes at least this share of one of them; less is a motion
 # that turns back, as of an eye that blinks or a hand that shakes, and may stand still at the turn.
-LEAST_PROGRESS = 0.6
+MIN_PROGRESS = 0.6
 # The same where the film's cadence tells that a repeat is due: coding of crf 28 changes repeats that much.
 STILL_WHEN_DUE, STILL_ANYWHERE_WHEN_DUE = 0.4, 0.6
 # Less motion than this is coding noise: root mean square in levels of 0..255, over the blocks that move.
-LEAST_MOTION = 3.0
+MIN_MOTION = 3.0
 # The steps before and after are alike up to this factor; smaller steps are a coder's late corrections of a repeat.
-LEAST_BALANCE = 0.25
+MIN_BALANCE = 0.25
 # The longest period of a cadence, 24 in 30 frames/s seen as 5, 25 in 30 as 6; and how many periods are looked back.
-LONGEST_CADENCE = 6
+MAX_CADENCE = 6
 PERIODS = 3
 # Pictures are made at eighths of the time between two others: a third is missed by 1/24, for two repeats in a row an
 # eighth of a frame. Sixteenths would halve that, but gain 0.02 to 0.09 dB only and cost 7 pictures instead of 5.
@@ -101,9 +101,7 @@ class DuplicateState:
     picture: Tensor | None = None
     motion: _Step | None = None
     waiting: list[_Step] = field(default_factory=list)
-    past: deque[int] = field(
-        default_factory=lambda: deque(PERIODS * LONGEST_CADENCE * [MOTION], PERIODS * LONGEST_CADENCE)
-    )
+    past: deque[int] = field(default_factory=lambda: deque(PERIODS * MAX_CADENCE * [MOTION], PERIODS * MAX_CADENCE))
 
     def release(self, steps: list[_Step]) -> list[Frame]:
         """The frames of these steps as they are."""
@@ -112,7 +110,7 @@ class DuplicateState:
 
     def is_due(self, index: int) -> bool:
         """Whether the cadence of the last steps has a repeat at this place of the run."""
-        for period in range(index + 2, LONGEST_CADENCE + 1):
+        for period in range(index + 2, MAX_CADENCE + 1):
             verdicts = [self.past[index - count * period] for count in range(1, PERIODS + 1)]
             if verdicts.count(REPEAT) >= PERIODS - 1 or MOTION not in verdicts:
                 return True
@@ -123,8 +121,8 @@ class Duplicates:
     """The stage that fills the runs of repeats; `replaced` counts the pictures made so far.
 
     The same frames come out at the same times; one that repeats the frame before gets a picture of its own moment, but
-    only where 1 to LONGEST_RUN repeats stand between two different pictures of a scene, which takes a look-ahead of
-    at most LONGEST_RUN + 1 frames; before a cut and at the end of the film repeats stay.
+    only where 1 to MAX_RUN repeats stand between two different pictures of a scene, which takes a look-ahead of
+    at most MAX_RUN + 1 frames; before a cut and at the end of the film repeats stay.
     """
 
     name = "duplicates"
@@ -157,7 +155,7 @@ class Duplicates:
             if state.motion is not None and self._are_repeats(repeats, state.motion, newest, state):
                 ready += self._filled(state.shown, repeats, newest.frame, state)
                 state.shown, state.motion, state.waiting = newest.frame, newest, []
-            elif state.motion is not None and len(state.waiting) <= LONGEST_RUN and _may_repeat(newest, state.motion):
+            elif state.motion is not None and len(state.waiting) <= MAX_RUN and _may_repeat(newest, state.motion):
                 break
             else:
                 state.motion = state.waiting.pop(0)
@@ -174,14 +172,14 @@ class Duplicates:
         least, most = sorted((before.strength, after.strength))
         moving = torch.minimum(before.blocks, after.blocks)
         weight = float(moving.square().sum())
-        if not steps or least < LEAST_BALANCE * most or weight <= LEAST_MOTION**2 * float(moving.sum()):
+        if not steps or least < MIN_BALANCE * most or weight <= MIN_MOTION**2 * float(moving.sum()):
             return False
         there = (sum(float((step.blocks * moving).sum()) for step in steps) / len(steps) / weight) ** 0.5
         anywhere = max(step.strength for step in steps) / least
         if there >= STILL_WHEN_DUE or anywhere >= STILL_ANYWHERE_WHEN_DUE:
             return False
         _, across = _change(before.start, after.end)
-        if there < STILL and anywhere < STILL_ANYWHERE and across >= LEAST_PROGRESS * least:
+        if there < STILL and anywhere < STILL_ANYWHERE and across >= MIN_PROGRESS * least:
             return True
         for step in steps:
             step.verdict = LIKELY

@@ -20,9 +20,9 @@ from vidsr.types import Frame
 FLOW_PIXELS = 200
 
 
-def finish_new_frames(frames: Iterable[Frame], interp: int) -> Iterator[Frame]:
-    """The same frames with better new ones, as `NewFrameFinisher` makes them."""
-    return through(NewFrameFinisher(interp), frames)
+def finish_interpolated_frames(frames: Iterable[Frame], interp: int) -> Iterator[Frame]:
+    """The same frames with better new ones, as `InterpolatedFrameFinisher` makes them."""
+    return through(InterpolatedFrameFinisher(interp), frames)
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class FinisherState:
     new: list[Frame] = field(default_factory=list)
 
 
-class NewFrameFinisher:
+class InterpolatedFrameFinisher:
     """The stage that betters new frames; of `interp` frames the first is given, the others are new.
 
     Between two given frames of a scene a new one gets the mean colour that lies between theirs: zsm-fast in training

@@ -17,7 +17,7 @@ from vidsr.types import Frame
 DETECTOR_PIXELS = 128
 # At a cut the colours must also change by this much on average (0..255). Hue and saturation of nearly black or grey
 # pixels are pure noise: black frames with a noise of one level score 57 where the threshold is 27, but change by 1.
-LEAST_CHANGE = 8.0
+MIN_CHANGE = 8.0
 
 
 def mark_scenes(frames: Iterable[Frame], config: SceneConfig) -> Iterator[Frame]:
@@ -74,7 +74,7 @@ class _CutDetector:
         # AdaptiveDetector was not taken: it sees no cut in the first and last two frames, and not three in five frames.
         self._detector = ContentDetector(threshold=threshold, min_scene_len=0)
         self._timecode = FrameTimecode
-        self._least_change = min(threshold, LEAST_CHANGE)
+        self._least_change = min(threshold, MIN_CHANGE)
         self._previous: Tensor | None = None
 
     def is_cut(self, index: int, image: Tensor) -> bool:

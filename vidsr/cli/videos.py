@@ -1,4 +1,4 @@
-"""One run for each film, for every command that makes films from films: folders, reports, dry runs, what is said."""
+"""One run for each video, for every command that makes videos from videos: folders, reports, dry runs, what is said."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Films:
-    """Which films are read, and how a run over them goes; what is done to each is a configuration."""
+class Videos:
+    """Which videos are read, and how a run over them goes; what is done to each is a configuration."""
 
     source: Path
     target: Path
@@ -34,26 +34,26 @@ class Films:
     report: Path | None
 
 
-def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
+def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
     """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
 
-    jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
-    if films.report is not None:
+    jobs = find_jobs(videos.source, videos.target, videos.recursive, videos.suffix)
+    if videos.report is not None:
         from vidsr.files import check_target
 
-        check_target(films.report, films.source, may_overwrite=True)
-        if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
-            raise UsageError(f"--report {films.report} is the name of a video: choose another")
+        check_target(videos.report, videos.source, may_overwrite=True)
+        if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
+            raise UsageError(f"--report {videos.report} is the name of a video: choose another")
     from vidsr.pipeline.run import Estimate, estimate  # imports torch, which is not needed to refuse the above
 
     def work(video: Path, result: Path) -> RunReport | Estimate:
-        return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
+        return estimate(video, result, config) if videos.dry_run else _run(screen, video, result, config)
 
     reports: list[RunReport] = []
     failures: list[Failure] = []
-    for outcome in run_jobs(jobs, work, skip_existing=films.skip_existing):
+    for outcome in run_jobs(jobs, work, skip_existing=videos.skip_existing):
         if outcome.error is not None:
             failures.append(Failure(str(outcome.source), outcome.error))
             screen.fail(str(failures[-1]))
@@ -66,20 +66,20 @@ def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
         else:
             reports.append(outcome.result)
             _show_report(screen, outcome.source, outcome.target, outcome.result)
-    if films.report is not None and not films.dry_run:
-        write_reports(films.report, reports, [(failure.input, str(failure)) for failure in failures])
+    if videos.report is not None and not videos.dry_run:
+        write_reports(videos.report, reports, [(failure.input, str(failure)) for failure in failures])
     if failures:
         names = ", ".join(failure.input for failure in failures)
         screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
         raise typer.Exit(failures[0].exit_code)
 
 
-def _show_plan(screen: Screen, film: Path, estimated: Estimate) -> None:
+def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     plan = estimated.plan
     _say_times(screen, plan)
-    (width, height), frames, output = plan.forecast.size, plan.forecast.frames, plan.written
+    (width, height), frames, output = plan.expected.size, plan.expected.frames, plan.written
     screen.say(
-        f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
+        f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
         f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
     )
@@ -92,24 +92,24 @@ def _show_plan(screen: Screen, film: Path, estimated: Estimate) -> None:
         screen.warn(warning)
 
 
-def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
+def _run(screen: Screen, video: Path, result: Path, config: RunConfig) -> RunReport:
     from vidsr.pipeline.plan import plan
     from vidsr.pipeline.run import run
     from vidsr.runtime.memory import peak_memory_bytes
 
     started = time.monotonic()
-    planned = plan(film, result, config)
-    with screen.progress(film.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
+    planned = plan(video, result, config)
+    with screen.progress(video.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
         report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
     report.wall_seconds = time.monotonic() - started  # planning included
     return report
 
 
-def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) -> None:
+def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -> None:
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
-        screen.warn(f"{film} is damaged {damage.place}: {damage.reason}")
+        screen.warn(f"{video} is damaged {damage.place}: {damage.reason}")
     (width, height), rate = report.output_size, report.frames_out / max(report.wall_seconds, 1e-9)
     screen.say(
         f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
@@ -139,16 +139,16 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
 
 
 def _say_times(screen: Screen, plan: Plan) -> None:
-    """Which of the two happens to a film with new frames, and what becomes of its duration, rate and sound."""
-    forecast = plan.forecast
-    if forecast.interp == 1:
+    """Which of the two happens to a video with new frames, and what becomes of its duration, rate and sound."""
+    expected = plan.expected
+    if expected.interp == 1:
         return
-    before, after = forecast.given_seconds, forecast.seconds
-    rate_before, rate = ("?" if r is None else f"{float(r):.4g}" for r in (forecast.given_rate, forecast.rate))
+    before, after = expected.input_seconds, expected.seconds
+    rate_before, rate = ("?" if r is None else f"{float(r):.4g}" for r in (expected.input_rate, expected.rate))
     unknown = "the header tells no duration"
-    if forecast.stretch > 1:
+    if expected.stretch > 1:
         length = f"{unknown}," if before is None else f"{before:.1f} s become {after:.1f} s"
-        what = f"slow motion x{forecast.stretch}: {length} at {rate} frames/s"
+        what = f"slow motion x{expected.stretch}: {length} at {rate} frames/s"
     else:
         length = unknown if before is None else f"{before:.1f} s as before"
         what = f"{rate} instead of {rate_before} frames/s, {length}"
@@ -157,5 +157,5 @@ def _say_times(screen: Screen, plan: Plan) -> None:
     elif plan.options.output.audio == "none":
         sound = "sound left out"
     else:
-        sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
+        sound = "sound stretched" if expected.stretch > 1 else "sound copied"
     screen.say(f"{plan.info.path}: {what}, {sound}")
