@@ -342,6 +342,6 @@ def test_stopped_in_the_middle(long_film: Path, out: Path, sent: signal.Signals)
     assert process.returncode == 130
     assert json.loads(stderr.splitlines()[-1]) == {
         "event": "error",
-        "text": "interrupted; nothing is left under the output's name",
+        "text": "interrupted: no unfinished output was kept",
     }
     assert "Traceback" not in stderr and names(out) == ["old.mp4"]

@@ -313,8 +313,8 @@ def test_dry_run_writes_nothing(tmp_path: Path, film: Path, ending: str) -> None
     more = ["--report", tmp_path / "r.json"] if ending == "r.json" else []
     result = vidsr_cli("upscale", film, tmp_path / "b.mp4", "--model", "bicubic", "--dry-run", *more)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "64x48 to 256x192" in result.stderr and "3 frames by the header" in result.stderr
-    assert "s a frame" in result.stderr and "done" not in result.stderr
+    assert "64x48 to 256x192" in result.stderr and "3 frames according to the header" in result.stderr
+    assert "s per frame" in result.stderr and "done" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
@@ -330,7 +330,7 @@ def test_skip_existing_makes_a_loop_repeatable(tmp_path: Path, film: Path) -> No
     assert vidsr_cli("upscale", film, target, *FAST, "--skip-existing").exit_code == 0
     before = target.stat()
     result = vidsr_cli("upscale", film, target, *FAST, "--skip-existing")
-    assert result.exit_code == 0 and "is there already" in result.stderr and result.stdout == ""
+    assert result.exit_code == 0 and f"skipped {film}: {target} already exists" in result.stderr and result.stdout == ""
     assert target.stat().st_mtime_ns == before.st_mtime_ns
 
 
@@ -381,7 +381,7 @@ def test_folder_run_does_every_file_and_tells_the_failures(tmp_path: Path, folde
     assert len(content["runs"]) == 2
     assert [failure["input"] for failure in content["failures"]] == [str(folder / "b.mp4")]
     again = vidsr_cli(*arguments, "--skip-existing")
-    assert again.exit_code == 3 and again.stdout == "" and again.stderr.count("is there already") == 2
+    assert again.exit_code == 3 and again.stdout == "" and again.stderr.count("skipped ") == 2
 
 
 def test_folder_run_exits_with_the_first_failing_code(tmp_path: Path, folder: Path) -> None:
@@ -402,7 +402,7 @@ def test_folder_inside_is_left_out_without_recursive(tmp_path: Path, folder: Pat
 def test_folder_dry_run_makes_no_folder(tmp_path: Path, folder: Path) -> None:
     (folder / "b.mp4").unlink()
     result = vidsr_cli("upscale", folder, tmp_path / "new" / "out", *FAST, "--recursive", "--dry-run")
-    assert result.exit_code == 0 and result.stderr.count("frames by the header") == 2
+    assert result.exit_code == 0 and result.stderr.count("frames according to the header") == 2
     assert not (tmp_path / "new").exists()
 
 
@@ -497,7 +497,7 @@ def test_models_show() -> None:
 def test_models_verify() -> None:
     for arguments in ([], ["secnet-fast"]):
         result = vidsr_cli("models", "verify", *arguments)
-        assert result.exit_code == 0 and result.stdout == "" and "secnet-fast: whole" in result.stderr
+        assert result.exit_code == 0 and result.stdout == "" and "secnet-fast: intact" in result.stderr
     assert vidsr_cli("models", "verify", "nosuch").exit_code == 5
 
 

@@ -70,7 +70,7 @@ def test_json_says_who_is_where(tmp_path: Path, detector: Path) -> None:
             assert len(face["landmarks"]) == len(face["steadied"]) == 5
     assert [(track["track"], track["frames"]) for track in listing["tracks"]] == [(1, COUNT), (2, COUNT)]
     assert all(track["found"] == len(SEARCHED) and track["time_base"] == "1/1000" for track in listing["tracks"])
-    assert "done: 2 faces in 14 frames" in result.stderr
+    assert "done: 2 face tracks in 14 frames" in result.stderr
 
 
 def test_all_three_files_and_their_names_on_stdout(tmp_path: Path, detector: Path) -> None:

@@ -160,7 +160,7 @@ def test_no_more_faces_than_wished(room: Path, tmp_path: Path) -> None:
     run = run_of(tmp_path / "a.json")
     assert sorted(each["restored"] for each in run["faces"]) == [0, SECOND, FIRST]
     assert [each["skipped"] for each in run["faces"] if not each["restored"]] == [{"too many faces": SECOND}]
-    closing = f"faces: 2 of 3 restored by {FACE_MODEL}; left as they are: 1 too many faces"
+    closing = f"faces: 2 of 3 restored by {FACE_MODEL}; not restored: 1 too many faces"
     assert closing in " ".join(result.stderr.split())
     change = changes(room, "plain.mkv", tmp_path / "a.mkv")
     changed = [[place for place in here if levels[near(*place, 4, 8)].any()]
@@ -179,9 +179,7 @@ def test_of_several_reasons_the_most_frequent_one_is_told() -> None:
     said: list[str] = []
     report = RunReport("a", "b", "m", None, "cpu", "fp32", face_model="some-model", faces=tracks)
     _say_faces(cast(Screen, SimpleNamespace(say=said.append)), report)
-    assert said == [
-        "faces: 1 of 5 restored by some-model; left as they are: 1 large enough, 2 too many faces, 1 too small"
-    ]
+    assert said == ["faces: 1 of 5 restored by some-model; not restored: 1 large enough, 2 too many faces, 1 too small"]
 
 
 def test_tiles_and_another_scale_do_not_matter_to_them(room: Path, tmp_path: Path) -> None:
@@ -216,7 +214,7 @@ def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_dry_run_names_the_face_model(room: Path, tmp_path: Path) -> None:
-    for option, words in (("--faces", f"faces restored by {FACE_MODEL}"), ("--no-faces", "faces as they are")):
+    for option, words in (("--faces", f"faces restored by {FACE_MODEL}"), ("--no-faces", "faces not restored")):
         result = upscale(room, "video.mkv", tmp_path / "a.mkv", option, "--dry-run", "--end", "0.12")
         assert words in " ".join(result.stderr.split()) and result.stdout == ""
     assert list(tmp_path.iterdir()) == []

@@ -237,12 +237,12 @@ def test_estimate(tmp_path: Path, card: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "arguments", "sentence"),
     [
-        (SOUND, "", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, sound stretched"),
-        (SOUND, "--interp 8", "slow motion x8: 0.8 s become 6.4 s at 25 frames/s, sound stretched"),
-        (SOUND, "--keep-duration", "50 instead of 25 frames/s, 0.8 s as before, sound copied"),
-        (SOUND, "--audio none", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, sound left out"),
-        (media.clip, "--keep-duration --interp 4", "100 instead of 25 frames/s, 0.8 s as before, no sound"),
-        (media.clip, "--start 0.2 --end 0.6", "slow motion x2: 0.4 s become 0.8 s at 25 frames/s, no sound"),
+        (SOUND, "", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, audio stretched"),
+        (SOUND, "--interp 8", "slow motion x8: 0.8 s become 6.4 s at 25 frames/s, audio stretched"),
+        (SOUND, "--keep-duration", "50 instead of 25 frames/s, 0.8 s unchanged, audio copied"),
+        (SOUND, "--audio none", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, audio dropped"),
+        (media.clip, "--keep-duration --interp 4", "100 instead of 25 frames/s, 0.8 s unchanged, no audio"),
+        (media.clip, "--start 0.2 --end 0.6", "slow motion x2: 0.4 s become 0.8 s at 25 frames/s, no audio"),
     ],
 )
 def test_the_first_line_says_which_of_the_two_happens(
@@ -261,8 +261,8 @@ def test_a_header_without_a_duration_is_told(tmp_path: Path, card: Path) -> None
     whole = media.clip(tmp_path / "a.mkv", options=("-c:v", "ffv1", "-live", "1"))
     assert probe(whole).header_duration_seconds is None
     for arguments, sentence in (
-        ([], "slow motion x2: the header tells no duration, at 25 frames/s, no sound"),
-        (["--keep-duration"], "50 instead of 25 frames/s, the header tells no duration, no sound"),
+        ([], "slow motion x2: duration unknown, at 25 frames/s, no audio"),
+        (["--keep-duration"], "50 instead of 25 frames/s, duration unknown, no audio"),
     ):
         result = slowmo_cli(card, whole, tmp_path / "b.mkv", "-y", *arguments)
         assert result.stderr.splitlines()[0] == f"{whole}: {sentence}"

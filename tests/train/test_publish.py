@@ -114,5 +114,5 @@ def test_what_is_missing_is_asked_for_before_any_work(tmp_path: Path) -> None:
     assert "card needs --data-name and --data-licences" in result.stderr
     for option in ("--licence", "--data-name", "--data-licences"):
         result = train(*common, option, "x")
-        assert result.exit_code == 2 and "are for the card that --publish writes" in result.stderr
+        assert result.exit_code == 2 and "have no effect without --publish" in result.stderr
     assert not (tmp_path / "run").exists() and not (tmp_path / "out").exists()

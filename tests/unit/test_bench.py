@@ -238,7 +238,7 @@ def test_json_holds_every_figure_and_stdout_nothing_else() -> None:
     assert set(film["stage_seconds"]) == {"decode", "scenes", "network", "resize", "encode", "commit"}
     assert film["frames_per_second"] == pytest.approx(6 / film["wall_seconds"])
     assert 2**24 < network["peak_memory_bytes"] <= film["peak_memory_bytes"]
-    for shown in ("share of that rate", "flow", "encode", "NHWC", "MiB"):
+    for shown in ("fraction of that rate", "flow", "encode", "NHWC", "MiB"):
         assert shown in done.stderr
 
 

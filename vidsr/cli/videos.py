@@ -1,4 +1,4 @@
-"""One run for each video, for every command that makes videos from videos: folders, reports, dry runs, what is said."""
+"""Runs `upscale` and `slowmo` over a video or a folder: batches, dry runs, reports and messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """Which videos are read, and how a run over them goes; what is done to each is a configuration."""
+    """Input and output paths and the batch options of one command."""
 
     source: Path
     target: Path
@@ -35,7 +35,10 @@ class Videos:
 
 
 def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
-    """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
+    """Processes every video.
+
+    Raises UsageError, the error of a single video, or for a folder typer.Exit with the exit code of the first failure.
+    """
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
 
@@ -45,8 +48,8 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
 
         check_target(videos.report, videos.source, may_overwrite=True)
         if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
-            raise UsageError(f"--report {videos.report} is the name of a video: choose another")
-    from vidsr.pipeline.run import Estimate, estimate  # imports torch, which is not needed to refuse the above
+            raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
+    from vidsr.pipeline.run import Estimate, estimate  # imports torch, which the checks above do not need
 
     def work(video: Path, result: Path) -> RunReport | Estimate:
         return estimate(video, result, config) if videos.dry_run else _run(screen, video, result, config)
@@ -60,7 +63,7 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
             if screen.is_verbose and not isinstance(outcome.error, VidsrError):
                 screen.say("".join(traceback.format_exception(outcome.error)))
         elif outcome.result is None:
-            screen.say(f"{outcome.target} is there already: left out")
+            screen.say(f"skipped {outcome.source}: {outcome.target} already exists")
         elif isinstance(outcome.result, Estimate):
             _show_plan(screen, outcome.source, outcome.result)
         else:
@@ -81,13 +84,15 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     screen.say(
         f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
         f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
-        f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
+        f"faces {f'restored by {plan.face_model}' if plan.face_model else 'not restored'}"
     )
-    per_frame = f"{estimated.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
+    per_frame = f"{estimated.seconds_per_frame:.3f} s per frame, measured on the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
     else:
-        screen.say(f"{frames} frames by the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}")
+        screen.say(
+            f"{frames} frames according to the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}"
+        )
     for warning in estimated.warnings:
         screen.warn(warning)
 
@@ -100,8 +105,8 @@ def _run(screen: Screen, video: Path, result: Path, config: RunConfig) -> RunRep
     started = time.monotonic()
     planned = plan(video, result, config)
     with screen.progress(video.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
-        report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
-    report.wall_seconds = time.monotonic() - started  # planning included
+        report = run(planned, on_progress, lambda started_plan: _say_times(screen, started_plan))
+    report.wall_seconds = time.monotonic() - started  # includes planning
     return report
 
 
@@ -125,7 +130,7 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:
-    """How many faces there were, and why some were left as they are."""
+    """Prints how many faces were restored, and why the others were not."""
     restored = sum(track.restored > 0 for track in report.faces)
     text = f"faces: {restored} of {len(report.faces)} restored by {report.face_model}"
     left: dict[str, int] = {}
@@ -134,28 +139,28 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
             reason = max(track.skipped, key=lambda name: track.skipped[name])
             left[reason] = left.get(reason, 0) + 1
     if left:
-        text += "; left as they are: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
+        text += "; not restored: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
     screen.say(text)
 
 
 def _say_times(screen: Screen, plan: Plan) -> None:
-    """Which of the two happens to a video with new frames, and what becomes of its duration, rate and sound."""
+    """Prints what slow motion or a higher frame rate does to duration, frame rate and audio."""
     expected = plan.expected
     if expected.interp == 1:
         return
     before, after = expected.input_seconds, expected.seconds
     rate_before, rate = ("?" if r is None else f"{float(r):.4g}" for r in (expected.input_rate, expected.rate))
-    unknown = "the header tells no duration"
+    unknown = "duration unknown"
     if expected.stretch > 1:
         length = f"{unknown}," if before is None else f"{before:.1f} s become {after:.1f} s"
         what = f"slow motion x{expected.stretch}: {length} at {rate} frames/s"
     else:
-        length = unknown if before is None else f"{before:.1f} s as before"
+        length = unknown if before is None else f"{before:.1f} s unchanged"
         what = f"{rate} instead of {rate_before} frames/s, {length}"
     if not any(stream.kind == "audio" for stream in plan.info.streams):
-        sound = "no sound"
+        audio = "no audio"
     elif plan.options.output.audio == "none":
-        sound = "sound left out"
+        audio = "audio dropped"
     else:
-        sound = "sound stretched" if expected.stretch > 1 else "sound copied"
-    screen.say(f"{plan.info.path}: {what}, {sound}")
+        audio = "audio stretched" if expected.stretch > 1 else "audio copied"
+    screen.say(f"{plan.info.path}: {what}, {audio}")
