@@ -50,7 +50,7 @@ def test_every_errno_is_translated(number: int) -> None:
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EFBIG, "larger than is allowed"),
+        (errno.EFBIG, "exceed the size limit"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),
         (errno.ENOENT, "its folder does not exist"),

@@ -115,7 +115,7 @@ def test_places_that_are_none(film: Path, folder: Path) -> None:
         (folder / "missing" / "out.mp4", "does not exist"),
         (folder / "file" / "out.mp4", "does not exist"),
         (folder, "is a folder"),
-        (Path("/dev/null"), "not an ordinary file"),
+        (Path("/dev/null"), "not a regular file"),
         (folder / ("x" * 300 + ".mp4"), "too long"),
     ]:
         with pytest.raises(OutputError, match=words) as caught, open_writer(target, film, overwrite=True):
@@ -224,7 +224,7 @@ def test_full_disk(film: Path, folder: Path, codec: str, ending: str, limit: int
         run()
         limit += target.stat().st_size
     target.write_bytes(b"precious")
-    with pytest.raises(OutputError, match="would be larger than is allowed") as caught, largest_file(limit):
+    with pytest.raises(OutputError, match="would exceed the size limit") as caught, largest_file(limit):
         run()
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
     assert target.read_bytes() == b"precious" and names(folder) == [target.name]

@@ -140,11 +140,11 @@ def test_a_defect_in_one_video_is_its_failure_alone(
     batch = vidsr.upscale(folder, tmp_path / "out", recursive=True, **CHEAP)
     assert isinstance(batch, BatchReport) and batch.exit_code == 1
     assert [type(failure.error) for failure in batch.failures] == [ZeroDivisionError, InputError]
-    assert "a.mp4: a defect of vidsr, please report it: ZeroDivisionError: division by zero" in str(batch.failures[0])
+    assert "a.mp4: internal error, please report it: ZeroDivisionError: division by zero" in str(batch.failures[0])
     assert [Path(report.output).name for report in batch.reports] == ["c.mp4"]
     arguments = ["upscale", folder, tmp_path / "cli", "--recursive", "--model", "bicubic", "--scale", "1"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--report", str(tmp_path / "r.json")])
-    assert result.exit_code == 1 and "a defect of vidsr" in result.stderr and "2 of 3 failed" in result.stderr
+    assert result.exit_code == 1 and "internal error" in result.stderr and "2 of 3 failed" in result.stderr
     assert len(json.loads((tmp_path / "r.json").read_text())["runs"]) == 1
     with pytest.raises(ZeroDivisionError):
         vidsr.upscale(folder / "a.mp4", tmp_path / "single.mp4", **CHEAP)

@@ -240,7 +240,7 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (("--model", "bicubic", "--faces"), 2, "bicubic is not a network, and faces are restored beside one"),
+        (("--model", "bicubic", "--faces"), 2, "faces cannot be restored with bicubic, which is not a network"),
         (("--faces", "--face-detector", "none.onnx"), 5, "none.onnx does not exist"),
         (("--faces", "--face-detector", "video.mkv"), 5, "video.mkv"),
         (("--faces", "--precision", "fp16"), 2, "fp16 is for GPUs"),

@@ -99,9 +99,9 @@ def test_every_public_name_is_there_and_documented() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"scale": 9}, "--scale must be a number from 1 to 8, not 9"),
     ({"scale": 2, "height": 480}, "give only one"),
-    ({"size": "big"}, "'big' is not a size"),
-    ({"start": "soon"}, "'soon' is not a time"),
-    ({"start": 3, "end": "0:02"}, "--end must lie after --start, at 3 s"),
+    ({"size": "big"}, "invalid size 'big'"),
+    ({"start": "soon"}, "invalid time 'soon'"),
+    ({"start": 3, "end": "0:02"}, "--end must be later than --start (3 s)"),
     ({"tile": 10}, "--tile must be auto, off, or 64 input pixels or more, not 10"),
     ({"audio": "cpoy"}, "--audio must be copy, stretch or none, not 'cpoy'"),
     ({"device": "gpu"}, "--device must be auto, cpu, cuda, cuda:N or mps, not 'gpu'"),

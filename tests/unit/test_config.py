@@ -114,8 +114,8 @@ def test_the_sentence_names_the_option_and_the_value() -> None:
         (lambda: c.SizeConfig(scale=2, height=96), "give only one"),
         (lambda: c.SizeConfig(scale=2, size=(128, 96)), "give only one"),
         (lambda: c.SizeConfig(size=(128, 96), height=96), "give only one"),
-        (lambda: c.InputConfig(start=Fraction(2), end=Fraction(1)), "--end must lie after --start, at 2 s"),
-        (lambda: c.InputConfig(start=Fraction(2), end=Fraction(2)), "--end must lie after --start"),
+        (lambda: c.InputConfig(start=Fraction(2), end=Fraction(1)), r"--end must be later than --start \(2 s\)"),
+        (lambda: c.InputConfig(start=Fraction(2), end=Fraction(2)), "--end must be later than --start"),
         (lambda: c.ComputeConfig(backend="onnx", precision="bf16"), "fp32 only"),
         (lambda: c.ComputeConfig(backend="onnx", model="bicubic"), "not a network"),
         (lambda: c.UpscaleConfig(output=c.OutputConfig(audio="stretch")), "--audio stretch is for slow motion"),
@@ -192,7 +192,7 @@ def test_a_part_ends_after_its_start(start: Fraction, end: Fraction) -> None:
     if end > start:
         assert c.InputConfig(start=start, end=end) == c.InputConfig(end=end, start=start)
     else:
-        with pytest.raises(UsageError, match="--end must lie after"):
+        with pytest.raises(UsageError, match="--end must be later than"):
             c.InputConfig(start=start, end=end)
 
 
@@ -222,7 +222,7 @@ def test_times_are_exact(written: Any, seconds: Any) -> None:
     "written", ["", "-1", "1:2:3:4", "1e3", ".5", "5.", "a", "1 2", "inf", "1,5", "٣", "1\n", NAN, INF, True, [1]]
 )
 def test_what_is_not_a_time(written: Any) -> None:
-    with pytest.raises(UsageError, match="is not a time: write seconds"):
+    with pytest.raises(UsageError, match="invalid time .*: use seconds"):
         c.parse_time(written)
 
 
@@ -240,7 +240,7 @@ def test_sizes(written: Any) -> None:
     "written", ["", "640", "640x", "x480", "640X480", "640x480x3", "-1x5", "1000000x1", "640x480\n", 640, (1, 2, 3)]
 )
 def test_what_is_not_a_size(written: Any) -> None:
-    with pytest.raises(UsageError, match="is not a size"):
+    with pytest.raises(UsageError, match="invalid size"):
         c.parse_size(written)
 
 
@@ -258,5 +258,5 @@ def test_encoder_options() -> None:
     assert c.parse_encoder_options({"tune": "grain", "a": "b=c"}) == pairs
     assert c.parse_encoder_options("a=") == (("a", ""),)
     for wrong in (["crf"], ["=1"], [5]):
-        with pytest.raises(UsageError, match="is not an encoder option: write key=value"):
+        with pytest.raises(UsageError, match="invalid encoder option .*: use key=value"):
             c.parse_encoder_options(wrong)  # type: ignore[arg-type]

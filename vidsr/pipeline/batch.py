@@ -58,7 +58,7 @@ class Failure:
         if isinstance(self.error, VidsrError):
             return str(self.error)
         words = " ".join(str(self.error).split())  # other people's messages may have several lines
-        return f"{self.input}: a defect of vidsr, please report it: {type(self.error).__name__}: {words}"
+        return f"{self.input}: internal error, please report it: {type(self.error).__name__}: {words}"
 
 
 @dataclass(frozen=True, slots=True)
