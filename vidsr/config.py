@@ -206,7 +206,7 @@ class ComputeConfig(Checked):
             raise UsageError("--backend onnx supports fp32 only: use --precision auto or fp32, or --backend torch")
         if self.backend == "onnx" and self.model == "bicubic":
             raise UsageError(
-                "bicubic is not a network, so --backend onnx cannot run it: leave out --backend, or choose another model"
+                "bicubic is not a network, so --backend onnx cannot run it: leave it out, or choose another model"
             )
 
 

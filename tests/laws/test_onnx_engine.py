@@ -119,7 +119,7 @@ def test_a_device_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(network, SECNet)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for device in ("cuda", "mps"):
-        with pytest.raises(DeviceError, match=f"does not reach '{device}'"):
+        with pytest.raises(DeviceError, match=f"cannot use device '{device}'"):
             OnnxRecurrentEngine(network, "narrow", torch.device(device))
 
 

@@ -111,5 +111,5 @@ def test_a_result_folder_stays_only_if_something_is_in_it(tmp_path: Path) -> Non
 
 def test_a_result_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot make the folder"), result_folder(tmp_path / "file" / "inner"):
+    with pytest.raises(OutputError, match="cannot create the folder"), result_folder(tmp_path / "file" / "inner"):
         pass

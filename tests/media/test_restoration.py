@@ -243,7 +243,7 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
         (("--model", "bicubic", "--faces"), 2, "faces cannot be restored with bicubic, which is not a network"),
         (("--faces", "--face-detector", "none.onnx"), 5, "none.onnx does not exist"),
         (("--faces", "--face-detector", "video.mkv"), 5, "video.mkv"),
-        (("--faces", "--precision", "fp16"), 2, "fp16 is for GPUs"),
+        (("--faces", "--precision", "fp16"), 2, "fp16 is not supported on the CPU"),
         (("--faces", "--face-strength", "1.5"), 2, "face-strength"),
         (("--faces", "--max-faces", "0"), 2, "max-faces"),
     ],

@@ -91,7 +91,7 @@ def test_the_hardware_is_the_device_of_the_run(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
     assert provenance_of(RECIPE, tmp_path, "cuda:1", *told).hardware == "Card 1, bf16"
-    with pytest.raises(DeviceError, match="no device 'cuda:2'"):
+    with pytest.raises(DeviceError, match="device 'cuda:2' is not available"):
         provenance_of(RECIPE, tmp_path, "cuda:2", *told)
 
 

@@ -142,5 +142,5 @@ def test_a_list_that_cannot_be_done_as_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--skip-existing is for folders"):
         vidsr.upscale(videos[0], tmp_path / "out.mp4", skip_existing=True)
     (tmp_path / "file").touch()
-    with pytest.raises(vidsr.VidsrError, match="name a folder for the results"):
+    with pytest.raises(vidsr.VidsrError, match="name an output folder"):
         vidsr.upscale(videos[:1], tmp_path / "file")

@@ -222,7 +222,7 @@ def test_times_are_exact(written: Any, seconds: Any) -> None:
     "written", ["", "-1", "1:2:3:4", "1e3", ".5", "5.", "a", "1 2", "inf", "1,5", "٣", "1\n", NAN, INF, True, [1]]
 )
 def test_what_is_not_a_time(written: Any) -> None:
-    with pytest.raises(UsageError, match="invalid time .*: use seconds"):
+    with pytest.raises(UsageError, match=r"invalid time .*: use seconds"):
         c.parse_time(written)
 
 
@@ -258,5 +258,5 @@ def test_encoder_options() -> None:
     assert c.parse_encoder_options({"tune": "grain", "a": "b=c"}) == pairs
     assert c.parse_encoder_options("a=") == (("a", ""),)
     for wrong in (["crf"], ["=1"], [5]):
-        with pytest.raises(UsageError, match="invalid encoder option .*: use key=value"):
+        with pytest.raises(UsageError, match=r"invalid encoder option .*: use key=value"):
             c.parse_encoder_options(wrong)  # type: ignore[arg-type]
