@@ -230,6 +230,7 @@ def test_full_disk(film: Path, folder: Path, codec: str, ending: str, limit: int
     assert target.read_bytes() == b"precious" and names(folder) == [target.name]
 
 
+@pytest.mark.leaves_hidden_files  # a killed process cannot remove its hidden file
 def test_killed_process_leaves_no_file_under_the_name(film: Path, folder: Path) -> None:
     target = folder / "out.mp4"
     command = [sys.executable, "-c", PROGRAM, str(film), str(target)]

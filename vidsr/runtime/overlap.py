@@ -49,8 +49,8 @@ class Overlap:
             started, self._started = self._started, []
             torch.set_num_threads(threads)
             sys.setswitchinterval(interval)
-        for future in started:
-            future.result()
+        while started:  # a variable for the future would tie its exception, and so the executor, into a cycle
+            started.pop(0).result()
 
     def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
         """Queues `work` after all work started before; returns a function that waits for its result."""
