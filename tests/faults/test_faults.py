@@ -248,7 +248,7 @@ def starve(monkeypatch: pytest.MonkeyPatch, is_too_large: Callable[[Frame], bool
 def test_memory_that_is_too_small_for_any_tile_is_6(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starve(monkeypatch, lambda frame: True)
     source = media.clip(tmp_path / "a.mp4", 3, 256, 96)
-    assert "memory is too small" in refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST), 6)
+    assert "not enough memory for this" in refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST), 6)
     assert names(out) == []
 
 

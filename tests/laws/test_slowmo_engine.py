@@ -240,7 +240,7 @@ def test_streaming_recomputes_next_to_nothing(name: str) -> None:
 
 def test_windows_that_make_no_sense_are_refused() -> None:
     for arguments in ({"window": 1}, {"lookahead": -1}):
-        with pytest.raises(UsageError, match="no way to make slow motion"):
+        with pytest.raises(UsageError, match="slow motion cannot run with"):
             slowmo(**arguments)
 
 
