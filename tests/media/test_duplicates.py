@@ -19,7 +19,7 @@ from tests.support.media import encode
 from tests.support.tiny_networks import slowmo_network
 from vidsr.config import InputConfig
 from vidsr.engines.slowmo import InterpolationEngine
-from vidsr.stages.duplicates import FINEST, MAX_RUN, Duplicates
+from vidsr.stages.duplicates import MAX_RUN, TIME_STEPS, Duplicates
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 
@@ -127,7 +127,7 @@ def test_motion_that_froze_goes_on(name: str) -> None:
     runs = [shown.count(shown[t]) for t in inside]
     for step, run in zip(after, runs, strict=True):
         # Where every picture is shown equally long this is the same everywhere: the motion is even.
-        assert step == pytest.approx(SPEED / run, abs=SPEED / FINEST + 0.05 if run == 3 else 0.05)
+        assert step == pytest.approx(SPEED / run, abs=SPEED / TIME_STEPS + 0.05 if run == 3 else 0.05)
 
 
 def test_pictures_stand_at_the_nearest_eighth_of_their_time() -> None:

@@ -164,8 +164,12 @@ def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: 
     ("options", "code", "sentence"),
     [
         (("--face-detector", "none.onnx"), 5, "does not exist"),
-        (("--face-detector", "blobs.onnx", "--sheet", "b.jpg"), 2, "must be a .png file"),
-        (("--face-detector", "blobs.onnx", "--sheet", "b.png", "--json", "b.png"), 2, "must be different files"),
+        (("--face-detector", "blobs.onnx", "--sheet", "b.jpg"), 2, "is not a .png file"),
+        (
+            ("--face-detector", "blobs.onnx", "--sheet", "b.png", "--json", "b.png"),
+            2,
+            "name the same file: give each its own",
+        ),
         (("--face-detector", "blobs.onnx", "--json", "there.json"), 4, "already exists"),
         (("--face-detector", "blobs.onnx", "--annotate", "no/b.mkv"), 4, "does not exist"),
         (("--face-detector", "blobs.onnx", "--annotate", "b.txt"), 4, "b.txt"),

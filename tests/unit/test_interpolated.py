@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.support.toy_engine import make_clip
-from vidsr.stages.interpolated import finish_interpolated_frames, move_on
+from vidsr.stages.interpolated import extrapolate_motion, finish_interpolated_frames
 from vidsr.types import Frame
 
 pytestmark = pytest.mark.numeric
@@ -101,11 +101,11 @@ def test_the_motion_before_a_cut_is_not_used_behind_it() -> None:
 def test_every_size_stays_in_range(size: tuple[int, int]) -> None:
     random = torch.Generator().manual_seed(1)
     last, before = (torch.rand(3, *size, generator=random) for _ in range(2))
-    moved = move_on(last, before, 0.5)
+    moved = extrapolate_motion(last, before, 0.5)
     assert moved.shape == last.shape and moved.dtype == last.dtype
     assert moved.min() >= 0 and moved.max() <= 1
 
 
 def test_what_stands_still_stays() -> None:
     (picture,) = pan(1, 0.0)
-    torch.testing.assert_close(move_on(picture, picture.clone(), 0.5), picture, rtol=0, atol=2e-3)
+    torch.testing.assert_close(extrapolate_motion(picture, picture.clone(), 0.5), picture, rtol=0, atol=2e-3)
