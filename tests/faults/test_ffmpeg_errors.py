@@ -1,4 +1,4 @@
-"""Every error that PyAV can raise is translated to a vidsr error of one sentence, for input and for output."""
+"""Every error that PyAV can raise becomes a one-line vidsr error, for input and for output."""
 
 from __future__ import annotations
 

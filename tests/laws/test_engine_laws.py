@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from tests.support.tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
-from tests.support.toy_engine import ToyDoubler, ToyEngine, film_side_data, make_clip, side_data
+from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
@@ -177,7 +177,7 @@ def every_frame_comes_out_in_time(case: Case) -> None:
                 ready += given
                 assert len(ready) >= interp * (t + 1 - engine.info.lookahead)
                 assert len(ready) >= interp * t or not frame.starts_scene
-            assert side_data(ready + engine.flush(state)) == film_side_data(frames, interp)
+            assert side_data(ready + engine.flush(state)) == video_side_data(frames, interp)
 
 
 def cuts_separate(case: Case) -> None:
@@ -239,9 +239,9 @@ def sizes_and_values_are_right(case: Case) -> None:
     for height, width in [(16, 16), (17, 33), (5, 7), (7, 5), (16, 70), (1, 1)]:
         checks = (torch.arange(height)[:, None] + torch.arange(width)).remainder(2).float().expand(3, -1, -1)
         black = torch.zeros(3, height, width)
-        pictures = [1 - black, 1 - black, 1 - black, black, black, checks, 1 - checks, checks]
+        images = [1 - black, 1 - black, 1 - black, black, black, checks, 1 - checks, checks]
         frames = make_clip(9, height, width)
-        frames[:8] = [frame.with_image(image) for frame, image in zip(frames[:8], pictures, strict=True)]
+        frames[:8] = [frame.with_image(image) for frame, image in zip(frames[:8], images, strict=True)]
         for frame in run(engine, frames):
             assert frame.image.shape == (3, height * engine.info.scale, width * engine.info.scale)
             assert frame.image.dtype == torch.float32
@@ -284,7 +284,7 @@ def nothing_drifts(case: Case) -> None:
 def a_slow_pan_does_not_drift(case: Case) -> None:
     """2,000 frames that go to and fro, a pixel of the result per frame: the last pass is as good as the second.
 
-    A pass shows the same pictures at the same places each time; the mean PSNR of its given frames may fall by 0.1 dB.
+    A pass shows the same images at the same places each time; the mean PSNR of its given frames may fall by 0.1 dB.
     """
     engine = case.build()
     side, pass_length = 20 * engine.info.scale, 100
@@ -343,7 +343,7 @@ def runs_repeat(case: Case) -> None:
     assert same(run(case.build(), make_clip(5)), first)
 
 
-def pictures_are_left_alone(case: Case) -> None:
+def images_are_left_alone(case: Case) -> None:
     """The engine changes neither its input nor a result that is already out."""
     engine = case.build()
     frames = make_clip(6)
@@ -373,7 +373,7 @@ LAWS = {
     tiles_agree: ("measures the whole frame",),
     state_can_be_saved: ("keeps its memory in the engine",),
     runs_repeat: ("is random",),
-    pictures_are_left_alone: ("writes into its last result", "writes into its input"),
+    images_are_left_alone: ("writes into its last result", "writes into its input"),
 }
 # Long runs, for engines that have learnt what they do.
 LASTING_LAWS = {
@@ -394,7 +394,7 @@ def test_law(case: Case, law: Callable[[Case], None]) -> None:
 @torch.inference_mode()
 def test_lasting_law(name: str, law: Callable[[Case], None]) -> None:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # pictures this small only wait for a second thread
+    torch.set_num_threads(1)  # images this small only wait for a second thread
     try:
         law(ENGINES[name])
     finally:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from tests.support.torch_threads import torch_threads
-from tests.support.toy_engine import film_side_data, make_clip, side_data
+from tests.support.toy_engine import make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
@@ -97,9 +97,9 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
         if not carry:
             forwards = hidden(list(range(first, end + 1)))
         for t in range(first, end + 1):
-            picture = clip[t // 2][None] if t % 2 == 0 else None
+            image = clip[t // 2][None] if t % 2 == 0 else None
             # What two windows share is shown as the first of them makes it.
-            results.setdefault(t, network.reconstruct(moments[t], forwards[t], backwards[t], picture)[0])
+            results.setdefault(t, network.reconstruct(moments[t], forwards[t], backwards[t], image)[0])
         first += 2 * (window - 1)
     return torch.stack([results[t] for t in range(last + 1)]).clamp(0, 1)
 
@@ -214,7 +214,7 @@ def test_results_leave_with_their_window(window: int, lookahead: int, is_overlap
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_streaming_recomputes_next_to_nothing(name: str) -> None:
-    """Operations of one window in the middle of a film against the network's own, of the real sizes."""
+    """Operations of one window in the middle of a video against the network's own, of the real sizes."""
     network = build("zsm", PRESETS[name].network)
     assert isinstance(network, ZoomingSlowMo)
     engine = SlowmoEngine.of_network(network, name, CPU, "fp32", is_overlapped=False)  # another thread is not counted
@@ -257,7 +257,7 @@ def test_engines_behind_each_other_are_one() -> None:
     chain = ChainEngine([midpoint(), midpoint(), slowmo()])
     assert (chain.info.scale, chain.info.interp) == (4, 8)
     results = run(chain, frames)
-    assert side_data(results) == film_side_data(frames, 8)
+    assert side_data(results) == video_side_data(frames, 8)
     for part, start in ((frames[:3], 0), (frames[3:], 24)):
         expected = part
         for engine in (midpoint(), midpoint(), slowmo()):

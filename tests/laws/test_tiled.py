@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.toy_engine import ToyDoubler, ToyEngine, film_side_data, make_clip, side_data
+from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine, EngineInfo
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
@@ -63,7 +63,7 @@ class Counting:
 
 
 class PerTile:
-    """Ignores the picture: the n-th tile of a video is filled with `values[n]`."""
+    """Ignores the image: the n-th tile of a video is filled with `values[n]`."""
 
     def __init__(self, values: Sequence[float], scale: int) -> None:
         self.info = EngineInfo("per tile", scale, lookahead=0, multiple_of=1, precisions=("fp32",))
@@ -172,7 +172,7 @@ def test_no_frame_is_lost_wherever_memory_runs_out(
                 ready += given_now
             if engine.shrinks and kept is None:
                 kept = out
-        assert side_data(ready) == film_side_data(frames, interp)
+        assert side_data(ready) == video_side_data(frames, interp)
         if kept is None:
             assert inner.calls < failing
             break

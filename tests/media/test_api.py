@@ -1,4 +1,4 @@
-"""The library on files, folders and frames: it does what the command line does."""
+"""The Python API on files, folders and frames gives the same results as the command line."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_scores_header_and_models(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, video: Path) -> Path:
-    """a.mp4, b.mp4, which is not a video, and inner/c.mp4."""
+    """A folder with a.mp4, b.mp4, which is not a video, and inner/c.mp4."""
     folder = tmp_path / "videos"
     (folder / "inner").mkdir(parents=True)
     for name in ("a.mp4", "inner/c.mp4"):
@@ -167,7 +167,7 @@ def tensors(count: int, *cuts: int) -> list[Tensor]:
 
 
 def kinds(image: Tensor) -> dict[str, Any]:
-    """The same image in every kind that is taken, with how near floating point it is."""
+    """The same image in every accepted kind, with its tolerance."""
     levels = (image * 255).round().byte()
     array = image.permute(1, 2, 0).numpy()
     return {

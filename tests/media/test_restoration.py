@@ -1,4 +1,4 @@
-"""`vidsr upscale` with faces, from file to file: what is restored and said, and that all else is as without."""
+"""`vidsr upscale` with faces, from file to file: what is restored and reported; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ from vidsr.types import FaceTrack, RunReport, TrackReport
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, SIDE = 96, 64, 16
-# Frames of the two scenes, and in each frame the left upper corners of the faces: where no cell of 16 pixels is blue.
+# Numbers of frames of the two scenes, and the upper left corners of the faces in each frame, at positions where no cell
+# of 16 pixels is completely blue.
 FIRST, SECOND = 6, 5
 PLACES = [[(14 + 2 * n, 30)] for n in range(FIRST)] + [[(8, 30), (70, 30)]] * SECOND
 FACE_MODEL = DEFAULT_MODELS["restore_face"]
-# No patch reaches farther from the middle of a face: half a box of 20.5 pixels 1.5 times, and 6 by which the toy errs.
+# Largest distance of a restored pixel from the center of a face: half a box of 20.5 pixels, 1.5 times, and an error of
+# the toy detector of 6.
 REACH = 22
 COMMON = ("--model", "secnet-fast", "--device", "cpu", "--threads", "1", "--precision", "fp32", "--codec", "ffv1")
 Array = np.ndarray[Any, Any]
 
 
-def picture(places: list[tuple[int, int]], scene: int) -> Array:
-    """Blue blobs with texture in their red and green, on dark or bright noise that is never blue."""
+def draw_faces_at(places: list[tuple[int, int]], scene: int) -> Array:
+    """Blue blobs with texture in red and green, on dark or bright noise that is never blue."""
     chance = np.random.default_rng(scene)
     image = chance.integers(0, 90, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     image[..., :2] += np.uint8(150 * scene)
@@ -49,7 +51,7 @@ def picture(places: list[tuple[int, int]], scene: int) -> Array:
     return image
 
 
-PICTURES = [picture(places, int(n >= FIRST)) for n, places in enumerate(PLACES)]
+IMAGES = [draw_faces_at(places, int(n >= FIRST)) for n, places in enumerate(PLACES)]
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +65,7 @@ def threads_as_before() -> Iterator[None]:
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the video, the detector, and the video enlarged without and with faces."""
     folder = tmp_path_factory.mktemp("faces")
-    media.encode(folder / "video.mkv", PICTURES, media.LOSSLESS)
+    media.encode(folder / "video.mkv", IMAGES, media.LOSSLESS)
     write_yunet(folder / "blobs.onnx", blob_finder())
     upscale(folder, "video.mkv", "plain.mkv", "--no-faces")
     result = upscale(folder, "video.mkv", "faces.mkv", "--faces", "--report", folder / "faces.json")
@@ -72,14 +74,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def upscale(room: Path, source: Path | str, target: Path | str, *options: str | Path, code: int = 0) -> Result:
-    """A run with the detector of the room; names are in the room, paths may lead elsewhere."""
+    """Runs vidsr with the detector in `room`; relative paths are relative to `room`."""
     given = ("upscale", room / source, room / target, "--face-detector", room / "blobs.onnx", *COMMON, *options)
     result = CliRunner().invoke(app, [str(each) for each in given])
     assert result.exit_code == code, result.stderr
     return result
 
 
-def pictures_of(path: Path) -> list[Tensor]:
+def images_of(path: Path) -> list[Tensor]:
     with Reader(path, InputConfig(), torch.device("cpu")) as reader:
         return [frame.image for frame in reader.frames()]
 
@@ -90,13 +92,13 @@ def run_of(report: Path) -> dict[str, Any]:
 
 
 def changes(room: Path, one: Path | str, other: Path | str) -> list[Tensor]:
-    """The largest difference of each pixel, in levels of 8 bits, H x W for each frame."""
-    pairs = zip(pictures_of(room / one), pictures_of(room / other), strict=True)
+    """The largest difference of each pixel in 8-bit levels, H x W per frame."""
+    pairs = zip(images_of(room / one), images_of(room / other), strict=True)
     return [255 * (a - b).abs().amax(0) for a, b in pairs]
 
 
 def near(x: int, y: int, scale: int, reach: float = REACH, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    """Where the enlarged pixels around the face with this left upper corner are."""
+    """Mask of the enlarged pixels around the face with this upper left corner."""
     rows, columns = ((torch.arange(scale * side) + 0.5) / scale for side in (height, width))
     middle_x, middle_y = x + SIDE / 2, y + SIDE / 2
     return ((rows - middle_y).abs() < reach)[:, None] & ((columns - middle_x).abs() < reach)[None]
@@ -138,7 +140,7 @@ def test_the_report_and_the_closing_line_tell_the_tracks_of_both_scenes(room: Pa
 def test_without_a_face_or_strength_every_bit_is_as_without(
     room: Path, tmp_path: Path, options: tuple[str, ...], is_looked_for: bool
 ) -> None:
-    """At the scale at which faces of 40 pixels measure 20, the toy sees none."""
+    """At the scale where faces of 40 pixels have 20, the toy detector finds none."""
     result = upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", *options, "--report", tmp_path / "a.json")
     assert all((change == 0).all() for change in changes(room, "plain.mkv", tmp_path / "a.mkv"))
     run = run_of(tmp_path / "a.json")
@@ -148,10 +150,10 @@ def test_without_a_face_or_strength_every_bit_is_as_without(
 
 def test_half_the_strength_is_half_the_change(room: Path, tmp_path: Path) -> None:
     upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", "--face-strength", "0.5")
-    half, without, full = (pictures_of(path) for path in (tmp_path / "a.mkv", room / "plain.mkv", room / "faces.mkv"))
-    for picture, none, all_of_it in zip(half, without, full, strict=True):
-        assert (picture - none).abs().max() > 0.05
-        torch.testing.assert_close(picture, (none + all_of_it) / 2, atol=0.02, rtol=0)  # each rounded to 8 bits
+    half, without, full = (images_of(path) for path in (tmp_path / "a.mkv", room / "plain.mkv", room / "faces.mkv"))
+    for image, none, all_of_it in zip(half, without, full, strict=True):
+        assert (image - none).abs().max() > 0.05
+        torch.testing.assert_close(image, (none + all_of_it) / 2, atol=0.02, rtol=0)  # each rounded to 8 bits
 
 
 def test_no_more_faces_than_wished(room: Path, tmp_path: Path) -> None:
@@ -189,10 +191,10 @@ def test_tiles_and_another_scale_do_not_matter_to_them(room: Path, tmp_path: Pat
     assert_only_faces_differ(changes(room, tmp_path / "a.mkv", tmp_path / "b.mkv"), PLACES[FIRST:], scale=2)
 
 
-def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coded on its side, told to be shown upright: found, restored upright, and put back where it is coded."""
+def test_a_video_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coded sideways with rotation metadata: faces are found, restored upright, and put back as coded."""
     lying, turned = tmp_path / "lying.mp4", tmp_path / "turned.mp4"
-    coded = [np.rot90(image).copy() for image in PICTURES[FIRST:]]
+    coded = [np.rot90(image).copy() for image in IMAGES[FIRST:]]
     media.encode(lying, coded, ("-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p"))
     media.ffmpeg("-display_rotation:v:0", "-90", "-i", f"file:{lying}", "-c", "copy", f"file:{turned}")
     quarters = []

@@ -1,4 +1,4 @@
-"""`import vidsr`: the public names, their options and defaults, and that importing loads nothing heavy."""
+"""The public API: names, options and defaults; importing vidsr loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from vidsr.cli.upscale import upscale as upscale_command
 from vidsr.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-# A function of the library, its configuration and its command.
+# Each API function with its configuration and its command.
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, Callable[..., Any]]] = {
     "upscale": (vidsr.upscale, c.UpscaleConfig, upscale_command),
     "slow_motion": (vidsr.slow_motion, c.SlowmoConfig, slowmo_command),
     "find_faces": (vidsr.find_faces, c.FindFacesConfig, faces_command),
 }
-# What the library alone has, and options of a command that are for its screen or have another name here.
+# Parameters that only the API has, and command options that only concern the screen or have another name here.
 LIBRARY_ONLY = {"input", "output", "on_progress"}
 COMMAND_ONLY = {"source", "target", "dry_run", "report", "progress", "quiet", "verbose", "as_json"}
 RENAMED = {"encoder_option": "encoder_options"}
 
 
 def options_of(config: Any) -> Iterator[tuple[str, Any]]:
-    """Each option of a configuration by its name in Python, with its default."""
+    """Each option of a configuration by its Python name, with its default."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         option = field.metadata.get("option", "")

@@ -1,4 +1,4 @@
-"""Every configuration refuses every wrong value when it is made, in one sentence, and takes every right one."""
+"""Every configuration rejects invalid values on construction with a one-line error, and accepts valid ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIGS = [
     for kind in vars(c).values()
     if isinstance(kind, type) and issubclass(kind, c.Checked) and dataclasses.is_dataclass(kind)
 ]
-# For each field, by the name of the option, what must be refused besides values of types that no field takes.
+# Invalid values of each field by option name, besides values of types that no field accepts.
 WRONG: dict[str, list[Any]] = {
     "--start": [Fraction(-1), 0.5, "0:10", True, NAN],
     "--end": [Fraction(-1), 0.5, "0:10", True, INF, 0],
@@ -56,7 +56,7 @@ WRONG: dict[str, list[Any]] = {
     "--interp": [1, 0, 3, 16, 2.0, "2", True, None],
     "--keep-duration": [1, None, "yes"],
     "--duplicates": ["Auto", "on", None, True],
-    # Fields that hold other options.
+    # Nested configurations.
     "input": [None, c.OutputConfig()],
     "output": [None, c.InputConfig()],
     "size": [None, (64, 48)],
