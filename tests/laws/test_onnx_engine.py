@@ -1,4 +1,4 @@
-"""The engines on ONNX Runtime: as good as torch in float32 on any clip, and true to every law."""
+"""Engines on ONNX Runtime: equal to torch in float32 on any clip, and they keep every law."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {
 
 @cache
 def pair(name: str) -> tuple[Engine, Engine]:
-    """Engines hold no state, so each pair is made once."""
+    """Engines hold no state, so each pair is built only once."""
     return PAIRS[name]()
 
 
@@ -93,7 +93,7 @@ def test_it_gives_what_torch_gives(name: str, length: int, height: int, width: i
         assert (ours.image - theirs.image).abs().max() < 1e-3
 
 
-# Laws for one engine of each kind: the others differ in their networks alone.
+# Laws for one engine of each kind: the others differ only in their networks.
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", ["secnet narrow", "slowmo fast"])
 @torch.inference_mode()
@@ -124,7 +124,7 @@ def test_a_device_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_provider_that_cannot_load_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime then goes on with the CPU and only warns; vidsr does not."""
+    """ONNX Runtime would fall back to the CPU with a warning; vidsr raises an error."""
     network = NETWORKS["narrow"]()
     assert isinstance(network, SECNet)
     real = onnxruntime.InferenceSession
@@ -147,7 +147,7 @@ def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_running_out_of_memory_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a tiled run makes its tiles smaller: ONNX Runtime's own class is no RuntimeError."""
+    """ONNX Runtime's own exception is not a RuntimeError, but must make a tiled run reduce its tiles."""
     network = NETWORKS["narrow"]()
     assert isinstance(network, SECNet)
     engine = OnnxRecurrentEngine(network, "narrow", CPU)

@@ -1,4 +1,4 @@
-"""The slow-motion engines: equal to the network by an independent rule, in time, and without needless work."""
+"""Slow-motion engines: equal to an independent reference, correct timestamps, and no redundant computation."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ PRESETS = {preset.name: preset for preset in list_presets() if preset.architectu
 
 @cache
 def network_of(form: str) -> ZoomingSlowMo:
-    """Never changed."""
+    """A network that no test modifies."""
     return slowmo_network(form)
 
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """As many as overlapping takes, on any machine."""
+    """Sets enough torch threads for overlap, on any machine."""
     with torch_threads(2):
         yield
 
@@ -70,7 +70,7 @@ def images(frames: list[Frame]) -> Tensor:
 
 @torch.inference_mode()
 def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: int, carry: bool) -> Tensor:
-    """All results of a scene N x 3 x h x w with everything in memory, by the rule as it is written down.
+    """All outputs for a scene N x 3 x h x w, computed in memory by the documented rule.
 
     Window k begins with the frame that window k - 1 ended with. The forward state runs over the whole scene, or from
     each window's first frame; the backward one from `lookahead` frames behind each window, or the scene's end.
@@ -98,7 +98,7 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
             forwards = hidden(list(range(first, end + 1)))
         for t in range(first, end + 1):
             image = clip[t // 2][None] if t % 2 == 0 else None
-            # What two windows share is shown as the first of them makes it.
+            # A frame shared by two windows is output by the first.
             results.setdefault(t, network.reconstruct(moments[t], forwards[t], backwards[t], image)[0])
         first += 2 * (window - 1)
     return torch.stack([results[t] for t in range(last + 1)]).clamp(0, 1)
@@ -139,7 +139,7 @@ def test_streaming_equals_the_whole_scene_in_memory(
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_windows_differ_in_what_they_know(lookahead: int) -> None:
-    """So that the tests above can fail: neither carrying on nor looking ahead is without effect."""
+    """Shows that the tests above can fail: carrying the state and looking ahead both have an effect."""
     frames = make_clip(9)
     plain = images(run(slowmo(lookahead=lookahead), frames))
     for other in (slowmo(lookahead=lookahead, carry=False), slowmo(lookahead=lookahead + 1)):
@@ -159,7 +159,7 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         expected = network.synthesize(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
         if t == 3:
             expected = frames[3].image
-        # Convolutions one behind another, whose sums may be added in another order: some tens of 2^-24.
+        # Consecutive convolutions, whose sums may be added in a different order: some tens of 2^-24.
         torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-5)
 
 
@@ -214,7 +214,7 @@ def test_results_leave_with_their_window(window: int, lookahead: int, is_overlap
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_streaming_recomputes_next_to_nothing(name: str) -> None:
-    """Operations of one window in the middle of a video against the network's own, of the real sizes."""
+    """Operations for one window in the middle of a video compared with the network's own, at the real sizes."""
     network = build("zsm", PRESETS[name].network)
     assert isinstance(network, ZoomingSlowMo)
     engine = SlowmoEngine.of_network(network, name, CPU, "fp32", is_overlapped=False)  # another thread is not counted

@@ -1,4 +1,4 @@
-"""Tiles: where they lie, how they are joined, and what happens when memory runs out in any place."""
+"""Tiling: layout, blending, and running out of memory at any point."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def exhaust_memory() -> None:
 
 
 class Counting:
-    """Calls `before(verb, n, height, width)` ahead of an engine's n-th call of any verb; notes its tiles' sizes."""
+    """Calls `before(method, n, height, width)` before the n-th call of any engine method; records the tile sizes."""
 
     def __init__(self, before: Callable[[str, int, int, int], None], engine: Engine | None = None) -> None:
         self.engine = engine or ToyEngine()
@@ -142,7 +142,7 @@ def doubling() -> Engine:
 def test_no_frame_is_lost_wherever_memory_runs_out(
     make: Callable[[], Engine], length: int, cuts: tuple[int, ...]
 ) -> None:
-    """Memory fails once, at the n-th call of anything; what follows must equal a fresh run of the smaller tiles.
+    """Memory runs out once, at the n-th call; the rest must equal a fresh run with the smaller tiles.
 
     That run starts with the given frame whose results, new frames included, were not all out; those that were are not
     given again.
@@ -189,7 +189,7 @@ def test_no_frame_is_lost_wherever_memory_runs_out(
 @settings(max_examples=60, deadline=None)
 @given(failures=st.sets(st.integers(1, 60), max_size=3), cuts=st.sets(st.integers(0, 7)), after=st.integers(0, 7))
 def test_several_failures_and_a_saved_state(failures: set[int], cuts: set[int], after: int) -> None:
-    """Failures while frames are given again, too; the state is saved and restored after one of the frames."""
+    """Failures also while frames are recomputed; the state is saved and restored after one of the frames."""
 
     def before(verb: str, n: int, height: int, width: int) -> None:
         if n in failures:
