@@ -181,7 +181,7 @@ def every_frame_comes_out_in_time(case: Case) -> None:
 
 
 def cuts_separate(case: Case) -> None:
-    """The output on either side of a cut equals that part run alone; frames interpolated before it use the near side."""
+    """The output on either side of a cut equals that part run alone; frames before it use the near side."""
     engine = case.build()
     interp = engine.info.interp
     for cut in (1, 4, 8):

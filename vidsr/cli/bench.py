@@ -22,7 +22,7 @@ def bench(
     model: Annotated[
         str, typer.Option(help="A name from `vidsr models list`, the path of a model card (.toml), or auto.")
     ] = _COMPUTE.model,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = _COMPUTE.device,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.")] = _COMPUTE.device,
     precision: Annotated[
         c.Precision, typer.Option(help="Numeric precision of the network's convolutions.")
     ] = _COMPUTE.precision,

@@ -42,7 +42,7 @@ Model = Annotated[
         help="A name from `vidsr models list`, the path of a model card (.toml), or auto.", rich_help_panel=_COMPUTE
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_COMPUTE)]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_COMPUTE)]
 Precision = Annotated[
     c.Precision, typer.Option(help="Numeric precision of the network's convolutions.", rich_help_panel=_COMPUTE)
 ]

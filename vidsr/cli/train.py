@@ -22,7 +22,7 @@ def train(
     output: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for checkpoints and log; a run found there is resumed.")
     ],
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets torch choose.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Number of processes that prepare batches.")] = 1,
     minutes: Annotated[float, typer.Option(help="Save a checkpoint and stop after this many minutes.")] = math.inf,

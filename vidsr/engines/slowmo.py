@@ -326,8 +326,8 @@ class InterpolationEngine:
         if before is not None and frame.starts_scene:
             ready += repeat_before_cut(before, current.pts)
         elif before is not None and state.features is not None:
-            picture = network.synthesize(network.between(state.features, features))
-            ready += interpolate_timestamps(before, current, picture[0].clamp(0, 1))
+            image = network.synthesize(network.between(state.features, features))
+            ready += interpolate_timestamps(before, current, image[0].clamp(0, 1))
         return ready, InterpolationState(current, features)
 
     def flush(self, state: InterpolationState) -> list[Frame]:
