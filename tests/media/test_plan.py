@@ -1,4 +1,4 @@
-"""A plan: a plain value that says all of a run beforehand, and that a run follows to the letter."""
+"""Plans: plain values that hold all decisions about a run, which the run follows exactly."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_missing_input_is_refused_by_planning(tmp_path: Path) -> None:
 
 
 def test_a_run_asks_nothing_again(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither device, precision nor card: what was planned, sent elsewhere and planned there again, is what is done."""
+    """A run follows its pickled plan exactly, and does not choose device, precision or card again."""
     options = UpscaleConfig(
         compute=FP32, input=InputConfig(end=Fraction(3, 25)), size=SizeConfig(scale=2.0), faces=RestoreConfig(use=True)
     )
