@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from vidsr.config import ComputeConfig, FindFacesConfig, InputConfig, OutputConfig, RestoreConfig, UpscaleConfig
-from vidsr.faces.listing import FaceTargets, describe_faces
+from vidsr.faces.listing import FaceTargets, describe_faces, plan_listing
 from vidsr.pipeline.run import enhance
 from vidsr.video.reader import Reader
 
@@ -55,7 +55,7 @@ def main() -> None:
             panels.append((label, frame_of(result)))
         sheet = Path(folder) / "sheet.png"
         with tempfile.TemporaryFile() as listing:
-            describe_faces(result, FaceTargets(sheet=sheet), listing, FindFacesConfig())
+            describe_faces(plan_listing(result, FaceTargets(sheet=sheet), FindFacesConfig()), listing)
         tracks = cv2.imread(str(sheet))
         assert tracks is not None
         small = cv2.resize(tracks, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)

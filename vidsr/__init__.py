@@ -1,10 +1,10 @@
-"""vidsr: video super-resolution with recurrent networks, and a particular care for faces.
+"""vidsr: video super-resolution, slow motion and face restoration with recurrent networks.
 
     import vidsr
 
     report = vidsr.upscale("in.mp4", "out.mp4", scale=4)
 
-Importing it loads neither torch nor PyAV; the first call of a function does.
+Importing vidsr loads neither torch nor PyAV; calling one of its functions does.
 """
 
 from importlib import import_module
@@ -38,8 +38,8 @@ __all__ = [
     "upscale",
 ]
 
-# Where each public name comes from when it is first used.
-_HOMES = {
+# The module that each public name is loaded from on first use; those not listed come from vidsr.api.
+_MODULES = {
     "BatchReport": "vidsr.pipeline.batch",
     "Evaluation": "vidsr.evaluation.evaluate",
     "Progress": "vidsr.pipeline.run",
@@ -53,7 +53,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'vidsr' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES.get(name, "vidsr.api")), name)
+    value = getattr(import_module(_MODULES.get(name, "vidsr.api")), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""`python -m vidsr`."""
+"""Entry point of `python -m vidsr`."""
 
 from vidsr.cli import main
 

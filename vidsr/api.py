@@ -1,8 +1,8 @@
-"""What `import vidsr` offers: the commands of the command line as functions, and frames without files.
+"""The public Python API: the commands of the command line as functions, and `enhance` for frames in memory.
 
-Every option is a keyword with the name and the default of the command line's. The functions print nothing and raise the
-errors of vidsr.errors; a wrong option raises UsageError before any work is done. Loads nothing heavy until one is
-called.
+Every option is a keyword argument with the name and the default that it has on the command line. The functions print
+nothing and raise the errors of vidsr.errors; an invalid option raises UsageError before any work starts. Heavy modules
+are imported when a function is called.
 """
 
 from __future__ import annotations
@@ -73,30 +73,30 @@ def upscale(
     skip_existing: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RunReport | BatchReport:
-    """Makes a video larger and sharper, as `vidsr upscale` does. The output appears only when complete and checked.
+    """Enlarges and sharpens a video, as `vidsr upscale` does. The output appears only once it is complete and verified.
 
-    `input` is a video; or a folder or a list of videos, and then `output` is the folder for the results.
+    `input` is a video, or a folder or a list of videos; for these `output` is the folder for the results.
 
-    scale, size, height: at most one: enlargement of each side, 1 to 8 (default 4); (width, height) or "WxH" in pixels
-        as displayed; height in pixels, with the width that keeps the proportions.
-    model: a name of `list_models()`, "bicubic", the path of a model card (.toml), or "auto".
+    scale, size, height: give at most one. scale: enlargement factor of each side, 1 to 8 (default 4). size: (width,
+        height) or "WxH", in pixels as displayed. height: in pixels as displayed, keeping the aspect ratio.
+    model: a name from `list_models()`, "bicubic", the path of a model card (.toml), or "auto".
     device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp32", "fp16" or "bf16".
-    backend: "torch", or "onnx" for ONNX Runtime in fp32.  threads: on the CPU, 0 to 256; 0 lets torch choose.
-    tile: "auto", "off", or the side of a tile in input pixels, 64 or more.
-    faces: restore faces; None: with a network, but not with one for faces.  face_strength: 0 to 1.
-    min_face: side of the smallest face in input pixels, 8 or more.  max_faces: in a frame, 1 or more.
-    face_detector: a YuNet file (.onnx); None: the shipped one.
+    backend: "torch", or "onnx" for ONNX Runtime in fp32.  threads: CPU threads, 0 to 256; 0 lets torch choose.
+    tile: "auto", "off", or the tile side in input pixels, 64 or more.
+    faces: whether to restore faces; None: yes, except with bicubic or the face model.  face_strength: 0 to 1.
+    min_face: side of the smallest face in input pixels, 8 or more.  max_faces: maximum per frame, 1 or more.
+    face_detector: a YuNet model (.onnx); None: the built-in one.
     scenes: "auto", or "off" to ignore cuts.  scene_threshold: 0 to 255.
-    codec, preset, pix_fmt: FFmpeg's names; "auto" or None: vidsr's choice.  crf: quality on the encoder's own scale.
-    encoder_options: the encoder's own, as a mapping, as pairs, or as "key=value" strings.
+    codec, preset, pix_fmt: FFmpeg names; "auto" or None lets vidsr choose.  crf: quality on the encoder's own scale.
+    encoder_options: private options of the encoder, as a mapping, as pairs, or as "key=value" strings.
     audio: "copy" (None) or "none".  subtitles: "copy" or "none".
     start, end: seconds or "H:MM:SS.mmm" from the first frame; `end` is exclusive.
-    overwrite: replace existing outputs.  strict: damage or loss is an error.
-    recursive: for folders: read those inside, too.  suffix: for folders and lists: put between name and extension.
-    skip_existing: for folders and lists: leave out videos whose output exists.
-    on_progress: called after each frame of a result.
+    overwrite: replace existing outputs.  strict: treat damaged input and lost data as an error.
+    recursive: process subfolders too (folders only).  suffix: put between name and extension (folders and lists only).
+    skip_existing: skip videos whose output already exists (folders and lists only).
+    on_progress: called after each output frame.
 
-    Returns a RunReport; for a folder or a list a BatchReport, in which failures of single videos are collected. Raises
+    Returns a RunReport; for a folder or a list a BatchReport, which collects the failures of single videos. Raises
     UsageError, InputError, OutputError, ModelError, DeviceError or CheckError.
     """
     config = c.UpscaleConfig(
@@ -148,14 +148,15 @@ def slow_motion(
     skip_existing: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RunReport | BatchReport:
-    """Makes a video slower, or smoother with `keep_duration`, by new frames between its own, as `vidsr slowmo` does.
+    """Slows a video down, or raises its frame rate, by interpolating frames, as `vidsr slowmo` does.
 
     N frames become (N - 1) x `interp` + 1.
 
-    interp: 2, 4 or 8.  keep_duration: more frames a second instead of a longer video.
-    duplicates: "auto" gives frames that repeat the one before them, as of telecine, a moment of their own; "off".
-    audio: "stretch" (at its pitch), "none", or "copy" with `keep_duration`; None: stretched or copied, as it fits.
-    scale: 1 to 8 (default 1). The other options, what is returned and what is raised are as for `upscale`.
+    interp: 2, 4 or 8.  keep_duration: raise the frame rate instead of making the video longer.
+    duplicates: "auto" replaces repeated frames, as in telecine, with interpolated ones; "off" keeps them.
+    audio: "stretch" (at the same pitch), "none", or "copy" with `keep_duration`; None: stretch, or copy with
+        `keep_duration`.
+    scale: 1 to 8 (default 1). Other options, return value and errors are as for `upscale`.
     """
     config = c.SlowmoConfig(
         input=o.input_config(start, end),
@@ -187,17 +188,17 @@ def enhance(
     scenes: c.SceneMode = _UPSCALE.scenes.mode,
     scene_threshold: float = _UPSCALE.scenes.threshold,
 ) -> Iterator[Image]:
-    """Enlarges frames that are not in a file, or makes new ones between them; yields frames of the kind given.
+    """Enlarges frames in memory, or interpolates between them; yields frames of the same type as the input.
 
-    `frames` are RGB, all of one size and kind: H x W x 3 arrays or 3 x H x W tensors, uint8 or floating point in 0..1.
-    As many come out, in the same order; with `interp` 2, 4 or 8 (N - 1) x `interp` + 1 of N. No more of them are held
-    than the model looks ahead, so a stream may be endless.
+    `frames` are RGB and all alike: H x W x 3 arrays or 3 x H x W tensors, uint8 or floating point in 0..1. N frames
+    give N, in the same order, or (N - 1) x `interp` + 1 with `interp` 2, 4 or 8. No more input frames are held than the
+    model looks ahead, so a stream may be endless.
 
-    scale: 1 to 8; None: 4, or 1 with `interp`.  scenes: "auto" starts afresh at cuts, "off" never does. The other
-    options are as for `upscale`. Faces are not restored, and repeated frames stay as they are.
+    scale: 1 to 8; None: 4, or 1 with `interp`.  scenes: "auto" resets the network at cuts, "off" never does. Other
+    options are as for `upscale`. Faces are not restored, and repeated frames are kept.
 
-    Raises UsageError, ModelError or DeviceError when called; InputError from the generator, for a frame that is none of
-    these or unlike the first.
+    Raises UsageError, ModelError or DeviceError when called. The generator raises InputError for a frame of the wrong
+    type, or one that differs from the first in type or size.
     """
     from vidsr.pipeline.frames import enhance_frames
 
@@ -226,10 +227,10 @@ def find_faces(
     overwrite: bool = _FACES.output.overwrite,
     on_progress: OnProgress | None = None,
 ) -> VideoFaces:
-    """Finds the faces of a video and follows each through time, as `vidsr faces` does.
+    """Detects the faces of a video and tracks each one through time, as `vidsr faces` does.
 
-    annotate: a video to make, with the faces drawn in.  sheet: a .png file to make, with images of all tracks. The
-    other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
+    annotate: path for a copy of the video with the faces drawn in.  sheet: path for a contact sheet of all tracks
+    (.png). Other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
     """
     config = c.FindFacesConfig(
         input=o.input_config(start, end),
@@ -253,7 +254,7 @@ def find_faces(
 
 
 def probe(input: StrPath) -> VideoInfo:
-    """What the header of a video says: sizes, rate, colour, streams. Raises InputError."""
+    """Reads the header of a video: size, frame rate, color, streams. Raises InputError."""
     from vidsr.video.probe import probe as read_header
 
     return read_header(Path(input))
@@ -262,7 +263,7 @@ def probe(input: StrPath) -> VideoInfo:
 def evaluate(reference: StrPath, result: StrPath, *, border: int = 0) -> Evaluation:
     """Scores a result against its reference, as `vidsr eval` does: PSNR, SSIM, warping error and flicker.
 
-    Both are videos, or folders with videos of the same names. `border` pixels on each side are left out. Raises
+    Both are videos, or folders with videos of the same names. `border` pixels on each side are ignored. Raises
     InputError for videos that cannot be read or differ in size or length, UsageError for a border that leaves nothing.
     """
     from vidsr.evaluation.videos import find_pairs, score_videos
@@ -295,7 +296,7 @@ def _run(
     source = Path(input) if isinstance(input, str | os.PathLike) else [Path(each) for each in input]
     jobs = batch.find_jobs(source, Path(output), recursive, suffix)
     if skip_existing and not jobs.is_batch:
-        raise UsageError("--skip-existing is for folders and lists of files here: ask whether the output exists")
+        raise UsageError("--skip-existing is for folders and lists of videos: check whether the output exists yourself")
 
     def work(video: Path, result: Path) -> RunReport:
         return run_one(video, result, config, on_progress or (lambda _: None))

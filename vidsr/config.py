@@ -1,8 +1,8 @@
-"""Every option of a run: one field, one default, one check. The command line and the library fill these alike.
+"""Configuration of a run: one field, one default and one check per option, for the command line and the library.
 
-Each class refuses a wrong value when it is made, with a UsageError that names the option as the command line does.
-What only the input file or the device can tell is checked where these are known. The `parse_*` functions read what a
-user may write for a value: "1:02.5" for a time, "1280x720" for a size.
+Each class checks its values on construction and raises a UsageError that names the command-line option. Checks that
+need the input file or the device happen later, where these are known. The `parse_*` functions parse what a user writes:
+"1:02.5" for a time, "1280x720" for a size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, get_args
 from vidsr.errors import UsageError
 
 T = TypeVar("T")
-# Says what a value must be ("from 0 to 1") if it is something else, None if it is right.
+# Returns what a value must be ("a number from 0 to 1") if it is invalid, None if it is valid.
 Check = Callable[[Any], str | None]
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
@@ -36,21 +36,21 @@ LARGEST_SCALE = 8
 # Sides in input pixels.
 SMALLEST_TILE = 64
 SMALLEST_FACE = 8
-MOST_THREADS = 256
+MAX_THREADS = 256
 
 
 def option(name: str, default: T, check: Check) -> T:
-    """A field with its option's name on the command line and what its values must be."""
+    """A dataclass field with its command-line option and its check."""
     return field(default=default, metadata={"option": name, "check": check})
 
 
 def part(kind: type[T]) -> T:
-    """A field that holds other options, by default those of `kind` as they are."""
+    """A dataclass field that holds a nested configuration, by default that of `kind`."""
     return field(default_factory=kind, metadata={"check": _is_a(kind, kind.__name__)})
 
 
 class Checked:
-    """What every configuration does when it is made: each field passes its own check, or a UsageError is raised."""
+    """Base class that runs each field's check on construction and raises UsageError if one fails."""
 
     __slots__ = ()
 
@@ -62,7 +62,7 @@ class Checked:
 
 
 def _shown(value: Any) -> str:
-    """A value as a user wrote it, on one line."""
+    """A value as the user wrote it, on one line of at most 60 characters."""
     if isinstance(value, (bool, int)) or value is None:
         return str(value)
     if isinstance(value, (float, Fraction)):
@@ -79,15 +79,15 @@ def _flag(value: Any) -> str | None:
     return None if isinstance(value, bool) else "True or False"
 
 
-def _word(kind: Any) -> Check:
-    """One of the values of a Literal; `type` too, because True equals 1."""
+def _one_of(kind: Any) -> Check:
+    """One of the values of a Literal; types are compared too, because True equals 1."""
     allowed = get_args(kind)
     listed = ", ".join(map(str, allowed[:-1])) + f" or {allowed[-1]}"
     return lambda value: None if any(type(value) is type(a) and value == a for a in allowed) else listed
 
 
 def _within(low: float, high: float = math.inf, kind: Any = (int, float)) -> Check:
-    """A finite number from `low` to `high`; a whole one if `kind` is int."""
+    """A finite number from `low` to `high`; an integer if `kind` is int."""
     noun = "a whole number" if kind is int else "a number"
     limits = f"{noun} of {low} or more" if high == math.inf else f"{noun} from {low} to {high}"
 
@@ -111,7 +111,7 @@ def _or_none(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-def _moment(value: Any) -> str | None:
+def _exact_time(value: Any) -> str | None:
     is_exact = isinstance(value, (int, Fraction)) and not isinstance(value, bool)
     return None if is_exact and value >= 0 else "an exact time of 0 seconds or more"
 
@@ -141,26 +141,26 @@ def _pairs(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputConfig(Checked):
-    """What is read. Times are exact seconds from the first frame of the video; `end` is exclusive."""
+    """The trim range. Times are exact seconds from the first frame of the video; `end` is exclusive."""
 
-    start: Fraction | None = option("--start", None, _or_none(_moment))
-    end: Fraction | None = option("--end", None, _or_none(_moment))
+    start: Fraction | None = option("--start", None, _or_none(_exact_time))
+    end: Fraction | None = option("--end", None, _or_none(_exact_time))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
         Checked.__post_init__(self)
         if self.end is not None and self.end <= (self.start or 0):
-            raise UsageError(f"--end must lie after --start, at {float(self.start or 0):g} s: give a later time")
+            raise UsageError(f"--end must be later than --start ({float(self.start or 0):g} s): give a later time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputConfig(Checked):
-    """How the result is encoded and what is carried over from the input.
+    """How the output is encoded, and which streams are taken over from the input.
 
-    `codec`, `pix_fmt` "auto": libx264 with yuv420p for 8-bit sources, an encoder that holds the source's depth above.
-    `crf`, `preset` None: the encoder's own scale is used with vidsr's default quality.
-    `encoder_options` are FFmpeg private options of the encoder, as (key, value).
-    `audio` None: copied, or stretched where the result lasts longer than its input.
+    `codec`, `pix_fmt` "auto": libx264 with yuv420p for 8-bit sources, above that an encoder that keeps the bit depth.
+    `crf`, `preset` None: vidsr's default quality for the encoder.
+    `encoder_options`: private FFmpeg options of the encoder, as (key, value).
+    `audio` None: copied, or stretched if the output is longer than the input.
     """
 
     codec: str = option("--codec", "auto", _text)
@@ -168,14 +168,14 @@ class OutputConfig(Checked):
     preset: str | None = option("--preset", None, _or_none(_text))
     pix_fmt: str = option("--pix-fmt", "auto", _text)
     encoder_options: tuple[tuple[str, str], ...] = option("--encoder-option", (), _pairs)
-    audio: AudioMode | None = option("--audio", None, _or_none(_word(AudioMode)))
-    subtitles: CopyMode = option("--subtitles", "copy", _word(CopyMode))
+    audio: AudioMode | None = option("--audio", None, _or_none(_one_of(AudioMode)))
+    subtitles: CopyMode = option("--subtitles", "copy", _one_of(CopyMode))
     overwrite: bool = option("--overwrite", False, _flag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeConfig(Checked):
-    """The wanted size as displayed: at most one of the three is set; none means the command's own `default_scale`."""
+    """The output size as displayed. At most one of the three is set; if none, the command's `default_scale` applies."""
 
     scale: float | None = option("--scale", None, _or_none(_within(1, LARGEST_SCALE)))
     size: tuple[int, int] | None = option("--size", None, _or_none(_two_sides))
@@ -185,43 +185,45 @@ class SizeConfig(Checked):
         """Raises UsageError, as for every configuration."""
         Checked.__post_init__(self)
         if sum(value is not None for value in (self.scale, self.size, self.height)) > 1:
-            raise UsageError("--scale, --size and --height exclude each other: give only one of them")
+            raise UsageError("--scale, --size and --height are mutually exclusive: give only one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeConfig(Checked):
-    """Which model runs where, and in what. `tile` is in input pixels; `threads` 0 leaves the choice to torch."""
+    """Model, device, precision and backend. `tile` is in input pixels; with `threads` 0 torch chooses."""
 
     model: str = option("--model", "auto", _text)
     device: str = option("--device", "auto", _device)
-    precision: Precision = option("--precision", "auto", _word(Precision))
-    threads: int = option("--threads", 0, _within(0, MOST_THREADS, int))
+    precision: Precision = option("--precision", "auto", _one_of(Precision))
+    threads: int = option("--threads", 0, _within(0, MAX_THREADS, int))
     tile: Tile = option("--tile", "auto", _tile)
-    backend: Backend = option("--backend", "torch", _word(Backend))
+    backend: Backend = option("--backend", "torch", _one_of(Backend))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
         Checked.__post_init__(self)
         if self.backend == "onnx" and self.precision not in ("auto", "fp32"):
-            raise UsageError("--backend onnx computes in fp32 only: use --precision auto, or --backend torch")
+            raise UsageError("--backend onnx supports fp32 only: use --precision auto or fp32, or --backend torch")
         if self.backend == "onnx" and self.model == "bicubic":
-            raise UsageError("bicubic is not a network: --backend onnx is for models")
+            raise UsageError(
+                "bicubic is not a network, so --backend onnx cannot run it: leave it out, or choose another model"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneConfig(Checked):
-    """Scene cuts. `threshold` is in units of the detector's content value (0..255)."""
+    """Scene cut detection. `threshold` is in units of the detector's content value (0..255)."""
 
-    mode: SceneMode = option("--scenes", "auto", _word(SceneMode))
+    mode: SceneMode = option("--scenes", "auto", _one_of(SceneMode))
     threshold: float = option("--scene-threshold", 27.0, _within(0, 255))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceConfig(Checked):
-    """Finding faces. `detector` is a YuNet file, None the shipped one.
+    """Face detection. `detector` is a YuNet model (.onnx), None the built-in one.
 
-    `min_face` is the side in input pixels that must be found. One frame in `every` is searched; the tracks bridge
-    those between.
+    `min_face` is the side of the smallest face to detect, in input pixels. Faces are detected in every `every`-th
+    frame; tracking fills in the frames between.
     """
 
     detector: Path | None = option("--face-detector", None, _or_none(_is_a(Path, "a path")))
@@ -231,11 +233,11 @@ class FaceConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreConfig(FaceConfig):
-    """Finding and restoring faces. `use` None: with a network, but not with one for faces.
+    """Face detection and restoration. `use` None: on, except with bicubic or the face model.
 
-    `strength`, 0..1, is how much of a restored face shows. Faces from `min_face` to `largest` input pixels are
-    restored, at most `max_faces` of them in a frame: from 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills;
-    what larger ones gain could not be measured, and they cost most.
+    `strength`, 0..1, is the opacity of a restored face. Faces from `min_face` to `largest` input pixels are restored,
+    at most `max_faces` per frame. From 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills; the gain for
+    larger faces could not be measured, and they cost most.
     """
 
     use: bool | None = option("--faces", None, _or_none(_flag))
@@ -246,14 +248,14 @@ class RestoreConfig(FaceConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindFacesConfig(Checked):
-    """All of `vidsr faces`. `output` is for the video with the faces drawn in."""
+    """Configuration of `vidsr faces`. `output` applies to the video with the faces drawn in."""
 
     input: InputConfig = part(InputConfig)
     output: OutputConfig = part(OutputConfig)
     scenes: SceneConfig = part(SceneConfig)
     faces: FaceConfig = part(FaceConfig)
     device: str = option("--device", ComputeConfig().device, _device)
-    threads: int = option("--threads", ComputeConfig().threads, _within(0, MOST_THREADS, int))
+    threads: int = option("--threads", ComputeConfig().threads, _within(0, MAX_THREADS, int))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
@@ -263,7 +265,7 @@ class FindFacesConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoConfig(Checked):
-    """What every run from a video to a video is told."""
+    """Configuration shared by `vidsr upscale` and `vidsr slowmo`."""
 
     input: InputConfig = part(InputConfig)
     output: OutputConfig = part(OutputConfig)
@@ -275,7 +277,7 @@ class VideoConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpscaleConfig(VideoConfig):
-    """All of `vidsr upscale`, which leaves frames and times as they are."""
+    """Configuration of `vidsr upscale`, which keeps the number of frames and their timestamps."""
 
     default_scale: ClassVar[float] = 4.0
     interp: ClassVar[int] = 1
@@ -289,35 +291,37 @@ class UpscaleConfig(VideoConfig):
         _refuse_stretched_audio(self.output)
         if self.compute.model == "bicubic" and self.faces.use and self.faces.strength > 0:
             raise UsageError(
-                "bicubic is not a network, and faces are restored beside one: leave out --faces, or choose a model"
+                "faces cannot be restored with bicubic, which is not a network: leave out --faces, or choose a model"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowmoConfig(VideoConfig):
-    """All of `vidsr slowmo`: `interp` frames for one; the video becomes slower by as much, or keeps its duration.
+    """Configuration of `vidsr slowmo`: N frames become (N - 1) * `interp` + 1.
 
-    `duplicates` "auto": a frame that only repeats the one before it becomes one of its own moment.
+    The video becomes `interp` times as long, or keeps its duration at a higher rate.
+
+    `duplicates` "auto": a frame that repeats the one before it is replaced by an interpolated one.
     """
 
     default_scale: ClassVar[float] = 1.0
 
-    interp: Interp = option("--interp", 2, _word(Interp))
+    interp: Interp = option("--interp", 2, _one_of(Interp))
     keep_duration: bool = option("--keep-duration", False, _flag)
-    duplicates: DuplicateMode = option("--duplicates", "auto", _word(DuplicateMode))
+    duplicates: DuplicateMode = option("--duplicates", "auto", _one_of(DuplicateMode))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
         Checked.__post_init__(self)
         if self.output.audio == "copy" and self.stretch > 1:
             raise UsageError(
-                f"audio cannot be copied into a video that becomes {self.stretch} times as long; "
+                f"audio cannot be copied into a video that becomes {self.stretch} times as long: "
                 "use --audio stretch, --audio none or --keep-duration"
             )
 
     @property
     def stretch(self) -> int:
-        """How many times the result is as long as its input."""
+        """Duration of the output relative to the input."""
         return 1 if self.keep_duration else self.interp
 
 
@@ -326,11 +330,13 @@ RunConfig = UpscaleConfig | SlowmoConfig
 
 def _refuse_stretched_audio(output: OutputConfig) -> None:
     if output.audio == "stretch":
-        raise UsageError("--audio stretch is for slow motion; this result is as long as its input: use copy or none")
+        raise UsageError(
+            "--audio stretch is for slow motion, but this output is as long as the input: use copy or none"
+        )
 
 
 def parse_time(value: str | float | Fraction | None) -> Fraction | None:
-    """Seconds (12.5 or "12.5") or "H:MM:SS.mmm" ("1:02:03.250", "02:03") as an exact number; raises UsageError."""
+    """Seconds (12.5 or "12.5") or "H:MM:SS.mmm" ("1:02:03.250", "02:03") as an exact number. Raises UsageError."""
     if value is None or isinstance(value, Fraction):
         return value
     if isinstance(value, str) and re.fullmatch(r"([0-9]+:){0,2}[0-9]+(\.[0-9]+)?", value):
@@ -339,28 +345,30 @@ def parse_time(value: str | float | Fraction | None) -> Fraction | None:
             seconds = seconds * 60 + Fraction(digits)
         return seconds
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return Fraction(str(value))  # what its digits say: 0.1 is a tenth, not the nearest binary fraction
-    raise UsageError(f"{_shown(value)} is not a time: write seconds (12.5) or H:MM:SS.mmm (1:02:03.250)")
+        return Fraction(str(value))  # its decimal digits: 0.1 is a tenth, not the nearest binary fraction
+    raise UsageError(f"invalid time {_shown(value)}: use seconds (12.5) or H:MM:SS.mmm (1:02:03.250)")
 
 
 def parse_size(value: str | Sequence[int] | None) -> tuple[int, int] | None:
-    """WxH ("1920x1080") or two numbers as width and height; raises UsageError."""
+    """Width and height from "WxH" ("1920x1080") or a pair of numbers. Raises UsageError."""
     if value is None:
         return None
     if isinstance(value, str):
         if not (match := re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", value)):
-            raise UsageError(f"'{value}' is not a size: write WxH, for example 1920x1080")
+            raise UsageError(f"invalid size '{value}': use WxH, for example 1920x1080")
         return int(match[1]), int(match[2])
     try:
         width, height = value
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{_shown(value)} is not a size: give a width and a height, for example 1920, 1080") from error
+        raise UsageError(f"invalid size {_shown(value)}: give a width and a height, for example 1920, 1080") from error
     return width, height
 
 
 def parse_tile(value: str | int) -> Tile:
-    """A tile's side in pixels, or a word, as a number or as it is; what is neither is refused by ComputeConfig."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):  # isdigit knows digits that int does not read
+    """Converts digits to a number of pixels and returns anything else unchanged; ComputeConfig checks the value."""
+    if isinstance(value, str) and re.fullmatch(
+        r"[0-9]{1,9}", value
+    ):  # str.isdigit accepts digits that int cannot parse
         return int(value)
     return cast(Tile, value)
 
@@ -368,7 +376,7 @@ def parse_tile(value: str | int) -> Tile:
 def parse_encoder_options(
     value: Mapping[str, object] | Iterable[str | tuple[str, str]],
 ) -> tuple[tuple[str, str], ...]:
-    """A mapping, or each "key=value" or pair, as pairs; raises UsageError."""
+    """Pairs from a mapping, from "key=value" strings or from pairs. Raises UsageError."""
     if isinstance(value, Mapping):
         return tuple((key, str(each)) for key, each in value.items())
     if isinstance(value, str):
@@ -376,15 +384,15 @@ def parse_encoder_options(
     pairs = []
     for each in value:
         if isinstance(each, tuple):
-            pairs.append(each)  # OutputConfig says what is wrong with it
+            pairs.append(each)  # OutputConfig checks it
             continue
-        key, separator, given = each.partition("=") if isinstance(each, str) else ("", "", "")
+        key, separator, text = each.partition("=") if isinstance(each, str) else ("", "", "")
         if not separator or not key:
-            raise UsageError(f"{_shown(each)} is not an encoder option: write key=value")
-        pairs.append((key, given))
+            raise UsageError(f"invalid encoder option {_shown(each)}: use key=value")
+        pairs.append((key, text))
     return tuple(pairs)
 
 
 def parse_path(value: str | os.PathLike[str] | None) -> Path | None:
-    """A path as a Path."""
+    """Converts a path to a Path; None stays None."""
     return None if value is None else Path(value)

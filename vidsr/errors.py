@@ -1,4 +1,4 @@
-"""The one error tree. Each class owns its exit code; the command line shows the message as one line."""
+"""All exceptions that vidsr raises on purpose, each with its exit code."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import ClassVar
 
 
 class VidsrError(Exception):
-    """Anything a user can cause. The message says what, where and what to do, in one line."""
+    """Base class of errors caused by input, options or environment. The message is one line: cause, then remedy."""
 
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(VidsrError):
-    """Options or a configuration that make no sense."""
+    """Invalid options or configuration."""
 
     exit_code = 2
 
@@ -30,31 +30,31 @@ class OutputError(VidsrError):
 
 
 class ModelError(VidsrError):
-    """A model is unknown, has no weights here, or its file is not what its card says."""
+    """A model is unknown, has no weights on this machine, or its file does not match its card."""
 
     exit_code = 5
 
 
 class DeviceError(VidsrError):
-    """The device does not exist or its memory is too small."""
+    """The device does not exist or ran out of memory."""
 
     exit_code = 6
 
 
 class CheckError(VidsrError):
-    """The finished file failed its check, or something was lost under --strict."""
+    """The output failed verification, or data was lost under --strict."""
 
     exit_code = 7
 
 
 EXIT_CODES: dict[int, str] = {
-    0: "done",
-    1: "a defect of vidsr",
-    2: "usage or configuration",
+    0: "success",
+    1: "internal error",
+    2: "invalid usage or configuration",
     3: "input",
     4: "output",
     5: "model",
     6: "device or memory",
-    7: "the finished file failed its check, or something was lost under --strict",
+    7: "output failed verification, or data was lost under --strict",
     130: "interrupted",
 }

@@ -1,4 +1,4 @@
-"""Files on disk: which ones are videos by their extension, and how a result is written whole or not at all."""
+"""Files: video extensions, checks of output paths, and atomic writes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ VIDEO_SUFFIXES = frozenset(
     | {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
 
-# FFmpeg's muxer for each extension that is written. Its muxer for .m4v knows neither HEVC nor AV1; the file type is the
-# same as .mp4.
+# FFmpeg's muxer for each supported output extension. FFmpeg's own muxer for .m4v supports neither HEVC nor AV1; the
+# file format is that of .mp4.
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
-LONGEST_NAME = 255
+MAX_NAME_BYTES = 255
 
 _SYSTEM_REASONS: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "its folder does not exist"),
-    (FileExistsError, "it exists already"),
+    (FileExistsError, "it already exists"),
     (IsADirectoryError, "it is a folder"),
     (NotADirectoryError, "a part of its path is not a folder"),
     (PermissionError, "permission denied"),
@@ -35,14 +35,14 @@ _SYSTEM_REASONS: tuple[tuple[type[OSError], str], ...] = (
 _NUMBERED_REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than is allowed here",
+    errno.EFBIG: "the file would exceed the size limit",
     errno.EROFS: "the file system is read-only",
     errno.EIO: "the disk reports an error",
 }
 
 
 def system_reason(error: Exception) -> str | None:
-    """Why the system refuses to write a file, in a few words; None if the error is not one of those known here."""
+    """Why the system refuses to write a file, in a few words; None for an unknown error."""
     for kind, reason in _SYSTEM_REASONS:
         if isinstance(error, kind):
             return reason
@@ -50,16 +50,16 @@ def system_reason(error: Exception) -> str | None:
 
 
 def output_error(error: Exception, path: Path) -> VidsrError:
-    """What a failure while writing `path` means for the user: OutputError, or DeviceError where memory ran out."""
+    """The user error for a failure to write `path`: OutputError, or DeviceError if memory ran out."""
     if isinstance(error, MemoryError):
-        return DeviceError(f"{path}: not enough memory to write it")
+        return DeviceError(f"not enough memory to write {path}: close other programs")
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return OutputError(f"{path} cannot be written: {system_reason(error) or ' '.join(said.split())}")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises our error for everything that the system raises inside."""
+    """Turns an OSError or MemoryError raised in the block into the error of `output_error`."""
     try:
         yield
     except (OSError, MemoryError) as error:
@@ -67,36 +67,36 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path:
-    """The absolute path of an output that may be made; its folder is not created.
+    """Checks that an output may be written and returns its absolute path; creates nothing.
 
-    Raises OutputError if it exists (unless `may_overwrite`), is the input, or cannot be written where it is.
+    Raises OutputError if it exists (unless `may_overwrite`), is the input, or its folder cannot be written to.
     """
     target = target.absolute()
     folder = target.parent
-    if len(os.fsencode(target.name)) > LONGEST_NAME:
-        raise OutputError(f"the name {target.name[:40]}… is too long for a file; choose a shorter one")
+    if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
+        raise OutputError(f"the file name {target.name[:40]}… is too long: choose a shorter one")
     with writing(target):
         if target.is_dir():
-            raise OutputError(f"{target} is a folder; name a file")
+            raise OutputError(f"{target} is a folder: name a file")
         if not folder.is_dir():
-            raise OutputError(f"the folder {folder} does not exist; create it or choose another")
+            raise OutputError(f"the folder {folder} does not exist: create it or choose another")
         if target.exists():
             if source is not None and source.exists() and target.samefile(source):
-                raise OutputError(f"{target} is the input itself; choose another name for the output")
+                raise OutputError(f"{target} is the input itself: choose another name for the output")
             if not may_overwrite:
-                raise OutputError(f"{target} already exists; choose another name or give --overwrite")
+                raise OutputError(f"{target} already exists: choose another name or give --overwrite")
             if not target.is_file():
-                raise OutputError(f"{target} is not an ordinary file and cannot be replaced; choose another name")
+                raise OutputError(f"{target} is not a regular file and cannot be replaced: choose another name")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"the folder {folder} is not writable; choose another or change its permissions")
+            raise OutputError(f"the folder {folder} is not writable: choose another or change its permissions")
     return target
 
 
 class HiddenFile:
-    """A hidden file beside `target` that takes its place by `publish`, or is removed when the `with` block ends.
+    """A hidden file next to `target` that `publish` renames to it; removed at the end of the `with` block otherwise.
 
-    `path` is its path, with the target's extension; entering creates it, and until then nothing is on the disk. Raises
-    OSError; `publish` raises OutputError if the target has appeared meanwhile and `overwrite` is off.
+    `path` is its path, with the target's extension; the file is created on entering the block. Raises OSError;
+    `publish` raises OutputError if the target has appeared in the meantime and `overwrite` is off.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
@@ -115,27 +115,27 @@ class HiddenFile:
         self.path.unlink(missing_ok=True)
 
     def publish(self, sync: bool = True) -> None:
-        """Gives the finished file its name, once it is on the disk if `sync`."""
+        """Renames the finished file to its target; with `sync` it is first flushed to disk."""
         if sync:
             _sync(self.path, os.O_RDWR)
         if self.target.exists() and not self._overwrite:
             raise OutputError(
-                f"{self.target} has appeared since the start; it was left as it is, and the result was not kept"
+                f"{self.target} has appeared since the start: it was not replaced, and the output was discarded"
             )
         self.path.replace(self.target)
         if sync and os.name == "posix":
-            # The file has its name by now; a file system that cannot sync folders is no reason to fail.
+            # The file is already renamed, so a file system that cannot sync folders must not fail the run.
             with suppress(OSError):
                 _sync(self.target.parent, os.O_RDONLY)
 
 
 @contextmanager
 def atomic_write(target: Path, *, overwrite: bool, sync: bool = True) -> Iterator[Path]:
-    """Gives the path of a hidden file, to be written in the block, which gets the name `target` when the block ends.
+    """Yields the path of a hidden file to write in the block; it is renamed to `target` when the block ends.
 
-    If anything is raised, nothing is left behind and an existing target is untouched. What the system raises, in the
-    block too, becomes an OutputError, or a DeviceError where memory ran out; so does a target that appeared meanwhile
-    without `overwrite`. `sync` False is for files that can be made again, such as caches.
+    If the block raises, nothing is left behind and an existing target is unchanged. A system error, also in the block,
+    becomes an OutputError, or a DeviceError if memory ran out. Also raises OutputError if the target appeared in the
+    meantime without `overwrite`. `sync` False is for files that can be regenerated, such as caches.
     """
     with writing(target), HiddenFile(target, overwrite=overwrite) as hidden:
         yield hidden.path

@@ -1,4 +1,4 @@
-"""The only reader of TOML: a file into a table, and a table into a dataclass, every mistake named."""
+"""Reads TOML files, and fills dataclasses from their tables with type checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def read_table(path: Path, kind: str, error: type[VidsrError]) -> dict[str, Any]:
-    """The content of a TOML file; `kind` says in messages what it is. Raises `error` if it cannot be read."""
+    """The content of a TOML file; messages call the file a `kind`. Raises `error` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -28,18 +28,18 @@ def read_table(path: Path, kind: str, error: type[VidsrError]) -> dict[str, Any]
 
 def fill(
     kind: type[T], table: Mapping[str, Any], where: str, error: type[VidsrError],
-    given: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> T:  # fmt: skip
-    """A dataclass of this kind, its fields from a table; lists become tuples. `given` are fields that no table holds.
+    """Builds a dataclass of this kind from a table; lists become tuples. `extra` are fields not read from the table.
 
-    Raises `error`, its message beginning with `where`, for an unknown key, a wrong type or a field that is missing.
+    Raises `error`, with a message that begins with `where`, for an unknown key, a wrong type or a missing field.
     """
     if not isinstance(table, Mapping):
         raise error(f"{where} must be a table")
-    given = given or {}
+    extra = extra or {}
     declared = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    known = fields.keys() - given.keys()
+    known = fields.keys() - extra.keys()
     if unknown := sorted(table.keys() - known):
         raise error(f"{where} has the unknown key '{unknown[0]}'; known are {', '.join(sorted(known))}")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
@@ -47,13 +47,13 @@ def fill(
         if not _fits(value, declared[name]):
             raise error(f"{where}: '{name}' must be {_shown(declared[name])}, not {value!r}")
     needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
-    if missing := [name for name in needed if name not in values.keys() | given.keys()]:
+    if missing := [name for name in needed if name not in values.keys() | extra.keys()]:
         raise error(f"{where} is incomplete: '{missing[0]}' is missing")
-    return kind(**values, **given)
+    return kind(**values, **extra)
 
 
 def _fits(value: Any, declared: Any) -> bool:
-    """Whether a value may stand in a field; true is no number, and a whole number may stand for a fraction."""
+    """Whether a value fits a field's type; a boolean is not a number, and an integer fits a float field."""
     origin, arguments = get_origin(declared), get_args(declared)
     if declared is Any:
         return True

@@ -1,4 +1,4 @@
-"""The values that travel through the program. Imports nothing of ours and loads no heavy package."""
+"""Data types shared by all packages. Imports no other module of vidsr and nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How the samples of a picture map to light, in FFmpeg's names ("bt709", "smpte2084", "tv").
+    """Color space and range of a video, in FFmpeg's names ("bt709", "smpte2084", "tv").
 
-    The four tags are what the file says ("unknown" where it says nothing); `matrix_used` and `range_used` are what the
-    conversion uses, which differ from the tags only where those are unknown.
+    The tags are those of the file ("unknown" if it has none). `matrix_used` and `range_used` are what the conversion
+    uses; they differ from the tags only where those are unknown.
     """
 
     matrix: str = "unknown"
@@ -29,7 +29,7 @@ class Colour:
 
     @property
     def is_guessed(self) -> bool:
-        """True if the file left the matrix or the range open and the usual guess is used."""
+        """True if the file does not tag its matrix or range, so that the conversion uses the usual guess."""
         return self.matrix == "unknown" or self.range == "unknown"
 
 
@@ -48,7 +48,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What the header of a file says; everything named `header_*` may be wrong, because headers lie."""
+    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable."""
 
     path: str
     container: str
@@ -75,7 +75,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A rectangle of whole pixels of the source as coded, inside its frame."""
+    """A rectangle of whole pixels inside the source frame, as coded."""
 
     left: int
     top: int
@@ -104,10 +104,10 @@ class RestoredFace:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face in one frame, in pixels of the source as coded, from its left upper corner; parts may lie outside.
+    """One face in one frame, in pixels of the source as coded, from the upper left corner; parts may lie outside.
 
     `box` is left, top, width, height. `landmarks` are the two eyes, the tip of the nose and the two corners of the
-    mouth, the person's right one of each pair first; `smoothed` are the same after temporal smoothing, if any.
+    mouth, the person's right one of each pair first; `smoothed` are the landmarks after temporal smoothing, if any.
     `track` numbers the person's track from 1. If `is_found` is false, the face was not detected in this frame and
     its position comes from the frames around it. `restored` is set if the face was restored.
     """
@@ -122,13 +122,13 @@ class Face:
 
     @property
     def side(self) -> float:
-        """The size of the face in pixels: the root of the box's area."""
+        """The size of the face in pixels: the square root of the box's area."""
         return math.sqrt(self.box[2] * self.box[3])
 
 
 @dataclass(frozen=True, slots=True)
 class FaceTrack:
-    """One face through time, for the report. `found` of its `frames` show a detection; sides are in source pixels."""
+    """One face through time, for the report. It was detected in `found` of its `frames`; sides are in source pixels."""
 
     track: int
     first_pts: int
@@ -143,7 +143,7 @@ class FaceTrack:
 
 @dataclass(frozen=True, slots=True)
 class TrackReport:
-    """What became of a track: in how many frames it was restored, and in how many it was not, by reason."""
+    """In how many frames a track was restored, and in how many it was not, by reason."""
 
     seen: FaceTrack
     restored: int
@@ -152,10 +152,10 @@ class TrackReport:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the device that computes.
+    """A video frame and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the compute device.
 
     `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown. `faces` are ordered by track
-    and keep the pixels of the source when the image is enlarged.
+    and stay in source pixels when the image is enlarged.
     """
 
     image: Tensor
@@ -166,29 +166,29 @@ class Frame:
     faces: tuple[Face, ...] = ()
 
     def with_image(self, image: Tensor) -> Frame:
-        """The same moment with another picture."""
+        """A copy of the frame with another image."""
         return replace(self, image=image)
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Where data of the input was lost: the time of the last good frame before it, in seconds, and the cause."""
+    """A place where input data was lost: the time of the last intact frame before it, in seconds, and the cause."""
 
     after_seconds: float | None
     reason: str
 
     @property
     def place(self) -> str:
-        """Where it is, in words."""
+        """Where the damage is, in words."""
         return "before the first frame" if self.after_seconds is None else f"after {self.after_seconds:.3f} s"
 
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did, for people and for `--report`; filled while the run proceeds.
+    """What a run did, for messages and for `--report`; filled in during the run.
 
-    Of N frames in, (N - 1) * `interp` + 1 go out; the result is `stretch` times as long as the part that was read: 1 is
-    its own duration. `duration_seconds` and `rate`, frames a second on average, are those of the result.
+    N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
+    input. `duration_seconds` and `rate`, the average frames per second, are those of the output.
     """
 
     input: str

@@ -1,4 +1,4 @@
-"""Whatever goes wrong: the documented exit code, one sentence on stderr, nothing left behind, old files untouched."""
+"""Faults on the command line: documented exit code, one-line error, no leftovers, existing files unchanged."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 
 
 def refused(result: Result, code: int) -> str:
-    """The one sentence of a run that failed with this code."""
+    """The one-line error message of a run that failed with this code."""
     assert result.exit_code == code, (result.stderr, result.exception)
     (sentence,) = result.stderr.splitlines()
     assert sentence.startswith("error: ") and "Traceback" not in sentence
@@ -45,10 +45,10 @@ def refused(result: Result, code: int) -> str:
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
-    return media.clip(folder / "film.mp4", 3)
+    return media.clip(folder / "video.mp4", 3)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def out(tmp_path: Path) -> Path:
 
 @contextmanager
 def program(*arguments: str | Path, largest_file: int | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The real program in a process of its own, which does not outlive the block."""
+    """Runs vidsr in its own process, which is killed at the end of the block."""
 
     def limit() -> None:
         if largest_file is not None:
@@ -84,29 +84,29 @@ def program(*arguments: str | Path, largest_file: int | None = None) -> Iterator
 # -------------------------------------------------------------------------------------------------------------- input
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "random", "sound", "cover", "long name", "no film"])
-def test_input_that_is_no_film_is_3(tmp_path: Path, out: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "random", "audio", "cover", "long name", "not a video"])
+def test_input_that_is_no_video_is_3(tmp_path: Path, out: Path, kind: str) -> None:
     path = tmp_path / f"bad {kind}.mp4"
-    contents = {"empty": b"", "text": b"This is no film.\n" * 50, "random": os.urandom(20_000)}
+    contents = {"empty": b"", "text": b"This is not a video.\n" * 50, "random": os.urandom(20_000)}
     if kind in contents:
         path.write_bytes(contents[kind])
-    elif kind == "sound":
+    elif kind == "audio":
         media.audio_only(path)
     elif kind == "cover":
         media.cover_only(path)
     elif kind == "long name":
         path = tmp_path / ("x" * 300 + ".mp4")
-    elif kind == "no film":
+    elif kind == "not a video":
         path.mkdir()
     sentence = refused(vidsr_cli("upscale", path, out / "b.mp4", *FAST), 3)
     assert str(path) in sentence
     assert names(out) == []
-    if kind != "no film":
+    if kind != "not a video":
         assert refused(vidsr_cli("info", path), 3)
 
 
 def test_folder_that_cannot_be_listed_is_3(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Permissions mean nothing to root, so the system's answer is given in its place."""
+    """Simulates a permission error, because root ignores permissions."""
 
     def denied(path: Path) -> Iterator[Path]:
         raise PermissionError(13, "Permission denied", str(path))
@@ -118,38 +118,38 @@ def test_folder_that_cannot_be_listed_is_3(tmp_path: Path, out: Path, monkeypatc
     assert "Permission denied" in refused(result, 3)
 
 
-def test_file_that_cannot_be_read_is_3(film: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_read_is_3(video: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != film and allowed(path, mode))
-    assert "permission denied" in refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST), 3)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != video and allowed(path, mode))
+    assert "permission denied" in refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST), 3)
     assert names(out) == []
 
 
 # ------------------------------------------------------------------------------------------------------------- output
 
 
-def test_existing_output_is_4_and_untouched(film: Path, out: Path) -> None:
+def test_existing_output_is_4_and_untouched(video: Path, out: Path) -> None:
     (out / "b.mp4").write_bytes(b"precious")
-    assert "--overwrite" in refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST), 4)
+    assert "--overwrite" in refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST), 4)
     assert (out / "b.mp4").read_bytes() == b"precious" and names(out) == ["b.mp4"]
 
 
 @pytest.mark.parametrize("place", ["missing/b.mp4", "file/b.mp4", "", "b.unknown", "x" * 300 + ".mp4"])
-def test_places_where_no_film_can_be_are_4(film: Path, out: Path, place: str) -> None:
+def test_places_where_no_video_can_be_are_4(video: Path, out: Path, place: str) -> None:
     (out / "file").write_bytes(b"precious")
-    refused(vidsr_cli("upscale", film, out / place, *FAST), 4)
+    refused(vidsr_cli("upscale", video, out / place, *FAST), 4)
     assert names(out) == ["file"] and (out / "file").read_bytes() == b"precious"
 
 
-def test_folder_that_takes_no_file_is_4(film: Path) -> None:
-    """/proc takes none, not even from root."""
-    refused(vidsr_cli("upscale", film, "/proc/b.mp4", *FAST), 4)
+def test_folder_that_takes_no_file_is_4(video: Path) -> None:
+    """/proc accepts no files, not even from root."""
+    refused(vidsr_cli("upscale", video, "/proc/b.mp4", *FAST), 4)
 
 
-def test_film_and_result_the_same_is_4(film: Path) -> None:
-    before = film.read_bytes()
-    assert "the input itself" in refused(vidsr_cli("upscale", film, film, *FAST, "-y"), 4)
-    assert film.read_bytes() == before and names(film.parent) == [film.name]
+def test_video_and_result_the_same_is_4(video: Path) -> None:
+    before = video.read_bytes()
+    assert "the input itself" in refused(vidsr_cli("upscale", video, video, *FAST, "-y"), 4)
+    assert video.read_bytes() == before and names(video.parent) == [video.name]
 
 
 @pytest.mark.parametrize(
@@ -166,22 +166,22 @@ def test_film_and_result_the_same_is_4(film: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_what_no_encoder_takes_is_4(film: Path, out: Path, arguments: list[str]) -> None:
+def test_what_no_encoder_takes_is_4(video: Path, out: Path, arguments: list[str]) -> None:
     (out / "b.mp4").write_bytes(b"precious")
-    refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST, "-y", *arguments), 4)
+    refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST, "-y", *arguments), 4)
     assert (out / "b.mp4").read_bytes() == b"precious" and names(out) == ["b.mp4"]
 
 
-def test_codec_that_the_container_cannot_hold_is_4(film: Path, out: Path) -> None:
-    refused(vidsr_cli("upscale", film, out / "b.webm", *FAST, "--codec", "libx264"), 4)
+def test_codec_that_the_container_cannot_hold_is_4(video: Path, out: Path) -> None:
+    refused(vidsr_cli("upscale", video, out / "b.webm", *FAST, "--codec", "libx264"), 4)
     assert names(out) == []
 
 
 @pytest.mark.parametrize("limit", [16, 6_000])
-def test_full_disk_is_4(film: Path, out: Path, limit: int) -> None:
-    """Full at the first byte, and in the middle of the film."""
+def test_full_disk_is_4(video: Path, out: Path, limit: int) -> None:
+    """Disk full at the first byte, and in the middle of the video."""
     (out / "b.mkv").write_bytes(b"precious")
-    arguments = ("upscale", film, out / "b.mkv", "--model", "bicubic", "--codec", "ffv1", "-y", "-q")
+    arguments = ("upscale", video, out / "b.mkv", "--model", "bicubic", "--codec", "ffv1", "-y", "-q")
     with program(*arguments, largest_file=limit) as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 4 and stdout == ""
@@ -198,14 +198,14 @@ def card(tmp_path: Path) -> Path:
     return tmp_path / "models" / "secnet-fast.toml"
 
 
-def test_unknown_model_is_5(film: Path, out: Path, tmp_path: Path) -> None:
+def test_unknown_model_is_5(video: Path, out: Path, tmp_path: Path) -> None:
     for model in ("nosuch", tmp_path / "none.toml"):
-        refused(vidsr_cli("upscale", film, out / "b.mp4", "--model", model), 5)
+        refused(vidsr_cli("upscale", video, out / "b.mp4", "--model", model), 5)
     assert names(out) == []
 
 
 @pytest.mark.parametrize("fault", ["tampered", "truncated", "missing", "card"])
-def test_model_that_is_not_whole_is_5(film: Path, out: Path, card: Path, fault: str) -> None:
+def test_model_that_is_not_whole_is_5(video: Path, out: Path, card: Path, fault: str) -> None:
     path = read_card(card).weights_path
     data = bytearray(path.read_bytes())
     if fault == "tampered":
@@ -218,7 +218,7 @@ def test_model_that_is_not_whole_is_5(film: Path, out: Path, card: Path, fault: 
     else:
         card.write_text(card.read_text().replace("licence", "license", 1))
     (out / "b.mp4").write_bytes(b"precious")
-    refused(vidsr_cli("upscale", film, out / "b.mp4", "-y", "--model", card), 5)
+    refused(vidsr_cli("upscale", video, out / "b.mp4", "-y", "--model", card), 5)
     assert (out / "b.mp4").read_bytes() == b"precious" and names(out) == ["b.mp4"]
     refused(vidsr_cli("models", "verify", card), 5)
 
@@ -226,15 +226,15 @@ def test_model_that_is_not_whole_is_5(film: Path, out: Path, card: Path, fault: 
 # ------------------------------------------------------------------------------------------------- device and memory
 
 
-def test_device_that_is_not_here_is_6(film: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_device_that_is_not_here_is_6(video: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     for device in ("cuda", "cuda:0", "cuda:7"):
-        assert "--device cpu" in refused(vidsr_cli("upscale", film, out / "b.mp4", *FAST, "--device", device), 6)
+        assert "--device cpu" in refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST, "--device", device), 6)
     assert names(out) == []
 
 
 def starve(monkeypatch: pytest.MonkeyPatch, is_too_large: Callable[[Frame], bool]) -> None:
-    """Makes the engine run out of memory on such frames."""
+    """Makes the engine run out of memory on frames for which `is_too_large` is true."""
     step = BicubicEngine.step
 
     def hungry_step(engine: BicubicEngine, frame: Frame, state: object) -> object:
@@ -248,7 +248,7 @@ def starve(monkeypatch: pytest.MonkeyPatch, is_too_large: Callable[[Frame], bool
 def test_memory_that_is_too_small_for_any_tile_is_6(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starve(monkeypatch, lambda frame: True)
     source = media.clip(tmp_path / "a.mp4", 3, 256, 96)
-    assert "memory is too small" in refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST), 6)
+    assert "not enough memory for this" in refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST), 6)
     assert names(out) == []
 
 
@@ -260,7 +260,7 @@ def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
     starve(monkeypatch, lambda frame: frame.image.shape[-1] > 64)
     arguments = ("--codec", "ffv1", "--report", out / "r.json")
     result = vidsr_cli("upscale", source, out / "tiles.mkv", *FAST, *arguments)
-    assert result.exit_code == 0 and "the tile was made smaller 2 times" in result.stderr
+    assert result.exit_code == 0 and "the tile size was reduced 2 times" in result.stderr
     assert json.loads((out / "r.json").read_text())["runs"][0]["tile"] == 64
     whole, tiles = (media.ffmpeg_framemd5(out / name) for name in ("whole.mkv", "tiles.mkv"))
     assert len(whole.frames) == len(tiles.frames) == 5 and whole.times == tiles.times
@@ -271,7 +271,7 @@ def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
 
 @pytest.fixture(params=["truncated.mkv", "truncated.mp4", "smashed.mp4"])
 def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
-    """A whole film and the same one damaged."""
+    """An intact video and a damaged copy of it."""
     kind, _, ending = request.param.partition(".")
     front = ("-movflags", "+faststart") if ending == "mp4" else ()
     whole = media.clip(tmp_path / f"whole.{ending}", 40, 128, 96, (*media.X264, *front))
@@ -281,7 +281,7 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]
     return whole, media.damaged_payload(whole, path, range(15, 20))
 
 
-def test_damaged_film_is_written_as_far_as_it_can_be_read_and_told(damaged: tuple[Path, Path], out: Path) -> None:
+def test_damaged_video_is_written_as_far_as_it_can_be_read_and_told(damaged: tuple[Path, Path], out: Path) -> None:
     whole, bad = damaged
     target = out / f"b{bad.suffix}"
     result = vidsr_cli("upscale", bad, target, *FAST, "--report", out / "r.json")
@@ -309,7 +309,7 @@ def test_strict_allows_no_stream_to_be_left_out(tmp_path: Path, out: Path) -> No
     assert names(out) == ["a.mp4", "c.mkv"]
 
 
-def test_strict_is_content_with_a_whole_film(tmp_path: Path, out: Path) -> None:
+def test_strict_is_content_with_a_whole_video(tmp_path: Path, out: Path) -> None:
     source = media.clip_with_audio(tmp_path / "a.mp4")
     assert vidsr_cli("upscale", source, out / "b.mp4", *FAST, "--strict").exit_code == 0
 
@@ -318,18 +318,18 @@ def test_strict_is_content_with_a_whole_film(tmp_path: Path, out: Path) -> None:
 
 
 @pytest.fixture
-def long_film(tmp_path: Path) -> Path:
-    """Takes a minute to enlarge by eight."""
+def long_video(tmp_path: Path) -> Path:
+    """A video that takes a minute to enlarge by 8."""
     path = tmp_path / "long.mp4"
     media.ffmpeg("-f", "lavfi", "-i", "testsrc=size=160x120:rate=25:duration=60", *media.X264, f"file:{path}")
     return path
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda sent: sent.name)
-def test_stopped_in_the_middle(long_film: Path, out: Path, sent: signal.Signals) -> None:
+def test_stopped_in_the_middle(long_video: Path, out: Path, sent: signal.Signals) -> None:
     (out / "old.mp4").write_bytes(b"precious")
     arguments = ("--model", "bicubic", "--scale", "8", "--progress", "json", "-y")
-    with program("upscale", long_film, out / "old.mp4", *arguments) as process:
+    with program("upscale", long_video, out / "old.mp4", *arguments) as process:
         assert process.stderr is not None
         assert '"progress"' in process.stderr.readline()
         process.send_signal(sent)
@@ -342,6 +342,6 @@ def test_stopped_in_the_middle(long_film: Path, out: Path, sent: signal.Signals)
     assert process.returncode == 130
     assert json.loads(stderr.splitlines()[-1]) == {
         "event": "error",
-        "text": "interrupted; nothing is left under the output's name",
+        "text": "interrupted: no unfinished output was kept",
     }
     assert "Traceback" not in stderr and names(out) == ["old.mp4"]

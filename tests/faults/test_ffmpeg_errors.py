@@ -1,4 +1,4 @@
-"""Every error that PyAV can raise is translated to a vidsr error of one sentence, for input and for output."""
+"""Every error that PyAV can raise becomes a one-line vidsr error, for input and for output."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_errno_is_translated(number: int) -> None:
     ("number", "words"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EFBIG, "larger than is allowed"),
+        (errno.EFBIG, "exceed the size limit"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "permission denied"),
         (errno.ENOENT, "its folder does not exist"),

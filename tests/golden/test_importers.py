@@ -98,7 +98,7 @@ def test_the_published_checkpoint_becomes_a_model_that_computes_the_same(authors
     assert results.shape == expected.shape and np.abs(results - expected.clip(0, 1)).max() < 1e-4
     listed = json.loads(vidsr_cli("models", "list", "--json").stdout)
     assert [model["trained"] for model in listed if model["name"] == "zsm"] == [True]
-    assert "zsm: whole" in vidsr_cli("models", "verify", "zsm").stderr
+    assert "zsm: intact" in vidsr_cli("models", "verify", "zsm").stderr
 
 
 WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {

@@ -40,7 +40,7 @@ def test_models_command_lists_it_and_no_engine_accepts_it() -> None:
     assert shown["sha256"] == detector_card().sha256 and shown["metrics"] == detector_card().metrics
     for arguments in ([], ["face-detector"]):
         result = models("verify", *arguments)
-        assert result.exit_code == 0 and "face-detector: whole" in result.stderr
+        assert result.exit_code == 0 and "face-detector: intact" in result.stderr
     assert "face-detector" not in {card.name for card in list_cards()}
     assert find_card("face-detector") == detector_card()
     with pytest.raises(ModelError, match="is an ONNX file already"):

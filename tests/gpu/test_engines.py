@@ -1,4 +1,4 @@
-"""Every engine on a CUDA device beside float32 on the CPU, in each precision; tiles, and memory that runs out."""
+"""Every engine on CUDA, in each precision, compared with float32 on the CPU; tiles and running out of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from vidsr.engines.base import DTYPES, Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import DeviceError
 from vidsr.faces.engine import FaceEngine
@@ -27,8 +27,8 @@ from vidsr.types import Crop, Frame
 pytestmark = pytest.mark.gpu
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-# PSNR in dB of the results against the CPU's in float32. cuDNN's float32 convolutions round to TF32, 10 bits of
-# mantissa as in fp16; bf16 has 7. Tiles estimate motion anew, as on the CPU.
+# Minimum PSNR in dB against the CPU in float32. cuDNN's float32 convolutions round to TF32, 10 bits of
+# mantissa as in fp16; bf16 has 7. Tiles estimate their own motion, as on the CPU.
 LEAST_PSNR = {"fp32": 55.0, "fp16": 45.0, "bf16": 38.0}
 HEIGHT, WIDTH = 90, 120
 
@@ -50,12 +50,12 @@ ENGINES: dict[str, Build] = {
     "recurrent": lambda device, precision: RecurrentEngine(secnet(), "", device, precision),
     "mirrored": lambda device, precision: RecurrentEngine(secnet("secnet-fast-face"), "", device, precision),
     "slowmo": lambda device, precision: SlowmoEngine.of_network(zsm(), "", device, precision),
-    "midpoint": lambda device, precision: MidpointEngine.of_network(zsm(), "", device, precision),
+    "midpoint": lambda device, precision: InterpolationEngine.of_network(zsm(), "", device, precision),
 }
 
 
 def clip(length: int, device: torch.device, height: int = HEIGHT, width: int = WIDTH) -> list[Frame]:
-    """Soft waves that move by two pixels a frame, with a cut."""
+    """Soft waves that move by two pixels per frame, with a cut."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width + 2 * length), indexing="ij")
     wave = 0.5 + 0.2 * torch.sin(x / 3) * torch.cos(y / 5) + 0.2 * torch.sin(x / 11 + y / 4)
     image = torch.stack((wave, wave.flip(0), wave.flip(1)))
@@ -66,7 +66,7 @@ def clip(length: int, device: torch.device, height: int = HEIGHT, width: int = W
 
 
 def run(engine: Engine, frames: list[Frame]) -> Tensor:
-    """All results, on the CPU."""
+    """All outputs, moved to the CPU."""
     state = engine.init_state(*frames[0].image.shape[1:])
     results: list[Frame] = []
     for frame in frames:
@@ -84,7 +84,7 @@ def psnr(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_bicubic_is_as_on_the_cpu(scale: int) -> None:
-    """Float32 products with a few taps each, without TF32: the last bits differ."""
+    """Float32 sums of a few products, without TF32: only the last bits differ."""
     found, expected = (run(BicubicEngine(scale, device), clip(2, device)) for device in (CUDA, CPU))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
@@ -121,7 +121,7 @@ def test_faces_are_as_on_the_cpu(precision: str) -> None:
 
 @contextmanager
 def memory_limited_to(size: int) -> Iterator[None]:
-    """The most bytes that torch may hold on the device, beyond what it holds now."""
+    """Limits the memory that torch may allocate on the device, in bytes beyond the current use."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(CUDA).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(CUDA) + size) / total, CUDA)
@@ -155,5 +155,5 @@ def test_tiles_become_smaller_where_memory_runs_out() -> None:
 def test_memory_that_does_not_suffice_for_one_tile_is_said() -> None:
     frames = clip(2, CUDA, 256, 256)
     engine = TiledEngine(ENGINES["recurrent"](CUDA, "fp32"), None)
-    with memory_limited_to(1 << 20), pytest.raises(DeviceError, match="memory is too small"):
+    with memory_limited_to(1 << 20), pytest.raises(DeviceError, match="not enough memory for this"):
         run(engine, frames)

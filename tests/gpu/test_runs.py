@@ -1,4 +1,4 @@
-"""Runs from file to file with --device cuda, beside the same runs on the CPU."""
+"""Runs from file to file with --device cuda, compared with the same runs on the CPU."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ RUNS = {
     "slow motion": ["slowmo", "--model", "zsm-fast", "--precision", "fp32"],
     "auto precision": ["upscale", "--model", "secnet-fast"],
 }
-# In dB; on the CPU --precision auto may be float32 or bfloat16, on the card bfloat16 or float16.
+# Minimum PSNR in dB; with --precision auto the CPU uses float32 or bfloat16, the GPU bfloat16 or float16.
 LEAST_PSNR = {"bicubic": 60.0, "auto precision": 38.0}
 
 
-def pictures(path: Path) -> NDArray[np.uint8]:
+def images(path: Path) -> NDArray[np.uint8]:
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
@@ -45,7 +45,7 @@ def test_a_run_is_as_on_the_cpu(name: str, tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [*words, "--codec", "ffv1", "--report", str(report)])
         assert result.exit_code == 0, result.output
         assert json.loads(report.read_text())["device"].startswith(device)
-        results.append(pictures(target).astype(np.float64))
+        results.append(images(target).astype(np.float64))
     expected, found = results
     assert found.shape == expected.shape
     error = max(float(((found - expected) ** 2).mean()), 1e-6)

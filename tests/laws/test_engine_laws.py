@@ -1,4 +1,4 @@
-"""The laws of every engine. A new engine is one line in ENGINES; each law is shown to catch broken engines."""
+"""The laws of every engine. A new engine is one line in ENGINES; each law is shown to catch a broken engine."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from tests.support.tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
-from tests.support.toy_engine import ToyDoubler, ToyEngine, film_side_data, make_clip, side_data
+from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.models.cards import ModelCard, list_cards
 from vidsr.models.loading import load_network
@@ -29,7 +29,7 @@ from vidsr.types import Frame
 
 @dataclass(frozen=True)
 class Case:
-    """How to make an engine, and how far (at most, 0..1) its tiled results may be from the plain ones.
+    """How to make an engine, and the maximum difference (0..1) between its tiled and untiled outputs.
 
     `has_learnt` is False for random weights: they may drift. `is_lasting` is False where a long run would tell nothing
     new: the same network in another precision, or an engine that keeps no past.
@@ -73,7 +73,7 @@ def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
 
 
 def midpoint(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return MidpointEngine.of_network(network, name, torch.device("cpu"), precision)
+    return InterpolationEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
 def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
@@ -88,9 +88,9 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
             f"{name} slowmo": Case(lambda: slowmo(zsm(card), card.name, precision), 0.08, is_lasting=is_lasting),
             f"{name} midpoint": Case(lambda: midpoint(zsm(card), card.name, precision), 0.08, is_lasting=False),
         }
-    # Motion is estimated and the past is carried tile by tile. In the random texture of this test the worst pixel of
-    # secnet-fast was 0.05 off (root mean square 0.0026), in fp32 and in bf16 alike.
-    # The default network is run long in float32 everywhere: others would take a minute each to say the same.
+    # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
+    # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
+    # Long runs use the default network in float32 only: others take a minute each and show the same.
     is_lasting = is_lasting or (precision, card.name) == ("fp32", "secnet-fast")
     return {name: Case(lambda: recurrent(secnet(card), card.name, precision), 0.08, is_lasting=is_lasting)}
 
@@ -108,7 +108,7 @@ def zsm(card: ModelCard) -> ZoomingSlowMo:
 
 
 def untrained(form: dict[str, Any], precision: str) -> Case:
-    # The worst pixel in tiles was 0.006 off in fp32, 0.012 in bf16.
+    # The largest tiled error was 0.006 in fp32, 0.012 in bf16.
     return Case(lambda: recurrent(paper_network(**form), "untrained", precision), 0.03, has_learnt=False)
 
 
@@ -160,7 +160,7 @@ def saved(state: Any) -> bytes:
 
 
 def every_frame_comes_out_in_time(case: Case) -> None:
-    """(N - 1) * interp + 1 frames, the given ones at their times, the new ones evenly between, for any length and cuts.
+    """(N - 1) * interp + 1 frames, interpolated ones evenly between the input frames, for any length and any cuts.
 
     None leaves later than the look-ahead says.
     """
@@ -177,11 +177,11 @@ def every_frame_comes_out_in_time(case: Case) -> None:
                 ready += given
                 assert len(ready) >= interp * (t + 1 - engine.info.lookahead)
                 assert len(ready) >= interp * t or not frame.starts_scene
-            assert side_data(ready + engine.flush(state)) == film_side_data(frames, interp)
+            assert side_data(ready + engine.flush(state)) == video_side_data(frames, interp)
 
 
 def cuts_separate(case: Case) -> None:
-    """The output on either side of a cut equals that part run alone; new frames before it depend on the near side."""
+    """The output on either side of a cut equals that part run alone; frames before it use the near side."""
     engine = case.build()
     interp = engine.info.interp
     for cut in (1, 4, 8):
@@ -194,7 +194,7 @@ def cuts_separate(case: Case) -> None:
 
 
 def videos_do_not_mix(case: Case) -> None:
-    """Two videos interleaved equal each run alone: all memory is in the state."""
+    """Two interleaved videos equal each one run alone: all memory is in the state."""
     engine = case.build()
     videos = [make_clip(6, seed=1), make_clip(6, 17, 33, seed=2), make_clip(6, seed=3)]
     alone = [run(engine, frames) for frames in videos]
@@ -209,7 +209,7 @@ def videos_do_not_mix(case: Case) -> None:
 
 
 def state_does_not_grow(case: Case) -> None:
-    """The saved state is as large after 50 frames as after 20; between the ends of two windows it may vary."""
+    """The saved state is as large after 50 frames as after 20; within a window it may vary."""
     engine = case.build()
     frames = make_clip(50)
     state, sizes = start(engine, frames[0]), []
@@ -222,7 +222,7 @@ def state_does_not_grow(case: Case) -> None:
 
 
 def future_stays_away(case: Case) -> None:
-    """A change at frame t reaches its own output, and none before t minus the look-ahead."""
+    """A change at frame t affects its own output, and none before t minus the look-ahead."""
     engine = case.build()
     frames = make_clip(8)
     plain = run(engine, frames)
@@ -234,14 +234,14 @@ def future_stays_away(case: Case) -> None:
 
 
 def sizes_and_values_are_right(case: Case) -> None:
-    """Right size, float32, finite and in range, also for odd and tiny frames, black, white and finest patterns."""
+    """Outputs have the right size, are float32, finite and in range, also for odd sizes and extreme images."""
     engine = case.build()
     for height, width in [(16, 16), (17, 33), (5, 7), (7, 5), (16, 70), (1, 1)]:
         checks = (torch.arange(height)[:, None] + torch.arange(width)).remainder(2).float().expand(3, -1, -1)
         black = torch.zeros(3, height, width)
-        pictures = [1 - black, 1 - black, 1 - black, black, black, checks, 1 - checks, checks]
+        images = [1 - black, 1 - black, 1 - black, black, black, checks, 1 - checks, checks]
         frames = make_clip(9, height, width)
-        frames[:8] = [frame.with_image(image) for frame, image in zip(frames[:8], pictures, strict=True)]
+        frames[:8] = [frame.with_image(image) for frame, image in zip(frames[:8], images, strict=True)]
         for frame in run(engine, frames):
             assert frame.image.shape == (3, height * engine.info.scale, width * engine.info.scale)
             assert frame.image.dtype == torch.float32
@@ -251,7 +251,7 @@ def sizes_and_values_are_right(case: Case) -> None:
 
 
 def tiles_agree(case: Case) -> None:
-    """The engine run in tiles is as near to the plain engine as is written for it."""
+    """Tiled output is within the engine's stated tolerance of untiled output."""
     light = torch.linspace(0.2, 1.0, 96)  # tiles of different brightness
     frames = [frame.with_image(frame.image * light) for frame in make_clip(4, 80, 96)]
     tiled = run(TiledEngine(case.build(), tile=64, overlap=32), frames)
@@ -265,7 +265,7 @@ def psnr(given: Tensor, truth: Tensor) -> float:
 
 
 def nothing_drifts(case: Case) -> None:
-    """After 5,000 identical frames the output is as near to the truth as after 50, within 0.1 dB."""
+    """After 5,000 identical frames the PSNR is that after 50 frames, within 0.1 dB."""
     engine = case.build()
     scale = engine.info.scale
     position = torch.linspace(0.0, 5.0, 8 * scale)
@@ -282,9 +282,9 @@ def nothing_drifts(case: Case) -> None:
 
 
 def a_slow_pan_does_not_drift(case: Case) -> None:
-    """2,000 frames that go to and fro, a pixel of the result per frame: the last pass is as good as the second.
+    """2,000 frames panning back and forth by one output pixel per frame: the last pass is as good as the second.
 
-    A pass shows the same pictures at the same places each time; the mean PSNR of its given frames may fall by 0.1 dB.
+    Each pass shows the same images in the same positions; the mean PSNR of its input frames may fall by 0.1 dB.
     """
     engine = case.build()
     side, pass_length = 20 * engine.info.scale, 100
@@ -298,7 +298,7 @@ def a_slow_pan_does_not_drift(case: Case) -> None:
     state = engine.init_state(20, 20)
 
     def judge(results: list[Frame]) -> None:
-        """Of the given frames, whose times are whole ticks of the input."""
+        """PSNR of the input frames, whose times are whole input ticks."""
         for result in results:
             if result.pts % engine.info.interp == 0:
                 quality.append(psnr(result.image, waiting.pop(0)))
@@ -317,7 +317,7 @@ def a_slow_pan_does_not_drift(case: Case) -> None:
 
 
 def state_can_be_saved(case: Case) -> None:
-    """A run that goes on from its saved state, wherever it was stopped, gives the same frames bit for bit."""
+    """A run resumed from its saved state at any frame gives the same frames bit for bit."""
     engine = case.build()
     frames = make_clip(6, cuts=(0, 3))
     whole = run(engine, frames)
@@ -336,15 +336,15 @@ def state_can_be_saved(case: Case) -> None:
 
 
 def runs_repeat(case: Case) -> None:
-    """Two runs give the same bits, on one engine and on two."""
+    """Two runs give identical output, on one engine and on two."""
     engine = case.build()
     first = run(engine, make_clip(5))
     assert same(run(engine, make_clip(5)), first)
     assert same(run(case.build(), make_clip(5)), first)
 
 
-def pictures_are_left_alone(case: Case) -> None:
-    """The engine changes neither its input nor a result that is already out."""
+def images_are_left_alone(case: Case) -> None:
+    """The engine modifies neither its input nor an output it has returned."""
     engine = case.build()
     frames = make_clip(6)
     state, ready, copies = start(engine, frames[0]), [], []
@@ -373,9 +373,9 @@ LAWS = {
     tiles_agree: ("measures the whole frame",),
     state_can_be_saved: ("keeps its memory in the engine",),
     runs_repeat: ("is random",),
-    pictures_are_left_alone: ("writes into its last result", "writes into its input"),
+    images_are_left_alone: ("writes into its last result", "writes into its input"),
 }
-# Long runs, for engines that have learnt what they do.
+# Long runs, for engines with trained networks.
 LASTING_LAWS = {
     nothing_drifts: ("drifts",),
     a_slow_pan_does_not_drift: ("drifts",),
@@ -394,14 +394,14 @@ def test_law(case: Case, law: Callable[[Case], None]) -> None:
 @torch.inference_mode()
 def test_lasting_law(name: str, law: Callable[[Case], None]) -> None:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # pictures this small only wait for a second thread
+    torch.set_num_threads(1)  # images this small only wait for a second thread
     try:
         law(ENGINES[name])
     finally:
         torch.set_num_threads(threads)
 
 
-# What only an engine that makes new frames can do wrong.
+# Faults that only an interpolating engine can have.
 DOUBLING_FAULTS = {
     every_frame_comes_out_in_time: (
         "puts new frames late",

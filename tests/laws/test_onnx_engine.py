@@ -1,4 +1,4 @@
-"""The engines on ONNX Runtime: as good as torch in float32 on any clip, and true to every law."""
+"""Engines on ONNX Runtime: equal to torch in float32 on any clip, and they keep every law."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, midpoint_graphs, slowmo_graphs
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
 from vidsr.nets.secnet.network import SECNet
@@ -51,7 +51,7 @@ def slowmo_pair(form: str) -> tuple[Engine, Engine]:
 
 def midpoint_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
-    return MidpointEngine.of_network(network, form, CPU, "fp32"), MidpointEngine(
+    return InterpolationEngine.of_network(network, form, CPU, "fp32"), InterpolationEngine(
         midpoint_graphs(network, CPU), form, PRECISIONS
     )
 
@@ -65,7 +65,7 @@ PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {
 
 @cache
 def pair(name: str) -> tuple[Engine, Engine]:
-    """Engines hold no state, so each pair is made once."""
+    """Engines hold no state, so each pair is built only once."""
     return PAIRS[name]()
 
 
@@ -93,7 +93,7 @@ def test_it_gives_what_torch_gives(name: str, length: int, height: int, width: i
         assert (ours.image - theirs.image).abs().max() < 1e-3
 
 
-# Laws for one engine of each kind: the others differ in their networks alone.
+# Laws for one engine of each kind: the others differ only in their networks.
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", ["secnet narrow", "slowmo fast"])
 @torch.inference_mode()
@@ -119,12 +119,12 @@ def test_a_device_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(network, SECNet)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     for device in ("cuda", "mps"):
-        with pytest.raises(DeviceError, match=f"does not reach '{device}'"):
+        with pytest.raises(DeviceError, match=f"cannot use device '{device}'"):
             OnnxRecurrentEngine(network, "narrow", torch.device(device))
 
 
 def test_a_provider_that_cannot_load_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime then goes on with the CPU and only warns; vidsr does not."""
+    """ONNX Runtime would fall back to the CPU with a warning; vidsr raises an error."""
     network = NETWORKS["narrow"]()
     assert isinstance(network, SECNet)
     real = onnxruntime.InferenceSession
@@ -147,7 +147,7 @@ def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_running_out_of_memory_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a tiled run makes its tiles smaller: ONNX Runtime's own class is no RuntimeError."""
+    """ONNX Runtime's own exception is not a RuntimeError, but must make a tiled run reduce its tiles."""
     network = NETWORKS["narrow"]()
     assert isinstance(network, SECNet)
     engine = OnnxRecurrentEngine(network, "narrow", CPU)

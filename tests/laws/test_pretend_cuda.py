@@ -1,4 +1,4 @@
-"""Every engine as it runs on CUDA, on a device that computes nothing: no copy to the host, no value read, no mix.
+"""Every engine on a fake CUDA device that computes nothing: no host copies, no values read, no mixed devices.
 
 What this cannot see: values, operations that CUDA lacks for a type, memory, and ONNX Runtime, which takes addresses.
 """
@@ -22,7 +22,7 @@ from vidsr.engines.base import DTYPES, Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.faces.blending import blend_faces
 from vidsr.faces.engine import FaceEngine
@@ -39,7 +39,7 @@ Sizes = Mapping[str, Any]
 
 
 def shallow(sizes: Sizes) -> dict[str, Any]:
-    """The same network with one block where there are several: the others would show nothing new."""
+    """The same network with one block instead of several, which is enough for these tests."""
     return {name: min(value, 1) if name.endswith("_blocks") else value for name, value in sizes.items()}
 
 
@@ -61,14 +61,14 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
         return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
     return {
         f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
-        f"{name} midpoint": lambda: MidpointEngine.of_network(zsm(sizes), "", CUDA, precision),
+        f"{name} midpoint": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),
     }
 
 
 def chain() -> Engine:
     network = zsm(SLOWMO_FORMS["fast"])
     return ChainEngine(
-        [MidpointEngine.of_network(network, "", CUDA, "fp32"), SlowmoEngine.of_network(network, "", CUDA, "fp32")]
+        [InterpolationEngine.of_network(network, "", CUDA, "fp32"), SlowmoEngine.of_network(network, "", CUDA, "fp32")]
     )
 
 
@@ -104,7 +104,7 @@ def run(engine: Engine, given: list[Frame]) -> list[Frame]:
 
 
 def check(engine: Engine, given: list[Frame]) -> None:
-    """All results come, of the right size, in float32, on the device."""
+    """All outputs arrive, with the right size, in float32, on the device."""
     info = engine.info
     results = run(engine, given)
     assert len(results) == (LENGTH - 1) * info.interp + 1
@@ -129,7 +129,7 @@ def test_tiles_stay_on_the_device(name: str) -> None:
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("quarters", [0, 1])
 def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
-    """Two faces of one size, a third one that moves, grows and is lost; what comes of them is pasted."""
+    """Two faces of one size, and a third that moves, grows and is lost; their restored images are blended."""
     sizes = next(preset.network for preset in list_presets() if preset.name == "secnet-fast-face")
     with pretend_cuda():
         engine = FaceEngine(secnet(sizes), CUDA, precision, quarters)
@@ -155,7 +155,7 @@ def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
 
 
 class Faulty(ToyEngine):
-    """A toy on the device with something planted between two operations of its step."""
+    """A toy engine on the device, with an extra operation inserted in its step."""
 
     def __init__(self, plant: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ def test_a_fault_planted_in_a_network_is_found(precision: str, monkeypatch: pyte
 
 
 def test_frames_on_the_host_are_found() -> None:
-    """The reader puts frames on the device; an engine that is given others would mix."""
+    """The reader puts frames on the device; other frames would mix devices."""
     with pretend_cuda(), pytest.raises(HostCopy):  # torch lets a convolution without values mix, with a result here
         check(ENGINES["secnet-fast fp32"](), frames(lambda: torch.rand(3, HEIGHT, WIDTH)))
 

@@ -1,4 +1,4 @@
-"""A mirrored network as a stream: the mean of what it makes of the clip and of the clip's mirror image."""
+"""Self-ensemble on a stream: the mean of the outputs for the clip and for its mirror image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def twin(network: SECNet, mirrored: bool) -> SECNet:
-    """The same weights with the option set or not."""
+    """The same weights with and without the option."""
     arguments = {name: getattr(network.config, name) for name in network.config.__dataclass_fields__}
     other = build("secnet", arguments | {"mirrored": mirrored})
     other.load_state_dict(network.state_dict())

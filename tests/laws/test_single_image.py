@@ -1,4 +1,4 @@
-"""The engine of networks that enlarge images one by one: padding, tiles, precisions, ONNX."""
+"""The engine for single-image networks: padding, tiles, precisions, ONNX."""
 
 from __future__ import annotations
 

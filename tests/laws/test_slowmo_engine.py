@@ -1,4 +1,4 @@
-"""The slow-motion engines: equal to the network by an independent rule, in time, and without needless work."""
+"""Slow-motion engines: equal to an independent reference, correct timestamps, and no redundant computation."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from tests.support.torch_threads import torch_threads
-from tests.support.toy_engine import film_side_data, make_clip, side_data
+from tests.support.toy_engine import make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.slowmo import MidpointEngine, SlowmoEngine
+from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import list_presets
@@ -37,13 +37,13 @@ PRESETS = {preset.name: preset for preset in list_presets() if preset.architectu
 
 @cache
 def network_of(form: str) -> ZoomingSlowMo:
-    """Never changed."""
+    """A network that no test modifies."""
     return slowmo_network(form)
 
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """As many as overlapping takes, on any machine."""
+    """Sets enough torch threads for overlap, on any machine."""
     with torch_threads(2):
         yield
 
@@ -52,8 +52,8 @@ def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> Slo
     return SlowmoEngine.of_network(network_of(form), "untrained", CPU, precision, **arguments)
 
 
-def midpoint(form: str = "fast", precision: str = "fp32") -> MidpointEngine:
-    return MidpointEngine.of_network(network_of(form), "untrained", CPU, precision)
+def midpoint(form: str = "fast", precision: str = "fp32") -> InterpolationEngine:
+    return InterpolationEngine.of_network(network_of(form), "untrained", CPU, precision)
 
 
 def run(engine: Engine, frames: list[Frame]) -> list[Frame]:
@@ -70,7 +70,7 @@ def images(frames: list[Frame]) -> Tensor:
 
 @torch.inference_mode()
 def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: int, carry: bool) -> Tensor:
-    """All results of a scene N x 3 x h x w with everything in memory, by the rule as it is written down.
+    """All outputs for a scene N x 3 x h x w, computed in memory by the documented rule.
 
     Window k begins with the frame that window k - 1 ended with. The forward state runs over the whole scene, or from
     each window's first frame; the backward one from `lookahead` frames behind each window, or the scene's end.
@@ -97,9 +97,9 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
         if not carry:
             forwards = hidden(list(range(first, end + 1)))
         for t in range(first, end + 1):
-            picture = clip[t // 2][None] if t % 2 == 0 else None
-            # What two windows share is shown as the first of them makes it.
-            results.setdefault(t, network.reconstruct(moments[t], forwards[t], backwards[t], picture)[0])
+            image = clip[t // 2][None] if t % 2 == 0 else None
+            # A frame shared by two windows is output by the first.
+            results.setdefault(t, network.reconstruct(moments[t], forwards[t], backwards[t], image)[0])
         first += 2 * (window - 1)
     return torch.stack([results[t] for t in range(last + 1)]).clamp(0, 1)
 
@@ -139,7 +139,7 @@ def test_streaming_equals_the_whole_scene_in_memory(
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_windows_differ_in_what_they_know(lookahead: int) -> None:
-    """So that the tests above can fail: neither carrying on nor looking ahead is without effect."""
+    """Shows that the tests above can fail: carrying the state and looking ahead both have an effect."""
     frames = make_clip(9)
     plain = images(run(slowmo(lookahead=lookahead), frames))
     for other in (slowmo(lookahead=lookahead, carry=False), slowmo(lookahead=lookahead + 1)):
@@ -159,7 +159,7 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         expected = network.synthesize(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
         if t == 3:
             expected = frames[3].image
-        # Convolutions one behind another, whose sums may be added in another order: some tens of 2^-24.
+        # Consecutive convolutions, whose sums may be added in a different order: some tens of 2^-24.
         torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-5)
 
 
@@ -214,7 +214,7 @@ def test_results_leave_with_their_window(window: int, lookahead: int, is_overlap
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_streaming_recomputes_next_to_nothing(name: str) -> None:
-    """Operations of one window in the middle of a film against the network's own, of the real sizes."""
+    """Operations for one window in the middle of a video compared with the network's own, at the real sizes."""
     network = build("zsm", PRESETS[name].network)
     assert isinstance(network, ZoomingSlowMo)
     engine = SlowmoEngine.of_network(network, name, CPU, "fp32", is_overlapped=False)  # another thread is not counted
@@ -240,14 +240,14 @@ def test_streaming_recomputes_next_to_nothing(name: str) -> None:
 
 def test_windows_that_make_no_sense_are_refused() -> None:
     for arguments in ({"window": 1}, {"lookahead": -1}):
-        with pytest.raises(UsageError, match="no way to make slow motion"):
+        with pytest.raises(UsageError, match="slow motion cannot run with"):
             slowmo(**arguments)
 
 
 def test_without_a_head_there_are_no_midpoints() -> None:
     headless = slowmo_network("published", synthesis_blocks=0)
     with pytest.raises(ModelError, match="'headless' has no low-resolution head"):
-        MidpointEngine.of_network(headless, "headless", CPU, "fp32")
+        InterpolationEngine.of_network(headless, "headless", CPU, "fp32")
     results = run(SlowmoEngine.of_network(headless, "headless", CPU, "fp32"), make_clip(3))
     assert len(results) == 5
 
@@ -257,7 +257,7 @@ def test_engines_behind_each_other_are_one() -> None:
     chain = ChainEngine([midpoint(), midpoint(), slowmo()])
     assert (chain.info.scale, chain.info.interp) == (4, 8)
     results = run(chain, frames)
-    assert side_data(results) == film_side_data(frames, 8)
+    assert side_data(results) == video_side_data(frames, 8)
     for part, start in ((frames[:3], 0), (frames[3:], 24)):
         expected = part
         for engine in (midpoint(), midpoint(), slowmo()):

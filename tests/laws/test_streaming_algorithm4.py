@@ -1,4 +1,4 @@
-"""Network and engine against Algorithm 4 of SECNet, and what a stream keeps and computes per frame."""
+"""Network and engine compared with Algorithm 4 of SECNet; memory and work per frame of a stream."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def frames_of(clip: Tensor) -> list[Frame]:
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """As many as overlapping takes, on any machine."""
+    """Sets enough torch threads for overlap, on any machine."""
     with torch_threads(2):
         yield
 
@@ -73,7 +73,7 @@ def assert_near(result: Tensor, expected: list[Array]) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("length", [1, 2, 4, 10])
 def test_whole_clip_and_stream_are_algorithm_4(variant: str, length: int) -> None:
-    """Clips shorter than the window, and long enough that features are forgotten."""
+    """Clips shorter than the window, and clips long enough that features are dropped."""
     network, clip = paper_network(**VARIANTS[variant]), clip_of(length)
     initial, results = algorithm_4(network, clip)
     output = network(clip[None])
@@ -85,7 +85,7 @@ def test_whole_clip_and_stream_are_algorithm_4(variant: str, length: int) -> Non
 
 
 def test_the_comparison_sees_every_part() -> None:
-    """Motion, past results and past features each change the result by far more than what is allowed."""
+    """Motion, past outputs and past features each change the output by far more than the tolerance."""
     clip = clip_of(10)[None]
     plain = paper_network()(clip).results
     assert paper_network()(clip).flows.abs().max() > 0.3

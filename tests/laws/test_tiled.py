@@ -1,4 +1,4 @@
-"""Tiles: where they lie, how they are joined, and what happens when memory runs out in any place."""
+"""Tiling: layout, blending, and running out of memory at any point."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.support.toy_engine import ToyDoubler, ToyEngine, film_side_data, make_clip, side_data
+from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine, EngineInfo
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
@@ -37,7 +37,7 @@ def exhaust_memory() -> None:
 
 
 class Counting:
-    """Calls `before(verb, n, height, width)` ahead of an engine's n-th call of any verb; notes its tiles' sizes."""
+    """Calls `before(method, n, height, width)` before the n-th call of any engine method; records the tile sizes."""
 
     def __init__(self, before: Callable[[str, int, int, int], None], engine: Engine | None = None) -> None:
         self.engine = engine or ToyEngine()
@@ -63,7 +63,7 @@ class Counting:
 
 
 class PerTile:
-    """Ignores the picture: the n-th tile of a video is filled with `values[n]`."""
+    """Ignores the image: the n-th tile of a video is filled with `values[n]`."""
 
     def __init__(self, values: Sequence[float], scale: int) -> None:
         self.info = EngineInfo("per tile", scale, lookahead=0, multiple_of=1, precisions=("fp32",))
@@ -142,7 +142,7 @@ def doubling() -> Engine:
 def test_no_frame_is_lost_wherever_memory_runs_out(
     make: Callable[[], Engine], length: int, cuts: tuple[int, ...]
 ) -> None:
-    """Memory fails once, at the n-th call of anything; what follows must equal a fresh run of the smaller tiles.
+    """Memory runs out once, at the n-th call; the rest must equal a fresh run with the smaller tiles.
 
     That run starts with the given frame whose results, new frames included, were not all out; those that were are not
     given again.
@@ -172,7 +172,7 @@ def test_no_frame_is_lost_wherever_memory_runs_out(
                 ready += given_now
             if engine.shrinks and kept is None:
                 kept = out
-        assert side_data(ready) == film_side_data(frames, interp)
+        assert side_data(ready) == video_side_data(frames, interp)
         if kept is None:
             assert inner.calls < failing
             break
@@ -189,7 +189,7 @@ def test_no_frame_is_lost_wherever_memory_runs_out(
 @settings(max_examples=60, deadline=None)
 @given(failures=st.sets(st.integers(1, 60), max_size=3), cuts=st.sets(st.integers(0, 7)), after=st.integers(0, 7))
 def test_several_failures_and_a_saved_state(failures: set[int], cuts: set[int], after: int) -> None:
-    """Failures while frames are given again, too; the state is saved and restored after one of the frames."""
+    """Failures also while frames are recomputed; the state is saved and restored after one of the frames."""
 
     def before(verb: str, n: int, height: int, width: int) -> None:
         if n in failures:

@@ -1,4 +1,4 @@
-"""The library on files, folders and frames: it does what the command line does."""
+"""The Python API on files, folders and frames gives the same results as the command line."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_scores_header_and_models(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, video: Path) -> Path:
-    """a.mp4, b.mp4, which is not a video, and inner/c.mp4."""
+    """A folder with a.mp4, b.mp4, which is not a video, and inner/c.mp4."""
     folder = tmp_path / "videos"
     (folder / "inner").mkdir(parents=True)
     for name in ("a.mp4", "inner/c.mp4"):
@@ -140,11 +140,11 @@ def test_a_defect_in_one_video_is_its_failure_alone(
     batch = vidsr.upscale(folder, tmp_path / "out", recursive=True, **CHEAP)
     assert isinstance(batch, BatchReport) and batch.exit_code == 1
     assert [type(failure.error) for failure in batch.failures] == [ZeroDivisionError, InputError]
-    assert "a.mp4: a defect of vidsr, please report it: ZeroDivisionError: division by zero" in str(batch.failures[0])
+    assert "a.mp4: internal error, please report it: ZeroDivisionError: division by zero" in str(batch.failures[0])
     assert [Path(report.output).name for report in batch.reports] == ["c.mp4"]
     arguments = ["upscale", folder, tmp_path / "cli", "--recursive", "--model", "bicubic", "--scale", "1"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--report", str(tmp_path / "r.json")])
-    assert result.exit_code == 1 and "a defect of vidsr" in result.stderr and "2 of 3 failed" in result.stderr
+    assert result.exit_code == 1 and "internal error" in result.stderr and "2 of 3 failed" in result.stderr
     assert len(json.loads((tmp_path / "r.json").read_text())["runs"]) == 1
     with pytest.raises(ZeroDivisionError):
         vidsr.upscale(folder / "a.mp4", tmp_path / "single.mp4", **CHEAP)
@@ -167,7 +167,7 @@ def tensors(count: int, *cuts: int) -> list[Tensor]:
 
 
 def kinds(image: Tensor) -> dict[str, Any]:
-    """The same image in every kind that is taken, with how near floating point it is."""
+    """The same image in every accepted kind, with its tolerance."""
     levels = (image * 255).round().byte()
     array = image.permute(1, 2, 0).numpy()
     return {
@@ -267,8 +267,8 @@ def test_no_frames_give_no_frames() -> None:
         ([np.zeros((20, 24, 3), np.int64)], "frame 0 is an array of 20 x 24 x 3 int64"),
         ([torch.zeros(20, 24, 3)], "frame 0 is a tensor of 20 x 24 x 3 float32"),
         ([torch.zeros(1, 3, 20, 24)], "frame 0 is a tensor"),
-        ([np.full((20, 24, 3), 255.0)], "frame 0 holds values from 255 to 255: scale or clip them to 0..1"),
-        ([np.full((20, 24, 3), np.nan)], "frame 0 holds values from nan to nan"),
+        ([np.full((20, 24, 3), 255.0)], "frame 0 has values from 255 to 255: scale or clip them to 0..1"),
+        ([np.full((20, 24, 3), np.nan)], "frame 0 has values from nan to nan"),
         ([torch.zeros(3, 20, 24), torch.zeros(3, 24, 20)], "frame 1 is a tensor of 3 x 24 x 20 float32, but the first"),
         ([torch.zeros(3, 20, 24), np.zeros((20, 24, 3))], "frame 1 is an array"),
     ],

@@ -1,4 +1,4 @@
-"""The command line: what goes to stdout and to stderr, exit codes, folders of films, and options that reach the run."""
+"""The command line: stdout and stderr, exit codes, folders of videos, and options that reach the run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from vidsr.types import RunReport
 ROOT = Path(__file__).parents[2]
 FAST = ("--model", "bicubic", "--scale", "1")
 COMMANDS: dict[str, tuple[Any, Any]] = {"upscale": (upscale, c.UpscaleConfig), "slowmo": (slowmo, c.SlowmoConfig)}
-COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
+COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9][0-9;]*m")
 
 
 def vidsr_cli(*arguments: str | Path) -> Result:
@@ -45,7 +45,7 @@ def vidsr_cli(*arguments: str | Path) -> Result:
 
 
 def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The real program in a process of its own."""
+    """Runs vidsr in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "vidsr", *arguments],
         cwd=cwd,
@@ -57,13 +57,13 @@ def program(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video(tmp_path: Path) -> Path:
     return media.clip(tmp_path / "a.mp4", 3)
 
 
 @pytest.fixture
 def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.RunConfig]:
-    """The configurations that runs are given; nothing is run."""
+    """Records the configurations of runs instead of running them."""
     seen: list[c.RunConfig] = []
 
     def note(source: Path, target: Path, config: c.RunConfig) -> SimpleNamespace:
@@ -81,8 +81,8 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[c.RunConfig]:
 # --------------------------------------------------------------------------------------------------- the whole program
 
 
-def test_leading_dash_nothing_else_on_stdout_and_no_moving_bar(tmp_path: Path, film: Path) -> None:
-    film.rename(tmp_path / "-in put.mp4")
+def test_leading_dash_nothing_else_on_stdout_and_no_moving_bar(tmp_path: Path, video: Path) -> None:
+    video.rename(tmp_path / "-in put.mp4")
     done = program("upscale", *FAST, "--", "-in put.mp4", "-out'\"é.mp4", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "-out'\"é.mp4\n")
     assert "done: -out" in done.stderr
@@ -171,7 +171,7 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     ids=" ".join,
 )
 def test_options_that_make_no_sense(
-    tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = vidsr_cli("upscale", "a.mp4", "b.mp4", "--model", "bicubic", *arguments)
@@ -186,7 +186,7 @@ ONLY_HERE = {"source", "target", "skip_existing", "recursive", "suffix", "dry_ru
 
 
 def fields(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every option of a configuration, by its name as a parameter, with its value."""
+    """Every option of a configuration by its parameter name, with its value."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         name = field.metadata.get("option", "")
@@ -209,8 +209,8 @@ def test_one_option_is_one_field_with_one_default(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_without_options_the_run_gets_the_defaults(film: Path, configs: list[c.RunConfig], command: str) -> None:
-    assert vidsr_cli(command, film, film.with_name("b.mp4")).exit_code == 0
+def test_without_options_the_run_gets_the_defaults(video: Path, configs: list[c.RunConfig], command: str) -> None:
+    assert vidsr_cli(command, video, video.with_name("b.mp4")).exit_code == 0
     assert configs == [COMMANDS[command][1]()]
 
 
@@ -255,20 +255,20 @@ OWN_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_reaches_its_field_and_no_other(film: Path, configs: list[c.RunConfig], command: str) -> None:
+def test_every_option_reaches_its_field_and_no_other(video: Path, configs: list[c.RunConfig], command: str) -> None:
     defaults = dict(fields(COMMANDS[command][1]()))
     given = SHARED_OPTIONS | OWN_OPTIONS[command]
     assert given.keys() == defaults.keys(), "every option is tried"
     for name, (text, value) in given.items():
         assert value != defaults[name]
-        assert vidsr_cli(command, film, film.with_name("b.mp4"), *text.split()).exit_code == 0
+        assert vidsr_cli(command, video, video.with_name("b.mp4"), *text.split()).exit_code == 0
         assert dict(fields(configs.pop())) == defaults | {name: value}
 
 
-def test_threads_are_those_of_torch(film: Path) -> None:
+def test_threads_are_those_of_torch(video: Path) -> None:
     before = torch.get_num_threads()
     try:
-        assert vidsr_cli("upscale", film, film.with_name("b.mp4"), *FAST, "--threads", "2").exit_code == 0
+        assert vidsr_cli("upscale", video, video.with_name("b.mp4"), *FAST, "--threads", "2").exit_code == 0
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -277,9 +277,9 @@ def test_threads_are_those_of_torch(film: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- upscale, one
 
 
-def test_upscale_prints_the_path_and_writes_the_report(tmp_path: Path, film: Path) -> None:
+def test_upscale_prints_the_path_and_writes_the_report(tmp_path: Path, video: Path) -> None:
     target, told = tmp_path / "b c.mkv", tmp_path / "r.json"
-    result = vidsr_cli("upscale", film, target, "--model", "bicubic", "--scale", "2", "--report", told, "-v")
+    result = vidsr_cli("upscale", video, target, "--model", "bicubic", "--scale", "2", "--report", told, "-v")
     assert (result.exit_code, result.stdout) == (0, f"{target}\n")
     assert f"done: {target}, 128x96, 3 frames, bicubic on " in result.stderr
     assert "warning: " in result.stderr and "memory" in result.stderr
@@ -288,63 +288,65 @@ def test_upscale_prints_the_path_and_writes_the_report(tmp_path: Path, film: Pat
     assert content["runs"][0]["frames_out"] == 3 and content["runs"][0]["output"] == str(target)
 
 
-def test_quiet_says_nothing_but_errors(tmp_path: Path, film: Path) -> None:
+def test_quiet_says_nothing_but_errors(tmp_path: Path, video: Path) -> None:
     target = tmp_path / "b.mp4"
-    assert vidsr_cli("upscale", film, target, *FAST, "-q").stderr == ""
-    assert vidsr_cli("upscale", film, target, *FAST, "-q").stderr.startswith("error: ")
+    assert vidsr_cli("upscale", video, target, *FAST, "-q").stderr == ""
+    assert vidsr_cli("upscale", video, target, *FAST, "-q").stderr.startswith("error: ")
 
 
-def test_every_line_of_json_progress_is_json(tmp_path: Path, film: Path) -> None:
+def test_every_line_of_json_progress_is_json(tmp_path: Path, video: Path) -> None:
     target = tmp_path / "b.mp4"
-    result = vidsr_cli("upscale", film, target, *FAST, "--progress", "json")
+    result = vidsr_cli("upscale", video, target, *FAST, "--progress", "json")
     events = [json.loads(line) for line in result.stderr.splitlines()]
     steps = [event for event in events if event["event"] == "progress"]
     assert [step["frames_done"] for step in steps] == [1, 2, 3]
     assert all(step["frames_expected"] == 3 and step["memory_bytes"] > 0 and step["seconds"] >= 0 for step in steps)
     assert {event["event"] for event in events} == {"progress", "message", "warning"}
     assert result.stdout == f"{target}\n"
-    refused = vidsr_cli("upscale", film, target, *FAST, "--progress", "json")
+    refused = vidsr_cli("upscale", video, target, *FAST, "--progress", "json")
     assert refused.exit_code == 4
     assert [json.loads(line)["event"] for line in refused.stderr.splitlines()] == ["error"]
 
 
 @pytest.mark.parametrize("ending", ["b.mp4", "r.json"])
-def test_dry_run_writes_nothing(tmp_path: Path, film: Path, ending: str) -> None:
+def test_dry_run_writes_nothing(tmp_path: Path, video: Path, ending: str) -> None:
     more = ["--report", tmp_path / "r.json"] if ending == "r.json" else []
-    result = vidsr_cli("upscale", film, tmp_path / "b.mp4", "--model", "bicubic", "--dry-run", *more)
+    result = vidsr_cli("upscale", video, tmp_path / "b.mp4", "--model", "bicubic", "--dry-run", *more)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "64x48 to 256x192" in result.stderr and "3 frames by the header" in result.stderr
-    assert "s a frame" in result.stderr and "done" not in result.stderr
+    assert "64x48 to 256x192" in result.stderr and "3 frames according to the header" in result.stderr
+    assert "s per frame" in result.stderr and "done" not in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
-def test_dry_run_refuses_what_the_run_would(tmp_path: Path, film: Path) -> None:
+def test_dry_run_refuses_what_the_run_would(tmp_path: Path, video: Path) -> None:
     (tmp_path / "b.mp4").write_bytes(b"precious")
     for arguments, code in [([], 4), (["-y", "--model", "nosuch"], 5), (["-y", "--codec", "nosuch"], 4)]:
-        assert vidsr_cli("upscale", film, tmp_path / "b.mp4", "--dry-run", *arguments).exit_code == code
+        assert vidsr_cli("upscale", video, tmp_path / "b.mp4", "--dry-run", *arguments).exit_code == code
     assert (tmp_path / "b.mp4").read_bytes() == b"precious"
 
 
-def test_skip_existing_makes_a_loop_repeatable(tmp_path: Path, film: Path) -> None:
+def test_skip_existing_makes_a_loop_repeatable(tmp_path: Path, video: Path) -> None:
     target = tmp_path / "b.mp4"
-    assert vidsr_cli("upscale", film, target, *FAST, "--skip-existing").exit_code == 0
+    assert vidsr_cli("upscale", video, target, *FAST, "--skip-existing").exit_code == 0
     before = target.stat()
-    result = vidsr_cli("upscale", film, target, *FAST, "--skip-existing")
-    assert result.exit_code == 0 and "is there already" in result.stderr and result.stdout == ""
+    result = vidsr_cli("upscale", video, target, *FAST, "--skip-existing")
+    assert (
+        result.exit_code == 0 and f"skipped {video}: {target} already exists" in result.stderr and result.stdout == ""
+    )
     assert target.stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_overwrite(tmp_path: Path, film: Path) -> None:
+def test_overwrite(tmp_path: Path, video: Path) -> None:
     target = tmp_path / "b.mp4"
     target.write_bytes(b"old")
-    assert vidsr_cli("upscale", film, target, *FAST).exit_code == 4
-    assert vidsr_cli("upscale", film, target, *FAST, "-y").exit_code == 0
+    assert vidsr_cli("upscale", video, target, *FAST).exit_code == 4
+    assert vidsr_cli("upscale", video, target, *FAST, "-y").exit_code == 0
     assert len(media.ffmpeg_framemd5(target).frames) == 3
 
 
 @pytest.mark.parametrize("name", ["two words.mp4", "a\"b'c.mp4", "日本 é.mp4", "[red]x.mp4", "100%d.mp4"])
-def test_names_are_shown_as_they_are(tmp_path: Path, film: Path, name: str) -> None:
-    source, target = film.rename(tmp_path / name), tmp_path / f"out {name}"
+def test_names_are_shown_as_they_are(tmp_path: Path, video: Path, name: str) -> None:
+    source, target = video.rename(tmp_path / name), tmp_path / f"out {name}"
     result = vidsr_cli("upscale", source, target, *FAST)
     assert (result.exit_code, result.stdout) == (0, f"{target}\n")
     assert f"done: {target}, " in result.stderr
@@ -355,13 +357,13 @@ def test_names_are_shown_as_they_are(tmp_path: Path, film: Path, name: str) -> N
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three films, one of them no film at all, one in a folder inside."""
-    source = tmp_path / "films"
+    """A folder with a video, a file that is not a video, and a video in a subfolder."""
+    source = tmp_path / "videos"
     (source / "inner").mkdir(parents=True)
     media.clip(source / "a.mp4", 3)
-    (source / "b.mp4").write_text("no film\n" * 50)
+    (source / "b.mp4").write_text("no video\n" * 50)
     media.clip(source / "inner" / "c.mkv", 3)
-    (source / "notes.txt").write_text("no film either")
+    (source / "notes.txt").write_text("no video either")
     return source
 
 
@@ -381,7 +383,7 @@ def test_folder_run_does_every_file_and_tells_the_failures(tmp_path: Path, folde
     assert len(content["runs"]) == 2
     assert [failure["input"] for failure in content["failures"]] == [str(folder / "b.mp4")]
     again = vidsr_cli(*arguments, "--skip-existing")
-    assert again.exit_code == 3 and again.stdout == "" and again.stderr.count("is there already") == 2
+    assert again.exit_code == 3 and again.stdout == "" and again.stderr.count("skipped ") == 2
 
 
 def test_folder_run_exits_with_the_first_failing_code(tmp_path: Path, folder: Path) -> None:
@@ -402,7 +404,7 @@ def test_folder_inside_is_left_out_without_recursive(tmp_path: Path, folder: Pat
 def test_folder_dry_run_makes_no_folder(tmp_path: Path, folder: Path) -> None:
     (folder / "b.mp4").unlink()
     result = vidsr_cli("upscale", folder, tmp_path / "new" / "out", *FAST, "--recursive", "--dry-run")
-    assert result.exit_code == 0 and result.stderr.count("frames by the header") == 2
+    assert result.exit_code == 0 and result.stderr.count("frames according to the header") == 2
     assert not (tmp_path / "new").exists()
 
 
@@ -417,7 +419,7 @@ def test_folder_whose_results_have_no_place(tmp_path: Path, folder: Path) -> Non
 
 
 class Terminal(io.StringIO):
-    """A stderr that says it is a terminal."""
+    """A stderr that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -432,22 +434,22 @@ def show_on_terminal(monkeypatch: pytest.MonkeyPatch, **environment: str) -> str
     monkeypatch.setattr(sys, "stderr", terminal)
     screen = Screen()
     screen.warn("careful")
-    with screen.progress("film.mp4", "cpu", lambda: 3 << 30) as on_progress:
+    with screen.progress("video.mp4", "cpu", lambda: 3 << 30) as on_progress:
         for done in range(1, 4):
             on_progress(Progress(done, 3, 0.1 * done))
     return terminal.getvalue()
 
 
-def test_a_terminal_gets_colours_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_gets_colors_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = show_on_terminal(monkeypatch)
-    assert COLOUR.search(shown)
+    assert COLOR.search(shown)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
-    assert "film.mp4" in plain and "3/3" in plain and "cpu" in plain and "3.0 GiB" in plain
+    assert "video.mp4" in plain and "3/3" in plain and "cpu" in plain and "3.0 GiB" in plain
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = show_on_terminal(monkeypatch, NO_COLOR="1")
-    assert not COLOUR.search(shown) and "3/3" in shown
+    assert not COLOR.search(shown) and "3/3" in shown
 
 
 # --------------------------------------------------------------------------------------------------------------- info
@@ -497,14 +499,14 @@ def test_models_show() -> None:
 def test_models_verify() -> None:
     for arguments in ([], ["secnet-fast"]):
         result = vidsr_cli("models", "verify", *arguments)
-        assert result.exit_code == 0 and result.stdout == "" and "secnet-fast: whole" in result.stderr
+        assert result.exit_code == 0 and result.stdout == "" and "secnet-fast: intact" in result.stderr
     assert vidsr_cli("models", "verify", "nosuch").exit_code == 5
 
 
 # --------------------------------------------------------------------------------------------------------------- eval
 
 
-def test_eval_of_a_film_and_itself_and_of_a_worse_one(tmp_path: Path) -> None:
+def test_eval_of_a_video_and_itself_and_of_a_worse_one(tmp_path: Path) -> None:
     truth = media.clip(tmp_path / "a.mkv", 9, options=media.LOSSLESS)
     worse = media.clip(tmp_path / "b.mkv", 9, options=("-c:v", "mpeg4", "-q:v", "20"))
     result = vidsr_cli("eval", truth, worse, "--json", "--border", "4")
@@ -528,17 +530,17 @@ def test_eval_draws_a_plot_and_replaces_none_unasked(tmp_path: Path, monkeypatch
     result = vidsr_cli("eval", truth, truth, "--plot", plot)
     assert result.exit_code == 0 and "PSNR" in result.stdout and result.stderr == f"plot: {plot}\n"
     assert plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and plot.read_bytes()[-8:-4] == b"IEND"
-    no_film = tmp_path / "none.mkv"
-    no_film.write_text("no film")  # so that code 4 and 2 show that nothing was read
+    no_video = tmp_path / "none.mkv"
+    no_video.write_text("no video")  # so that code 4 and 2 show that nothing was read
     plot.write_bytes(b"precious")
-    assert vidsr_cli("eval", truth, no_film, "--plot", plot).exit_code == 4
-    assert vidsr_cli("eval", truth, no_film, "--plot", plot, "-y").exit_code == 3
+    assert vidsr_cli("eval", truth, no_video, "--plot", plot).exit_code == 4
+    assert vidsr_cli("eval", truth, no_video, "--plot", plot, "-y").exit_code == 3
     assert plot.read_bytes() == b"precious"
-    assert vidsr_cli("eval", truth, no_film, "--plot", tmp_path / "p.svg").exit_code == 2
+    assert vidsr_cli("eval", truth, no_video, "--plot", tmp_path / "p.svg").exit_code == 2
     assert vidsr_cli("eval", truth, truth, "--plot", plot, "-y").exit_code == 0
     assert plot.stat().st_size > 1000
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    missing = vidsr_cli("eval", truth, no_film, "--plot", tmp_path / "q.png")
+    missing = vidsr_cli("eval", truth, no_video, "--plot", tmp_path / "q.png")
     assert (missing.exit_code, missing.stdout, missing.stderr.count("\n")) == (2, "", 1)
     assert "needs matplotlib" in missing.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "none.mkv", "p.png"]
@@ -549,30 +551,30 @@ def test_eval_draws_a_plot_and_replaces_none_unasked(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("kind", VidsrError.__subclasses__(), ids=lambda kind: kind.__name__)
 def test_an_error_is_one_line_and_its_class_owns_the_code(
-    film: Path, monkeypatch: pytest.MonkeyPatch, kind: type[VidsrError]
+    video: Path, monkeypatch: pytest.MonkeyPatch, kind: type[VidsrError]
 ) -> None:
     def fail(*_: object) -> None:
         raise kind("this [bold]and[/bold] that")
 
     monkeypatch.setattr(vidsr.pipeline.run, "run", fail)
-    result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
+    result = vidsr_cli("upscale", video, video.with_name("b.mp4"))
     assert result.exit_code == kind.exit_code and kind.exit_code in EXIT_CODES
     assert (result.stdout, result.stderr) == ("", "error: this [bold]and[/bold] that\n")
 
 
-def test_a_defect_of_ours_keeps_its_traceback(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_ours_keeps_its_traceback(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(vidsr.pipeline.run, "run", fail)
-    result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
+    result = vidsr_cli("upscale", video, video.with_name("b.mp4"))
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 
 
-def test_interrupted_is_130(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_is_130(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vidsr.pipeline.run, "run", interrupt)
-    result = vidsr_cli("upscale", film, film.with_name("b.mp4"))
+    result = vidsr_cli("upscale", video, video.with_name("b.mp4"))
     assert result.exit_code == 130 and result.stderr.startswith("error: interrupted")

@@ -1,4 +1,4 @@
-"""Repeated frames: found in real encodings, filled evenly, and nothing else touched."""
+"""Repeated frames: detected in real encodings, replaced evenly, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from tests.support.media import encode
 from tests.support.tiny_networks import slowmo_network
 from vidsr.config import InputConfig
-from vidsr.engines.slowmo import MidpointEngine
-from vidsr.stages.duplicates import FINEST, LONGEST_RUN, Duplicates
+from vidsr.engines.slowmo import InterpolationEngine
+from vidsr.stages.duplicates import MAX_RUN, TIME_STEPS, Duplicates
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 
 HEIGHT, WIDTH = 96, 128
-SPEED = 4.0  # pixels per picture of the film
+SPEED = 4.0  # pixels per different image
 PATTERNS = {
     "twos": (2,),
     "threes": (3,),
@@ -36,7 +36,7 @@ PATTERNS = {
 
 
 def spectrum(seed: int = 0) -> np.ndarray:
-    """Of a texture without seams whose strength falls with frequency, as in photographs."""
+    """A seamless texture whose amplitude falls with frequency, as in photographs."""
     random = np.random.default_rng(seed)
     y, x = np.meshgrid(np.fft.fftfreq(HEIGHT), np.fft.fftfreq(WIDTH), indexing="ij")
     distance = np.hypot(y, x)
@@ -48,7 +48,7 @@ TEXTURE = spectrum()
 
 
 def view(position: float, contrast: float = 0.15, level: float = 0.5) -> Tensor:
-    """The texture moved to the right by any part of a pixel."""
+    """The texture moved to the right, with subpixel accuracy."""
     phase = np.exp(-2j * math.pi * np.fft.fftfreq(WIDTH) * position)
     plane = np.fft.ifft2(TEXTURE * phase).real
     plane = level + contrast * plane / plane.std()
@@ -56,23 +56,23 @@ def view(position: float, contrast: float = 0.15, level: float = 0.5) -> Tensor:
 
 
 def shift(before: Tensor, after: Tensor) -> float:
-    """How far the picture moved to the right: the phase of its slowest waves. No part of what is tested."""
-    waves = [np.fft.fft2(picture.mean(0).double().numpy())[:, 1] for picture in (before, after)]
+    """Motion to the right in pixels, from the phase of the lowest frequencies; independent of the code under test."""
+    waves = [np.fft.fft2(image.mean(0).double().numpy())[:, 1] for image in (before, after)]
     return float(np.angle(np.vdot(waves[1], waves[0]))) * WIDTH / (2 * math.pi)
 
 
-def film(pictures: Sequence[Tensor], cuts: Sequence[int] = ()) -> list[Frame]:
-    return [Frame(image, 512 * t, Fraction(1, 12800), 512, t == 0 or t in cuts) for t, image in enumerate(pictures)]
+def video(images: Sequence[Tensor], cuts: Sequence[int] = ()) -> list[Frame]:
+    return [Frame(image, 512 * t, Fraction(1, 12800), 512, t == 0 or t in cuts) for t, image in enumerate(images)]
 
 
 def numbers(name: str, count: int) -> list[int]:
-    """Which picture of the film each frame shows."""
+    """The index of the image that each frame shows."""
     pattern = PATTERNS[name]
     return [i for i in range(count) for _ in range(pattern[i % len(pattern)])]
 
 
 class Halfway:
-    """Interp 2 at scale 1, told by phase correlation; remembers how often it was asked."""
+    """An interpolator (interp 2, scale 1) by phase correlation; counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -95,7 +95,7 @@ class Halfway:
 
 
 def filled(frames: Sequence[Frame]) -> tuple[list[Frame], set[int]]:
-    """The result and the frames that got another picture; all else is checked to be as it was."""
+    """The output and the indices of replaced frames; checks that everything else is unchanged."""
     duplicates = Duplicates(Halfway())
     result = list(duplicates.fill(iter(frames)))
     assert [(f.pts, f.duration, f.time_base, f.starts_scene) for f in result] == [
@@ -107,7 +107,7 @@ def filled(frames: Sequence[Frame]) -> tuple[list[Frame], set[int]]:
 
 
 def inner_repeats(shown: list[int]) -> set[int]:
-    """Frames that repeat a picture which stands between two others."""
+    """Frames that repeat an image that lies between two others."""
     return {t for t, (a, b) in enumerate(pairwise(shown), start=1) if a == b and b not in (shown[0], shown[-1])}
 
 
@@ -117,7 +117,7 @@ def inner_repeats(shown: list[int]) -> set[int]:
 @pytest.mark.parametrize("name", PATTERNS)
 def test_motion_that_froze_goes_on(name: str) -> None:
     shown = numbers(name, 14)
-    frames = film([view(SPEED * i) for i in shown])
+    frames = video([view(SPEED * i) for i in shown])
     result, new = filled(frames)
     assert new == inner_repeats(shown)
     inside = range(shown.index(1), shown.index(13))
@@ -126,14 +126,14 @@ def test_motion_that_froze_goes_on(name: str) -> None:
     assert min(before) == pytest.approx(0, abs=0.02)
     runs = [shown.count(shown[t]) for t in inside]
     for step, run in zip(after, runs, strict=True):
-        # Where every picture is shown equally long this is the same everywhere: the motion is even.
-        assert step == pytest.approx(SPEED / run, abs=SPEED / FINEST + 0.05 if run == 3 else 0.05)
+        # If every image is shown equally long, this is the same everywhere: the motion is even.
+        assert step == pytest.approx(SPEED / run, abs=SPEED / TIME_STEPS + 0.05 if run == 3 else 0.05)
 
 
-def test_pictures_stand_at_the_nearest_eighth_of_their_time() -> None:
-    """Also where times are uneven: here the repeats come after 1/10 and 6/10 of the time."""
+def test_images_stand_at_the_nearest_eighth_of_their_time() -> None:
+    """Also with uneven times: here the repeats are at 1/10 and 6/10 of the interval."""
     positions = [0, 1, 2, 2, 2, 3, 4]
-    frames = film([view(SPEED * i) for i in positions])
+    frames = video([view(SPEED * i) for i in positions])
     times = [0, 100, 200, 210, 260, 300, 400]
     uneven = [Frame(f.image, t, Fraction(1, 1000), 0, f.starts_scene) for f, t in zip(frames, times, strict=True)]
     result, new = filled(uneven)
@@ -143,19 +143,19 @@ def test_pictures_stand_at_the_nearest_eighth_of_their_time() -> None:
 
 
 @pytest.mark.parametrize(("run", "calls"), [(1, 1), (2, 5), (3, 3)])
-def test_each_picture_is_made_once(run: int, calls: int) -> None:
-    """3/8 and 5/8 need 1/4, 1/2 and 3/4 as well."""
+def test_each_image_is_made_once(run: int, calls: int) -> None:
+    """3/8 and 5/8 also need 1/4, 1/2 and 3/4."""
     halfway = Halfway()
     positions = [0, 1, 2, *[2] * run, 3, 4]
-    list(Duplicates(halfway).fill(film([view(SPEED * i) for i in positions])))
+    list(Duplicates(halfway).fill(video([view(SPEED * i) for i in positions])))
     assert halfway.calls == calls
 
 
 def test_zooming_slowmo_fills_the_gap() -> None:
-    """The engine that the program hands in; its picture is the one it makes between the two neighbours."""
-    engine = MidpointEngine.of_network(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
+    """With the real engine, the image is the one it interpolates between the two neighbors."""
+    engine = InterpolationEngine.of_network(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
     positions = [0, 1, 2, 2, 3, 4]
-    frames = film([view(SPEED * i) for i in positions])
+    frames = video([view(SPEED * i) for i in positions])
     result = list(Duplicates(engine).fill(frames))
     state = engine.init_state(HEIGHT, WIDTH)
     made = []
@@ -185,7 +185,7 @@ def pointer(x: float) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [
         [view(0)] * 30,
         [view(0.1 * t) for t in range(30)],
@@ -205,36 +205,36 @@ def pointer(x: float) -> Tensor:
         "dark slow pan", "noisy pointer", "fade",
     ],
 )  # fmt: skip
-def test_what_is_no_repeat_stays(pictures: list[Tensor]) -> None:
-    assert filled(film(pictures))[1] == set()
+def test_what_is_no_repeat_stays(images: list[Tensor]) -> None:
+    assert filled(video(images))[1] == set()
 
 
-@pytest.mark.parametrize("run", [LONGEST_RUN + 1, LONGEST_RUN + 2, 2 * LONGEST_RUN + 3, 30])
+@pytest.mark.parametrize("run", [MAX_RUN + 1, MAX_RUN + 2, 2 * MAX_RUN + 3, 30])
 def test_a_pause_is_meant(run: int) -> None:
     positions = [0, 1, 2, 3, *[3] * run, 4, 5, 6, *[6] * run, 7]
-    assert filled(film([view(SPEED * i) for i in positions]))[1] == set()
+    assert filled(video([view(SPEED * i) for i in positions]))[1] == set()
 
 
 def test_a_pointer_at_half_the_rate_of_the_screen_is_filled() -> None:
-    assert filled(film([pointer(4 * (t // 2)) for t in range(24)]))[1] == set(range(3, 22, 2))
+    assert filled(video([pointer(4 * (t // 2)) for t in range(24)]))[1] == set(range(3, 22, 2))
 
 
 def test_noise_on_repeats_hides_none() -> None:
     shown = numbers("25 in 30", 20)
-    assert filled(film(noisy([view(SPEED * i) for i in shown], 3)))[1] == inner_repeats(shown)
+    assert filled(video(noisy([view(SPEED * i) for i in shown], 3)))[1] == inner_repeats(shown)
 
 
 def test_repeats_in_the_dark_are_found() -> None:
     shown = numbers("twos", 12)
     dark = [view(SPEED * i, level=0.06, contrast=0.02) for i in shown]
-    assert filled(film(noisy(dark, 0.5)))[1] == inner_repeats(shown)
+    assert filled(video(noisy(dark, 0.5)))[1] == inner_repeats(shown)
 
 
 def test_nothing_is_made_across_a_cut_or_at_the_ends() -> None:
     positions = [0, 0, 1, 2, 2, 3, 4, 4, 104, 105, 106, 106, 107, 107]
-    frames = film([view(SPEED * i) for i in positions], cuts=[8])
+    frames = video([view(SPEED * i) for i in positions], cuts=[8])
     assert filled(frames)[1] == {4, 11}
-    assert filled(film([f.image for f in frames], cuts=[4, 8, 11]))[1] == set()
+    assert filled(video([f.image for f in frames], cuts=[4, 8, 11]))[1] == set()
 
 
 # ---------------------------------------------------------------------------------------------- real coding
@@ -243,12 +243,12 @@ def test_nothing_is_made_across_a_cut_or_at_the_ends() -> None:
 @pytest.mark.parametrize("crf", [18, 23, 28])
 @pytest.mark.parametrize("name", PATTERNS)
 def test_repeats_are_found_after_h264(tmp_path: Path, name: str, crf: int) -> None:
-    """Repeats differ after lossy coding; the camera moves at 0.7 to 2.5 pixels per picture over grain."""
+    """Repeats differ after lossy coding; the camera moves over grain at 0.7 to 2.5 pixels per image."""
     shown = numbers(name, 30)
     grainy = noisy([view(1.6 * i + 5 * math.sin(i / 6)) for i in range(30)], 2)
     options = ("-c:v", "libx264", "-crf", str(crf), "-preset", "medium", "-pix_fmt", "yuv420p", "-threads", "1")
-    pictures = [grainy[i].mul(255).round().byte().permute(1, 2, 0).numpy() for i in shown]
-    with Reader(encode(tmp_path / "film.mp4", pictures, options), InputConfig(), torch.device("cpu")) as reader:
+    images = [grainy[i].mul(255).round().byte().permute(1, 2, 0).numpy() for i in shown]
+    with Reader(encode(tmp_path / "video.mp4", images, options), InputConfig(), torch.device("cpu")) as reader:
         frames = list(reader.frames())
     frames[0] = Frame(frames[0].image, frames[0].pts, frames[0].time_base, frames[0].duration, starts_scene=True)
     assert len(frames) == len(shown)
@@ -258,11 +258,11 @@ def test_repeats_are_found_after_h264(tmp_path: Path, name: str, crf: int) -> No
 
 
 @pytest.mark.parametrize("crf", [18, 28])
-def test_a_film_without_repeats_comes_back_from_h264_unchanged(tmp_path: Path, crf: int) -> None:
+def test_a_video_without_repeats_comes_back_from_h264_unchanged(tmp_path: Path, crf: int) -> None:
     grainy = noisy([view(1.6 * i + 5 * math.sin(i / 6)) for i in range(50)], 2)
     options = ("-c:v", "libx264", "-crf", str(crf), "-preset", "veryfast", "-pix_fmt", "yuv420p", "-threads", "1")
-    pictures = [image.mul(255).round().byte().permute(1, 2, 0).numpy() for image in grainy]
-    with Reader(encode(tmp_path / "film.mp4", pictures, options), InputConfig(), torch.device("cpu")) as reader:
+    images = [image.mul(255).round().byte().permute(1, 2, 0).numpy() for image in grainy]
+    with Reader(encode(tmp_path / "video.mp4", images, options), InputConfig(), torch.device("cpu")) as reader:
         assert filled(list(reader.frames()))[1] == set()
 
 
@@ -275,7 +275,7 @@ def test_a_film_without_repeats_comes_back_from_h264_unchanged(tmp_path: Path, c
     gaps=st.lists(st.integers(1, 900), min_size=98, max_size=98),
 )
 def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], gaps: list[int]) -> None:
-    """Any lengths, speeds and cuts; nothing reaches over a cut and no more than four frames wait."""
+    """Any lengths, speeds and cuts: nothing crosses a cut, and at most four frames wait."""
     frames, position, pts, scene, scenes = [], 0.0, -40, 0, []
     for length, speed, is_cut in runs:
         position += 3.0 * speed
@@ -305,7 +305,7 @@ def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], g
     duplicates, count = Duplicates(Watched()), 0
     for t, (given_frame, result) in enumerate(zip(frames, duplicates.fill(source()), strict=True)):
         count += result.image is not given_frame.image
-        assert taken - t - 1 <= LONGEST_RUN + 1
+        assert taken - t - 1 <= MAX_RUN + 1
         assert result.with_image(given_frame.image) == given_frame
         assert result.image.shape == given_frame.image.shape
     assert duplicates.replaced == count
@@ -315,9 +315,9 @@ def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], g
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (3, 900), (600, 9)])
 def test_any_size_is_taken(height: int, width: int) -> None:
     random = torch.Generator().manual_seed(1)
-    frames = film([torch.rand(3, height, width, generator=random) for _ in range(6)])
+    frames = video([torch.rand(3, height, width, generator=random) for _ in range(6)])
     assert [f.image for f in Duplicates(Halfway()).fill(frames)] == [f.image for f in frames]
 
 
-def test_an_empty_film_stays_empty() -> None:
+def test_an_empty_video_stays_empty() -> None:
     assert list(Duplicates(Halfway()).fill([])) == []

@@ -1,4 +1,4 @@
-"""`vidsr faces` from file to files: what is listed, drawn and pasted, and what each refusal says and leaves behind."""
+"""`vidsr faces` from file to files: JSON, annotated video and contact sheet, and its errors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SEARCHED = {*range(0, COUNT, FaceConfig().every), COUNT - 1}
 Array = np.ndarray[Any, Any]
 
 
-def picture(number: int) -> Array:
-    """Two blue blobs of 16 pixels on black: one moves to the right by 3 pixels a frame, one stands still."""
+def draw_image(number: int) -> Array:
+    """Two blue blobs of 16 pixels on black: one moves to the right by 3 pixels per frame, one is static."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     image[20:36, 8 + 3 * number : 24 + 3 * number] = (0, 0, 255)
     image[52:68, 96:112] = (0, 0, 255)
     return image
 
 
-def film(path: Path, pictures: Sequence[Array] | None = None) -> Path:
-    return media.encode(path, pictures or [picture(number) for number in range(COUNT)], media.LOSSLESS)
+def video(path: Path, images: Sequence[Array] | None = None) -> Path:
+    return media.encode(path, images or [draw_image(number) for number in range(COUNT)], media.LOSSLESS)
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def faces(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["faces", *(str(argument) for argument in arguments)])
 
 
-def pictures_of(path: Path) -> list[torch.Tensor]:
+def images_of(path: Path) -> list[torch.Tensor]:
     with Reader(path, InputConfig(), torch.device("cpu")) as reader:
         return [frame.image for frame in reader.frames()]
 
 
 def test_json_says_who_is_where(tmp_path: Path, detector: Path) -> None:
-    result = faces(film(tmp_path / "a.mkv"), "--face-detector", detector)
+    result = faces(video(tmp_path / "a.mkv"), "--face-detector", detector)
     assert result.exit_code == 0, result.stderr
     listing = json.loads(result.stdout)
     assert (listing["width"], listing["height"], listing["time_base"]) == (WIDTH, HEIGHT, "1/1000")
@@ -63,33 +63,33 @@ def test_json_says_who_is_where(tmp_path: Path, detector: Path) -> None:
         assert frame["starts_scene"] == (number == 0)
         places = sorted((face["box"] for face in frame["faces"]), key=lambda box: box[1])
         for box, (x, y) in zip(places, [(16 + 3 * number, 28), (104, 60)], strict=True):
-            # The toy knows places to half a cell, 4 pixels at a scale of 20/16.
+            # The toy detector locates to half a cell, 4 pixels at a scale of 20/16.
             assert abs(box[0] + box[2] / 2 - x) < 8 and abs(box[1] + box[3] / 2 - y) < 8
         for face in frame["faces"]:
             assert face["found"] == (number in SEARCHED) and 0.6 <= face["score"] <= 1
             assert len(face["landmarks"]) == len(face["steadied"]) == 5
     assert [(track["track"], track["frames"]) for track in listing["tracks"]] == [(1, COUNT), (2, COUNT)]
     assert all(track["found"] == len(SEARCHED) and track["time_base"] == "1/1000" for track in listing["tracks"])
-    assert "done: 2 faces in 14 frames" in result.stderr
+    assert "done: 2 face tracks in 14 frames" in result.stderr
 
 
 def test_all_three_files_and_their_names_on_stdout(tmp_path: Path, detector: Path) -> None:
     source, drawn, sheet, listing = (tmp_path / name for name in ("a.mkv", "drawn.mkv", "sheet.png", "faces.json"))
     options = ("--annotate", drawn, "--sheet", sheet, "--json", listing, "--face-detector", detector)
-    result = faces(film(source), *options)
+    result = faces(video(source), *options)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines() == [str(drawn), str(sheet), str(listing)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "a.mkv", "blobs.onnx", "drawn.mkv", "faces.json", "sheet.png",
     ]  # fmt: skip
     assert len(json.loads(listing.read_text())["frames"]) == COUNT
-    before, after = pictures_of(source), pictures_of(drawn)
+    before, after = images_of(source), images_of(drawn)
     assert len(before) == len(after) == COUNT
     for one, other in zip(before, after, strict=True):
         assert one.shape == other.shape
         for track in (1, 2):
-            colour = torch.tensor(track_color(track)) / 255
-            assert ((other - colour[:, None, None]).abs().amax(0) < 0.25).sum() > 20, f"track {track} is not drawn"
+            color = torch.tensor(track_color(track)) / 255
+            assert ((other - color[:, None, None]).abs().amax(0) < 0.25).sum() > 20, f"track {track} is not drawn"
         assert (one - other)[:, :10, :].abs().max() < 0.1  # far from all faces
     shown = cv2.imread(str(sheet))
     assert shown is not None
@@ -99,16 +99,16 @@ def test_all_three_files_and_their_names_on_stdout(tmp_path: Path, detector: Pat
     assert all(middle[0] > 150 and middle[2] < 60 for middle in middles)
 
 
-def test_a_film_on_its_side_is_listed_as_shown(tmp_path: Path, detector: Path) -> None:
+def test_a_video_on_its_side_is_listed_as_shown(tmp_path: Path, detector: Path) -> None:
     plain, turned = (
-        film(tmp_path / "plain.mkv", [np.rot90(picture(n)).copy() for n in range(COUNT)]),
+        video(tmp_path / "plain.mkv", [np.rot90(draw_image(n)).copy() for n in range(COUNT)]),
         tmp_path / "a.mp4",
     )
     options = ("-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p")
     media.ffmpeg("-i", f"file:{plain}", *options, f"file:{tmp_path / 'x.mp4'}")
     media.ffmpeg("-display_rotation:v:0", "-90", "-i", f"file:{tmp_path / 'x.mp4'}", "-c", "copy", f"file:{turned}")
     listings = [
-        json.loads(faces(path, "--face-detector", detector).stdout) for path in (film(tmp_path / "b.mkv"), turned)
+        json.loads(faces(path, "--face-detector", detector).stdout) for path in (video(tmp_path / "b.mkv"), turned)
     ]
     assert (listings[1]["width"], listings[1]["height"], listings[1]["rotation_degrees"]) == (WIDTH, HEIGHT, -90)
     for upright, shown in zip(*(listing["frames"] for listing in listings), strict=True):
@@ -116,25 +116,25 @@ def test_a_film_on_its_side_is_listed_as_shown(tmp_path: Path, detector: Path) -
         assert np.allclose(*boxes, atol=0.1)
 
 
-def test_a_part_of_the_film_and_large_faces_only(tmp_path: Path, detector: Path) -> None:
-    source = film(tmp_path / "a.mkv")
+def test_a_part_of_the_video_and_large_faces_only(tmp_path: Path, detector: Path) -> None:
+    source = video(tmp_path / "a.mkv")
     result = faces(source, "--face-detector", detector, "--start", "0.2", "--end", "0.4", "--json", "-")
     assert [frame["pts"] for frame in json.loads(result.stdout)["frames"]] == [200, 240, 280, 320, 360]
-    # At the scale at which faces of 40 pixels measure 20, no cell is all blue.
+    # At the scale where faces of 40 pixels have 20, no cell is completely blue.
     result = faces(source, "--face-detector", detector, "--min-face", "40", "-q")
     assert json.loads(result.stdout)["tracks"] == [] and result.stderr == ""
 
 
-def test_a_film_without_faces_still_gives_all_files(tmp_path: Path, detector: Path) -> None:
-    source = film(tmp_path / "a.mkv", [np.full((48, 64, 3), n, np.uint8) for n in range(5)])
+def test_a_video_without_faces_still_gives_all_files(tmp_path: Path, detector: Path) -> None:
+    source = video(tmp_path / "a.mkv", [np.full((48, 64, 3), n, np.uint8) for n in range(5)])
     targets = ("--annotate", tmp_path / "b.mkv", "--sheet", tmp_path / "b.png")
     assert faces(source, *targets, "--face-detector", detector).exit_code == 0
-    assert len(pictures_of(tmp_path / "b.mkv")) == 5
+    assert len(images_of(tmp_path / "b.mkv")) == 5
     assert cv2.imread(str(tmp_path / "b.png")) is not None
 
 
 def test_without_the_option_the_shipped_detector_is_used(tmp_path: Path) -> None:
-    result = faces(film(tmp_path / "a.mkv", [picture(0)] * 3), "--json", "-")
+    result = faces(video(tmp_path / "a.mkv", [draw_image(0)] * 3), "--json", "-")
     assert result.exit_code == 0, result.stderr
     card = detector_card()
     listed = json.loads(result.stdout)["detector"]
@@ -147,7 +147,7 @@ def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: 
     for path in models_folder().glob("face-detector.*"):
         (folder / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr("vidsr.models.cards.models_folder", lambda: folder)
-    source, file = film(tmp_path / "a.mkv", [picture(0)]), folder / "face-detector.onnx"
+    source, file = video(tmp_path / "a.mkv", [draw_image(0)]), folder / "face-detector.onnx"
     content = file.read_bytes()
     for change, sentence in (
         (lambda: file.write_bytes(content[:-1] + b"!"), "not the one its card describes"),
@@ -164,8 +164,12 @@ def test_a_shipped_detector_that_is_not_whole_is_5(tmp_path: Path, monkeypatch: 
     ("options", "code", "sentence"),
     [
         (("--face-detector", "none.onnx"), 5, "does not exist"),
-        (("--face-detector", "blobs.onnx", "--sheet", "b.jpg"), 2, "must be a .png file"),
-        (("--face-detector", "blobs.onnx", "--sheet", "b.png", "--json", "b.png"), 2, "must be different files"),
+        (("--face-detector", "blobs.onnx", "--sheet", "b.jpg"), 2, "is not a .png file"),
+        (
+            ("--face-detector", "blobs.onnx", "--sheet", "b.png", "--json", "b.png"),
+            2,
+            "name the same file: give each its own",
+        ),
         (("--face-detector", "blobs.onnx", "--json", "there.json"), 4, "already exists"),
         (("--face-detector", "blobs.onnx", "--annotate", "no/b.mkv"), 4, "does not exist"),
         (("--face-detector", "blobs.onnx", "--annotate", "b.txt"), 4, "b.txt"),
@@ -180,7 +184,7 @@ def test_refusals(
     options: tuple[str, ...], code: int, sentence: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    film(tmp_path / "a.mkv")
+    video(tmp_path / "a.mkv")
     (tmp_path / "there.json").write_text("precious")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     result = faces("a.mkv", *options)
@@ -189,17 +193,17 @@ def test_refusals(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_missing_film_and_replacing_with_y(tmp_path: Path, detector: Path) -> None:
+def test_a_missing_video_and_replacing_with_y(tmp_path: Path, detector: Path) -> None:
     assert faces(tmp_path / "none.mkv", "--face-detector", detector).exit_code == 3
     listing = tmp_path / "faces.json"
     listing.write_text("old")
-    source = film(tmp_path / "a.mkv")
+    source = video(tmp_path / "a.mkv")
     assert faces(source, "--json", listing, "-y", "--face-detector", detector).exit_code == 0
     assert json.loads(listing.read_text())["input"] == str(source)
 
 
 def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, detector: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = film(tmp_path / "a.mkv")
+    source = video(tmp_path / "a.mkv")
 
     def full(file: Any, data: bytes) -> None:
         raise OSError(28, "No space left on device")

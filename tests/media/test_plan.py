@@ -1,4 +1,4 @@
-"""A plan: a plain value that says all of a run beforehand, and that a run follows to the letter."""
+"""Plans: plain values that hold all decisions about a run, which the run follows exactly."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_what_a_plan_says_of_faces_and_duplicates(source: Path) -> None:
 
 def test_without_a_target_only_frames_are_planned(source: Path) -> None:
     planned = plan(source, None, FAST)
-    assert planned.output is None and planned.forecast.size == (128, 96)
+    assert planned.output is None and planned.expected.size == (128, 96)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_missing_input_is_refused_by_planning(tmp_path: Path) -> None:
 
 
 def test_a_run_asks_nothing_again(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither device, precision nor card: what was planned, sent elsewhere and planned there again, is what is done."""
+    """A run follows its pickled plan exactly, and does not choose device, precision or card again."""
     options = UpscaleConfig(
         compute=FP32, input=InputConfig(end=Fraction(3, 25)), size=SizeConfig(scale=2.0), faces=RestoreConfig(use=True)
     )
@@ -119,5 +119,5 @@ def test_a_run_asks_nothing_again(source: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("vidsr.video.probe.describe", asked)
     report = run(sent)
     assert (report.model, report.device, report.precision) == (sent.model, "cpu", "fp32")
-    assert (report.face_model, report.output_size) == ("secnet-fast-face", sent.forecast.size)
+    assert (report.face_model, report.output_size) == ("secnet-fast-face", sent.expected.size)
     assert report.frames_out == report.frames_in == 3 and report.output == str(source.with_name("b.mp4"))

@@ -1,4 +1,4 @@
-"""`vidsr upscale` with faces, from file to file: what is restored and said, and that all else is as without."""
+"""`vidsr upscale` with faces, from file to file: what is restored and reported; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import media
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.cli.console import Screen
-from vidsr.cli.films import _say_faces
+from vidsr.cli.videos import _say_faces
 from vidsr.config import InputConfig
 from vidsr.engines.select import DEFAULT_MODELS, Selection
 from vidsr.faces.engine import build_face_engine
@@ -27,18 +27,20 @@ from vidsr.types import FaceTrack, RunReport, TrackReport
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, SIDE = 96, 64, 16
-# Frames of the two scenes, and in each frame the left upper corners of the faces: where no cell of 16 pixels is blue.
+# Numbers of frames of the two scenes, and the upper left corners of the faces in each frame, at positions where no cell
+# of 16 pixels is completely blue.
 FIRST, SECOND = 6, 5
 PLACES = [[(14 + 2 * n, 30)] for n in range(FIRST)] + [[(8, 30), (70, 30)]] * SECOND
 FACE_MODEL = DEFAULT_MODELS["restore_face"]
-# No patch reaches farther from the middle of a face: half a box of 20.5 pixels 1.5 times, and 6 by which the toy errs.
+# Largest distance of a restored pixel from the center of a face: half a box of 20.5 pixels, 1.5 times, and an error of
+# the toy detector of 6.
 REACH = 22
 COMMON = ("--model", "secnet-fast", "--device", "cpu", "--threads", "1", "--precision", "fp32", "--codec", "ffv1")
 Array = np.ndarray[Any, Any]
 
 
-def picture(places: list[tuple[int, int]], scene: int) -> Array:
-    """Blue blobs with texture in their red and green, on dark or bright noise that is never blue."""
+def draw_faces_at(places: list[tuple[int, int]], scene: int) -> Array:
+    """Blue blobs with texture in red and green, on dark or bright noise that is never blue."""
     chance = np.random.default_rng(scene)
     image = chance.integers(0, 90, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     image[..., :2] += np.uint8(150 * scene)
@@ -49,7 +51,7 @@ def picture(places: list[tuple[int, int]], scene: int) -> Array:
     return image
 
 
-PICTURES = [picture(places, int(n >= FIRST)) for n, places in enumerate(PLACES)]
+IMAGES = [draw_faces_at(places, int(n >= FIRST)) for n, places in enumerate(PLACES)]
 
 
 @pytest.fixture(autouse=True)
@@ -61,25 +63,25 @@ def threads_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the film, the detector, and the film enlarged without and with faces."""
+    """A folder with the video, the detector, and the video enlarged without and with faces."""
     folder = tmp_path_factory.mktemp("faces")
-    media.encode(folder / "film.mkv", PICTURES, media.LOSSLESS)
+    media.encode(folder / "video.mkv", IMAGES, media.LOSSLESS)
     write_yunet(folder / "blobs.onnx", blob_finder())
-    upscale(folder, "film.mkv", "plain.mkv", "--no-faces")
-    result = upscale(folder, "film.mkv", "faces.mkv", "--faces", "--report", folder / "faces.json")
+    upscale(folder, "video.mkv", "plain.mkv", "--no-faces")
+    result = upscale(folder, "video.mkv", "faces.mkv", "--faces", "--report", folder / "faces.json")
     (folder / "said.txt").write_text(result.stderr)
     return folder
 
 
 def upscale(room: Path, source: Path | str, target: Path | str, *options: str | Path, code: int = 0) -> Result:
-    """A run with the detector of the room; names are in the room, paths may lead elsewhere."""
+    """Runs vidsr with the detector in `room`; relative paths are relative to `room`."""
     given = ("upscale", room / source, room / target, "--face-detector", room / "blobs.onnx", *COMMON, *options)
     result = CliRunner().invoke(app, [str(each) for each in given])
     assert result.exit_code == code, result.stderr
     return result
 
 
-def pictures_of(path: Path) -> list[Tensor]:
+def images_of(path: Path) -> list[Tensor]:
     with Reader(path, InputConfig(), torch.device("cpu")) as reader:
         return [frame.image for frame in reader.frames()]
 
@@ -90,13 +92,13 @@ def run_of(report: Path) -> dict[str, Any]:
 
 
 def changes(room: Path, one: Path | str, other: Path | str) -> list[Tensor]:
-    """The largest difference of each pixel, in levels of 8 bits, H x W for each frame."""
-    pairs = zip(pictures_of(room / one), pictures_of(room / other), strict=True)
+    """The largest difference of each pixel in 8-bit levels, H x W per frame."""
+    pairs = zip(images_of(room / one), images_of(room / other), strict=True)
     return [255 * (a - b).abs().amax(0) for a, b in pairs]
 
 
 def near(x: int, y: int, scale: int, reach: float = REACH, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
-    """Where the enlarged pixels around the face with this left upper corner are."""
+    """Mask of the enlarged pixels around the face with this upper left corner."""
     rows, columns = ((torch.arange(scale * side) + 0.5) / scale for side in (height, width))
     middle_x, middle_y = x + SIDE / 2, y + SIDE / 2
     return ((rows - middle_y).abs() < reach)[:, None] & ((columns - middle_x).abs() < reach)[None]
@@ -138,8 +140,8 @@ def test_the_report_and_the_closing_line_tell_the_tracks_of_both_scenes(room: Pa
 def test_without_a_face_or_strength_every_bit_is_as_without(
     room: Path, tmp_path: Path, options: tuple[str, ...], is_looked_for: bool
 ) -> None:
-    """At the scale at which faces of 40 pixels measure 20, the toy sees none."""
-    result = upscale(room, "film.mkv", tmp_path / "a.mkv", "--faces", *options, "--report", tmp_path / "a.json")
+    """At the scale where faces of 40 pixels have 20, the toy detector finds none."""
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", *options, "--report", tmp_path / "a.json")
     assert all((change == 0).all() for change in changes(room, "plain.mkv", tmp_path / "a.mkv"))
     run = run_of(tmp_path / "a.json")
     assert (run["faces"], run["face_model"]) == ([], FACE_MODEL if is_looked_for else None)
@@ -147,20 +149,20 @@ def test_without_a_face_or_strength_every_bit_is_as_without(
 
 
 def test_half_the_strength_is_half_the_change(room: Path, tmp_path: Path) -> None:
-    upscale(room, "film.mkv", tmp_path / "a.mkv", "--faces", "--face-strength", "0.5")
-    half, without, full = (pictures_of(path) for path in (tmp_path / "a.mkv", room / "plain.mkv", room / "faces.mkv"))
-    for picture, none, all_of_it in zip(half, without, full, strict=True):
-        assert (picture - none).abs().max() > 0.05
-        torch.testing.assert_close(picture, (none + all_of_it) / 2, atol=0.02, rtol=0)  # each rounded to 8 bits
+    upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", "--face-strength", "0.5")
+    half, without, full = (images_of(path) for path in (tmp_path / "a.mkv", room / "plain.mkv", room / "faces.mkv"))
+    for image, none, all_of_it in zip(half, without, full, strict=True):
+        assert (image - none).abs().max() > 0.05
+        torch.testing.assert_close(image, (none + all_of_it) / 2, atol=0.02, rtol=0)  # each rounded to 8 bits
 
 
 def test_no_more_faces_than_wished(room: Path, tmp_path: Path) -> None:
     options = ("--faces", "--max-faces", "1", "--report", tmp_path / "a.json")
-    result = upscale(room, "film.mkv", tmp_path / "a.mkv", *options)
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", *options)
     run = run_of(tmp_path / "a.json")
     assert sorted(each["restored"] for each in run["faces"]) == [0, SECOND, FIRST]
     assert [each["skipped"] for each in run["faces"] if not each["restored"]] == [{"too many faces": SECOND}]
-    closing = f"faces: 2 of 3 restored by {FACE_MODEL}; left as they are: 1 too many faces"
+    closing = f"faces: 2 of 3 restored by {FACE_MODEL}; not restored: 1 too many faces"
     assert closing in " ".join(result.stderr.split())
     change = changes(room, "plain.mkv", tmp_path / "a.mkv")
     changed = [[place for place in here if levels[near(*place, 4, 8)].any()]
@@ -179,22 +181,20 @@ def test_of_several_reasons_the_most_frequent_one_is_told() -> None:
     said: list[str] = []
     report = RunReport("a", "b", "m", None, "cpu", "fp32", face_model="some-model", faces=tracks)
     _say_faces(cast(Screen, SimpleNamespace(say=said.append)), report)
-    assert said == [
-        "faces: 1 of 5 restored by some-model; left as they are: 1 large enough, 2 too many faces, 1 too small"
-    ]
+    assert said == ["faces: 1 of 5 restored by some-model; not restored: 1 large enough, 2 too many faces, 1 too small"]
 
 
 def test_tiles_and_another_scale_do_not_matter_to_them(room: Path, tmp_path: Path) -> None:
     options = ("--scale", "2", "--tile", "64", "--start", "0.24")
-    upscale(room, "film.mkv", tmp_path / "a.mkv", *options, "--no-faces")
-    upscale(room, "film.mkv", tmp_path / "b.mkv", *options, "--faces")
+    upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--no-faces")
+    upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--faces")
     assert_only_faces_differ(changes(room, tmp_path / "a.mkv", tmp_path / "b.mkv"), PLACES[FIRST:], scale=2)
 
 
-def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coded on its side, told to be shown upright: found, restored upright, and put back where it is coded."""
+def test_a_video_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coded sideways with rotation metadata: faces are found, restored upright, and put back as coded."""
     lying, turned = tmp_path / "lying.mp4", tmp_path / "turned.mp4"
-    coded = [np.rot90(image).copy() for image in PICTURES[FIRST:]]
+    coded = [np.rot90(image).copy() for image in IMAGES[FIRST:]]
     media.encode(lying, coded, ("-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv444p"))
     media.ffmpeg("-display_rotation:v:0", "-90", "-i", f"file:{lying}", "-c", "copy", f"file:{turned}")
     quarters = []
@@ -216,8 +216,8 @@ def test_a_film_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_dry_run_names_the_face_model(room: Path, tmp_path: Path) -> None:
-    for option, words in (("--faces", f"faces restored by {FACE_MODEL}"), ("--no-faces", "faces as they are")):
-        result = upscale(room, "film.mkv", tmp_path / "a.mkv", option, "--dry-run", "--end", "0.12")
+    for option, words in (("--faces", f"faces restored by {FACE_MODEL}"), ("--no-faces", "faces not restored")):
+        result = upscale(room, "video.mkv", tmp_path / "a.mkv", option, "--dry-run", "--end", "0.12")
         assert words in " ".join(result.stderr.split()) and result.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -225,7 +225,7 @@ def test_a_dry_run_names_the_face_model(room: Path, tmp_path: Path) -> None:
 def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Path) -> None:
     fixed = write_yunet(tmp_path / "fixed.onnx", blob_finder(), (HEIGHT, WIDTH))
     options = ("--faces", "--start", "0.24", "--face-detector", fixed, "--report", tmp_path / "a.json")
-    result = upscale(room, "film.mkv", tmp_path / "a.mkv", *options)
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", *options)
     warning = "fixed.onnx takes only images of 96x64: faces smaller than 20 pixels may be missed"
     assert warning in " ".join(result.stderr.split())
     assert any(warning in text for text in run_of(tmp_path / "a.json")["warnings"])
@@ -233,8 +233,8 @@ def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Pat
 
 def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
     options = ("--model", "bicubic", "--end", "0.12")
-    upscale(room, "film.mkv", tmp_path / "a.mkv", *options, "--report", tmp_path / "a.json")
-    upscale(room, "film.mkv", tmp_path / "b.mkv", *options, "--no-faces")
+    upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--report", tmp_path / "a.json")
+    upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--no-faces")
     assert run_of(tmp_path / "a.json")["face_model"] is None
     assert all((change == 0).all() for change in changes(room, tmp_path / "a.mkv", tmp_path / "b.mkv"))
 
@@ -242,10 +242,10 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "sentence"),
     [
-        (("--model", "bicubic", "--faces"), 2, "bicubic is not a network, and faces are restored beside one"),
+        (("--model", "bicubic", "--faces"), 2, "faces cannot be restored with bicubic, which is not a network"),
         (("--faces", "--face-detector", "none.onnx"), 5, "none.onnx does not exist"),
-        (("--faces", "--face-detector", "film.mkv"), 5, "film.mkv"),
-        (("--faces", "--precision", "fp16"), 2, "fp16 is for GPUs"),
+        (("--faces", "--face-detector", "video.mkv"), 5, "video.mkv"),
+        (("--faces", "--precision", "fp16"), 2, "fp16 is not supported on the CPU"),
         (("--faces", "--face-strength", "1.5"), 2, "face-strength"),
         (("--faces", "--max-faces", "0"), 2, "max-faces"),
     ],
@@ -254,9 +254,9 @@ def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
 def test_refusals(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], code: int, sentence: str
 ) -> None:
-    (tmp_path / "film.mkv").write_bytes((room / "film.mkv").read_bytes())
+    (tmp_path / "video.mkv").write_bytes((room / "video.mkv").read_bytes())
     monkeypatch.chdir(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    result = upscale(room, tmp_path / "film.mkv", tmp_path / "result.mkv", *options, code=code)
+    result = upscale(room, tmp_path / "video.mkv", tmp_path / "result.mkv", *options, code=code)
     assert sentence in " ".join(result.stderr.split()) and result.stdout == ""
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

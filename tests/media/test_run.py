@@ -1,4 +1,4 @@
-"""Whole runs of `enhance` on clips that are known by construction; the ffmpeg binary judges what came out."""
+"""Whole runs of `enhance` on synthetic clips with known content; the ffmpeg binary checks the output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from tests.support import media
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig, parse_time
 from vidsr.errors import InputError, OutputError, UsageError
-from vidsr.pipeline.plan import forecast
+from vidsr.pipeline.plan import expected_output
 from vidsr.pipeline.plan import plan as make_plan
 from vidsr.pipeline.report import write_reports
 from vidsr.pipeline.run import Progress, enhance, estimate
@@ -34,7 +34,7 @@ def run(source: Path, target: Path, config: UpscaleConfig = BICUBIC, **changes: 
 
 
 def decode(path: Path, filters: str = ACCURATE, pixel_format: str = "rgb24") -> np.ndarray[Any, Any]:
-    """All frames as the ffmpeg binary decodes them, bytes in a row for each frame."""
+    """All frames as decoded by the ffmpeg binary, one row of bytes per frame."""
     raw = path.with_name(path.name + ".raw")
     media.ffmpeg(
         "-noautorotate", "-i", f"file:{path}", "-map", "0:v:0", "-fps_mode", "passthrough", "-vf", filters,
@@ -45,13 +45,13 @@ def decode(path: Path, filters: str = ACCURATE, pixel_format: str = "rgb24") -> 
     return data.reshape(len(media.ffmpeg_framemd5(path).frames), -1)
 
 
-def pictures(path: Path, width: int, height: int) -> np.ndarray[Any, Any]:
+def images(path: Path, width: int, height: int) -> np.ndarray[Any, Any]:
     """T x H x W x 3 in 0..255, rotation not applied."""
     return decode(path).reshape(-1, height, width, 3)
 
 
 def payload(path: Path, stream: str) -> list[tuple[Fraction, int, str]]:
-    """Time, size and MD5 of every packet of a stream, undecoded."""
+    """Time, size and MD5 of every undecoded packet of a stream."""
     listing = media.ffmpeg_packetmd5(path, stream)
     return [(time, frame.size, frame.md5) for time, frame in zip(listing.times, listing.frames, strict=True)]
 
@@ -79,7 +79,7 @@ def test_every_frame_time_and_packet_arrives(tmp_path: Path, name: str) -> None:
     for kind, word in (("a", "audio"), ("s", "subtitle")):
         for number in range(sum(stream.kind == word for stream in info.streams)):
             copied, meant = payload(target, f"{kind}:{number}"), payload(source, f"{kind}:{number}")
-            if name.endswith(".ts"):  # its sound packets carry headers of their own, seven bytes each
+            if name.endswith(".ts"):  # its audio packets carry headers of their own, seven bytes each
                 assert [size for _, size, _ in copied] == [size - 7 for _, size, _ in meant]
             else:
                 assert [row[1:] for row in copied] == [row[1:] for row in meant]
@@ -87,7 +87,7 @@ def test_every_frame_time_and_packet_arrives(tmp_path: Path, name: str) -> None:
 
     width, height = report.output_size
     assert (width, height) == (2 * info.width, 2 * info.height)
-    small, large = pictures(source, info.width, info.height), pictures(target, width, height)
+    small, large = images(source, info.width, info.height), images(target, width, height)
     if name not in UNNUMBERED:
         assert [media.read_number(image) for image in large] == list(range(len(large)))
     if not info.is_interlaced:  # the two fields of one frame show different moments
@@ -110,7 +110,7 @@ def test_pixel_aspect_is_kept(tmp_path: Path) -> None:
     assert "128x96 [SAR 16:11 DAR 64:33]" in stream_line(tmp_path / "b.mp4", "Video")
 
 
-def test_depth_and_colour_tags_are_kept(tmp_path: Path) -> None:
+def test_depth_and_color_tags_are_kept(tmp_path: Path) -> None:
     run(media.hdr(tmp_path / "a.mkv"), tmp_path / "b.mkv")
     assert "yuv420p10le(tv, bt2020nc/bt2020/smpte2084" in stream_line(tmp_path / "b.mkv", "Video")
 
@@ -123,7 +123,7 @@ def test_full_range_stays_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".mkv", ".mp4"])
-def test_two_sounds_keep_language_and_default(tmp_path: Path, ending: str) -> None:
+def test_two_audio_keep_language_and_default(tmp_path: Path, ending: str) -> None:
     run(media.two_audio_tracks(tmp_path / f"a{ending}"), tmp_path / f"b{ending}")
     first, second = (stream_line(tmp_path / f"b{ending}", "Audio", number) for number in (0, 1))
     assert "(eng)" in first and "(default)" in first
@@ -171,14 +171,14 @@ def test_cover_art_is_copied_and_not_enlarged(tmp_path: Path) -> None:
     assert "32x32" in stream_line(tmp_path / "b.mp4", "Video", 1)
 
 
-def test_sound_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
+def test_audio_and_subtitles_can_be_left_out(tmp_path: Path) -> None:
     output = OutputConfig(audio="none", subtitles="none")
     for name, make in [("a.mkv", media.two_audio_tracks), ("b.mkv", media.subtitled)]:
         run(make(tmp_path / name), tmp_path / f"out_{name}", output=output)
         assert [stream.kind for stream in probe(tmp_path / f"out_{name}").streams] == ["video"]
 
 
-def test_interlaced_film_becomes_whole_pictures_and_says_so(tmp_path: Path) -> None:
+def test_interlaced_video_becomes_whole_images_and_says_so(tmp_path: Path) -> None:
     report = run(media.interlaced(tmp_path / "a.mkv"), tmp_path / "b.mkv")
     assert any("interlaced" in warning for warning in report.warnings)
     assert not probe(tmp_path / "b.mkv").is_interlaced
@@ -190,16 +190,16 @@ def test_interlaced_film_becomes_whole_pictures_and_says_so(tmp_path: Path) -> N
 
 def test_black_stays_black(tmp_path: Path) -> None:
     run(media.black(tmp_path / "a.mp4"), tmp_path / "b.mp4")
-    assert pictures(tmp_path / "b.mp4", 128, 96).max() <= 1
+    assert images(tmp_path / "b.mp4", 128, 96).max() <= 1
 
 
-# ------------------------------------------------------------------------------------------------------ exact colours
+# ------------------------------------------------------------------------------------------------------ exact colors
 
 PEAKS = {8: 255, 10: 1023}
 
 
 def plane_means(path: Path, pixel_format: str) -> np.ndarray[Any, Any]:
-    """Mean of Y, Cb and Cr in the file's own levels, of the samples as they are stored."""
+    """Mean of the stored Y, Cb and Cr samples, in the file's own levels."""
     kind = np.uint16 if "10" in pixel_format else np.uint8
     samples = decode(path, "null", pixel_format).view(kind).astype(float)
     luma = media.WIDTH * media.HEIGHT
@@ -219,7 +219,7 @@ def test_no_channel_moves_by_a_tenth_of_a_level(tmp_path: Path, bits: int, level
     assert probe(target).pixel_format == probe(source).pixel_format == pixel_format
     before, after = plane_means(source, pixel_format), plane_means(target, pixel_format)
     assert np.abs(after - before).max() < 0.1
-    # The same in red, green and blue, by BT.709's own formula: the mean of a linear function is that of the means.
+    # The same in RGB by the BT.709 formula: the mean of a linear function is the function of the means.
     luma, chroma = (219 / 255, 224 / 255) if levels == "tv" else (1.0, 1.0)
     red_blue = np.array([[1 / luma, 0, 1.5748 / chroma], [1 / luma, 1.8556 / chroma, 0]])
     green = (np.array([1 / luma, 0, 0]) - 0.2126 * red_blue[0] - 0.0722 * red_blue[1]) / 0.7152
@@ -255,11 +255,11 @@ def test_sizes(tmp_path: Path, size: SizeConfig, expected: tuple[int, int]) -> N
     report = run(media.clip(tmp_path / "a.mp4", 3), tmp_path / "b.mp4", size=size)
     assert report.input_size == (64, 48) and report.output_size == expected
     assert f" {expected[0]}x{expected[1]} " in stream_line(tmp_path / "b.mp4", "Video").replace(",", " ")
-    assert [media.read_number(image) for image in pictures(tmp_path / "b.mp4", *expected)] == [0, 1, 2]
+    assert [media.read_number(image) for image in images(tmp_path / "b.mp4", *expected)] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("size", [SizeConfig(size=(96, 128)), SizeConfig(height=128), SizeConfig(scale=2)], ids=str)
-def test_sizes_of_a_rotated_film_are_meant_as_displayed(tmp_path: Path, size: SizeConfig) -> None:
+def test_sizes_of_a_rotated_video_are_meant_as_displayed(tmp_path: Path, size: SizeConfig) -> None:
     report = run(media.rotated(tmp_path / "a.mp4", 90), tmp_path / "b.mp4", size=size)
     assert report.output_size == (128, 96)
     shown = media.ffmpeg("-i", f"file:{tmp_path / 'b.mp4'}", "-frames:v", "1", "-f", "framemd5", "-")
@@ -269,11 +269,11 @@ def test_sizes_of_a_rotated_film_are_meant_as_displayed(tmp_path: Path, size: Si
 def test_odd_results_lose_no_column(tmp_path: Path) -> None:
     report = run(media.odd_size(tmp_path / "a.mkv"), tmp_path / "b.mp4", size=SizeConfig(scale=1))
     assert report.output_size == (63, 47)
-    large = pictures(tmp_path / "b.mp4", 64, 48)[:, :47, :63].astype(float)
-    small = pictures(tmp_path / "a.mkv", 63, 47).astype(float)
+    large = images(tmp_path / "b.mp4", 64, 48)[:, :47, :63].astype(float)
+    small = images(tmp_path / "a.mkv", 63, 47).astype(float)
     here = np.abs(large[:, :, :-1] - small[:, :, :-1]).mean()
     beside = np.abs(large[:, :, 1:] - small[:, :, :-1]).mean()
-    assert here < 3 and here < beside, "the picture is where it was"
+    assert here < 3 and here < beside, "the image is where it was"
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_part_is_exact_to_the_frame(tmp_path: Path, start: str | None, end: st
     source, target = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4"
     window = InputConfig(start=parse_time(start), end=parse_time(end))
     report = run(source, target, input=window)
-    assert [media.read_number(image) for image in pictures(target, 128, 96)] == list(numbers)
+    assert [media.read_number(image) for image in images(target, 128, 96)] == list(numbers)
     assert report.frames_out == len(numbers)
     begin = Fraction(numbers[0], 25) if start else 0
     assert media.ffmpeg_framemd5(target).times == [Fraction(n, 25) - begin for n in numbers]
@@ -340,9 +340,9 @@ def test_the_result_after_a_cut_is_that_of_the_second_scene_alone(tmp_path: Path
     run(source, tmp_path / "second.mkv", config, input=InputConfig(start=Fraction(5, 25)))
     assert run(source, tmp_path / "off.mkv", config, scenes=SceneConfig(mode="off")).scenes == 1
     size = whole.output_size
-    alone = pictures(tmp_path / "second.mkv", *size).astype(int)
-    after = pictures(tmp_path / "whole.mkv", *size)[5:].astype(int)
-    blind = pictures(tmp_path / "off.mkv", *size)[5:].astype(int)
+    alone = images(tmp_path / "second.mkv", *size).astype(int)
+    after = images(tmp_path / "whole.mkv", *size)[5:].astype(int)
+    blind = images(tmp_path / "off.mkv", *size)[5:].astype(int)
     assert np.abs(after - alone).max() <= 1
     assert np.abs(blind - alone).max() > 1, "without the mark the first scene reaches into the second"
 
@@ -400,10 +400,10 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert plan == make_plan(source, target, BICUBIC)
     encoding = plan.written.encoding
     assert (plan.model, encoding.codec, encoding.pixel_format) == ("bicubic", "libx264", "yuv420p")
-    assert (plan.forecast.size, plan.forecast.frames) == ((128, 96), 20) and estimated.seconds_per_frame > 0
+    assert (plan.expected.size, plan.expected.frames) == ((128, 96), 20) and estimated.seconds_per_frame > 0
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     report = run(source, target)
-    assert report.output_size == plan.forecast.size and set(estimated.warnings) <= set(report.warnings)
+    assert report.output_size == plan.expected.size and set(estimated.warnings) <= set(report.warnings)
     with pytest.raises(OutputError, match="already exists"):
         estimate(source, target, BICUBIC)
     with pytest.raises(InputError):
@@ -416,4 +416,4 @@ def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:
 )
 def test_frames_expected(tmp_path: Path, start: str | None, end: str | None, expected: int) -> None:
     window = InputConfig(start=parse_time(start), end=parse_time(end))
-    assert forecast(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected
+    assert expected_output(probe(media.clip(tmp_path / "a.mp4")), replace(BICUBIC, input=window)).frames == expected

@@ -1,4 +1,4 @@
-"""Scene cuts at exact positions on pictures whose cuts are known by construction."""
+"""Scene cut detection at exact positions, on synthetic images with known cuts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidsr.types import Frame
 
 
 def scene(seed: int, height: int = 90, width: int = 160) -> Tensor:
-    """A picture with large and small structure, different for each seed."""
+    """An image with coarse and fine structure, different for each seed."""
     random = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 4, 6, generator=random)
     fine = torch.rand(1, 3, 16, 24, generator=random)
@@ -26,8 +26,8 @@ def scene(seed: int, height: int = 90, width: int = 160) -> Tensor:
     return (0.7 * interpolate(coarse, size, mode="bilinear") + 0.3 * interpolate(fine, size, mode="bilinear"))[0]
 
 
-def film(pictures: Iterable[Tensor]) -> list[Frame]:
-    return [Frame(picture, 512 * t, Fraction(1, 12800), 512) for t, picture in enumerate(pictures)]
+def video(images: Iterable[Tensor]) -> list[Frame]:
+    return [Frame(image, 512 * t, Fraction(1, 12800), 512) for t, image in enumerate(images)]
 
 
 def starts(frames: Iterable[Frame], config: SceneConfig | None = None) -> list[int]:
@@ -49,8 +49,8 @@ def starts(frames: Iterable[Frame], config: SceneConfig | None = None) -> list[i
     ],
 )
 def test_hard_cuts_are_found_where_they_are(lengths: list[int], expected: list[int]) -> None:
-    pictures = [scene(seed) for seed, length in enumerate(lengths) for _ in range(length)]
-    assert starts(film(pictures)) == expected
+    images = [scene(seed) for seed, length in enumerate(lengths) for _ in range(length)]
+    assert starts(video(images)) == expected
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,68 +58,68 @@ def test_hard_cuts_are_found_where_they_are(lengths: list[int], expected: list[i
 def test_any_pattern_of_cuts_is_found(lengths: list[int], first: int) -> None:
     random = torch.Generator().manual_seed(first)
     levels = torch.rand(len(lengths), 3, generator=random)
-    levels[:, 0] = torch.arange(len(lengths)) % 2  # neighbours differ by at least a third of the range
-    pictures = [levels[i][:, None, None].expand(3, 24, 32) for i, length in enumerate(lengths) for _ in range(length)]
-    assert starts(film(pictures)) == [sum(lengths[:i]) for i in range(len(lengths))]
+    levels[:, 0] = torch.arange(len(lengths)) % 2  # neighbors differ by at least a third of the range
+    images = [levels[i][:, None, None].expand(3, 24, 32) for i, length in enumerate(lengths) for _ in range(length)]
+    assert starts(video(images)) == [sum(lengths[:i]) for i in range(len(lengths))]
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (16, 16), (90, 160), (160, 90), (333, 1001), (3, 2000)])
 def test_cuts_are_found_at_any_size(height: int, width: int) -> None:
     dark, light = torch.full((3, height, width), 0.1), torch.full((3, height, width), 0.8)
-    assert starts(film([dark, dark, light, light])) == [0, 2]
+    assert starts(video([dark, dark, light, light])) == [0, 2]
 
 
 def test_a_pan_is_no_cut() -> None:
     wide = scene(3, 90, 600)
-    assert starts(film(wide[:, :, 8 * t : 8 * t + 160] for t in range(50))) == [0]
+    assert starts(video(wide[:, :, 8 * t : 8 * t + 160] for t in range(50))) == [0]
 
 
 def test_a_fade_is_no_cut() -> None:
-    picture = scene(4)
+    image = scene(4)
     levels = [t / 24 for t in range(24, -1, -1)] + [t / 24 for t in range(25)]
-    assert starts(film(picture * level for level in levels)) == [0]
+    assert starts(video(image * level for level in levels)) == [0]
 
 
 def test_a_dissolve_is_no_cut() -> None:
     before, after = scene(5), scene(6)
-    assert starts(film(torch.lerp(before, after, t / 24) for t in range(25))) == [0]
+    assert starts(video(torch.lerp(before, after, t / 24) for t in range(25))) == [0]
 
 
 @pytest.mark.parametrize("level", [0.0, 0.01, 0.5, 1.0])
-def test_still_frames_of_one_colour_hold_no_cut(level: float) -> None:
-    assert starts(film([torch.full((3, 72, 128), level)] * 20)) == [0]
+def test_still_frames_of_one_color_hold_no_cut(level: float) -> None:
+    assert starts(video([torch.full((3, 72, 128), level)] * 20)) == [0]
 
 
 @pytest.mark.parametrize("level", [0.0, 4.0, 16.0, 128.0])
 @pytest.mark.parametrize("noise", [1.0, 4.0])
-def test_noise_in_dark_and_grey_frames_is_no_cut(level: float, noise: float) -> None:
-    """Hue and saturation of such frames are random; the detector's plain content value calls every frame a cut."""
+def test_noise_in_dark_and_gray_frames_is_no_cut(level: float, noise: float) -> None:
+    """Hue and saturation of such frames are random; the detector's content value alone reports a cut at every frame."""
     random = torch.Generator().manual_seed(7)
-    pictures = [(level + noise * torch.randn(3, 72, 128, generator=random)).clamp(0, 255).round() for _ in range(12)]
-    assert starts(film(picture / 255 for picture in pictures)) == [0]
+    images = [(level + noise * torch.randn(3, 72, 128, generator=random)).clamp(0, 255).round() for _ in range(12)]
+    assert starts(video(image / 255 for image in images)) == [0]
 
 
 def test_black_between_two_scenes_is_a_scene() -> None:
     black = torch.zeros(3, 90, 160)
-    assert starts(film([scene(1)] * 3 + [black] * 2 + [scene(2)] * 3)) == [0, 3, 5]
+    assert starts(video([scene(1)] * 3 + [black] * 2 + [scene(2)] * 3)) == [0, 3, 5]
 
 
 def test_a_flash_is_a_scene_of_its_own() -> None:
-    """Nothing of it may reach the frames behind it, which a minimum length of scenes would allow."""
-    assert starts(film([scene(1)] * 5 + [torch.ones(3, 90, 160)] + [scene(1)] * 5)) == [0, 5, 6]
+    """A flash must not influence later frames, which a minimum scene length would allow."""
+    assert starts(video([scene(1)] * 5 + [torch.ones(3, 90, 160)] + [scene(1)] * 5)) == [0, 5, 6]
 
 
 def test_off_marks_the_first_frame_only() -> None:
-    frames = film([scene(seed) for seed in range(5)])
+    frames = video([scene(seed) for seed in range(5)])
     assert starts(frames, SceneConfig(mode="off")) == [0]
 
 
 def test_the_threshold_is_used() -> None:
     before = scene(8)
-    frames = film([before] * 3 + [(before * 0.9).clamp(0, 1)] * 3)
+    frames = video([before] * 3 + [(before * 0.9).clamp(0, 1)] * 3)
     assert starts(frames) == [0]
     assert starts(frames, SceneConfig(threshold=3.0)) == [0, 3]
-    assert starts(film([scene(1), scene(2)]), SceneConfig(threshold=255.0)) == [0]
+    assert starts(video([scene(1), scene(2)]), SceneConfig(threshold=255.0)) == [0]
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
@@ -143,5 +143,5 @@ def test_no_frame_waits_and_nothing_else_changes(mode: str) -> None:
         assert marked.starts_scene == (t in ((0, 3) if mode == "auto" else (0,)))
 
 
-def test_an_empty_film_stays_empty() -> None:
+def test_an_empty_video_stays_empty() -> None:
     assert starts([]) == []

@@ -1,4 +1,4 @@
-"""Whole runs of `vidsr slowmo` with a network of random weights: how many frames, when, and what sounds beside them.
+"""Whole runs of `vidsr slowmo` with a network of random weights: number and times of frames, and audio.
 
 The ffmpeg binary lists the source and the result; what the result's list must be follows from the source's alone.
 """
@@ -22,7 +22,7 @@ from tests.support import media
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig
-from vidsr.engines.slowmo import MidpointEngine
+from vidsr.engines.slowmo import InterpolationEngine
 from vidsr.errors import CheckError, UsageError
 from vidsr.models.cards import models_folder
 from vidsr.pipeline.run import Progress, enhance, estimate
@@ -64,7 +64,7 @@ def slowmo_cli(card: Path, *arguments: str | Path) -> Result:
 
 
 def times_between(given: list[Fraction], interp: int, stretch: int) -> list[Fraction]:
-    """When the result's frames must come: the given ones as they are, the new ones evenly between, all stretched."""
+    """Expected output times: those of the input frames, interpolated ones evenly between, all stretched."""
     times = [a + (b - a) * Fraction(part, interp) for a, b in pairwise(given) for part in range(interp)]
     return [stretch * time for time in (*times, given[-1])]
 
@@ -80,16 +80,16 @@ def assert_times(target: Path, given: list[Fraction], interp: int, stretch: int)
 
 
 def lasts(path: Path) -> Fraction:
-    """How long a film is shown, last frame included."""
+    """Duration of a video, including its last frame."""
     listing = media.ffmpeg_packetmd5(path, "v:0")
     return sum(packet.duration for packet in listing.frames) * listing.time_base
 
 
 def assert_beside(target: Path, source: Path, stream: str, stretch: int) -> None:
-    """A stream that is copied begins where it did, packet by packet; stretched sound begins and ends in its place."""
+    """Copied streams keep the times of their packets; stretched audio starts and ends where it should."""
     was, got = (media.ffmpeg_packetmd5(path, stream).times for path in (source, target))
     if stretch > 1 and stream.startswith("a"):
-        # Encoders begin with a packet of 23 ms that is not heard; tests/media/test_stretched_audio.py judges what is.
+        # Encoders start with 23 ms of inaudible priming; tests/media/test_stretched_audio.py checks the audible part.
         was, got, tolerance = [was[0], was[-1]], [got[0], got[-1]], Fraction(1, 20)
     else:
         tolerance = Fraction(1, 1000)
@@ -105,7 +105,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", media.FAMILY)
-def test_every_film_gets_its_frames_in_time(tmp_path: Path, card: Path, name: str, mode: str) -> None:
+def test_every_video_gets_its_frames_in_time(tmp_path: Path, card: Path, name: str, mode: str) -> None:
     make, ending = media.FAMILY[name]
     source, target = make(tmp_path / name), tmp_path / f"result{ending}"
     before = source.read_bytes()
@@ -119,10 +119,10 @@ def test_every_film_gets_its_frames_in_time(tmp_path: Path, card: Path, name: st
     if ending in (".mp4", ".mov"):
         assert lasts(target) == stretch * lasts(source)
 
-    film, result = probe(source), probe(target)
-    assert (result.rotation_degrees, result.bit_depth) == (film.rotation_degrees, film.bit_depth)
+    video, result = probe(source), probe(target)
+    assert (result.rotation_degrees, result.bit_depth) == (video.rotation_degrees, video.bit_depth)
     for kind, word in (("a", "audio"), ("s", "subtitle")):
-        count = sum(stream.kind == word for stream in film.streams)
+        count = sum(stream.kind == word for stream in video.streams)
         assert sum(stream.kind == word for stream in result.streams) == count
         for number in range(count):
             assert_beside(target, source, f"{kind}:{number}", stretch)
@@ -160,14 +160,14 @@ def test_no_new_frame_shows_two_scenes(tmp_path: Path, card: Path) -> None:
     assert slowed(card, source, tmp_path / "b.mkv", output=LOSSLESS).scenes == 2
     given, got = (media.ffmpeg_framemd5(path).frames for path in (source, tmp_path / "b.mkv"))
     assert [frame.md5 for frame in got[8::2]] == [frame.md5 for frame in given[4:]]
-    with av.open(str(tmp_path / "b.mkv")) as film:
-        near, new, far = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)][8:11]
+    with av.open(str(tmp_path / "b.mkv")) as video:
+        near, new, far = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)][8:11]
     assert np.abs(new - near).mean() < 0.1 * np.abs(new - far).mean(), "the near side, moved on"
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
 def test_repeated_frames_get_a_moment_of_their_own(tmp_path: Path, card: Path, mode: Any) -> None:
-    """Every picture twice, as in animation on twos; a network of random weights makes something else of a repeat."""
+    """Every image twice, as in animation on twos; a network with random weights replaces repeats with other images."""
     once = [media.numbered_image(n) for n in range(0, 24, 2)]
     source = media.encode(
         tmp_path / "a.mkv", [one for one in once for _ in range(2)], ("-c:v", "ffv1", "-pix_fmt", "gbrp10le")
@@ -229,20 +229,20 @@ def test_report_and_progress(tmp_path: Path, card: Path) -> None:
 def test_estimate(tmp_path: Path, card: Path) -> None:
     estimated = estimate(media.clip(tmp_path / "a.mp4"), tmp_path / "b.mp4", config(card, interp=8))
     plan = estimated.plan
-    assert (plan.model, plan.forecast.frames, plan.forecast.size) == ("tiny", 153, (64, 48))
-    assert (plan.forecast.seconds, plan.forecast.rate) == (pytest.approx(6.4), 25)
+    assert (plan.model, plan.expected.frames, plan.expected.size) == ("tiny", 153, (64, 48))
+    assert (plan.expected.seconds, plan.expected.rate) == (pytest.approx(6.4), 25)
     assert estimated.seconds_per_frame > 0 and names(tmp_path) == ["a.mp4"]
 
 
 @pytest.mark.parametrize(
     ("make", "arguments", "sentence"),
     [
-        (SOUND, "", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, sound stretched"),
-        (SOUND, "--interp 8", "slow motion x8: 0.8 s become 6.4 s at 25 frames/s, sound stretched"),
-        (SOUND, "--keep-duration", "50 instead of 25 frames/s, 0.8 s as before, sound copied"),
-        (SOUND, "--audio none", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, sound left out"),
-        (media.clip, "--keep-duration --interp 4", "100 instead of 25 frames/s, 0.8 s as before, no sound"),
-        (media.clip, "--start 0.2 --end 0.6", "slow motion x2: 0.4 s become 0.8 s at 25 frames/s, no sound"),
+        (SOUND, "", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, audio stretched"),
+        (SOUND, "--interp 8", "slow motion x8: 0.8 s become 6.4 s at 25 frames/s, audio stretched"),
+        (SOUND, "--keep-duration", "50 instead of 25 frames/s, 0.8 s unchanged, audio copied"),
+        (SOUND, "--audio none", "slow motion x2: 0.8 s become 1.6 s at 25 frames/s, audio dropped"),
+        (media.clip, "--keep-duration --interp 4", "100 instead of 25 frames/s, 0.8 s unchanged, no audio"),
+        (media.clip, "--start 0.2 --end 0.6", "slow motion x2: 0.4 s become 0.8 s at 25 frames/s, no audio"),
     ],
 )
 def test_the_first_line_says_which_of_the_two_happens(
@@ -261,8 +261,8 @@ def test_a_header_without_a_duration_is_told(tmp_path: Path, card: Path) -> None
     whole = media.clip(tmp_path / "a.mkv", options=("-c:v", "ffv1", "-live", "1"))
     assert probe(whole).header_duration_seconds is None
     for arguments, sentence in (
-        ([], "slow motion x2: the header tells no duration, at 25 frames/s, no sound"),
-        (["--keep-duration"], "50 instead of 25 frames/s, the header tells no duration, no sound"),
+        ([], "slow motion x2: duration unknown, at 25 frames/s, no audio"),
+        (["--keep-duration"], "50 instead of 25 frames/s, duration unknown, no audio"),
     ):
         result = slowmo_cli(card, whole, tmp_path / "b.mkv", "-y", *arguments)
         assert result.stderr.splitlines()[0] == f"{whole}: {sentence}"
@@ -271,11 +271,11 @@ def test_a_header_without_a_duration_is_told(tmp_path: Path, card: Path) -> None
 # ----------------------------------------------------------------------------------------------- the command's manners
 
 
-def test_folder_of_films_with_one_that_is_none(tmp_path: Path, card: Path) -> None:
-    folder, out, told = tmp_path / "films", tmp_path / "out", tmp_path / "r.json"
+def test_folder_of_videos_with_one_that_is_none(tmp_path: Path, card: Path) -> None:
+    folder, out, told = tmp_path / "videos", tmp_path / "out", tmp_path / "r.json"
     folder.mkdir()
     media.clip(folder / "a.mp4", 3)
-    (folder / "b.mp4").write_text("no film\n" * 50)
+    (folder / "b.mp4").write_text("no video\n" * 50)
     media.clip(folder / "c.mkv", 3)
     result = slowmo_cli(card, folder, out, "--suffix", "_slow", "--report", told)
     assert result.exit_code == 3 and names(out) == ["a_slow.mp4", "c_slow.mkv"]
@@ -324,7 +324,7 @@ def test_what_is_refused_is_refused_before_anything_is_said(
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = MidpointEngine.step
+    step = InterpolationEngine.step
     steps: list[None] = []
 
     def interrupted_step(*arguments: Any) -> Any:
@@ -333,7 +333,7 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, card: Path, monkeypatch: pytest.M
             signal.raise_signal(signal.SIGTERM)
         return step(*arguments)
 
-    monkeypatch.setattr(MidpointEngine, "step", interrupted_step)
+    monkeypatch.setattr(InterpolationEngine, "step", interrupted_step)
     (tmp_path / "b.mp4").write_bytes(b"precious")
     result = slowmo_cli(card, media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mp4", "-y")
     assert result.exit_code == 130 and result.stdout == "" and "error: interrupted" in result.stderr
@@ -362,7 +362,7 @@ def test_damage_leaves_a_gap_in_which_one_new_frame_stands(tmp_path: Path, card:
     assert names(tmp_path) == sorted([whole.name, bad.name, target.name])
 
 
-def test_sound_is_not_copied_beside_slow_pictures(tmp_path: Path, card: Path) -> None:
+def test_audio_is_not_copied_beside_slow_images(tmp_path: Path, card: Path) -> None:
     source = media.clip_with_audio(tmp_path / "a.mp4")
     with pytest.raises(UsageError, match="--keep-duration"):
         slowed(card, source, tmp_path / "b.mp4", output=OutputConfig(audio="copy"))

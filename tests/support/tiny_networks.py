@@ -1,4 +1,4 @@
-"""Networks that are quick to run, in the papers' form and in the fast one, with weights that make every part show."""
+"""Small, quick networks in the papers' form and in the fast form, with weights that make every part matter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAPER_FORM: dict[str, Any] = {
     "fusion_blocks": 1, "fusion_tail": 4, "recurrent_width": 5, "detail_widths": (4, 6), "encoder_blocks": 1,
     "decoder_blocks": 1, "encoding": "fused", "aligned": False, "attention": True,
 }  # fmt: skip
-# Zooming SlowMo as published, with the head, and as in the recipe zsm-fast.
+# Zooming SlowMo as published, with the low-resolution head, and as in the recipe zsm-fast.
 SLOWMO_FORMS: dict[str, dict[str, Any]] = {
     "published": {
         "width": 4, "front_blocks": 1, "back_blocks": 1, "levels": 2, "groups": 2, "state_width": 4,
@@ -31,7 +31,7 @@ SLOWMO_FORMS: dict[str, dict[str, Any]] = {
 
 
 def paper_network(**arguments: Any) -> SECNet:
-    """Weights far from the start, so that motion, past results and past features all take part."""
+    """Weights far from their initial values, so that motion, past outputs and past features all matter."""
     torch.manual_seed(0)
     network = build("secnet", PAPER_FORM | arguments).requires_grad_(False).eval()
     for part, strength in ((network.flow, 0.15), (network.fusion, 0.05), (network.recurrent, 0.12)):
@@ -41,7 +41,7 @@ def paper_network(**arguments: Any) -> SECNet:
 
 
 def slowmo_network(form: str, **arguments: Any) -> ZoomingSlowMo:
-    """Weights far from the start, so that nothing is undisplaced or nearly zero."""
+    """Weights far from their initial values, so that no offset or feature is nearly zero."""
     torch.manual_seed(0)
     network = build("zsm", SLOWMO_FORMS[form] | arguments).requires_grad_(False).eval()
     for name, parameter in network.named_parameters():

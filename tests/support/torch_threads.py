@@ -1,4 +1,4 @@
-"""How many threads torch uses, for a while: overlapping depends on it, and machines differ."""
+"""Sets torch's number of threads temporarily: overlap depends on it, and machines differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """In this thread; afterwards as many as before."""
+    """Sets the number of threads for the block; restores it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

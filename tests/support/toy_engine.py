@@ -1,4 +1,4 @@
-"""Small engines that keep every law, but for the one they are told to break: a recurrent one, and one that doubles."""
+"""Toy engines that keep every law except the one they are told to break: a recurrent one and a frame doubler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidsr.types import Frame
 def make_clip(
     length: int, height: int = 20, width: int = 24, seed: int = 0, cuts: tuple[int, ...] = (0,)
 ) -> list[Frame]:
-    """Noise, in uneven times; frames at the positions in `cuts` start a scene."""
+    """Noise frames at uneven times; those at the positions in `cuts` start a scene."""
     random = torch.Generator().manual_seed(seed)
     gaps = torch.randint(1000, 4000, (length,), generator=random).tolist()
     return [
@@ -34,7 +34,7 @@ def side_data(frames: Sequence[Frame]) -> list[tuple[int, int, Fraction, bool]]:
 
 
 def film_side_data(frames: Sequence[Frame], interp: int) -> list[tuple[int, int, Fraction, bool]]:
-    """The side data of the (N - 1) * interp + 1 frames that are to be made of these, evenly spread in each gap."""
+    """The side data of the (N - 1) * interp + 1 expected output frames, evenly spaced in each gap."""
     expected = []
     for frame, following in pairwise(frames):
         gap = following.pts - frame.pts
@@ -55,7 +55,7 @@ class ToyState:
 
 
 class ToyEngine:
-    """Blends a frame with the next one and with a blurred memory of the past. `fault` names what it does wrong."""
+    """Blends a frame with the next one and with a blurred memory of the past. `fault` names the law it breaks."""
 
     def __init__(self, fault: str | None = None) -> None:
         self.info = EngineInfo("toy", scale=2, lookahead=1, multiple_of=2, precisions=("fp32",))
@@ -128,7 +128,7 @@ class ToyEngine:
 
 
 class ToyDoubler:
-    """Puts the mean of two neighbours between them, before a cut the near one. `fault` names what it does wrong."""
+    """Puts the mean of two neighbors between them, before a cut a copy. `fault` names the law it breaks."""
 
     def __init__(self, fault: str | None = None) -> None:
         self.info = EngineInfo("toy doubler", 1, lookahead=1, multiple_of=1, precisions=("fp32",), interp=2)

@@ -311,7 +311,7 @@ def test_what_cannot_work_is_refused_before_any_work(data: Path, tmp_path: Path)
         train(RECIPE, options(data, tmp_path / "file"))
     with pytest.raises(UsageError, match="unknown device 'toaster'"):
         train(RECIPE, options(data, tmp_path / "run", device="toaster"))
-    with pytest.raises(DeviceError, match="there is no device 'cuda:99' here"):
+    with pytest.raises(DeviceError, match="device 'cuda:99' is not available"):
         train(RECIPE, options(data, tmp_path / "run", device="cuda:99"))
     with pytest.raises(InputError, match="no training clip"):
         train(RECIPE, options(tmp_path, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""`import vidsr`: the public names, their options and defaults, and that importing loads nothing heavy."""
+"""The public API: names, options and defaults; importing vidsr loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from vidsr.cli.upscale import upscale as upscale_command
 from vidsr.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-# A function of the library, its configuration and its command.
+# Each API function with its configuration and its command.
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, Callable[..., Any]]] = {
     "upscale": (vidsr.upscale, c.UpscaleConfig, upscale_command),
     "slow_motion": (vidsr.slow_motion, c.SlowmoConfig, slowmo_command),
     "find_faces": (vidsr.find_faces, c.FindFacesConfig, faces_command),
 }
-# What the library alone has, and options of a command that are for its screen or have another name here.
+# Parameters that only the API has, and command options that only concern the screen or have another name here.
 LIBRARY_ONLY = {"input", "output", "on_progress"}
 COMMAND_ONLY = {"source", "target", "dry_run", "report", "progress", "quiet", "verbose", "as_json"}
 RENAMED = {"encoder_option": "encoder_options"}
 
 
 def options_of(config: Any) -> Iterator[tuple[str, Any]]:
-    """Each option of a configuration by its name in Python, with its default."""
+    """Each option of a configuration by its Python name, with its default."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         option = field.metadata.get("option", "")
@@ -99,9 +99,9 @@ def test_every_public_name_is_there_and_documented() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"scale": 9}, "--scale must be a number from 1 to 8, not 9"),
     ({"scale": 2, "height": 480}, "give only one"),
-    ({"size": "big"}, "'big' is not a size"),
-    ({"start": "soon"}, "'soon' is not a time"),
-    ({"start": 3, "end": "0:02"}, "--end must lie after --start, at 3 s"),
+    ({"size": "big"}, "invalid size 'big'"),
+    ({"start": "soon"}, "invalid time 'soon'"),
+    ({"start": 3, "end": "0:02"}, "--end must be later than --start (3 s)"),
     ({"tile": 10}, "--tile must be auto, off, or 64 input pixels or more, not 10"),
     ({"audio": "cpoy"}, "--audio must be copy, stretch or none, not 'cpoy'"),
     ({"device": "gpu"}, "--device must be auto, cpu, cuda, cuda:N or mps, not 'gpu'"),
@@ -142,5 +142,5 @@ def test_a_list_that_cannot_be_done_as_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--skip-existing is for folders"):
         vidsr.upscale(videos[0], tmp_path / "out.mp4", skip_existing=True)
     (tmp_path / "file").touch()
-    with pytest.raises(vidsr.VidsrError, match="name a folder for the results"):
+    with pytest.raises(vidsr.VidsrError, match="name an output folder"):
         vidsr.upscale(videos[:1], tmp_path / "file")

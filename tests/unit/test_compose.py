@@ -1,4 +1,4 @@
-"""Stages composed: frames in order, one at a time, nothing kept, and the seconds of each under its name."""
+"""Composed stages: frames stay in order, one at a time, none is kept, and each stage's time is counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def frames(count: int) -> Iterator[Frame]:
 
 
 class Delay:
-    """Holds `lag` frames back; the state is those held."""
+    """Holds back `lag` frames, which are its state."""
 
     def __init__(self, name: str, lag: int = 0, seconds: float = 0.0) -> None:
         self.name, self._lag, self._seconds = name, lag, seconds
@@ -61,7 +61,7 @@ def test_a_frame_leaves_before_the_next_is_taken_and_none_is_kept() -> None:
     for number, frame in enumerate(compose(watched(), [Delay("a"), Delay("b")], StageClock({}))):
         assert len(images) == number + 1 and frame.pts == number
         del frame
-        # the newest one is still in the hands of the loops that it came through
+        # the newest frame is still referenced by the loops that passed it on
         assert sum(image() is not None for image in images) <= 1
 
 

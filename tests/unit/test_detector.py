@@ -190,5 +190,5 @@ def test_missing_cuda_raises_instead_of_falling_back(tmp_path: Path, monkeypatch
 
     path = write_yunet(tmp_path / "blobs.onnx", blob_finder())
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(DeviceError, match="does not reach 'cuda'"):
+    with pytest.raises(DeviceError, match="cannot use device 'cuda'"):
         Yunet(path, torch.device("cuda"), 1)

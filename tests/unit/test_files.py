@@ -1,4 +1,4 @@
-"""The one writer of hidden files: whole under its name, or nothing left behind and what was there untouched."""
+"""Atomic writes: a complete file under its name, or nothing left behind and an existing file unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two lanes of work: order, threads, errors, and one lane where there is nothing to share."""
+"""Overlap: order of work, threads, errors, and no worker where there are no cores to fraction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.torch_threads import torch_threads
-from vidsr.runtime.overlap import Lanes
+from vidsr.runtime.overlap import Overlap
 
 CPU = torch.device("cpu")
 
@@ -21,84 +21,84 @@ def four_threads() -> Iterator[None]:
 
 
 def where() -> tuple[int, int]:
-    """The thread that calls, and how many torch would use in it."""
+    """The calling thread, and torch's number of threads in it."""
     return threading.get_ident(), torch.get_num_threads()
 
 
-@pytest.mark.parametrize("share, threads", [(0.5, (2, 2)), (0.25, (3, 1)), (0.01, (3, 1)), (1.0, (1, 3))])
-def test_the_lanes_share_the_threads(share: float, threads: tuple[int, int]) -> None:
-    lanes = Lanes(CPU, share)
-    with lanes.open():
-        later, here = lanes.start(where), where()
+@pytest.mark.parametrize("fraction, threads", [(0.5, (2, 2)), (0.25, (3, 1)), (0.01, (3, 1)), (1.0, (1, 3))])
+def test_the_worker_gets_its_fraction_of_the_threads(fraction: float, threads: tuple[int, int]) -> None:
+    overlap = Overlap(CPU, fraction)
+    with overlap.open():
+        later, here = overlap.start(where), where()
         there = later()
-    assert (here[1], there[1]) == threads and here[0] != there[0] == lanes_thread(lanes)
+    assert (here[1], there[1]) == threads and here[0] != there[0] == worker_thread(overlap)
     assert where() == (threading.get_ident(), 4)
 
 
-def lanes_thread(lanes: Lanes) -> int:
-    with lanes.open():
-        return lanes.start(threading.get_ident)()
+def worker_thread(overlap: Overlap) -> int:
+    with overlap.open():
+        return overlap.start(threading.get_ident)()
 
 
 @pytest.mark.parametrize("threads, device, is_split", [(1, "cpu", True), (4, "cuda", True), (4, "cpu", False)])
-def test_one_lane_does_its_work_at_once(threads: int, device: str, is_split: bool) -> None:
+def test_without_a_worker_work_runs_immediately(threads: int, device: str, is_split: bool) -> None:
     torch.set_num_threads(threads)
-    lanes, done = Lanes(torch.device(device), 0.5, is_split), list[str]()
-    assert not lanes.are_two
-    with lanes.open():
-        later = lanes.start(lambda: done.append("started") or where())
+    overlap, done = Overlap(torch.device(device), 0.5, is_split), list[str]()
+    assert not overlap.enabled
+    with overlap.open():
+        later = overlap.start(lambda: done.append("started") or where())
         done.append("here")
     assert done == ["started", "here"] and later() == (threading.get_ident(), threads)
 
 
-def test_started_work_is_done_in_order_and_before_the_lanes_close() -> None:
-    lanes, done, may_go = Lanes(CPU, 0.5), list[int](), threading.Event()
-    with lanes.open():
-        lanes.start(may_go.wait)
+def test_started_work_is_done_in_order_and_before_the_block_ends() -> None:
+    overlap, done, may_go = Overlap(CPU, 0.5), list[int](), threading.Event()
+    with overlap.open():
+        overlap.start(may_go.wait)
         for number in range(5):
-            lanes.start(lambda number=number: done.append(number))
+            overlap.start(lambda number=number: done.append(number))
         assert done == []
         may_go.set()
     assert done == [0, 1, 2, 3, 4]
 
 
-def test_both_lanes_run_at_the_same_time() -> None:
-    lanes, meeting = Lanes(CPU, 0.5), threading.Barrier(2, timeout=20)
-    with lanes.open():
-        later = lanes.start(meeting.wait)
+def test_both_threads_run_at_the_same_time() -> None:
+    overlap, meeting = Overlap(CPU, 0.5), threading.Barrier(2, timeout=20)
+    with overlap.open():
+        later = overlap.start(meeting.wait)
         own = meeting.wait()
         assert {own, later()} == {0, 1}
 
 
-def test_the_second_lane_learns_nothing() -> None:
+def test_the_worker_records_no_gradients() -> None:
     weight = torch.ones(3, requires_grad=True)
-    lanes = Lanes(CPU, 0.5)
-    with lanes.open():
-        assert not lanes.start(lambda: weight * 2)().requires_grad
+    overlap = Overlap(CPU, 0.5)
+    with overlap.open():
+        assert not overlap.start(lambda: weight * 2)().requires_grad
 
 
-def test_what_the_second_lane_raises_is_raised_even_if_nobody_waits() -> None:
-    lanes = Lanes(CPU, 0.5)
+def test_an_error_of_the_worker_is_raised_even_if_nobody_waits() -> None:
+    overlap = Overlap(CPU, 0.5)
 
     def fail() -> None:
-        raise MemoryError("in the second lane")
+        raise MemoryError("in the worker")
 
-    with pytest.raises(MemoryError, match="second lane"), lanes.open():
-        lanes.start(fail)
+    with pytest.raises(MemoryError, match="in the worker"), overlap.open():
+        overlap.start(fail)
     assert torch.get_num_threads() == 4
-    with lanes.open():  # the failure is not kept
-        lanes.start(where)
+    with overlap.open():  # the failure is not kept
+        overlap.start(where)
 
 
-def test_what_the_first_lane_raises_wins_and_waits_for_the_second() -> None:
-    lanes, done = Lanes(CPU, 0.5), list[str]()
+def test_an_error_of_the_caller_takes_precedence_and_waits_for_the_worker() -> None:
+    overlap, done = Overlap(CPU, 0.5), list[str]()
 
     def fail_late() -> None:
         threading.Event().wait(0.05)
         done.append("second")
-        raise MemoryError("in the second lane")
+        raise MemoryError("in the worker")
 
-    with pytest.raises(ValueError, match="first lane"), lanes.open():
-        lanes.start(fail_late)
-        raise ValueError("in the first lane")
+    with pytest.raises(ValueError, match="in the caller"), overlap.open():
+        overlap.start(fail_late)
+        raise ValueError("in the caller")
     assert done == ["second"] and torch.get_num_threads() == 4

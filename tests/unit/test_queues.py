@@ -1,4 +1,4 @@
-"""The threads beside the main one: order, bounds, errors in either direction, and that no thread is left."""
+"""Queues and their threads: order, bounds, errors in both directions, and no thread left behind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class Source:
-    """Counts to `length`, then raises `error`; notes what was taken and in which threads it was run and closed."""
+    """Counts to `length`, then raises `error`; records the items taken and the threads that ran and closed it."""
 
     def __init__(self, length: int, error: BaseException | None = None) -> None:
         self.length, self.error = length, error
@@ -77,10 +77,10 @@ def test_reading_is_never_further_ahead_than_the_depth(depth: int) -> None:
 
 
 def test_items_that_were_used_are_not_kept() -> None:
-    class Picture:
+    class Image:
         pass
 
-    with prefetch((Picture() for _ in range(3)), 1) as items:
+    with prefetch((Image() for _ in range(3)), 1) as items:
         kept = [weakref.ref(next(items)) for _ in range(3)]
         assert list(items) == []
         wait_until(lambda: all(reference() is None for reference in kept))

@@ -164,7 +164,7 @@ def test_a_new_row_is_listed_shown_and_verified(card: Path) -> None:
     assert shown["parameters"] == {"head": 140, "tail": 138, "total": 278}
     assert shown["multiply_adds_per_pixel"] == 2 * 2 * 9 * (3 * 5 + 5 * 3)
     result = vidsr("models", "verify", "toy")
-    assert result.exit_code == 0 and "toy: whole; its example is reproduced" in result.stderr
+    assert result.exit_code == 0 and "toy: intact; the stored example is reproduced" in result.stderr
 
 
 def test_a_new_row_upscales_whole_and_in_tiles_by_torch_and_by_onnx(card: Path, tmp_path: Path) -> None:

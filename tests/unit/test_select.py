@@ -1,4 +1,4 @@
-"""What a selection is: everything decided, nothing loaded; and that an engine is what its selection says."""
+"""Selections hold all decisions and load nothing; engines are built as selected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CPU = ComputeConfig(device="cpu", precision="fp32")
 
 
 def without_weights(name: str, folder: Path) -> Path:
-    """A shipped model's card alone."""
+    """A copy of a shipped model's card, without its weights."""
     return Path(shutil.copy(models_folder() / f"{name}.toml", folder))
 
 

@@ -1,4 +1,4 @@
-"""Which engine slow motion runs, from the options and a model card; and which models it refuses."""
+"""The engine that slow motion selects from options and model card, and the models it rejects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vidsr.nets.zsm.config import ZSMConfig
 
 
 def make_card(folder: Path, form: str = "fast", **arguments: Any) -> Path:
-    """A card of a small random network; the golden example is left out, nothing here reads it."""
+    """A card of a small random network; without golden example, which nothing here reads."""
     save_file(slowmo_network(form, **arguments).state_dict(), folder / "tiny.safetensors")
     data = (folder / "tiny.safetensors").read_bytes()
     known: dict[str, Any] = {

@@ -1,4 +1,7 @@
-"""The command line: parses, calls, shows. Heavy modules are imported inside the commands, so that --help is quick."""
+"""The command line: parses options, calls the library, shows results.
+
+Heavy modules are imported inside the commands, so that --help is quick.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ _EPILOG = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in 
 
 app = typer.Typer(
     name="vidsr",
-    help="Makes videos larger, sharper and slower.",
+    help="Video super-resolution, slow motion and face restoration.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -47,10 +50,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Makes videos larger, sharper and slower."""
+    """Video super-resolution, slow motion and face restoration."""
 
 
 def main() -> None:

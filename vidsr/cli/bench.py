@@ -1,4 +1,4 @@
-"""`vidsr bench`: speed and memory of a model on this machine."""
+"""`vidsr bench`: measures speed and memory of a model on this machine."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ _COMPUTE = c.ComputeConfig()
 
 
 def bench(
-    model: Annotated[str, typer.Option(help="A name from `vidsr models list`, a card file, or auto.")] = _COMPUTE.model,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = _COMPUTE.device,
+    model: Annotated[
+        str, typer.Option(help="A name from `vidsr models list`, the path of a model card (.toml), or auto.")
+    ] = _COMPUTE.model,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.")] = _COMPUTE.device,
     precision: Annotated[
-        c.Precision, typer.Option(help="Precision of the network's convolutions.")
+        c.Precision, typer.Option(help="Numeric precision of the network's convolutions.")
     ] = _COMPUTE.precision,
-    threads: Annotated[
-        int, typer.Option(help="Threads on the CPU, up to 256; 0 lets torch choose.")
-    ] = _COMPUTE.threads,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Size of the input; even numbers.")] = "320x180",
-    frames: Annotated[int, typer.Option(min=5, help="Length of the video that is made and enlarged.")] = 30,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every shape of convolution.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    threads: Annotated[int, typer.Option(help="CPU threads, 0 to 256; 0 lets torch choose.")] = _COMPUTE.threads,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Input size in pixels; both numbers must be even.")
+    ] = "320x180",
+    frames: Annotated[int, typer.Option(min=5, help="Number of frames in the generated test video.")] = 30,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also show each convolution shape.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results to stdout as JSON.")] = False,
 ) -> None:
-    """Measures a model here: the network alone, its convolutions in isolation, a film from file to file, memory."""
+    """Measures speed and memory of a model on this machine.
+
+    Times the network alone, its convolutions in isolation, and a whole run from file to file.
+    """
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -53,22 +58,22 @@ def bench(
 def _show(screen: Screen, report: BenchReport) -> None:
     network = report.network
     (width, height), (wide, high) = report.size, report.output_size
-    values = {"the network alone": f"{_time(network.seconds)} a frame, {1 / network.seconds:.1f} frames/s"}
-    values |= {f"  of it {part}": _time(seconds) for part, seconds in network.parts.items()}
-    values["its multiply-adds"] = f"{network.multiply_adds / 1e9:.2f} G a frame, {network.rate / 1e9:.1f} G/s"
+    values = {"network alone": f"{_time(network.seconds)} per frame, {1 / network.seconds:.1f} frames/s"}
+    values |= {f"  of which {part}": _time(seconds) for part, seconds in network.parts.items()}
+    values["multiply-adds"] = f"{network.multiply_adds / 1e9:.2f} G per frame, {network.rate / 1e9:.1f} G/s"
     if network.isolated_rate is not None and network.share is not None:
-        values["its convolutions in isolation"] = (
-            f"{_time(network.isolated_seconds)} a frame, {network.isolated_rate / 1e9:.1f} G/s"
+        values["convolutions in isolation"] = (
+            f"{_time(network.isolated_seconds)} per frame, {network.isolated_rate / 1e9:.1f} G/s"
         )
-        values["share of that rate reached"] = f"{100 * network.share:.0f} %"
+        values["fraction of that rate reached"] = f"{100 * network.share:.0f} %"
     values["peak memory, network alone"] = _memory(network.peak_memory_bytes)
-    values["peak memory, whole film"] = _memory(report.film_peak_memory_bytes)
+    values["peak memory, whole run"] = _memory(report.film_peak_memory_bytes)
     where = f"{report.device} ({report.precision}, {report.threads} threads)"
     screen.fields(f"{report.model} on {where}, {width}x{height} to {wide}x{high}", values)
-    # The stages work at the same time, so they add up to more than the whole.
+    # The stages run concurrently, so their sum exceeds the total.
     stages = [*report.film_stage_seconds.items(), ("from file to file", report.film_wall_seconds)]
     rows = [[name, f"{seconds:.2f} s", _time(seconds / report.frames)] for name, seconds in stages]
-    screen.table(f"a film of {report.frames} frames", ["stage", "works for", "each frame"], rows)
+    screen.table(f"whole run, {report.frames} frames", ["stage", "busy", "per frame"], rows)
 
 
 def _show_layers(screen: Screen, report: BenchReport) -> None:
@@ -81,7 +86,7 @@ def _show_layers(screen: Screen, report: BenchReport) -> None:
             f"{1000 * layer.seconds:.2f}", f"{call.multiply_adds / layer.seconds / 1e9:.1f}",
         ])  # fmt: skip
     columns = ["part", "input", "weight", "type", "order", "calls", "ms", "G/s"]
-    screen.table("convolutions of a frame; one call of each in isolation", columns, rows)
+    screen.table("convolutions of one frame, each timed in isolation", columns, rows)
 
 
 def _time(seconds: float) -> str:

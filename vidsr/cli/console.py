@@ -1,4 +1,4 @@
-"""What people see, on stderr: progress, tables, warnings. The only module that imports Rich; computes nothing."""
+"""Messages, warnings, tables and progress on stderr. The only module that imports Rich."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ ProgressMode = Literal["auto", "json", "none"]
 
 
 class Screen:
-    """The terminal of one run. In json mode every line on stderr is one JSON object with the key "event"."""
+    """Output to stderr during one command. In json mode every line is a JSON object with the key "event"."""
 
     def __init__(self, mode: ProgressMode = "auto", is_quiet: bool = False, is_verbose: bool = False) -> None:
-        """`is_quiet` shows errors only; `is_verbose` shows what is otherwise only in the report."""
+        """`is_quiet` shows errors only; `is_verbose` also shows details that are otherwise only in the report."""
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._mode, self._is_quiet, self.is_verbose = mode, is_quiet, is_verbose
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """Prints a message."""
         if not self._is_quiet:
             self._line("message", text, escape(text))
 
     def warn(self, text: str) -> None:
-        """Something that the user should know but that stopped nothing."""
+        """Prints a warning: something that the user should know but that did not stop the run."""
         if not self._is_quiet:
             self._line("warning", text, f"[yellow]warning:[/yellow] {escape(text)}")
 
     def fail(self, text: str) -> None:
-        """The one sentence of an error; shown even when quiet."""
+        """Prints an error message; shown even when quiet."""
         self._line("error", text, f"[red]error:[/red] {escape(text)}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table for people."""
+        """Prints a table."""
         table = Table(title=title, title_justify="left")
         for column in columns:
             table.add_column(column, overflow="fold")
@@ -52,12 +52,12 @@ class Screen:
         self._console.print(table)
 
     def fields(self, title: str, values: Mapping[str, str]) -> None:
-        """Names and values, one to a line."""
-        self.table(title, ["what", "value"], list(values.items()))
+        """Prints names and values, one pair per line."""
+        self.table(title, ["name", "value"], list(values.items()))
 
     @contextmanager
     def progress(self, name: str, device: str, memory: Callable[[], int]) -> Iterator[Callable[[RunProgress], None]]:
-        """Gives the function to call after each frame; a moving bar on a terminal, JSON lines in json mode."""
+        """Yields the function to call after each frame: shows a progress bar on a terminal, JSON lines in json mode."""
         if self._mode == "json":
             yield lambda progress: self._json_progress(progress, memory)
             return
@@ -103,7 +103,7 @@ class Screen:
 
 class _Frames(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Frames done and expected, and frames a second."""
+        """Frames done, frames expected, and frames per second."""
         total = "?" if task.total is None else f"{task.total:.0f}"
         speed = task.finished_speed or task.speed
         rate = "" if speed is None else f"  {speed:.1f} frames/s"

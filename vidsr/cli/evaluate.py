@@ -1,4 +1,4 @@
-"""`vidsr eval`: how near a result is to its reference."""
+"""`vidsr eval`: scores a result against its reference."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from vidsr.cli import options as o
 
 def evaluate(
     reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", readable=False, help="The truth: a video or a folder of videos.")
+        Path, typer.Argument(metavar="REFERENCE", readable=False, help="The original: a video or a folder of videos.")
     ],
     result: Annotated[
-        Path, typer.Argument(metavar="RESULT", readable=False, help="What is judged: the same names in a folder.")
+        Path,
+        typer.Argument(
+            metavar="RESULT",
+            readable=False,
+            help="The result to score: a video, or a folder with videos of the same names.",
+        ),
     ],
-    border: Annotated[int, typer.Option(help="Pixels left out on each side, 0 or more; papers take 8.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, per frame too.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    border: Annotated[int, typer.Option(help="Pixels to ignore on each side, 0 or more; papers use 8.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout, with scores for every frame.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", readable=False, help="Draw PSNR by frame number into a PNG file.")
+        Path | None, typer.Option(metavar="FILE", readable=False, help="Plot PSNR per frame into a PNG file.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace an existing plot.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Overwrite an existing plot.")] = False,
 ) -> None:
-    """Measures PSNR, SSIM of frames (vh) and of vertical-time slices (vt), over RGB and over luma, and steadiness.
+    """Measures PSNR, SSIM and temporal stability of a result against its reference.
 
-    warp: difference, in 1/255, from the frame before warped along the motion; best near that of the reference (warp
-    ref). flicker: change of the error where the reference stands still, in 1/255; less is steadier.
+    PSNR and SSIM are computed over RGB and over luma; SSIM of frames (vh) and of vertical-time slices (vt). warp:
+    difference from the motion-compensated previous frame, in 1/255; best when close to that of the reference (warp
+    ref). flicker: change of the error where the reference is static, in 1/255; lower is better.
     """
     from vidsr.cli.console import Screen
 
@@ -42,7 +48,7 @@ def evaluate(
             raise UsageError("give only one of --json and --markdown")
         pairs = find_pairs(reference, result)
         if plot is not None:
-            plot = check_plot(plot, [film for _, *films in pairs for film in films], overwrite)
+            plot = check_plot(plot, [video for _, *videos in pairs for video in videos], overwrite)
         summary = score_videos(pairs, border)
         typer.echo(summary.to_json() if as_json else table(summary, markdown))
         if plot is not None:

@@ -1,4 +1,4 @@
-"""`vidsr faces`: who is where in a film."""
+"""`vidsr faces`: detects and tracks the faces of a video."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ if TYPE_CHECKING:
     from vidsr.faces.listing import FaceReport, FaceTargets
 
 _ALL = c.FindFacesConfig()
-# A JSON text up to this size waits in memory, a larger one in a temporary file.
+# JSON text up to this size is kept in memory, a larger one in a temporary file.
 _SPOOL_BYTES = 16 << 20
 
 
 def faces(
     source: Annotated[Path, typer.Argument(metavar="INPUT", readable=False, help="A video.", show_default=False)],
     as_json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", readable=False, help="Write JSON; - is stdout.")
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", readable=False, help="Write the faces as JSON to this file; - for stdout."
+        ),
     ] = None,
     annotate: Annotated[
-        Path | None, typer.Option(metavar="OUT", readable=False, help="Make a video with the faces drawn in.")
+        Path | None,
+        typer.Option(metavar="OUT", readable=False, help="Write a copy of the video with the faces drawn in."),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", readable=False, help="Make a picture of all tracks.")
+        Path | None,
+        typer.Option(metavar="OUT.png", readable=False, help="Write a contact sheet of all face tracks (PNG)."),
     ] = None,
     face_detector: o.FaceDetector = _ALL.faces.detector,
     min_face: o.MinFace = _ALL.faces.min_face,
@@ -48,10 +53,11 @@ def faces(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Finds the faces of a video and follows each through time.
+    """Detects the faces of a video and tracks each one through time.
 
-    Without --json, --annotate and --sheet the JSON goes to stdout: for each frame its time and faces (track, box and
-    five landmarks in pixels of the film as shown, score, whether it was found in that very frame), then the tracks.
+    Without --json, --annotate and --sheet, JSON is printed to stdout. It lists the time and the faces of each frame
+    (track, box and five landmarks in pixels of the video as displayed, score, and whether the face was detected in
+    that frame), then the tracks.
     """
     from vidsr.cli.console import Screen
 
@@ -73,8 +79,8 @@ def faces(
         report = _run(screen, source, targets, listing, config)
         for warning in report.warnings:
             screen.warn(warning)
-        screen.say(f"done: {len(report.tracks)} faces in {report.frames} frames")
-        for path in (targets.film, targets.sheet, targets.listing):
+        screen.say(f"done: {len(report.tracks)} face tracks in {report.frames} frames")
+        for path in (targets.video, targets.sheet, targets.listing):
             if path is not None and not is_printed:
                 typer.echo(os.fsencode(path))
         if is_printed:

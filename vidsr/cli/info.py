@@ -1,4 +1,4 @@
-"""`vidsr info`: what is in a file, and what vidsr would do with it."""
+"""`vidsr info`: shows the properties of a video and what `vidsr upscale` would do with it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vidsr.cli import options as o
 
 def info(
     source: Annotated[Path, typer.Argument(metavar="INPUT", readable=False, help="A video.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
-    """Shows what is in a file and what vidsr would do with it."""
+    """Shows the properties of a video and what `vidsr upscale` would do with it."""
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -26,7 +26,7 @@ def info(
         from vidsr.pipeline.plan import plan
 
         planned = plan(source, None, UpscaleConfig())
-        width, height = planned.forecast.size
+        width, height = planned.expected.size
         upscale = {
             "model": planned.model,
             "device": planned.device,
@@ -42,9 +42,9 @@ def info(
             typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
             return
         streams = values.pop("streams")
-        colour = values.pop("colour")
+        color = values.pop("colour")
         screen.fields(str(source), {name: str(value) for name, value in values.items() if name != "path"})
-        screen.fields("colour", {name: str(value) for name, value in colour.items()})
+        screen.fields("color", {name: str(value) for name, value in color.items()})
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)
@@ -52,5 +52,5 @@ def info(
 
 
 def _plain(value: Any) -> Any:
-    assert isinstance(value, Fraction), f"no JSON for {value!r}"
+    assert isinstance(value, Fraction), f"cannot write {value!r} as JSON"
     return str(value)

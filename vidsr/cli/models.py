@@ -1,4 +1,4 @@
-"""`vidsr models list|show|verify|import|export`: the networks that vidsr knows, and whether their files are whole."""
+"""`vidsr models list|show|verify|import|export`: lists, checks and converts models."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vidsr.models.cards import own_models_folder, resolve_model
 if TYPE_CHECKING:
     from vidsr.models.cards import ModelCard, Preset
 
-models = typer.Typer(help="The shipped networks, and your own.", no_args_is_help=True)
+models = typer.Typer(help="Lists, checks, imports and exports models.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A model's name or the path of a card.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="A model's name or the path of its card (.toml).", show_default=False)]
 
 
 def _known() -> tuple[list[ModelCard], list[Preset]]:
-    """The models with weights, the user's own ones before shipped ones of the same name, and the presets without."""
+    """The models that have weights, and the untrained presets. The user's own models come before shipped namesakes."""
     from vidsr.models.cards import known_cards, untrained_presets
 
     cards = known_cards()
@@ -30,8 +30,8 @@ def _known() -> tuple[list[ModelCard], list[Preset]]:
 
 
 @models.command("list")
-def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """Lists the models."""
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False) -> None:
+    """Lists all models."""
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -52,19 +52,19 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
                 preset.name,
                 preset.summary,
                 "",
-                "none: train or import" if preset.import_command else "none: train it",
+                "none: train or import it" if preset.import_command else "none: train it",
                 "",
             ]
             for preset in untrained
         ]
         rows.append([detector.name, detector.summary, "", f"{detector.bytes / 1000:.0f} kB", detector.date])
-        rows.insert(0, ["bicubic", "Keys' cubic interpolation, the baseline: no network", "x4", "", ""])
-        screen.table("models", ["name", "what", "scale", "weights", "date"], rows)
+        rows.insert(0, ["bicubic", "cubic interpolation (Keys), the baseline without a network", "x4", "", ""])
+        screen.table("models", ["name", "description", "scale", "weights", "date"], rows)
 
 
 @models.command()
-def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False) -> None:
-    """Shows a model's card, the parameters of its parts and its work for each pixel."""
+def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False) -> None:
+    """Shows a model's card, its parameter counts and its operations per pixel."""
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -80,9 +80,11 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print
 
 @models.command()
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models; all with weights if none is named.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to check; all that have weights if none is given.")
+    ] = None,
 ) -> None:
-    """Checks the files of models: size, SHA-256, tensors, and that the network computes its stored example."""
+    """Checks model files: size, SHA-256, tensors, and whether the network reproduces its stored example."""
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -92,22 +94,20 @@ def verify(
 
         known = [find_card(resolve_model(name)) for name in names or []] or [*_known()[0], detector_card()]
         for card in known:
-            screen.say(f"{card.name}: whole; its example is reproduced to {verify_card(card):.1g}")
+            screen.say(f"{card.name}: intact; the stored example is reproduced to within {verify_card(card):.1g}")
 
 
 @models.command("import")
 def import_model(
-    name: Annotated[str, typer.Argument(help="zsm: Zooming SlowMo.", show_default=False)],
-    file: Annotated[
-        Path, typer.Argument(readable=False, help="The authors' checkpoint, a .pth file.", show_default=False)
-    ],
+    name: Annotated[str, typer.Argument(help="The model to import: zsm (Zooming SlowMo).", show_default=False)],
+    file: Annotated[Path, typer.Argument(readable=False, help="The authors' checkpoint (.pth).", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where the model goes, instead of where --model NAME finds it."),
+        typer.Option(metavar="DIR", help="Folder for the model; by default the one where --model NAME finds it."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace an earlier import.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Overwrite an earlier import.")] = False,
 ) -> None:
-    """Makes a model of weights that a network's authors released; prints the path of its card."""
+    """Imports weights released by a network's authors; prints the path of the new model card."""
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -117,20 +117,20 @@ def import_model(
 
         card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
         use = card.path if output else name
-        screen.say(f"imported: use it with --model {use}. Licence: {card.licence}.")
+        screen.say(f"imported: use it with --model {use}; license: {card.licence}")
         typer.echo(os.fsencode(card.path))
 
 
 @models.command()
 def export(
     name: Name,
-    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to make.", show_default=False)],
-    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Replace existing files.")] = False,
+    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The ONNX file to write.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Writes a model as ONNX, float32, for frames of any size; the recurrent state is among its inputs and outputs.
+    """Exports a model to ONNX in float32, for frames of any size.
 
-    A state starts as zeros and is given back as NAME_next. Zooming SlowMo becomes one file for each of its parts,
-    FILE.PART.onnx. Prints the paths.
+    The recurrent state is passed as inputs and outputs: state NAME starts as zeros, and its next value is the output
+    NAME_next. Zooming SlowMo is written as one file per part, FILE.PART.onnx. Prints the paths of the files.
     """
     from vidsr.cli.console import Screen
 

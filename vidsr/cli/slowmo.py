@@ -1,4 +1,4 @@
-"""`vidsr slowmo`: a film with new frames between its own, slower or at a higher rate."""
+"""`vidsr slowmo`: slow motion or a higher frame rate by interpolated frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
-from vidsr.cli.films import Films, run_films
+from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.SlowmoConfig()
@@ -17,14 +17,17 @@ _ALL = c.SlowmoConfig()
 def slowmo(
     source: o.Source,
     target: o.Target,
-    interp: Annotated[c.Interp, typer.Option(help="Frames made of each one but the last.")] = _ALL.interp,
+    interp: Annotated[c.Interp, typer.Option(help="Factor by which the number of frames grows.")] = _ALL.interp,
     keep_duration: Annotated[
-        bool, typer.Option("--keep-duration", help="Not slower, but more frames a second.")
+        bool, typer.Option("--keep-duration", help="Raise the frame rate instead of slowing the video down.")
     ] = _ALL.keep_duration,
     duplicates: Annotated[
-        c.DuplicateMode, typer.Option(help="Give repeated frames, as of telecine, their own moment, or leave them.")
+        c.DuplicateMode,
+        typer.Option(help="Replace repeated frames, as in telecine, with interpolated ones, or keep them."),
     ] = _ALL.duplicates,
-    scale: Annotated[float | None, typer.Option(help="Enlargement of each side, 1 to 8.", show_default="1")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Enlargement factor of each side, 1 to 8.", show_default="1")
+    ] = None,
     size: o.Size = None,
     height: o.Height = None,
     model: o.Model = _ALL.compute.model,
@@ -43,7 +46,7 @@ def slowmo(
     audio: Annotated[
         c.AudioMode | None,
         typer.Option(
-            help="stretch: at the same pitch; copy with --keep-duration; or none.",
+            help="Stretch the audio at the same pitch, copy it (with --keep-duration only), or drop it.",
             show_default="stretch",
             rich_help_panel=o.ENCODING,
         ),
@@ -62,10 +65,10 @@ def slowmo(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Makes a video slower, or smoother with --keep-duration, by new frames between its own.
+    """Slows a video down, or raises its frame rate with --keep-duration, by interpolating frames.
 
-    N frames become (N - 1) x interp + 1: given ones keep their places, new ones lie evenly between them. The last one
-    is shown longer instead, so that the film ends with its sound.
+    N frames become (N - 1) x interp + 1: the input frames are kept, and interpolated ones are spaced evenly between
+    them. The last frame is shown longer, so that video and audio end together.
     """
     from vidsr.cli.console import Screen
 
@@ -82,4 +85,4 @@ def slowmo(
             keep_duration=keep_duration,
             duplicates=duplicates,
         )
-        run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)
+        run_videos(screen, Videos(source, target, recursive, suffix, skip_existing, dry_run, report), config)

@@ -1,4 +1,4 @@
-"""`vidsr train`: runs a recipe, resumes it, and makes a model's files of its result."""
+"""`vidsr train`: trains a model by a recipe, resumes training, and publishes the result as model files."""
 
 from __future__ import annotations
 
@@ -14,36 +14,44 @@ from vidsr.cli import options as o
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe, such as models/recipes/secnet-fast.toml.")
+        Path, typer.Argument(metavar="RECIPE", help="A training recipe, such as models/recipes/secnet-fast.toml.")
     ],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Clips and stills, with or without an index.json.")],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Checkpoints and log; a run that is there is resumed.")],
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="Threads on the CPU; 0 lets torch choose.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches.")] = 1,
-    minutes: Annotated[float, typer.Option(help="Stop with a checkpoint after this long.")] = math.inf,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of training clips and stills; an index.json in it is optional.")
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for checkpoints and log; a run found there is resumed.")
+    ],
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 lets torch choose.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that prepare batches.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Save a checkpoint and stop after this many minutes.")] = math.inf,
     init_from: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights that a new run starts from.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Weights from which a new run starts.", show_default=False)
     ] = None,
     publish: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="At the end, write weights, example and card here.", show_default=False),
+        typer.Option(
+            metavar="DIR",
+            help="When done, write the model's weights, example and card to this folder.",
+            show_default=False,
+        ),
     ] = None,
     licence: Annotated[
-        str | None, typer.Option(help="With --publish: the model's licence, such as Apache-2.0.", show_default=False)
+        str | None, typer.Option(help="With --publish: the model's license, such as Apache-2.0.", show_default=False)
     ] = None,
     data_name: Annotated[
-        str | None, typer.Option(help="With --publish: what the data is, in a few words.", show_default=False)
+        str | None, typer.Option(help="With --publish: a short description of the training data.", show_default=False)
     ] = None,
     data_licences: Annotated[
         str | None,
         typer.Option(
-            help="With --publish: the data's licences; needed unless an index.json gives their classes.",
+            help="With --publish: the data's licenses; required unless an index.json lists them.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Trains a model by a recipe; run again with the same --output to resume."""
+    """Trains a model by a recipe; run it again with the same --output to resume."""
     from vidsr.cli.console import Screen
 
     screen = Screen()
@@ -66,10 +74,12 @@ def train(
             screen.say(_line(entry))
 
         if publish is None and (licence or data_name or data_licences):
-            raise UsageError("--licence, --data-name and --data-licences are for the card that --publish writes")
+            raise UsageError(
+                "--licence, --data-name and --data-licences have no effect without --publish: add it or leave them out"
+            )
         is_detector = is_detector_recipe(recipe)
         plan = load_detector_recipe(recipe) if is_detector else load_recipe(recipe)
-        if publish is not None:  # before hours of work
+        if publish is not None:  # refused before hours of training
             provenance = provenance_of(plan, data, device, licence, data_name, data_licences)
         if isinstance(plan, DetectorRecipe):
             checkpoint, make_files = train_detector(plan, options, say), partial(publish_detector, plan)
@@ -77,7 +87,7 @@ def train(
             checkpoint, make_files = loop.train(plan, options, say), partial(publish_model, plan)
         if publish is not None:
             card = make_files(recipe, checkpoint.with_name("best.pt"), publish, provenance)
-            screen.say(f"wrote {card}; its metrics are to be measured before it is shipped")
+            screen.say(f"wrote {card}: measure its metrics before you share the model")
         typer.echo(str(checkpoint))
 
 

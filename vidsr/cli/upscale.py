@@ -1,4 +1,4 @@
-"""`vidsr upscale`: a larger and sharper film."""
+"""`vidsr upscale`: enlarges and sharpens videos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
-from vidsr.cli.films import Films, run_films
+from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.UpscaleConfig()
@@ -17,7 +17,9 @@ _ALL = c.UpscaleConfig()
 def upscale(
     source: o.Source,
     target: o.Target,
-    scale: Annotated[float | None, typer.Option(help="Enlargement of each side, 1 to 8.", show_default="4")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Enlargement factor of each side, 1 to 8.", show_default="4")
+    ] = None,
     size: o.Size = None,
     height: o.Height = None,
     model: o.Model = _ALL.compute.model,
@@ -29,15 +31,18 @@ def upscale(
     faces: Annotated[
         bool | None,
         typer.Option(
-            "--faces/--no-faces", help="Restore faces.", show_default="on with a network", rich_help_panel=o.FACES
+            "--faces/--no-faces",
+            help="Restore faces.",
+            show_default="on with a network",
+            rich_help_panel=o.FACES,
         ),
     ] = _ALL.faces.use,
     face_strength: Annotated[
-        float, typer.Option(help="How much of a restored face shows, 0..1.", rich_help_panel=o.FACES)
+        float, typer.Option(help="Opacity of restored faces, 0 to 1.", rich_help_panel=o.FACES)
     ] = _ALL.faces.strength,
     min_face: o.MinFace = _ALL.faces.min_face,
     max_faces: Annotated[
-        int, typer.Option(help="The most faces to restore in a frame.", rich_help_panel=o.FACES)
+        int, typer.Option(help="Maximum number of faces restored per frame.", rich_help_panel=o.FACES)
     ] = _ALL.faces.max_faces,
     face_detector: o.FaceDetector = _ALL.faces.detector,
     scenes: o.Scenes = _ALL.scenes.mode,
@@ -49,7 +54,7 @@ def upscale(
     encoder_option: o.EncoderOption = None,
     audio: Annotated[
         c.CopyMode | None,
-        typer.Option(help="Copy the audio or leave it out.", show_default="copy", rich_help_panel=o.ENCODING),
+        typer.Option(help="Copy the audio or drop it.", show_default="copy", rich_help_panel=o.ENCODING),
     ] = None,
     subtitles: o.Subtitles = _ALL.output.subtitles,
     start: o.Start = None,
@@ -65,7 +70,7 @@ def upscale(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Makes a video larger and sharper."""
+    """Enlarges and sharpens a video."""
     from vidsr.cli.console import Screen
 
     screen = Screen(progress, quiet, verbose)
@@ -81,4 +86,4 @@ def upscale(
                 use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector
             ),
         )
-        run_films(screen, Films(source, target, recursive, suffix, skip_existing, dry_run, report), config)
+        run_videos(screen, Videos(source, target, recursive, suffix, skip_existing, dry_run, report), config)

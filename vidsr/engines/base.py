@@ -1,4 +1,4 @@
-"""What an engine is: the contract that every way to enlarge a stream of frames keeps. No engine lives here."""
+"""The engine protocol: the contract of everything that turns a stream of frames into larger or more frames."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vidsr.types import Frame
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What a caller may rely on.
+    """Properties of an engine that callers rely on.
 
-    `scale` is the enlargement of each side; from N frames the engine makes (N - 1) * `interp` + 1, scene cuts or not.
-    An output at frame t, or after it and before the next, depends on no input after t + `lookahead` and leaves `step`
-    at the latest when that input has been given. `multiple_of`: the engine pads frames to this multiple itself.
+    `scale` is the enlargement of each side. N input frames give (N - 1) * `interp` + 1 outputs, regardless of scene
+    cuts. An output at or after frame t and before frame t + 1 depends on no input after t + `lookahead`, and `step`
+    returns it at the latest when it receives that input. The engine itself pads frames to a multiple of `multiple_of`.
     """
 
     name: str
@@ -31,42 +31,42 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """A way to turn frames into larger or more frames. All memory of the past is in the state that the caller holds.
+    """Turns frames into larger or more frames. All memory of the past is in the state, which the caller holds.
 
-    `step` and `flush` take the state over: the state that was handed in must not be used again. A frame with
-    `starts_scene` starts afresh: nothing before it reaches it or what follows, and frames still waiting are given out
-    first. A state is plain data (tensors, numbers, frames in dataclasses), so that torch.save can keep it.
+    `step` and `flush` consume the state: the one passed in must not be used again. A frame with `starts_scene` resets
+    the engine: nothing before it influences it or later frames, and all pending frames are returned first. A state is
+    plain data (tensors, numbers, frames in dataclasses), so that torch.save can store it.
     """
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale and limits; constant for the life of the engine."""
+        """Name, scale and limits; constant for the lifetime of the engine."""
         ...
 
     def init_state(self, height: int, width: int) -> Any:
-        """The state before the first frame of a video of this size (in input pixels)."""
+        """The initial state for a video of this size, in input pixels."""
         ...
 
     def step(self, frame: Frame, state: Any) -> tuple[list[Frame], Any]:
-        """Takes the next frame; gives those that are now ready, in order and with their times, and the new state."""
+        """Processes the next frame; returns the outputs now ready, in order with their times, and the new state."""
         ...
 
     def flush(self, state: Any) -> list[Frame]:
-        """Gives the frames still waiting at the end of the video."""
+        """Returns all pending outputs at the end of the video."""
         ...
 
 
 @runtime_checkable
 class Measurable(Engine, Protocol):
-    """An engine whose parts can be timed: its network is a module, and it can run one frame after the other."""
+    """An engine whose parts can be timed: its network is a torch module, and it can run without overlap."""
 
     @property
     def network(self) -> nn.Module:
-        """The network on its device; not to be changed."""
+        """The network on its device; must not be modified."""
         ...
 
     def without_overlap(self) -> Engine:
-        """The same engine, which begins no frame before the one before it is finished."""
+        """The same engine, but it starts no frame before the previous one is finished."""
         ...
 
 
@@ -75,9 +75,9 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def prepared(network: AnyNetwork, device: torch.device, precision: str) -> AnyNetwork:
-    """A copy of `network` on `device`, ready to run; convolutions, deformable ones too, in `precision`.
+    """A copy of `network` on `device`, in inference mode, with all convolutions (also deformable ones) in `precision`.
 
-    Pictures, warping, sampling and what is carried on through time stay in float32.
+    Images, warping, sampling and recurrent states stay in float32.
     """
     network = copy.deepcopy(network).to(device).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations

@@ -1,4 +1,4 @@
-"""Engines one behind the other as one engine. What each of them computes lives in its own file."""
+"""Several engines in sequence, as one engine."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidsr.engines.base import Engine, EngineInfo
-from vidsr.engines.slowmo import before_a_cut
+from vidsr.engines.slowmo import repeat_before_cut
 from vidsr.types import Frame
 
 
 @dataclass(slots=True)
 class ChainState:
-    """The state of each engine, and whether a frame has been given."""
+    """The state of each engine, and whether the first frame has been received."""
 
     states: list[Any]
     is_started: bool = False
 
 
 class ChainEngine:
-    """Gives the results of each engine to the next one; keeps every law that all of them keep."""
+    """Feeds the outputs of each engine to the next; keeps the contract if all of them do."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        """At least one engine, in order, without padding of their own."""
+        """`engines`: at least one, in order; none may pad frames itself."""
         self._engines = tuple(engines)
         first, *others = [engine.info for engine in engines]
         scale, lookahead, interp = first.scale, first.lookahead, first.interp
         for info in others:
-            lookahead += -(-info.lookahead // interp)  # counted in frames that this engine is given
+            lookahead += -(-info.lookahead // interp)  # in input frames of this engine
             scale, interp = scale * info.scale, interp * info.interp
         self._info = EngineInfo(first.name, scale, lookahead, first.multiple_of, first.precisions, interp)
 
     @property
     def info(self) -> EngineInfo:
-        """The first one's name; enlargements and numbers of frames multiplied, look-aheads added up."""
+        """The name of the first engine; scale and interp are products, look-aheads are summed."""
         return self._info
 
     def init_state(self, height: int, width: int) -> ChainState:
@@ -46,15 +46,15 @@ class ChainEngine:
         return ChainState(states)
 
     def step(self, frame: Frame, state: ChainState) -> tuple[list[Frame], ChainState]:
-        """Takes the next frame; gives what comes out of the last engine.
+        """Processes the next frame; returns the outputs of the last engine.
 
-        A cut ends the film for the engines, since a later one would hear of it only when the new scene's first frame
-        reaches it.
+        At a cut all engines are flushed and reset. Otherwise a later engine would learn of the cut only when the first
+        frame of the new scene reaches it.
         """
         ready = []
         if frame.starts_scene and state.is_started:
             *ready, last = self.flush(state)
-            ready += before_a_cut(last, frame.pts * self._info.interp, self._info.interp)
+            ready += repeat_before_cut(last, frame.pts * self._info.interp, self._info.interp)
             state = self.init_state(*frame.image.shape[-2:])
         frames = [frame]
         for index, engine in enumerate(self._engines):
@@ -62,7 +62,7 @@ class ChainEngine:
         return ready + frames, ChainState(state.states, True)
 
     def flush(self, state: ChainState) -> list[Frame]:
-        """The end of the film for the first engine, then for the next one."""
+        """Flushes the engines in order."""
         frames: list[Frame] = []
         for index, engine in enumerate(self._engines):
             frames = self._feed(engine, frames, state.states, index) + engine.flush(state.states[index])

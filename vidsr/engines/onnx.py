@@ -135,7 +135,7 @@ class OnnxRecurrentEngine:
 
 
 class OnnxParts:
-    """A Zooming SlowMo's parts as graphs: what SlowmoEngine and MidpointEngine need of a network (SlowmoParts)."""
+    """A Zooming SlowMo's parts as graphs: what SlowmoEngine and InterpolationEngine need of a network (SlowmoParts)."""
 
     def __init__(self, network: ZoomingSlowMo, device: torch.device, wanted: Sequence[str]) -> None:
         """The `wanted` parts of `network` are copied into graphs. Raises UsageError or DeviceError."""
@@ -205,7 +205,7 @@ def slowmo_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
 
 
 def midpoint_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
-    """The parts that MidpointEngine calls. Raises UsageError or DeviceError."""
+    """The parts that InterpolationEngine calls. Raises UsageError or DeviceError."""
     return OnnxParts(network, device, ("features", "between", "picture"))
 
 

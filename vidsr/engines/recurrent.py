@@ -16,7 +16,7 @@ from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import Pyramid
 from vidsr.nets.secnet.network import Groundwork, RecurrentState, SECNet
-from vidsr.runtime.overlap import Lanes
+from vidsr.runtime.overlap import Overlap
 from vidsr.types import Frame
 
 # Of the cores, for the frame that is begun while the one before is finished: secnet-fast's share of the work.
@@ -84,9 +84,9 @@ class RecurrentEngine:
         """
         self._values, self._told = tuple(told), told_tensor(network, told, name, device)
         self._network, self._device, self._precision = prepared(network, device, precision), device, precision
-        self._lanes = Lanes(device, SHARE_BEGUN, is_overlapped)
+        self._lanes = Overlap(device, SHARE_BEGUN, is_overlapped)
         config = network.config
-        self._info = EngineInfo(name, config.scale, config.lookahead + self._lanes.are_two, 1, tuple(DTYPES))
+        self._info = EngineInfo(name, config.scale, config.lookahead + self._lanes.enabled, 1, tuple(DTYPES))
         self._keep = -min(config.offsets)
 
     @property
@@ -140,7 +140,7 @@ class RecurrentEngine:
             begun = state.begun
         next_ground = next_recalled = None
         with lanes.open():
-            if lanes.are_two and here + 1 < len(window):
+            if lanes.enabled and here + 1 < len(window):
                 next_ground = lanes.start(partial(lay_ground, network, window, here + 1, self._told))
             draft = network.encode(begun.ground, past.results, begun.recalled)
             if next_ground is not None:

@@ -1,6 +1,6 @@
-"""From options to an engine, in two steps: `select` asks and decides everything, `build_engine` only builds.
+"""Chooses and builds engines: `select` makes all decisions, `build_engine` only builds.
 
-Between the two stands a `Selection`, a plain value that can be printed, compared, pickled and sent to another process.
+`select` returns a `Selection`, a plain value that can be printed, compared, pickled and sent to another process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vidsr.engines.recurrent import RecurrentEngine, network_bytes_per_pixel
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import (
     OVERLAPPED_MEMORY,
-    MidpointEngine,
+    InterpolationEngine,
     SlowmoEngine,
     check_has_head,
     slowmo_bytes_per_pixel,
@@ -41,23 +41,23 @@ from vidsr.models.registry import DOES, Task, architecture_of, config_of
 from vidsr.runtime.device import choose_device, choose_precision
 
 BICUBIC = "bicubic"
-# The model of `--model auto`.
+# The model for `--model auto`.
 DEFAULT_MODELS: dict[Task, str] = {
     "upscale": "secnet-fast",
     "interpolate": "zsm-fast",
     "restore_face": "secnet-fast-face",
 }
-FACTORS = (2, 4, 8)  # of slow motion
+FACTORS = (2, 4, 8)  # interpolation factors
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Everything that decides which engine runs and how; made by `select`.
+    """All decisions about which engine runs and how; made by `select`.
 
-    `card` and `sha256` (of the weights) are None for bicubic, whose `architecture` is its own name. `device` is as
-    torch writes it, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is what
-    was asked for, 1 to 8; a network's own may be another. `interp`: frames of the result for each of the input.
-    `has_midpoint`: the model can also make single frames of the input's size, in place of repeated ones.
+    `card` and `sha256` (of the weights) are None for bicubic, whose `architecture` is "bicubic". `device` is a torch
+    device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is the
+    requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame. `has_midpoint`: the
+    model can interpolate single frames at the input's size, which duplicates need.
     """
 
     task: Task
@@ -78,7 +78,7 @@ class Selection:
 class ChosenEngine:
     """An engine, ready to run, and the selection that it was built from.
 
-    `midpoint` makes frames between two of the input at its size; None unless the selection has one.
+    `midpoint` interpolates halfway between two frames at the input's size; None unless `selection.has_midpoint`.
     """
 
     engine: TiledEngine
@@ -87,7 +87,7 @@ class ChosenEngine:
 
 
 class Built(NamedTuple):
-    """What a factory makes: the engine of whole frames or of a tile, and the one that makes single frames."""
+    """What a factory returns: the engine for a frame or tile, and the one that interpolates at the input's size."""
 
     engine: Engine
     midpoint: Engine | None = None
@@ -95,10 +95,11 @@ class Built(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EngineRow:
-    """How networks of an architecture are run. All functions take the selection, its tile not yet chosen.
+    """How networks of one architecture are run. The selection that the functions take has no tile yet.
 
-    `torch`, `onnx`: from a network to its engine. `bytes_per_pixel`: peak memory for each input pixel, by the network's
-    sizes. `check`: raises ModelError if a network of these sizes cannot do what is selected. `has_midpoint`: by sizes.
+    `torch`, `onnx`: build the engine of a network. The others take the network's configuration. `bytes_per_pixel`:
+    peak memory per input pixel. `check`: raises ModelError if the network cannot do what is selected. `has_midpoint`:
+    whether it can interpolate at the input's size.
     """
 
     torch: Callable[[Any, Selection], Built]
@@ -108,13 +109,13 @@ class EngineRow:
     has_midpoint: Callable[[Any], bool] = lambda _config: False
 
     def build(self, network: Any, selection: Selection) -> Built:
-        """The engine of the selection's backend. Raises UsageError or DeviceError where the backend is not there."""
+        """Builds the engine for the selected backend. Raises UsageError or DeviceError if it is unavailable."""
         factories: Mapping[str, Callable[[Any, Selection], Built]] = {"torch": self.torch, "onnx": self.onnx}
         return factories[selection.backend](network, selection)
 
 
 def select_card(model: str, task: Task) -> Card | None:
-    """The card of `--model` for a task; None for bicubic. Raises ModelError for an unknown or an unsuitable model."""
+    """The model card for a task; None for bicubic. Raises ModelError for an unknown or unsuitable model."""
     if model == BICUBIC:
         if task != "upscale":
             raise _unsuitable(BICUBIC, DOES["upscale"], task)
@@ -128,15 +129,15 @@ def select_card(model: str, task: Task) -> Card | None:
 def select(
     compute: ComputeConfig, task: Task, height: int, width: int, *, enlargement: int = 4, interp: int = 1
 ) -> Selection:
-    """What runs on frames of this size in input pixels; loads no weights.
+    """Chooses the engine for frames of this size in input pixels; loads no weights.
 
-    `enlargement`, 1 to 8, is what bicubic does by itself, so that it is exact there; a network has its own. Frames are
-    interpolated at the size of the input for an `enlargement` of 1. `interp`: 2, 4 or 8 to interpolate, else 1.
+    Bicubic enlarges exactly by `enlargement`, 1 to 8; a network has its own scale. With an `enlargement` of 1, frames
+    are interpolated at the input's size. `interp`: 2, 4 or 8 to interpolate, else 1.
 
-    Raises UsageError, ModelError or DeviceError for everything that can be refused before the weights are read.
+    Raises UsageError, ModelError or DeviceError for all problems that can be detected without the weights.
     """
     if task == "interpolate" and interp not in FACTORS:
-        raise UsageError(f"there is no way to make {interp} frames of one: use --interp 2, 4 or 8")
+        raise UsageError(f"--interp must be 2, 4 or 8, not {interp}")
     card = select_card(compute.model, task)
     device = choose_device(compute.device)
     if card is None:
@@ -158,7 +159,7 @@ def select(
 
 
 def build_engine(selection: Selection) -> ChosenEngine:
-    """The engine of a selection; asks nothing. Raises ModelError where the model's files are not what they were."""
+    """Builds the engine of a selection. Raises ModelError if the model's files have changed since."""
     if selection.card is None:
         bicubic = BicubicEngine(selection.enlargement, torch.device(selection.device))
         return ChosenEngine(TiledEngine(bicubic, selection.tile), selection)
@@ -169,11 +170,11 @@ def build_engine(selection: Selection) -> ChosenEngine:
 
 
 def selected_card(selection: Selection) -> Card:
-    """The card of a selected model; raises ModelError if it describes other weights by now."""
+    """The card of a selected model. Raises ModelError if the card has changed since the selection."""
     assert selection.card is not None, "bicubic has no card"
     card = read_card(selection.card)
     if (card.architecture, card.sha256) != (selection.architecture, selection.sha256):
-        raise ModelError(f"the model card {card.path} has changed since the run was planned: start it again")
+        raise ModelError(f"the model card {card.path} has changed since the run was planned: start the run again")
     return card
 
 
@@ -181,10 +182,10 @@ def _find_card(name: str, task: Task) -> Card:
     cards = {card.name: card for card in (*list_cards(), detector_card())}
     if name in cards:
         return cards[name]
-    for preset in list_presets():  # an unsuitable model need not be trained first to be refused
+    for preset in list_presets():  # report an unsuitable model before missing weights
         if preset.name == name:
             _check_suits(preset.name, preset.architecture, task)
-            return find_card(name)  # which says how its weights are made
+            return find_card(name)  # raises an error that tells how to get its weights
     suitable = [card.name for card in cards.values() if task in architecture_of(card.architecture).tasks]
     known = ", ".join([BICUBIC, *suitable] if task == "upscale" else suitable)
     raise ModelError(f"unknown model '{name}'; known are {known}, or the path of a model card (.toml)")
@@ -218,14 +219,14 @@ def _recurrent_bytes(config: Any, selection: Selection) -> float:
 
 def _slowmo(network: Any, selection: Selection) -> Built:
     arguments = network, selection.model, torch.device(selection.device), selection.precision
-    midpoint = MidpointEngine.of_network(*arguments) if selection.has_midpoint else None
+    midpoint = InterpolationEngine.of_network(*arguments) if selection.has_midpoint else None
     return _doublings(selection, midpoint, lambda: SlowmoEngine.of_network(*arguments))
 
 
 def _slowmo_onnx(network: Any, selection: Selection) -> Built:
     name, device, midpoint = selection.model, torch.device(selection.device), None
     if selection.has_midpoint:
-        midpoint = MidpointEngine(midpoint_graphs(network, device), name, PRECISIONS)
+        midpoint = InterpolationEngine(midpoint_graphs(network, device), name, PRECISIONS)
 
     def enlarging() -> Engine:
         return SlowmoEngine(slowmo_graphs(network, device), name, device, PRECISIONS, is_overlapped=False)
@@ -234,20 +235,20 @@ def _slowmo_onnx(network: Any, selection: Selection) -> Built:
 
 
 def single_image(network: Any, selection: Selection) -> Built:
-    """For rows of networks that enlarge images one by one (nets/single_image.py)."""
+    """Factory for networks that enlarge each image independently (nets/single_image.py)."""
     device = torch.device(selection.device)
     return Built(SingleImageEngine.of_network(network, selection.model, device, selection.precision))
 
 
 def single_image_onnx(network: Any, selection: Selection) -> Built:
-    """As `single_image`, by ONNX Runtime."""
+    """As `single_image`, with ONNX Runtime."""
     device = torch.device(selection.device)
     run = single_image_graph(network, device)
     return Built(SingleImageEngine(run, selection.model, network.config, device, PRECISIONS))
 
 
 def _doublings(selection: Selection, midpoint: Engine | None, enlarging: Callable[[], Engine]) -> Built:
-    """Frames are doubled at the size of the input until they are enough; only the last doubling enlarges."""
+    """Doubles the number of frames at the input's size as often as needed; only the last doubling enlarges."""
     engines = [midpoint] * _same_size_doublings(selection) if midpoint else []
     if selection.enlargement > 1:
         engines.append(enlarging())
@@ -271,7 +272,7 @@ def _slowmo_bytes(config: Any, selection: Selection) -> float:
     return figure * OVERLAPPED_MEMORY if selection.device == "cpu" and is_enlarged else figure
 
 
-# By the ids of models/registry.py: how each architecture that makes frames is run.
+# How each architecture that produces frames is run, by its id in models/registry.py.
 ENGINES: dict[str, EngineRow] = {
     "secnet": EngineRow(torch=_recurrent, onnx=_recurrent_onnx, bytes_per_pixel=_recurrent_bytes),
     "zsm": EngineRow(

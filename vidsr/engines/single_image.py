@@ -1,4 +1,4 @@
-"""Networks that enlarge each frame by itself, as most published ones do: no look-ahead, no memory."""
+"""Engine for single-image networks: each frame is enlarged independently, without look-ahead or memory."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from vidsr.types import Frame
 
 @dataclass(frozen=True, slots=True)
 class SingleImageState:
-    """Frames do not depend on each other, so only the size of the video is remembered."""
+    """The size of the video; frames do not depend on each other."""
 
     height: int
     width: int
 
 
 class SingleImageEngine:
-    """Enlarges frame by frame. Frames whose sides are no multiples of what the network takes have their edges repeated.
+    """Enlarges frame by frame. Frames are padded by repeating their edges to the multiple that the network needs.
 
-    `run`: an image 1 x 3 x h x w in 0..1, float32, to 1 x 3 x (scale * h) x (scale * w).
+    `run` maps an image 1 x 3 x h x w in 0..1, float32, to 1 x 3 x (scale * h) x (scale * w).
     """
 
     def __init__(
         self, run: Callable[[Tensor], Tensor], name: str, config: SingleImageConfig, device: torch.device,
         precisions: tuple[str, ...],
     ) -> None:  # fmt: skip
-        """Frames are moved to `device`. `config`: of the network that `run` computes."""
+        """Frames are moved to `device`. `config` is that of the network behind `run`."""
         self._run, self._config, self._device = run, config, device
         self._info = EngineInfo(name, config.scale, 0, config.multiple_of, precisions)
 
     @classmethod
     def of_network(cls, network: Network, name: str, device: torch.device, precision: str) -> SingleImageEngine:
-        """Of a network, which is copied, not changed; `precision` is what torch's autocast computes in."""
+        """Engine of a network, which is copied; `precision` is that of torch's autocast."""
         ready = prepared(network, device, "fp32")
 
         def run(image: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class SingleImageEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """No look-ahead; scale and padding are the network's."""
+        """No look-ahead; scale and padding of the network."""
         return self._info
 
     def init_state(self, height: int, width: int) -> SingleImageState:
@@ -59,11 +59,11 @@ class SingleImageEngine:
 
     @torch.inference_mode()
     def step(self, frame: Frame, state: SingleImageState) -> tuple[list[Frame], SingleImageState]:
-        """Gives the enlarged frame at once, in 0..1."""
+        """Returns the enlarged frame immediately, clamped to 0..1."""
         assert frame.image.shape == (3, state.height, state.width), "the frame has another size than the state"
         result = run_padded(self._run, self._config, frame.image.to(self._device)[None])
         return [frame.with_image(result[0].float().clamp(0.0, 1.0))], state
 
-    def flush(self, state: SingleImageState) -> list[Frame]:  # noqa: ARG002 - the contract's signature; nothing waits
-        """Nothing ever waits."""
+    def flush(self, state: SingleImageState) -> list[Frame]:  # noqa: ARG002 - the engine protocol's signature
+        """No frame is ever pending."""
         return []

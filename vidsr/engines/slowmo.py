@@ -1,4 +1,4 @@
-"""Zooming SlowMo as a stream: larger frames and one more between each two, the past in the state on the device."""
+"""Zooming SlowMo on a stream: enlarges frames and interpolates one between every two."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ from vidsr.nets.zsm.alignment import Prepared, Pyramid
 from vidsr.nets.zsm.config import WINDOW, ZSMConfig
 from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
 from vidsr.nets.zsm.network import ZoomingSlowMo
-from vidsr.runtime.overlap import Lanes
+from vidsr.runtime.overlap import Overlap
 from vidsr.types import Frame
 
 
-def on_half_ticks(frame: Frame) -> Frame:
-    """A given frame as the film's last one: at its time, as long as it was."""
+def to_half_ticks(frame: Frame) -> Frame:
+    """The frame with the same times, counted in half ticks."""
     return replace(frame, pts=2 * frame.pts, time_base=frame.time_base / 2, duration=2 * frame.duration)
 
 
-def halfway(before: Frame, after: Frame, image: Tensor) -> tuple[Frame, Frame]:
-    """`before` until the new frame half-way between the two, and that frame with its picture `image` until `after`.
+def interpolate_timestamps(before: Frame, after: Frame, image: Tensor) -> tuple[Frame, Frame]:
+    """`before`, now shown until the new frame, and the interpolated frame `image` halfway between `before` and `after`.
 
-    Both neighbours on half ticks. A new frame starts no scene.
+    Both neighbors count half ticks. An interpolated frame never starts a scene.
     """
     gap = (after.pts - before.pts) // 2
-    new = replace(before, image=image, pts=before.pts + gap, duration=gap, starts_scene=False)
-    return replace(before, duration=gap), new
+    interpolated = replace(before, image=image, pts=before.pts + gap, duration=gap, starts_scene=False)
+    return replace(before, duration=gap), interpolated
 
 
-def before_a_cut(near: Frame, far_pts: int, interp: int = 2) -> list[Frame]:
-    """The near side's last result and the `interp` - 1 new frames before one at `far_pts` that starts a scene.
+def repeat_before_cut(near: Frame, far_pts: int, interp: int = 2) -> list[Frame]:
+    """The last output before a cut, `near`, and `interp` - 1 copies of it up to the first frame after the cut.
 
-    They repeat that result. `far_pts` counts the ticks of `near`.
+    That frame is at `far_pts`, in ticks of `near`. Nothing can be interpolated across a cut.
     """
     gap = (far_pts - near.pts) // interp
-    new = [replace(near, pts=near.pts + i * gap, duration=gap, starts_scene=False) for i in range(1, interp)]
-    return [replace(near, duration=gap), *new]
+    repeats = [replace(near, pts=near.pts + i * gap, duration=gap, starts_scene=False) for i in range(1, interp)]
+    return [replace(near, duration=gap), *repeats]
 
 
-# Given frames that the backward LSTM sees behind a window. With 0 all sets are as good as with 1 to 0.01 dB, and so are
-# the frames on a window's borders beside those inside; a frame costs 2 % more operations (in the published network 7 %)
-# and 5 % of the time. Half a frame, the new moment behind the window alone, is worse than none: the last new frame of a
-# window then loses 0.4 dB on Vid4. Carrying the forward state on is worth 0.013 dB at a window's start.
+# Input frames after a window that the backward LSTM also sees. On all sets 0 is within 0.01 dB of 1, also for frames at
+# a window's borders; each frame costs 2 % more operations (7 % in the published network) and 5 % of the time. Half a
+# frame, that is only the interpolated moment after the window, is worse than none: the last interpolated frame of a
+# window then loses 0.4 dB on Vid4. Carrying the forward state over gains 0.013 dB at the start of a window.
 LOOKAHEAD = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A given frame or one to be made, with what was computed of it once; without a picture if it is to be made.
+    """The moment of an input frame or of a frame to interpolate, with its features, which are computed once.
 
-    `frame` says when, on half ticks; its image is the given picture, or the one before if the moment is new.
+    `frame` has its time in half ticks, and the input image; for an interpolated moment the previous input image.
     """
 
     frame: Frame
-    is_new: bool
+    is_interpolated: bool
     feature: Tensor
-    share: StepInput
+    step_input: StepInput
 
 
 @dataclass(slots=True)
 class SlowmoState:
-    """What one step hands to the next; `past` is the forward LSTM's state, None if nothing of the scene is done yet.
+    """State between two steps. `past` is the forward LSTM's state, None before the first output of a scene.
 
-    `newest`: the features of the newest given frame of `waiting`, the moments without result, oldest first. `fresh` are
-    the given frames behind it, of which nothing is computed yet. `backwards` are the backward LSTM's hidden states at
-    the moments of the next window, oldest first; empty if it has not begun.
+    `waiting` are the moments without output, oldest first, and `newest` the features of its newest input frame. `fresh`
+    are the input frames after that, not yet processed. `backwards` are the hidden states of the backward LSTM at the
+    moments of the next window, oldest first; empty if that window has not been prepared.
     """
 
     newest: Prepared | None = None
@@ -81,34 +81,35 @@ class SlowmoState:
 
 
 class SlowmoParts(Protocol):
-    """What the engines call of a network for slow motion; a ZoomingSlowMo is one, and OnnxParts are another.
+    """The functions of a slow-motion network that the engines call; implemented by ZoomingSlowMo and OnnxParts.
 
-    Frames, features and states are of batch 1; all tensors in float32 but what the network keeps in its own precision.
+    Frames, features and states have batch size 1. Tensors are float32 except those that the network keeps in its own
+    precision.
     """
 
     @property
     def config(self) -> ZSMConfig:
-        """The sizes."""
+        """The network's configuration."""
         ...
 
     def features(self, frames: Tensor) -> Pyramid:
-        """The levels of one frame 1 x 3 x h x w in 0..1, the finest first."""
+        """The feature pyramid of one frame 1 x 3 x h x w in 0..1, finest level first."""
         ...
 
     def prepare_neighbor(self, levels: Pyramid) -> Prepared:
-        """What a frame contributes to those between it and its neighbours."""
+        """What a frame contributes to the frames between it and its neighbors."""
         ...
 
     def between(self, before: Prepared, after: Prepared) -> Tensor:
-        """The feature half-way between two neighbours."""
+        """The feature halfway between two neighbors."""
         ...
 
     def synthesize(self, feature: Tensor) -> Tensor:
-        """The low-resolution head's image of a feature."""
+        """The image that the low-resolution head makes from a feature."""
         ...
 
     def init_state(self, feature: Tensor) -> LSTMState:
-        """The state at rest."""
+        """The initial (zero) state."""
         ...
 
     def prepare_step(self, feature: Tensor) -> StepInput:
@@ -122,19 +123,19 @@ class SlowmoParts(Protocol):
     def finish(
         self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
     ) -> Tensor:
-        """The large image of a moment, 1 x 3 x H x W in 0..1; `picture` is the given frame, None for a new one."""
+        """The enlarged image of a moment, 1 x 3 x H x W in 0..1; `picture` is the input frame, None if interpolated."""
         ...
 
 
 class SlowmoEngine:
-    """Runs a ZoomingSlowMo in windows of given frames; a window begins with the frame that the one before ended with.
+    """Runs a ZoomingSlowMo on temporal windows of input frames; consecutive windows share one frame.
 
-    The forward state goes on from window to window. The backward one starts at rest at the end of each window, or
-    `lookahead` frames behind it; only these steps are computed twice. A scene's last windows are shorter.
-    With `window` 4, no `lookahead` and no `carry` each window is what the network's own `forward` makes of it.
+    The forward state is carried from window to window. The backward state starts at zero at the end of each window, or
+    `lookahead` frames after it; only these steps are computed twice. The last window of a scene may be shorter. With
+    `window` 4, `lookahead` 0 and without `carry` each window equals the network's own `forward`.
 
-    On a CPU with several cores a window's features and backward states are computed while the window before it is
-    finished: each is half of the work. It takes a window more of look-ahead.
+    On a CPU with several cores, features and backward states of a window are computed while the previous window is
+    finished: each is half of the work. This needs one more window of look-ahead.
     """
 
     def __init__(
@@ -148,23 +149,23 @@ class SlowmoEngine:
         carry: bool = True,
         is_overlapped: bool = True,
     ) -> None:
-        """`network` is ready to run on `device`, in one of the `precisions` that it could have.
+        """`network` is ready to run on `device`, in one of the supported `precisions`.
 
-        `window`, at least 2, and `lookahead`, behind it, count given frames; else UsageError. Without `carry` the
-        forward state starts at rest in each window.
+        `window`, at least 2, and `lookahead`, at least 0, count input frames; other values raise UsageError. Without
+        `carry` the forward state starts at zero in each window.
         """
         if window < 2 or lookahead < 0:
             raise UsageError(
-                f"a window of {window} frames and {lookahead} frames of look-ahead are no way to make slow motion: "
-                "use 2 or more and 0 or more"
+                f"slow motion cannot run with a window of {window} and a look-ahead of {lookahead} frames: "
+                "use a window of 2 or more and a look-ahead of 0 or more"
             )
         self._network = network
-        self._lanes = Lanes(device, 0.5, is_overlapped)
+        self._overlap = Overlap(device, 0.5, is_overlapped)
         self._ahead, self._carry = lookahead, carry
-        self._stride = 2 * (window - 1)  # moments from a window's first one to the next window's
-        # The window's last frame waits for the next one in any case, which tells how long it is shown.
+        self._stride = 2 * (window - 1)  # moments from the start of one window to the start of the next
+        # The last frame of a window waits for the next one in any case, which determines its duration.
         self._behind = max(1, lookahead)
-        known = (window - 1) * (1 + self._lanes.are_two) + self._behind
+        known = (window - 1) * (1 + self._overlap.enabled) + self._behind
         self._info = EngineInfo(name, network.config.scale, known, 1, precisions, interp=2)
 
     @classmethod
@@ -179,33 +180,33 @@ class SlowmoEngine:
         carry: bool = True,
         is_overlapped: bool = True,
     ) -> SlowmoEngine:
-        """Of a network, which is copied, not changed; `precision` is that of its convolutions."""
+        """Engine of a network, which is copied; `precision` is that of its convolutions."""
         parts = prepared(network, device, precision)
         return cls(parts, name, device, tuple(DTYPES), window, lookahead, carry, is_overlapped)
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale 4, the whole window (or two) and what lies behind as look-ahead, twice as many frames."""
+        """Scale 4, interp 2; the look-ahead is one window (two with overlap) and the frames after it."""
         return self._info
 
     @property
     def network(self) -> SlowmoParts:
-        """What it runs; not to be changed."""
+        """The network; must not be modified."""
         return self._network
 
-    def init_state(self, height: int, width: int) -> SlowmoState:  # noqa: ARG002 - sizes follow the frames
-        """An empty state: the first frame starts a scene whatever it says."""
+    def init_state(self, height: int, width: int) -> SlowmoState:  # noqa: ARG002 - size follows from frames
+        """An empty state: the first frame starts a scene in any case."""
         return SlowmoState()
 
     @torch.inference_mode()
     def step(self, frame: Frame, state: SlowmoState) -> tuple[list[Frame], SlowmoState]:
-        """Takes a frame; gives a window's results when the frames behind it are known, and all of a scene at a cut."""
-        given, ready = on_half_ticks(frame), list[Frame]()
+        """Processes a frame; returns a window's outputs once the frames after it are known, or all at a cut."""
+        current, ready = to_half_ticks(frame), list[Frame]()
         if frame.starts_scene and (state.waiting or state.fresh):
             *ready, last = self.flush(state)
-            ready += before_a_cut(last, given.pts)
+            ready += repeat_before_cut(last, current.pts)
             state = SlowmoState()
-        state = replace(state, fresh=(*state.fresh, given))
+        state = replace(state, fresh=(*state.fresh, current))
         while self._count(state) >= self._wanted(state):
             results, state = self._run_window(state)
             ready += results
@@ -213,7 +214,7 @@ class SlowmoEngine:
 
     @torch.inference_mode()
     def flush(self, state: SlowmoState) -> list[Frame]:
-        """The last windows, as many frames as there are."""
+        """Returns the outputs of the last windows, which may be shorter."""
         ready: list[Frame] = []
         while state.waiting or state.fresh:
             results, state = self._run_window(state)
@@ -221,132 +222,135 @@ class SlowmoEngine:
         return ready
 
     def _count(self, state: SlowmoState) -> int:
-        """How many moments have no result: with each frame but a scene's first comes a new one before it."""
+        """Number of moments without output: each input frame after a scene's first adds an interpolated one."""
         return len(state.waiting) + 2 * len(state.fresh) - (state.newest is None)
 
     def _wanted(self, state: SlowmoState) -> int:
-        """How many of them there must be for the next window, and for the one that begins meanwhile."""
-        overlapped = self._stride if self._lanes.are_two else 0
+        """Number of such moments needed to run the next window, and to prepare the one after it meanwhile."""
+        overlapped = self._stride if self._overlap.enabled else 0
         return self._size(state) + overlapped + 2 * self._behind
 
     def _size(self, state: SlowmoState) -> int:
-        """How many moments of the next window have no result yet: all, or all but the frame that it begins with."""
+        """Number of moments of the next window without output: all, or all but the frame shared with the last one."""
         return self._stride + (state.past is None)
 
-    def _begin(self, state: SlowmoState, size: int) -> SlowmoState:
-        """The state with all that the next window, of at most `size` moments, needs of frames and future."""
-        state = self._look(state)
+    def _prepare_window(self, state: SlowmoState, size: int) -> SlowmoState:
+        """The state with the features and backward states of the next window, of at most `size` moments."""
+        state = self._prepare_frames(state)
         window, ahead = state.waiting[:size], state.waiting[size : size + 2 * self._ahead]
         future, backwards = self._network.init_state(window[0].feature), list[Tensor]()
         for moment in reversed((*window, *ahead)):
-            future = self._network.step(moment.share, future)
+            future = self._network.step(moment.step_input, future)
             backwards.append(future.hidden)
         return replace(state, backwards=tuple(backwards[len(ahead) :][::-1]))
 
-    def _look(self, state: SlowmoState) -> SlowmoState:
-        """The fresh frames and the moments before them, with what is computed of them once, among the waiting."""
+    def _prepare_frames(self, state: SlowmoState) -> SlowmoState:
+        """Moves fresh frames, with the interpolated moments before them and their features, to the waiting moments."""
         newest, waiting = state.newest, list(state.waiting)
-        for given in state.fresh:
-            levels = self._network.features(given.image[None])
+        for frame in state.fresh:
+            levels = self._network.features(frame.image[None])
             known = self._network.prepare_neighbor(levels)
             if newest is not None:
-                before, new = halfway(waiting[-1].frame, given, waiting[-1].frame.image)
+                before, new = interpolate_timestamps(waiting[-1].frame, frame, waiting[-1].frame.image)
                 waiting[-1] = replace(waiting[-1], frame=before)
                 waiting.append(self._moment(new, True, self._network.between(newest, known)))
-            waiting.append(self._moment(given, False, levels[0]))
+            waiting.append(self._moment(frame, False, levels[0]))
             newest = known
         return replace(state, newest=newest, waiting=tuple(waiting), fresh=())
 
-    def _moment(self, frame: Frame, is_new: bool, feature: Tensor) -> Moment:
-        return Moment(frame, is_new, feature, self._network.prepare_step(feature))
+    def _moment(self, frame: Frame, is_interpolated: bool, feature: Tensor) -> Moment:
+        return Moment(frame, is_interpolated, feature, self._network.prepare_step(feature))
 
     def _run_window(self, state: SlowmoState) -> tuple[list[Frame], SlowmoState]:
-        """The results of the next window, made one by one to spare memory, and the state behind it."""
+        """The outputs of the next window, computed one by one to save memory, and the state after it."""
         network, size = self._network, self._size(state)
         if not state.backwards:
-            state = self._begin(state, size)
+            state = self._prepare_window(state, size)
         window, rest = state.waiting[:size], network.init_state(state.waiting[0].feature)
         after = replace(state, waiting=state.waiting[size:], backwards=())
         begun, results = None, list[Frame]()
-        with self._lanes.open():
-            if self._lanes.are_two and (after.waiting or after.fresh):
-                begun = self._lanes.start(partial(self._begin, after, self._stride))
+        with self._overlap.open():
+            if self._overlap.enabled and (after.waiting or after.fresh):
+                begun = self._overlap.start(partial(self._prepare_window, after, self._stride))
             past = rest if state.past is None else state.past
             for moment, backward in zip(window, state.backwards, strict=True):
-                past = network.step(moment.share, past)
-                picture = None if moment.is_new else moment.frame.image[None]
+                past = network.step(moment.step_input, past)
+                picture = None if moment.is_interpolated else moment.frame.image[None]
                 result = network.finish(moment.feature, past.hidden, backward, picture)
                 results.append(moment.frame.with_image(result[0]))
-        if not self._carry:  # the window's last frame is the next one's first
-            past = network.step(window[-1].share, rest)
+        if not self._carry:  # the last frame of this window is the first of the next
+            past = network.step(window[-1].step_input, rest)
         return results, replace(begun() if begun else after, past=past)
 
 
 @dataclass(slots=True)
-class MidpointState:
-    """The newest given frame, which waits to know how long it is shown, and its features."""
+class InterpolationState:
+    """The newest input frame, whose output duration is not known yet, and its features."""
 
     newest: Frame | None = None
     features: Prepared | None = None
 
 
-class MidpointEngine:
-    """Gives each frame bit for bit and after it a new one by the network's low-resolution head."""
+class InterpolationEngine:
+    """Frame interpolation at the input's size (scale 1): doubles the frames with the network's low-resolution head.
+
+    Input frames are returned bit for bit.
+    """
 
     def __init__(self, network: SlowmoParts, name: str, precisions: tuple[str, ...]) -> None:
-        """As in SlowmoEngine; raises ModelError for a network without the head."""
+        """As in SlowmoEngine. Raises ModelError for a network without the low-resolution head."""
         check_has_head(network.config, name)
         self._network = network
         self._info = EngineInfo(name, 1, 1, 1, precisions, interp=2)
 
     @classmethod
-    def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> MidpointEngine:
-        """Of a network, which is copied, not changed; `precision` is that of its convolutions."""
+    def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> InterpolationEngine:
+        """Engine of a network, which is copied; `precision` is that of its convolutions."""
         return cls(prepared(network, device, precision), name, tuple(DTYPES))
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale 1, one frame of look-ahead, twice as many frames."""
+        """Scale 1, interp 2, one frame of look-ahead."""
         return self._info
 
-    def init_state(self, height: int, width: int) -> MidpointState:  # noqa: ARG002 - sizes follow the frames
-        """An empty state: the first frame starts a scene whatever it says."""
-        return MidpointState()
+    def init_state(self, height: int, width: int) -> InterpolationState:  # noqa: ARG002 - size follows from frames
+        """An empty state: the first frame starts a scene in any case."""
+        return InterpolationState()
 
     @torch.inference_mode()
-    def step(self, frame: Frame, state: MidpointState) -> tuple[list[Frame], MidpointState]:
-        """Takes frame t, gives frame t - 1 and the new one between the two."""
-        network, before, given = self._network, state.newest, on_half_ticks(frame)
+    def step(self, frame: Frame, state: InterpolationState) -> tuple[list[Frame], InterpolationState]:
+        """Processes frame t; returns frame t - 1 and the interpolated frame between the two."""
+        network, before, current = self._network, state.newest, to_half_ticks(frame)
         features = network.prepare_neighbor(network.features(frame.image[None]))
         ready: list[Frame] = []
         if before is not None and frame.starts_scene:
-            ready += before_a_cut(before, given.pts)
+            ready += repeat_before_cut(before, current.pts)
         elif before is not None and state.features is not None:
-            picture = network.synthesize(network.between(state.features, features))
-            ready += halfway(before, given, picture[0].clamp(0, 1))
-        return ready, MidpointState(given, features)
+            image = network.synthesize(network.between(state.features, features))
+            ready += interpolate_timestamps(before, current, image[0].clamp(0, 1))
+        return ready, InterpolationState(current, features)
 
-    def flush(self, state: MidpointState) -> list[Frame]:
-        """The last frame, as long as it was."""
+    def flush(self, state: InterpolationState) -> list[Frame]:
+        """Returns the last frame, with its own duration."""
         return [] if state.newest is None else [state.newest]
 
 
 def check_has_head(config: ZSMConfig, name: str) -> None:
-    """Raises ModelError for a network that makes no frames of the input's size."""
+    """Raises ModelError for a network that cannot interpolate at the input's size."""
     if not config.synthesis_blocks:
         raise ModelError(
-            f"the model '{name}' has no low-resolution head, so it makes no frames of the input's size: "
+            f"the model '{name}' has no low-resolution head and cannot interpolate at the input's size: "
             "give a larger size and --interp 2, or choose another model"
         )
 
 
-# Where a window begins while the one before is finished: 12.9 instead of 7.1 kB for zsm-fast in bfloat16, 19.3 instead
-# of 10.0 in float32.
+# Factor on peak memory when windows overlap. Measured for zsm-fast: 12.9 instead of 7.1 kB per pixel in bfloat16, 19.3
+# instead of 10.0 in float32.
 OVERLAPPED_MEMORY = 1.6
 
 
 def slowmo_bytes_per_pixel(config: ZSMConfig, precision: str, is_enlarged: bool) -> float:
-    """Peak memory for each input pixel, with two frames of look-ahead; half of it is the moments that wait.
+    """Estimated peak memory per input pixel, with two frames of look-ahead; half of it is for waiting moments.
 
     Measured in float32 and bfloat16: zsm-fast 10.0 and 7.1 kB, zsm 49 and 29; without enlargement 2.8 and 1.7, 13 and
     8.5.

@@ -23,7 +23,7 @@ from vidsr.errors import UsageError
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
-from vidsr.runtime.overlap import Lanes
+from vidsr.runtime.overlap import Overlap
 from vidsr.types import Crop, Frame
 
 # Area in pixels of a face's first crop up to which a mirrored network runs twice. With two faces of 105 pixels, whose
@@ -66,7 +66,7 @@ class FaceEngine:
         self._network = prepared(network, device, precision)
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)
-        self._lanes = Lanes(device, 0.5)
+        self._lanes = Overlap(device, 0.5)
         self._quarters = quarters
         self._keep = -min(network.config.offsets)
 
@@ -135,7 +135,7 @@ class FaceEngine:
     ) -> tuple[Tensor, RecurrentState]:
         """As `advance`; with several cores, the two halves of an even batch run in parallel."""
         lanes = self._lanes
-        if not lanes.are_two or known[0].picture.shape[0] % 2:
+        if not lanes.enabled or known[0].picture.shape[0] % 2:
             return advance(network, known, here, past)
         pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
         halves = [([_half(each, k) for each in known], here, pasts[k]) for k in range(2)]

@@ -1,4 +1,4 @@
-"""The faces of one film: found, followed, listed as JSON, drawn into a film, put on a sheet. No options are parsed."""
+"""`vidsr faces`: detects and tracks faces; writes them as JSON, as an annotated video and as a contact sheet."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from vidsr.video.writer import Writer
 
 @dataclass(frozen=True, slots=True)
 class FaceTargets:
-    """What is made: a film with the faces drawn in, a PNG file with pictures of the tracks, a JSON file."""
+    """Files to write: a video with the faces drawn in, a contact sheet of the tracks (PNG), and a JSON file."""
 
-    film: Path | None = None
+    video: Path | None = None
     sheet: Path | None = None
     listing: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FaceReport:
-    """What was found, and what the user should know."""
+    """The number of frames, the tracks found, and warnings."""
 
     frames: int
     tracks: tuple[FaceTrack, ...]
@@ -54,7 +54,7 @@ class FaceReport:
 
 @dataclass(frozen=True, slots=True)
 class ListingPlan:
-    """What `vidsr faces` does with a video, decided before its first frame; `output` is that of the drawn video."""
+    """All decisions of `vidsr faces` about a video; `output` is that of the annotated video."""
 
     source: Source
     targets: FaceTargets
@@ -65,23 +65,23 @@ class ListingPlan:
 
 
 def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
-    """Decides everything that can be decided, and raises what can be refused, before faces are looked for."""
+    """Plans the run; raises the errors of vidsr.errors for all problems that can be detected beforehand."""
     _check(targets, source, options.output.overwrite)
     device = choose_device(options.device)
     video = Source(source)
     info = video.probe()
     size = info.width, info.height
-    output = None if targets.film is None else plan_output(targets.film, info, size, options.output, options.input)
+    output = None if targets.video is None else plan_output(targets.video, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
 
 
 @dataclass(frozen=True, slots=True)
 class ListedFace:
-    """One face in one frame, in pixels of the video as shown.
+    """One face in one frame, in pixels of the video as displayed.
 
     `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
-    the person's right one of each pair first, `smoothed` the same after smoothing in time. `track` numbers the person's
-    track from 1; `score` is 0..1. Without `found` the face is known from the frames around this one.
+    the person's right one of each pair first; `smoothed` are the landmarks after temporal smoothing. `track` numbers
+    the person's track from 1; `score` is 0..1. If `found` is false, the position comes from the frames around this one.
     """
 
     track: int
@@ -94,7 +94,7 @@ class ListedFace:
 
 @dataclass(frozen=True, slots=True)
 class ListedFrame:
-    """The faces of one frame; `pts` counts ticks of the video's time base, as in its file."""
+    """The faces of one frame; `pts` counts ticks of the time base in the file."""
 
     pts: int
     seconds: float
@@ -104,9 +104,9 @@ class ListedFrame:
 
 @dataclass(frozen=True, slots=True)
 class VideoFaces:
-    """All faces of a video: frame by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
+    """All faces of a video by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
 
-    `width` and `height` are those of the video as shown.
+    `width` and `height` are those of the video as displayed.
     """
 
     width: int
@@ -117,7 +117,7 @@ class VideoFaces:
 
 
 def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
-    """What `describe_faces` wrote to this file, as values."""
+    """Parses the JSON that `describe_faces` wrote to this file."""
     file.seek(0)
     content = json.load(file)
     frames = tuple(ListedFrame(**entry | {"faces": _listed(entry["faces"])}) for entry in content["frames"])
@@ -143,10 +143,10 @@ def describe_faces(
     listing: IO[bytes],
     on_progress: Callable[[int, int | None, float], None] = lambda _done, _expected, _seconds: None,
 ) -> FaceReport:
-    """Finds the faces of a video, makes the targets, and writes the JSON text to `listing` too, a file for scratch.
+    """Detects and tracks the faces of a video and writes the planned files.
 
-    The targets have their names only if they are complete; `on_progress` gets frames done, frames expected or None, and
-    seconds. Raises the errors of vidsr.errors.
+    The JSON text is also written to `listing`, a temporary file. The target files appear only once they are complete.
+    `on_progress` receives frames done, frames expected or None, and seconds. Raises the errors of vidsr.errors.
     """
     started = time.monotonic()
     options, targets, info = plan.options, plan.targets, plan.info
@@ -175,8 +175,8 @@ def describe_faces(
             warnings += [warning for warning in writer.warnings if warning not in warnings]
         text.finish(search.tracks, warnings)
         if targets.sheet is not None and sheet is not None:
-            picture = sheet.draw(search.tracks)
-            _save(targets.sheet, options.output.overwrite, lambda file: _put(file, picture))
+            png = sheet.draw(search.tracks)
+            _save(targets.sheet, options.output.overwrite, lambda file: _put(file, png))
         if targets.listing is not None:
             listing.seek(0)
             _save(targets.listing, options.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
@@ -184,9 +184,9 @@ def describe_faces(
 
 
 class _Listing:
-    """The JSON text, written while the film is read: a film of any length needs no memory for it.
+    """Writes the JSON text while the video is read, so that memory does not grow with its length.
 
-    Places are in pixels of the film as shown, times those of the file.
+    Positions are in pixels of the video as displayed, times are those of the file.
     """
 
     def __init__(self, file: IO[bytes], source: Path, info: VideoInfo, network: Yunet) -> None:
@@ -205,7 +205,7 @@ class _Listing:
         self._write(_json(head).removesuffix("}") + ', "frames": [')
 
     def add(self, frame: Frame) -> None:
-        """Takes the next frame."""
+        """Writes the next frame."""
         entry = {
             "pts": frame.pts,
             "seconds": round(float(frame.pts * frame.time_base), 6),
@@ -216,7 +216,7 @@ class _Listing:
         self.frames += 1
 
     def finish(self, tracks: Sequence[FaceTrack], warnings: Sequence[str]) -> None:
-        """Ends the text."""
+        """Writes the tracks and warnings, which end the text."""
         entries = (_json(asdict(track) | {"time_base": str(track.time_base)}) for track in tracks)
         self._write('\n], "tracks": [\n' + ",\n".join(entries) + '\n], "warnings": ' + _json(list(warnings)) + "}\n")
 
@@ -235,21 +235,21 @@ class _Listing:
         }
 
     def _write(self, text: str) -> None:
-        # A name that is not UTF-8 holds lone surrogates; written with a backslash they are valid JSON.
+        # A file name that is not UTF-8 contains lone surrogates; backslash escapes make them valid JSON.
         self._file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
-    """What can be refused before any work is refused here."""
+    """Raises UsageError or OutputError for target files that cannot be written."""
     if targets.sheet is not None and targets.sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {targets.sheet} must be a .png file")
-    paths = [path for path in (targets.film, targets.sheet, targets.listing) if path is not None]
+        raise UsageError(f"--sheet {targets.sheet} is not a .png file: choose a name that ends in .png")
+    paths = [path for path in (targets.video, targets.sheet, targets.listing) if path is not None]
     if len({check_target(path, source, may_overwrite) for path in paths}) < len(paths):
-        raise UsageError("--annotate, --sheet and --json must be different files")
+        raise UsageError("--annotate, --sheet and --json name the same file: give each its own")
 
 
 def _save(target: Path, may_overwrite: bool, write: Callable[[IO[bytes]], None]) -> None:
-    """Makes a file that has its name only when it is complete. Raises OutputError."""
+    """Writes a file that appears only once it is complete. Raises OutputError."""
     with atomic_write(target, overwrite=may_overwrite) as hidden, hidden.open("wb") as file:
         write(file)
 

@@ -1,4 +1,4 @@
-"""Faces in a video, composed once: found as it is read, restored beside the network, pasted into results, reported."""
+"""Composes face processing in a video: detection and tracking, restoration, blending and reports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vidsr.types import FaceTrack, TrackReport, VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class FacePlan:
-    """How faces are restored in a run: `options` with the detector's file named, and the network that restores them."""
+    """How a run restores faces: `options` with the detector's file filled in, and the selected face model."""
 
     options: RestoreConfig
     selection: Selection
@@ -37,14 +37,14 @@ def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) 
 
 
 class FaceSearch:
-    """Finds the faces of one video and follows them through time: `stages`, to be run in this order in one thread.
+    """Detects and tracks the faces of one video: `stages`, to be run in this order in one thread.
 
-    The frames come a few frames late, for a track is known only after some time. `tracks` tells what was found so far,
-    `warning` what prevents the smallest faces from being found, if anything does.
+    Frames come out a few frames late, because a track is confirmed only after some time. `tracks` are the tracks so
+    far. `warning` says what keeps the smallest faces from being detected, None if nothing does.
     """
 
     def __init__(self, options: FaceConfig, info: VideoInfo, device: torch.device, threads: int) -> None:
-        """Loads the detector, which gets so many threads. Raises ModelError or DeviceError."""
+        """Loads the detector, which runs on `threads` threads. Raises ModelError or DeviceError."""
         self.network = load_detector(options, device, threads)
         detector = FaceDetector(self.network, View.of(info), info.height, info.width, options.min_face)
         tracker = FaceTracker(TrackerConfig(min_side=options.min_face))
@@ -58,20 +58,20 @@ class FaceSearch:
 
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:
-        """All tracks so far, by number."""
+        """All tracks so far, ordered by number."""
         return self._table.tracks
 
 
 class Restoration:
-    """Restores the faces of one video, in three groups of stages: `find` before the network, `restore`, `paste` behind.
+    """Restores the faces of one video in three groups of stages.
 
-    `find` may run in another thread than the others.
+    `find` and `restore` come before the network, `paste` after it. `find` may run in another thread.
     """
 
     def __init__(self, plan: FacePlan, info: VideoInfo) -> None:
         """Loads the detector and the network. Raises ModelError or DeviceError."""
         engine = build_face_engine(plan.selection, View.of(info).quarters)
-        # One thread: it looks at a few frames beside the network, which needs the others.
+        # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
         self._restorer = FaceRestorer(engine, plan.options)
         self.find = self._search.stages
@@ -80,12 +80,12 @@ class Restoration:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know before the video begins."""
+        """Warnings to show before the video is processed."""
         return [self._search.warning] if self._search.warning else []
 
     @property
     def reports(self) -> list[TrackReport]:
-        """All tracks so far, by number, and what became of them."""
+        """A report for each track so far, ordered by number."""
         nothing = FaceWork()
         works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._search.tracks)
         return [TrackReport(seen, work.restored, dict(work.skipped)) for seen, work in works]

@@ -1,6 +1,6 @@
-"""Many videos, one after the other: which there are, where each result goes, and what became of each.
+"""Batches: finds the input videos, names their outputs, and runs one job after the other.
 
-The command line and the library share it. What is done to a single video is the caller's.
+Shared by the command line and the library; the caller supplies the work on a single video.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Pair = tuple[Path, Path]
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Videos with the paths of their results. `is_batch` is True for a folder or a list, even of one."""
+    """Input videos with their output paths. `is_batch` is True for a folder or a list, even of one video."""
 
     pairs: tuple[Pair, ...]
     is_batch: bool
@@ -29,7 +29,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What became of one video: a result, an error, or neither if its result was there before."""
+    """Outcome of one job: a result, an error, or neither if the output already existed."""
 
     source: Path
     target: Path
@@ -38,13 +38,13 @@ class Outcome(Generic[Result]):
 
     @property
     def is_skipped(self) -> bool:
-        """Whether nothing was done because the result was there."""
+        """Whether the video was skipped because its output already existed."""
         return self.result is None and self.error is None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A video of a batch that could not be done: its path and the error, of vidsr.errors or any other."""
+    """A failed video of a batch: its path and the error, of vidsr.errors or any other."""
 
     input: str
     error: Exception
@@ -57,13 +57,13 @@ class Failure:
     def __str__(self) -> str:
         if isinstance(self.error, VidsrError):
             return str(self.error)
-        words = " ".join(str(self.error).split())  # other people's messages may have several lines
-        return f"{self.input}: a defect of vidsr, please report it: {type(self.error).__name__}: {words}"
+        words = " ".join(str(self.error).split())  # messages of other libraries may span several lines
+        return f"{self.input}: internal error, please report it: {type(self.error).__name__}: {words}"
 
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What became of a folder or a list of videos, in order: `skipped` are those whose results were there already."""
+    """Outcomes of a folder or a list of videos, in order; `skipped` are the inputs whose outputs already existed."""
 
     reports: tuple[RunReport, ...]
     failures: tuple[Failure, ...]
@@ -76,19 +76,19 @@ class BatchReport:
 
 
 def find_jobs(source: Path | Sequence[Path], target: Path, recursive: bool = False, suffix: str = "") -> Jobs:
-    """The videos of a file, a folder or a list of files; of the latter two the results go into the folder `target`.
+    """The jobs for a file, a folder or a list of files; for the latter two `target` is the output folder.
 
-    `recursive` and `suffix` as for `pair_videos`. Raises InputError or OutputError as that does, UsageError if they are
-    given for a single file.
+    `recursive` and `suffix` are as for `pair_videos`. Raises InputError or OutputError as that does, and UsageError if
+    an option does not apply to the kind of input.
     """
     if isinstance(source, Path):
-        if is_a_folder(source):
+        if is_folder(source):
             return Jobs(tuple(pair_videos(source, target, recursive, suffix)), is_batch=True)
         if recursive or suffix:
-            raise UsageError("--recursive and --suffix are for folders; INPUT is a file")
+            raise UsageError("--recursive and --suffix are for folders, but the input is a file: leave them out")
         return Jobs(((source, target),), is_batch=False)
     if recursive:
-        raise UsageError("--recursive is for folders; the input is a list of files")
+        raise UsageError("--recursive is for folders, but the input is a list of files: leave it out")
     _refuse_file(target, "a list of files")
     if not source:
         raise InputError("the list of videos is empty: give at least one")
@@ -98,10 +98,10 @@ def find_jobs(source: Path | Sequence[Path], target: Path, recursive: bool = Fal
 def run_jobs(
     jobs: Jobs, work: Callable[[Path, Path], Result], *, skip_existing: bool = False
 ) -> Iterator[Outcome[Result]]:
-    """Does `work` with one video after the other and gives each outcome when it is known.
+    """Calls `work` for one video after the other and yields each outcome as it is known.
 
-    In a batch every exception is that video's, ours or not, and the others are still done; that of a single video is
-    raised. Folders for results are made as needed, and removed again if nothing was put into them.
+    In a batch, any exception becomes the outcome of its video and the others still run; for a single video it is
+    raised. Output folders are created as needed, and removed again if they stay empty.
     """
     for source, target in jobs.pairs:
         if skip_existing and target.exists():
@@ -127,8 +127,8 @@ def summarize(outcomes: Iterable[Outcome[RunReport]]) -> BatchReport:
     )
 
 
-def is_a_folder(source: Path) -> bool:
-    """Whether the input is a folder; raises InputError if the system refuses to say (too long a name)."""
+def is_folder(source: Path) -> bool:
+    """Whether the input is a folder. Raises InputError if the path cannot be queried (for example, name too long)."""
     try:
         return source.is_dir()
     except (OSError, ValueError) as error:
@@ -137,12 +137,12 @@ def is_a_folder(source: Path) -> bool:
 
 
 def pair_videos(source: Path, target: Path, recursive: bool, suffix: str) -> list[Pair]:
-    """Every video of the folder `source` with its result's path in the folder `target`, by name; creates no folder.
+    """Every video of the folder `source` with its output path in the folder `target`, sorted by name; creates nothing.
 
-    `suffix` is put between stem and extension; types that vidsr does not write become .mkv. Hidden files and files
-    without a video's extension are passed over.
+    `suffix` is put between stem and extension; formats that vidsr cannot write become .mkv. Hidden files and files
+    without a video extension are skipped.
 
-    Raises InputError if there is no video, OutputError if `target` is a file or two results would have one name.
+    Raises InputError if there is no video, OutputError if `target` is a file or two outputs would have the same name.
     """
     _refuse_file(target, f"the folder {source}")
     try:
@@ -159,18 +159,18 @@ def pair_videos(source: Path, target: Path, recursive: bool, suffix: str) -> lis
         and (inside == source.resolve() or inside not in path.resolve().parents)
     ]
     if not videos:
-        more = "" if recursive else " (folders inside it are read with --recursive)"
+        more = ": name another" if recursive else ": name another, or use --recursive to search subfolders"
         raise InputError(f"no video file in the folder {source}{more}")
     return _named(videos, lambda video: video.relative_to(source), target, suffix)
 
 
 def _refuse_file(target: Path, source: str) -> None:
     if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file, but the input is {source}: name a folder for the results")
+        raise OutputError(f"{target} is a file, but the input is {source}: name an output folder")
 
 
 def _named(videos: Iterable[Path], place: Callable[[Path], Path], target: Path, suffix: str) -> list[Pair]:
-    """Each video with its result's path; raises OutputError if two would have one."""
+    """Each video with its output path. Raises OutputError if two would have the same."""
     sources: dict[Path, Path] = {}
     for video in videos:
         ending = video.suffix if video.suffix.lower() in MUXERS else ".mkv"
@@ -183,18 +183,18 @@ def _named(videos: Iterable[Path], place: Callable[[Path], Path], target: Path, 
 
 @contextmanager
 def result_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, with those above it, for the block; what was made and is empty at the end is removed.
+    """Creates a folder and its parents for the block, and removes those created that are still empty at its end.
 
-    Raises OutputError if it cannot be made.
+    Raises OutputError if the folder cannot be created.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot create the folder {folder}: {error.strerror}") from error
     try:
         yield
     finally:
-        with suppress(OSError):  # the first one that is not empty ends it
+        with suppress(OSError):  # stops at the first one that is not empty
             for path in made:
                 path.rmdir()

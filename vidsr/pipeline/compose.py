@@ -1,4 +1,4 @@
-"""Stages one after the other: the frames of the last one, and the seconds that each of them works."""
+"""Chains stages and measures how long each of them is busy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidsr.types import Frame
 
 
 def compose(frames: Iterable[Frame], stages: Sequence[Stage], clock: StageClock) -> Iterator[Frame]:
-    """The frames after all stages; the clock has an entry for each from now on. Works as frames are taken."""
+    """Lazily passes frames through all stages; adds an entry for each stage to the clock."""
     iterator = iter(frames)
     for stage in stages:
         clock.begin(stage.name)
@@ -22,7 +22,7 @@ def compose(frames: Iterable[Frame], stages: Sequence[Stage], clock: StageClock)
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A stage whose own seconds are counted, not those of the stages before and behind it."""
+    """A stage with its own time counted, without that of the stages before and after it."""
 
     stage: Stage
     clock: StageClock

@@ -1,4 +1,4 @@
-"""Frames that are in no file: arrays or tensors in, larger or more ones of the same kind out, one after the other."""
+"""Super-resolution and interpolation of frames in memory: arrays or tensors in, the same type out."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vidsr.stages.base import chain
 from vidsr.types import Colour, Frame, VideoInfo
 
 Image = TypeVar("Image", np.ndarray[Any, Any], Tensor)
-# Only the order of frames counts here; any time base serves.
+# Only the order of frames matters here, so any time base will do.
 TIME_BASE = Fraction(1, 25)
 KINDS = "H x W x 3 arrays or 3 x H x W tensors, uint8 or floating point in 0..1"
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all frames of one call are alike in: array or tensor, its type and its shape."""
+    """What all frames of one call have in common: array or tensor, dtype and shape."""
 
     is_tensor: bool
     dtype: Any
@@ -37,7 +37,7 @@ class Kind:
 
     @classmethod
     def of(cls, image: Any, index: int) -> Kind:
-        """The kind of a frame; raises InputError for what is not one."""
+        """The kind of a frame. Raises InputError for an object that is not a frame."""
         is_tensor = isinstance(image, Tensor)
         if not is_tensor and not isinstance(image, np.ndarray):
             raise InputError(f"frame {index} is a {type(image).__name__}: give {KINDS}")
@@ -63,18 +63,18 @@ class Kind:
         return self.shape[1:] if self.is_tensor else self.shape[:2]  # type: ignore[return-value]  # three sides
 
     def read(self, image: Any, index: int, device: torch.device) -> Tensor:
-        """A frame as 3 x H x W, float32, 0..1 on the device; raises InputError for other values."""
+        """A frame as 3 x H x W, float32, 0..1, on the device. Raises InputError for values outside 0..1."""
         tensor = image.detach() if self.is_tensor else torch.from_numpy(np.array(image)).permute(2, 0, 1)
         tensor = tensor.to(device=device, dtype=torch.float32).contiguous()
         if self.is_8_bit:
             return tensor / 255
         low, high = (float(value) for value in tensor.aminmax())
-        if not (low >= 0 and high <= 1):  # NaN is neither
-            raise InputError(f"frame {index} holds values from {low:g} to {high:g}: scale or clip them to 0..1")
+        if not (low >= 0 and high <= 1):  # also false for NaN
+            raise InputError(f"frame {index} has values from {low:g} to {high:g}: scale or clip them to 0..1")
         return tensor
 
     def write(self, image: Tensor, device: torch.device) -> Any:
-        """A frame of the result in this kind; `device` is where a tensor is to be."""
+        """An output frame in this kind, on `device` if it is a tensor."""
         image = image.clamp(0, 1)
         if self.is_8_bit:
             image = (image * 255).round()
@@ -84,12 +84,12 @@ class Kind:
 
 
 def enhance_frames(frames: Iterable[Image], config: RunConfig) -> Iterator[Image]:
-    """The frames of the result, of the kind of the given ones; as many, or (N - 1) x interp + 1 of N.
+    """Enlarges or interpolates frames; N frames give N, or (N - 1) x interp + 1, of the same kind.
 
     Frames are RGB: H x W x 3 arrays or 3 x H x W tensors, uint8 or floating point in 0..1, all of one kind and size.
-    No more of them are held than the model looks ahead. Model and device are checked at once: raises ModelError,
-    DeviceError or UsageError; InputError, for a frame that is not one or unlike the first, comes with that frame.
-    Faces are not restored and repeated frames are left alone, whatever the configuration says.
+    No more input frames are held than the model looks ahead. Model and device are checked immediately: raises
+    ModelError, DeviceError or UsageError. InputError, for an invalid frame or one that differs from the first, is
+    raised when that frame is read. Faces are not restored and repeated frames are kept, whatever the configuration.
     """
     select_card(config.compute.model, task_of(config))
     return _enhanced(iter(frames), config, choose_device(config.compute.device))
@@ -104,8 +104,8 @@ def _enhanced(frames: Iterator[Any], config: RunConfig, device: torch.device) ->
     home = first.device if isinstance(first, Tensor) else device
     planned = plan_frames(_described(*kind.size), config)
     stages = load(planned).stages(planned)
-    given = _read(itertools.chain(head, frames), kind, device)
-    for frame in chain([*stages.ahead, *stages.beside], given):
+    decoded = _read(itertools.chain(head, frames), kind, device)
+    for frame in chain([*stages.ahead, *stages.beside], decoded):
         yield kind.write(frame.image, home)
 
 
@@ -117,7 +117,7 @@ def _read(frames: Iterable[Any], kind: Kind, device: torch.device) -> Iterator[F
 
 
 def _described(height: int, width: int) -> VideoInfo:
-    """Frames of this size as the header of a video would describe them."""
+    """A video header for frames of this size."""
     return VideoInfo(
         path="", container="", video_stream=0, codec="", width=width, height=height, pixel_format="rgb24", bit_depth=8,
         time_base=TIME_BASE, colour=Colour(),

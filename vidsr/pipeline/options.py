@@ -1,4 +1,4 @@
-"""What a user writes, on the command line or in Python, as configurations. Loads nothing heavy."""
+"""Builds configurations from what a user writes on the command line or in Python. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EncoderOptions = Mapping[str, object] | Iterable[str | tuple[str, str]]
 
 
 def input_config(start: Time, end: Time) -> c.InputConfig:
-    """What is read; raises UsageError."""
+    """The trim range. Raises UsageError."""
     return c.InputConfig(start=c.parse_time(start), end=c.parse_time(end))
 
 
@@ -24,7 +24,7 @@ def output_config(
     codec: str, crf: float | None, preset: str | None, pix_fmt: str,
     encoder_options: EncoderOptions | None, audio: c.AudioMode | None, subtitles: c.CopyMode, overwrite: bool,
 ) -> c.OutputConfig:  # fmt: skip
-    """How the result is encoded and what is carried over; raises UsageError."""
+    """Encoding of the output and the streams to copy. Raises UsageError."""
     return c.OutputConfig(
         codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt,
         encoder_options=c.parse_encoder_options(encoder_options or ()),
@@ -33,14 +33,14 @@ def output_config(
 
 
 def size_config(scale: float | None, size: Size, height: int | None) -> c.SizeConfig:
-    """The wanted size; raises UsageError."""
+    """The output size. Raises UsageError."""
     return c.SizeConfig(scale=scale, size=c.parse_size(size), height=height)
 
 
 def compute_config(
     model: StrPath, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str | int
 ) -> c.ComputeConfig:
-    """Which model runs where; a name may be that of a model of the user's own. Raises UsageError."""
+    """Model, device, precision and backend; the model may be one of the user's own. Raises UsageError."""
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     return c.ComputeConfig(
         model=resolve_model(model) if isinstance(model, str) else model, device=device, precision=precision,

@@ -1,4 +1,4 @@
-"""Everything about a run that can be decided before its first frame: `plan` asks, `run.run` carries out."""
+"""Decides everything about a run before its first frame; `run.run` then executes the plan."""
 
 from __future__ import annotations
 
@@ -22,31 +22,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a result will be. Frames, seconds and rates are None where the header tells nothing, and may be wrong.
+class ExpectedOutput:
+    """Size, length and rate of the output, as expected from the header.
 
-    `size` is (width, height) as coded. `given_seconds` and `given_rate` are those of the part that is read.
+    Frames, seconds and rates are None if the header does not state them, and may be wrong. `size` is (width, height)
+    as coded. `input_seconds` and `input_rate` are those of the trimmed input.
     """
 
     size: tuple[int, int]
     frames: int | None
     interp: int
     stretch: int
-    given_seconds: float | None
-    given_rate: Fraction | None
+    input_seconds: float | None
+    input_rate: Fraction | None
 
     @property
     def seconds(self) -> float | None:
-        """How long the result lasts."""
-        return None if self.given_seconds is None else self.given_seconds * self.stretch
+        """Duration of the output in seconds."""
+        return None if self.input_seconds is None else self.input_seconds * self.stretch
 
     @property
     def rate(self) -> Fraction | None:
-        """Frames a second of the result, on average."""
-        return None if self.given_rate is None else self.given_rate * self.interp / self.stretch
+        """Average frame rate of the output."""
+        return None if self.input_rate is None else self.input_rate * self.interp / self.stretch
 
     def describe(self, info: VideoInfo) -> VideoInfo:
-        """The video as a writer of the result sees it: at its rate, in ticks so small that all times are exact."""
+        """The header for the writer: the output's frame rate, and a time base in which all its timestamps are exact."""
         return replace(info, time_base=info.time_base * self.stretch / self.interp, header_rate=self.rate)
 
     def enlargement(self, info: VideoInfo) -> int:
@@ -56,19 +57,19 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run, decided from end to end; a plain value that can be printed, compared, pickled and sent elsewhere.
+    """All decisions about a run; a plain value that can be printed, compared, pickled and sent elsewhere.
 
-    `source` is None for frames that are not in a file. `engine` tells model, device, precision, backend and tile;
-    `faces` how faces are restored, None if they are not; `output` the target, encoder and pixel format, None if only
-    the frames were asked about. Scenes, duplicates, the trim, audio and subtitles are as in `options`, but for
-    `fills_duplicates`, which the model has a say in. `warnings` are what the user should know before the run.
+    `source` is None for frames in memory. `engine` holds model, device, precision, backend and tile; `faces` how faces
+    are restored, None if they are not; `output` target, encoder and pixel format, None if nothing is written. Scenes,
+    trim range, audio and subtitles are as in `options`. `fills_duplicates` depends on the model as well as on the
+    options. `warnings` are to be shown before the run.
     """
 
     source: Source | None
     target: Path | None
     options: RunConfig
     info: VideoInfo
-    forecast: Forecast
+    expected: ExpectedOutput
     engine: Selection
     faces: FacePlan | None
     fills_duplicates: bool
@@ -97,21 +98,22 @@ class Plan:
 
     @property
     def face_model(self) -> str | None:
-        """The model that restores faces, if any does."""
+        """The name of the model that restores faces; None without face restoration."""
         return None if self.faces is None else self.faces.selection.model
 
     @property
     def written(self) -> OutputPlan:
-        """How the result is written; only of a plan with a target."""
+        """`output` of a plan with a target."""
         assert self.output is not None, "planned without a target"
         return self.output
 
 
 def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan:
-    """Decides what a run does: the only place that asks for device, model, tile, encoder, sizes and faces.
+    """Decides what a run does: the only place that chooses device, model, tile, encoder, sizes and face restoration.
 
-    Reads the input's first frame, tries the encoder, loads no weights and writes nothing. Without a `target` only the
-    frames are planned. Raises the errors of vidsr.errors for everything that can be refused beforehand.
+    Decodes the first frame of the input and tries the encoder; loads no weights and writes nothing. Without a `target`
+    only the processing of frames is planned. Raises the errors of vidsr.errors for all problems that can be detected
+    beforehand.
     """
     source = Source.of(source)
     if target is not None:
@@ -120,7 +122,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     frames = plan_frames(info, options)
     output = None
     if target is not None:
-        result = frames.forecast
+        result = frames.expected
         output = plan_output(target, result.describe(info), result.size, options.output, options.input, result.stretch)
     fills_duplicates, warnings = _duplicates(options, frames.engine)
     return replace(
@@ -130,39 +132,37 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
 
 
 def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
-    """A plan for frames of this description: sizes, times and the engine, without faces, duplicates and files.
+    """A plan for frames with this header: sizes, times and the engine, without faces, duplicates and files.
 
     Raises UsageError, ModelError or DeviceError.
     """
-    expected = forecast(info, options)
+    expected = expected_output(info, options)
     engine = select(
         options.compute, task_of(options), info.height, info.width, enlargement=expected.enlargement(info),
         interp=options.interp,
     )  # fmt: skip
     return Plan(
-        source=None, target=None, options=options, info=info, forecast=expected, engine=engine, faces=None,
+        source=None, target=None, options=options, info=info, expected=expected, engine=engine, faces=None,
         fills_duplicates=False, output=None, warnings=(),
     )  # fmt: skip
 
 
 def task_of(options: RunConfig) -> Task:
-    """What the model of a run must be able to do."""
+    """The task that the model of a run must support."""
     return "interpolate" if isinstance(options, SlowmoConfig) else "upscale"
 
 
 def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str, ...]]:
-    """Whether repeated frames get a moment of their own, and what is said where that was wanted but cannot be."""
+    """Whether repeated frames are replaced, and a warning if the model cannot do so."""
     if not isinstance(options, SlowmoConfig) or options.duplicates == "off":
         return False, ()
     if engine.has_midpoint:
         return True, ()
-    return False, (
-        f"repeated frames are left as they are: the model '{engine.model}' makes no frames of the input's size",
-    )
+    return False, (f"repeated frames are kept: the model '{engine.model}' cannot interpolate at the input's size",)
 
 
 def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
-    """How faces are restored; by default not with bicubic, which stays itself, nor with the network for faces."""
+    """The face restoration; off by default with bicubic (a pure baseline) and with the face model."""
     if not isinstance(options, UpscaleConfig):
         return None
     by_default = engine.model not in ("bicubic", DEFAULT_MODELS["restore_face"])
@@ -174,21 +174,21 @@ def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan |
     return plan_faces(options.faces, options.compute, info)
 
 
-def forecast(info: VideoInfo, config: RunConfig) -> Forecast:
-    """What a run makes of this film. Raises UsageError for a size that is no enlargement by 1 to 8."""
-    frames = _frames_given(info, config.input)
-    return Forecast(
+def expected_output(info: VideoInfo, config: RunConfig) -> ExpectedOutput:
+    """The expected output for an input video. Raises UsageError for an enlargement outside 1 to 8."""
+    frames = _input_frames(info, config.input)
+    return ExpectedOutput(
         size=_target_size(info, config.size, config.default_scale),
         frames=(frames - 1) * config.interp + 1 if frames else frames,
         interp=config.interp,
         stretch=config.stretch,
-        given_seconds=_seconds_given(info, config.input),
-        given_rate=info.header_rate,
+        input_seconds=_input_seconds(info, config.input),
+        input_rate=info.header_rate,
     )
 
 
 def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> tuple[int, int]:
-    """Width and height of the output as coded; `size` and `height` are meant as displayed, after rotation."""
+    """Width and height of the output as coded; the configured `size` and `height` are as displayed, after rotation."""
     is_turned = info.rotation_degrees % 180 == 90
     shown_width, shown_height = (info.height, info.width) if is_turned else (info.width, info.height)
     if config.size is not None:
@@ -198,30 +198,31 @@ def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> t
     else:
         scale = default_scale if config.scale is None else config.scale
         width, height = round(shown_width * scale), round(shown_height * scale)
-    for wanted, given in ((width, shown_width), (height, shown_height)):
-        if not given <= wanted <= LARGEST_SCALE * given:
+    for target, source in ((width, shown_width), (height, shown_height)):
+        if not source <= target <= LARGEST_SCALE * source:
             raise UsageError(
-                f"{shown_width}x{shown_height} to {width}x{height} is not an enlargement by 1 to {LARGEST_SCALE}"
+                f"cannot scale {shown_width}x{shown_height} to {width}x{height}: "
+                f"choose a size of 1 to {LARGEST_SCALE} times the input's"
             )
     return (height, width) if is_turned else (width, height)
 
 
-def _frames_given(info: VideoInfo, window: InputConfig) -> int | None:
-    """How many frames the header promises within the window."""
+def _input_frames(info: VideoInfo, trim: InputConfig) -> int | None:
+    """Number of frames in the trim range according to the header."""
     count, rate = info.header_frame_count, info.header_rate
     if count is None and rate and info.header_duration_seconds:
         count = round(rate * info.header_duration_seconds)
-    if count is None or (window.start is None and window.end is None) or not rate:
+    if count is None or (trim.start is None and trim.end is None) or not rate:
         return count
-    first = min(count, round((window.start or 0) * rate))
-    last = count if window.end is None else min(count, round(window.end * rate))
+    first = min(count, round((trim.start or 0) * rate))
+    last = count if trim.end is None else min(count, round(trim.end * rate))
     return max(0, last - first)
 
 
-def _seconds_given(info: VideoInfo, window: InputConfig) -> float | None:
-    """How long the header says that the part within the window lasts."""
+def _input_seconds(info: VideoInfo, trim: InputConfig) -> float | None:
+    """Duration of the trim range in seconds according to the header."""
     whole = info.header_duration_seconds
     if whole is None:
         return None
-    end = whole if window.end is None else min(whole, float(window.end))
-    return max(0.0, end - float(window.start or 0))
+    end = whole if trim.end is None else min(whole, float(trim.end))
+    return max(0.0, end - float(trim.start or 0))

@@ -1,4 +1,4 @@
-"""One video from input to output, as planned: opens, composes, counts, commits, returns a report. Decides nothing."""
+"""Executes a plan for one video, from input file to verified output, and returns a report."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.plan import Plan
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
-from vidsr.runtime.priority import yield_the_cores
+from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
 from vidsr.stages.base import Stage
 from vidsr.stages.duplicates import Duplicates
-from vidsr.stages.interpolated import NewFrameFinisher
+from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Frame, RunReport
 from vidsr.video.reader import Reader
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from vidsr.faces.pipeline import Restoration
 
 
-# Frames in the queue before the network; behind it there may be twice as many in slow motion, where they come in
-# bursts. They wait at full size, so more would cost memory and gain nothing.
+# Capacity of the queue before the network. The queue after it is twice as long in slow motion, where frames come in
+# bursts. Frames wait at full size, so a longer queue would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. `frames_expected` comes from the header and may be wrong or unknown."""
+    """Progress of a run, in output frames. `frames_expected` is from the header and may be wrong or None."""
 
     frames_done: int
     frames_expected: int | None
@@ -53,7 +53,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A plan, the seconds for each frame of the result, measured on the first frames without encoding, and warnings."""
+    """A plan, the seconds per output frame, measured on the first frames without encoding, and warnings."""
 
     plan: Plan
     seconds_per_frame: float
@@ -69,20 +69,20 @@ class Network:
         self._engine, self._size = engine, (height, width)
 
     def start(self) -> Any:
-        """The engine's first state."""
+        """The engine's initial state."""
         return self._engine.init_state(*self._size)
 
     def step(self, frame: Frame, state: Any) -> tuple[list[Frame], Any]:
-        """The engine's step."""
+        """Passes a frame to the engine."""
         return self._engine.step(frame, state)
 
     def flush(self, state: Any) -> list[Frame]:
-        """The engine's last frames."""
+        """The engine's remaining frames."""
         return self._engine.flush(state)
 
 
 class Fit:
-    """The stage that brings frames to the size of the result, (width, height), and stretches their times."""
+    """The stage that resizes frames to the output size, (width, height), and stretches their times."""
 
     name = "resize"
 
@@ -90,10 +90,10 @@ class Fit:
         self._size, self._stretch = size, stretch
 
     def start(self) -> None:
-        """Nothing is remembered."""
+        """This stage has no state."""
 
     def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
-        """Gives the frame at its size and time."""
+        """Resizes one frame and stretches its time."""
         width, height = self._size
         image = frame.image
         if image.shape[-2:] != (height, width):
@@ -101,14 +101,14 @@ class Fit:
         return [replace(frame, image=image, time_base=frame.time_base * self._stretch)], state
 
     def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
-        """Nothing waits."""
+        """No frame ever waits."""
         return []
 
 
 class Stages(NamedTuple):
-    """All stages between decoder and encoder, in order; those of `ahead` run with the decoder in a thread of its own.
+    """All stages between decoder and encoder, in order; those in `ahead` run in the decoder's thread.
 
-    `depth_behind` is how many results may wait for the encoder, which works in a thread too.
+    `depth_behind` is the capacity of the queue to the encoder's thread.
     """
 
     ahead: Sequence[Stage]
@@ -123,17 +123,17 @@ class Stages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a plan loads: the engine, and what restores faces and fills duplicates, if anything does."""
+    """What `load` builds from a plan: the engine, and face restoration and duplicate filling if the plan has them."""
 
     chosen: ChosenEngine
     faces: Restoration | None
     duplicates: Duplicates | None
 
     def stages(self, plan: Plan) -> Stages:
-        """The way of a frame."""
-        faces, info, result = self.faces, plan.info, plan.forecast
+        """The stages that each frame passes."""
+        faces, info, result = self.faces, plan.info, plan.expected
         return Stages(
-            ahead=[  # at the size of the input
+            ahead=[  # at the input's size
                 SceneMarker(plan.options.scenes),
                 *(faces.find if faces else ()),
             ],
@@ -141,8 +141,8 @@ class Parts:
                 *([self.duplicates] if self.duplicates else ()),
                 *(faces.restore if faces else ()),
                 Network(self.chosen.engine, info.height, info.width),
-                *(faces.paste if faces else ()),  # from here on at the size that the engine makes
-                *([NewFrameFinisher(result.interp)] if result.interp > 1 else ()),
+                *(faces.paste if faces else ()),  # from here on at the engine's output size
+                *([InterpolatedFrameFinisher(result.interp)] if result.interp > 1 else ()),
                 Fit(result.size, result.stretch),
             ],
             depth_behind=QUEUE_DEPTH * min(result.interp, 2),
@@ -150,7 +150,7 @@ class Parts:
 
 
 def load(plan: Plan) -> Parts:
-    """Loads the networks of a plan. Raises ModelError where files are not what they were when it was made."""
+    """Loads the networks of a plan. Raises ModelError if model files have changed since it was made."""
     if plan.options.compute.threads:
         torch.set_num_threads(plan.options.compute.threads)
     chosen = build_engine(plan.engine)
@@ -161,7 +161,7 @@ def load(plan: Plan) -> Parts:
         faces = Restoration(plan.faces, plan.info)
     duplicates = None
     if plan.fills_duplicates:
-        assert chosen.midpoint is not None, "the selection said that it has one"
+        assert chosen.midpoint is not None, "planned only for models that can interpolate at the input's size"
         duplicates = Duplicates(chosen.midpoint)
     return Parts(chosen, faces, duplicates)
 
@@ -171,28 +171,28 @@ def run(
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_start: Callable[[Plan], None] = lambda _: None,
 ) -> RunReport:
-    """Makes the planned result. It has its name only if it is complete and checked.
+    """Executes a plan. The output gets its final name only once it is complete and verified.
 
-    `on_start` is called when everything that can be refused beforehand has been. Raises the errors of vidsr.errors;
-    then nothing is left behind and an existing target is untouched.
+    `on_start` is called after all checks that precede the first frame. Raises the errors of vidsr.errors; in that case
+    nothing is left behind and an existing target is unchanged.
     """
     started = time.monotonic()
     keep_freed_memory()
     parts = load(plan)
-    report = _begun(plan)
+    report = _initial_report(plan)
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
     with _reader(plan) as reader, Writer(plan.written) as writer:
         on_start(plan)
         decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
         with (
-            sparing_threads() as spare,
-            prefetch(decoded, QUEUE_DEPTH, spare) as frames,
-            background(clock.timing("encode", writer.write), stages.depth_behind, spare) as put,
+            limit_worker_threads() as limit,
+            prefetch(decoded, QUEUE_DEPTH, limit) as frames,
+            background(clock.timing("encode", writer.write), stages.depth_behind, limit) as put,
         ):
             for frame in _count_out(compose(_count_in(frames, report), stages.beside, clock), report):
                 put(frame)
-                on_progress(Progress(report.frames_out, plan.forecast.frames, time.monotonic() - started))
+                on_progress(Progress(report.frames_out, plan.expected.frames, time.monotonic() - started))
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
@@ -209,7 +209,7 @@ def enhance(
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_start: Callable[[Plan], None] = lambda _: None,
 ) -> RunReport:
-    """Makes `target` from `source`: plans and runs. The report's `wall_seconds` are those of both."""
+    """Plans and runs one video from `source` to `target`. `wall_seconds` of the report includes planning."""
     started = time.monotonic()
     report = run(planning.plan(source, target, config), on_progress, on_start)
     report.wall_seconds = time.monotonic() - started
@@ -217,14 +217,14 @@ def enhance(
 
 
 def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
-    """What `enhance` would do, with a short measurement on the first frames; writes nothing, raises what it would."""
+    """Plans a run and measures its speed on the first frames; writes nothing. Raises the errors of `enhance`."""
     plan = planning.plan(source, target, config)
     keep_freed_memory()
     parts = load(plan)
     with _reader(plan) as reader:
         stages, clock = parts.stages(plan), StageClock({})
         frames = list(islice(compose(reader.frames(), stages.ahead, clock), ESTIMATE_FRAMES))
-        list(compose(frames[:1], stages.beside, clock))  # the first one takes longer than those that follow
+        list(compose(frames[:1], stages.beside, clock))  # warm-up: the first frame takes longer
         started = time.monotonic()
         count = sum(1 for _ in compose(frames, stages.beside, clock))
         seconds = (time.monotonic() - started) / max(count, 1)
@@ -233,19 +233,19 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
 
 
 @contextmanager
-def sparing_threads() -> Iterator[Callable[[], None]]:
-    """Gives what a thread beside the network calls at its start: it takes one core, and only if the network leaves one.
+def limit_worker_threads() -> Iterator[Callable[[], None]]:
+    """Yields a function for worker threads to call first: it limits them to one core and to the lowest priority.
 
-    Each thread has its own pool in OpenMP: with two more full ones the pools wait for each other.
+    OpenMP gives each thread its own pool; with two more full-sized pools they would wait for each other.
     """
     threads = torch.get_num_threads()
 
-    def spare() -> None:
+    def limit() -> None:
         torch.set_num_threads(1)
-        yield_the_cores()
+        lower_thread_priority()
 
     try:
-        yield spare
+        yield limit
     finally:
         torch.set_num_threads(threads)
 
@@ -255,12 +255,12 @@ def _reader(plan: Plan) -> Reader:
     return Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
 
 
-def _begun(plan: Plan) -> RunReport:
-    """The report with what is known beforehand."""
+def _initial_report(plan: Plan) -> RunReport:
+    """The report with what is known before the run."""
     return RunReport(
         input=plan.info.path, output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
         device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
-        output_size=plan.forecast.size, interp=plan.forecast.interp, stretch=plan.forecast.stretch,
+        output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
     )  # fmt: skip
 
@@ -270,12 +270,12 @@ def _refuse_damage(plan: Plan, report: RunReport) -> None:
         first = report.damages[0]
         raise CheckError(
             f"{plan.info.path} is damaged in {len(report.damages)} places, first {first.place} ({first.reason}), "
-            "and --strict allows no loss: nothing was written"
+            "and nothing was written: leave out --strict to accept the loss"
         )
 
 
 def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]) -> None:
-    """Adds what is known only at the end."""
+    """Adds what is known only after the run."""
     report.warnings += warnings
     if parts.faces is not None:
         report.faces = parts.faces.reports
@@ -284,7 +284,7 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
         report.duplicates_replaced = parts.duplicates.replaced
     report.tile = parts.chosen.engine.tile
     if shrinks := parts.chosen.engine.shrinks:
-        report.warnings.append(f"memory ran out: the tile was made smaller {shrinks} times")
+        report.warnings.append(f"memory ran out: the tile size was reduced {shrinks} times")
     report.peak_memory_bytes = peak_memory_bytes(plan.device)
 
 
@@ -296,7 +296,7 @@ def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
 
 
 def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
-    """Counts frames, how long they last together, and how many come in a second."""
+    """Counts output frames and updates the report's duration and rate."""
     first = None
     for frame in frames:
         moment = frame.pts * frame.time_base

@@ -1,4 +1,4 @@
-"""The device and the precision of `--device` and `--precision`: the only place that asks what the machine has."""
+"""Chooses the device and the precision: the only place that queries what hardware the machine has."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of `--device`; auto takes CUDA if there is one. Raises UsageError or DeviceError."""
+    """The device for `--device`; "auto" is CUDA if available, else the CPU. Raises UsageError or DeviceError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
         raise UsageError(f"unknown device '{name}': use auto, cpu, cuda, cuda:N or mps")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"there is no device '{name}' here: use --device cpu, or auto")
+        raise DeviceError(f"device '{name}' is not available: use --device cpu or auto")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("there is no device 'mps' here: use --device cpu, or auto")
+        raise DeviceError("device 'mps' is not available: use --device cpu or auto")
     return torch.device(name)
 
 
 def choose_precision(wanted: str, device: torch.device, backend: str = "torch") -> str:
-    """The precision of the convolutions; auto is the fastest that the device computes natively. Raises UsageError."""
+    """The precision of the convolutions; "auto" is the fastest that the device supports natively. Raises UsageError."""
     if backend == "onnx":
         return "fp32"
     if wanted == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 is for GPUs: on a CPU use --precision bf16, fp32 or auto")
+        raise UsageError("fp16 is not supported on the CPU: use --precision bf16, fp32 or auto")
     if wanted != "auto":
         return wanted
     if device.type == "cpu":

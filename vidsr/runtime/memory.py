@@ -1,4 +1,4 @@
-"""Memory of the process and of its device: what is free, what was used at most, and that freed buffers are kept."""
+"""Memory of the process and the device: free memory, peak use, and the allocator settings of glibc."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MALLOC_OPTIONS = {-1: 2**31 - 1, -3: 32 << 20, -8: 1}
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a program can still have on the device; a device without memory of its own (MPS) has the system's."""
+    """Free bytes on the device; for a device without memory of its own (CPU, MPS), free system memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 def peak_memory_bytes(device: torch.device | str) -> int:
-    """Peak bytes on the device: what torch held on a GPU, the resident set of the process on a CPU; 0 if unknown."""
+    """Peak memory in bytes: allocated by torch on a GPU, resident set of the process on a CPU; 0 if unknown."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     if sys.platform == "win32":
@@ -32,11 +32,11 @@ def peak_memory_bytes(device: torch.device | str) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Makes the C library keep what is freed, in one heap for all threads, where it is glibc; else does nothing.
+    """Makes glibc keep freed memory, in one heap for all threads; does nothing with other C libraries.
 
-    By itself it returns large buffers to the system, which has to clear them anew for every frame, and gives each
-    thread a heap of its own that the others cannot use. Buffers above 32 MB go back in any case. To be called before a
-    second thread allocates.
+    By default glibc returns large buffers to the system, which has to clear them again for every frame, and gives each
+    thread a heap that the others cannot use. Buffers above 32 MB are returned in any case. Call this before a second
+    thread allocates.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -1,4 +1,4 @@
-"""A second lane of work beside the caller's: each on cores of its own. What is computed in them is their callers'."""
+"""Runs part of a frame's work in a second thread with its own core budget."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import torch
 
 Result = TypeVar("Result")
 
-# How long a lane that wants the interpreter leaves it to the other; the default, 5 ms, is what several layers take.
+# How long a thread waiting for the interpreter lock leaves it to the other one. The default of 5 ms is as long as
+# several layers take.
 SWITCH_SECONDS = 0.0002
 
 
-class Lanes:
-    """Two lanes on a CPU with several cores; elsewhere one, in which everything is done at once and in turn.
+class Overlap:
+    """A worker thread beside the caller's, if `enabled`: on a CPU with several cores. Elsewhere work runs immediately.
 
-    Two threads that each compute an operation of their own lose nothing where one is small or reads what the other one
-    has not finished; all threads on one operation after the other do (two cores, secnet-fast at 320x180: 17 % of their
-    time, and a thread that waits keeps the encoder from its core).
+    With all cores on one operation after the other, cores idle during small operations and at dependencies between
+    operations (two cores, secnet-fast at 320x180: 17 % of their time, and a spinning thread keeps the encoder from its
+    core). Two threads that each run their own operation avoid this.
     """
 
-    def __init__(self, device: torch.device, share: float, is_split: bool = True) -> None:
-        """`share` of the threads that torch has now are for the second lane; without `is_split` there is none."""
+    def __init__(self, device: torch.device, fraction: float, is_split: bool = True) -> None:
+        """`fraction` of torch's current threads go to the worker; without `is_split` there is no worker."""
         threads = torch.get_num_threads()
-        self._beside = min(max(1, round(share * threads)), threads - 1)
-        self.are_two = is_split and device.type == "cpu" and self._beside > 0
-        self._executor = ThreadPoolExecutor(1, "lane") if self.are_two else None
+        self._beside = min(max(1, round(fraction * threads)), threads - 1)
+        self.enabled = is_split and device.type == "cpu" and self._beside > 0
+        self._executor = ThreadPoolExecutor(1, "overlap") if self.enabled else None
         self._started: list[Future[Any]] = []
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Where `start` may be called. When it ends all work is done, and what any of it raised is raised."""
+        """The block in which `start` may be called. Its end waits for all work and raises the first exception."""
         if self._executor is None:
             yield
             return
@@ -48,11 +49,11 @@ class Lanes:
             started, self._started = self._started, []
             torch.set_num_threads(threads)
             sys.setswitchinterval(interval)
-        for future in started:
-            future.result()
+        while started:  # a variable for the future would tie its exception, and so the executor, into a cycle
+            started.pop(0).result()
 
     def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        """Starts `work` behind what was started before; returns what waits for its result."""
+        """Queues `work` after all work started before; returns a function that waits for its result."""
         if self._executor is None:
             result = work()
             return lambda: result

@@ -1,4 +1,4 @@
-"""Priority of the encoder's threads. Which encoder runs lives elsewhere."""
+"""Scheduling priority of the encoder's threads."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 ENCODER_NICENESS = 19
 
 
-def yield_the_cores() -> None:
-    """Makes the calling thread, and threads it starts from now on, run only where others leave a core free (Linux).
+def lower_thread_priority() -> None:
+    """Gives the calling thread, and all threads that it starts later, the lowest priority (Linux only).
 
-    The network works in step on all cores: whenever an encoder takes one of them, the others wait too, so each second
-    of encoding costs a second on every core (two cores: 1.34 times the network's time for a film, 1.25 times this way).
-    Behind the network the encoder works in the gaps, and when its queue is full the network sleeps and the encoder has
-    all cores. On other systems than Linux threads have no priority of their own, and nothing is done.
+    The network's threads synchronize after each operation. When an encoder occupies one core, the others wait too, so
+    each second of encoding costs a second on every core (two cores: a run takes 1.34 times the network's time, and 1.25
+    times with low priority). The low-priority encoder fills the gaps; when its queue is full, the network waits and the
+    encoder has all cores. Does nothing on other systems, where threads have no priority of their own.
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ENCODER_NICENESS)
 
 
-def open_behind_the_network(open_encoder: Callable[[], None]) -> None:
-    """Calls `open_encoder` in a passing thread, so that the encoder's own threads inherit its low priority.
+def open_with_low_priority(open_encoder: Callable[[], None]) -> None:
+    """Calls `open_encoder` in a temporary low-priority thread, whose priority the encoder's threads inherit.
 
-    Raises what `open_encoder` raises. In a thread of its own, because a lowered priority needs privileges to be raised.
+    Raises what `open_encoder` raises. The thread is temporary because raising a lowered priority needs privileges.
     """
-    with ThreadPoolExecutor(1, initializer=yield_the_cores) as passing:
-        passing.submit(open_encoder).result()
+    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as executor:
+        executor.submit(open_encoder).result()

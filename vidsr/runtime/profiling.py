@@ -1,4 +1,4 @@
-"""How long each stage of a run works. No stage lives here."""
+"""Measures how long each stage of a run is busy."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from vidsr.types import Frame
 
 
 class StageClock:
-    """Adds up the seconds that each stage works, by name, in the mapping it is given.
+    """Accumulates the busy time of each stage by name.
 
-    What a stage leaves to a GPU counts where its result is waited for.
+    Asynchronous GPU work counts for the stage that waits for its result.
     """
 
     def __init__(self, seconds: dict[str, float], names: Iterable[str] = ()) -> None:
-        """`seconds` is filled while the stages run; each name is written by one thread only.
+        """`seconds` is filled while the stages run; each name may be written by one thread only.
 
-        `names` get their entries at once, in this order.
+        `names` get their entries immediately, in this order.
         """
         self._seconds = seconds
         for name in names:
             self.begin(name)
 
     def begin(self, name: str) -> None:
-        """Gives a stage its entry, behind those that have one."""
+        """Adds an entry for a stage after the existing ones."""
         self._seconds.setdefault(name, 0.0)
 
     @contextmanager
     def counting(self, name: str) -> Iterator[None]:
-        """Counts the seconds of the block."""
+        """Adds the duration of the block."""
         started = time.monotonic()
         try:
             yield
@@ -38,12 +38,12 @@ class StageClock:
             self._seconds[name] += time.monotonic() - started
 
     def timed(self, name: str, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames; the time until each one comes is counted, the time that the consumer takes is not."""
+        """Passes frames through and counts the time to produce each one, but not the consumer's time."""
         self.begin(name)
         return self._timed(name, iter(frames))
 
     def timing(self, name: str, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
-        """The same function, its time counted."""
+        """Wraps `write` so that its time is counted."""
         self.begin(name)
 
         def timed_write(frame: Frame) -> None:

@@ -1,6 +1,6 @@
-"""A thread beside the main one and a bounded queue in between: `prefetch` to read ahead, `background` to write behind.
+"""Worker threads with bounded queues: `prefetch` reads ahead, `background` writes behind.
 
-What is read or written lives elsewhere. Threads do not inherit torch's inference mode: what runs here must not need it.
+Threads do not inherit torch's inference mode, so work that runs here must not rely on it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# A wait without a limit cannot be interrupted by Ctrl-C on Windows, so the main thread looks up this often.
+# A wait without a timeout cannot be interrupted by Ctrl-C on Windows, so the main thread wakes up this often.
 WAKE_SECONDS = 0.2
 
 
@@ -22,7 +22,7 @@ def _nothing() -> None:
 
 
 class _Queue(Generic[T]):
-    """A bounded queue with one giver and one taker; either side can end it, the giver also with an error."""
+    """A bounded queue with one producer and one consumer; either can end it, the producer also with an error."""
 
     def __init__(self, depth: int) -> None:
         assert depth >= 1, "a queue holds at least one item"
@@ -34,14 +34,14 @@ class _Queue(Generic[T]):
         self.error: BaseException | None = None
 
     def wait_for_room(self) -> bool:
-        """Waits until one more item fits; False if the taker wants no more."""
+        """Waits until one more item fits; False if the queue was stopped."""
         with self._changed:
             while len(self._items) >= self._depth and not self._is_stopped:
                 self._changed.wait(WAKE_SECONDS)
             return not self._is_stopped
 
     def put(self, item: T) -> bool:
-        """Adds an item, waiting for room; False if the taker wants no more."""
+        """Adds an item, waiting for room; False if the queue was stopped."""
         if not self.wait_for_room():
             return False
         with self._changed:
@@ -50,7 +50,7 @@ class _Queue(Generic[T]):
         return True
 
     def get(self) -> list[T]:
-        """The next item in a list of one, waiting for it; an empty list if none will come."""
+        """Waits for the next item and returns it in a list; an empty list at the end."""
         with self._changed:
             while not self._items and not self._is_complete and not self._is_stopped:
                 self._changed.wait(WAKE_SECONDS)
@@ -61,13 +61,13 @@ class _Queue(Generic[T]):
             return [item]
 
     def complete(self) -> None:
-        """The giver's last word: what is queued is still delivered."""
+        """Marks the queue complete; queued items are still delivered."""
         with self._changed:
             self._is_complete = True
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Ends both sides at once; what is queued is not delivered any more."""
+        """Ends both sides immediately; queued items are dropped."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -75,12 +75,11 @@ class _Queue(Generic[T]):
 
 @contextmanager
 def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _nothing) -> Iterator[Iterator[T]]:
-    """Gives an iterator over `source`, which from now on runs in a thread of its own, at most `depth` items ahead.
+    """Yields an iterator over `source`, which runs in its own thread, at most `depth` items ahead.
 
-    The source is taken over: it is closed in that thread, also when the block ends early. Its errors are raised where
-    they would have been without the thread: in the iteration, after the items before them; errors of closing it early
-    are raised when the block ends. Leaving the block waits for the thread, hence for at most one item. `at_start` is
-    called first in the thread.
+    The thread owns the source and closes it, also when the block ends early. Errors of the source are raised by the
+    iterator, after the items before them; errors of closing it early are raised at the end of the block. Leaving the
+    block waits for the thread, that is, for at most one item. The thread calls `at_start` first.
     """
     queue: _Queue[T] = _Queue(depth)
     closing: list[BaseException] = []
@@ -122,11 +121,11 @@ def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _no
 def background(
     write: Callable[[T], None], depth: int, at_start: Callable[[], None] = _nothing
 ) -> Iterator[Callable[[T], None]]:
-    """Gives a function that queues an item, which a thread of its own then hands to `write`; at most `depth` wait.
+    """Yields a function that queues an item for `write`, which runs in its own thread; at most `depth` items wait.
 
-    An error of `write` is raised by the next call or when the block ends, and nothing is written after it. Leaving the
-    block waits until all is written; leaving it by an exception waits for the item in work only and drops the others.
-    `at_start` is called first in the thread.
+    An error of `write` is raised by the next call or at the end of the block, and nothing is written after it. Leaving
+    the block waits until everything is written. Leaving it by an exception waits for the current item only and drops
+    the others. The thread calls `at_start` first.
     """
     queue: _Queue[T] = _Queue(depth)
 
@@ -141,7 +140,7 @@ def background(
 
     def put(item: T) -> None:
         if not queue.put(item):
-            assert queue.error is not None, "nothing can be written after the block"
+            assert queue.error is not None, "the block has ended"
             raise queue.error
 
     with _running(work, queue, queue.complete, "vidsr-background"):
@@ -152,17 +151,17 @@ def background(
 
 @contextmanager
 def _running(work: Callable[[], None], queue: _Queue[T], end: Callable[[], None], name: str) -> Iterator[None]:
-    """Runs `work` beside the block; then calls `end` and joins. An exception, also while joining, stops the queue."""
+    """Runs `work` in a thread during the block, then calls `end` and joins. An exception stops the queue."""
     done = threading.Event()
 
-    def work_and_say_so() -> None:
+    def work_and_signal() -> None:
         try:
             work()
         finally:
             done.set()
 
-    # A daemon, so that a second Ctrl-C ends a program whose source never answers, such as a silent pipe.
-    thread = threading.Thread(target=work_and_say_so, name=name, daemon=True)
+    # A daemon thread, so that a second Ctrl-C ends the program even if the source blocks, such as a silent pipe.
+    thread = threading.Thread(target=work_and_signal, name=name, daemon=True)
     thread.start()
     try:
         yield
@@ -172,12 +171,12 @@ def _running(work: Callable[[], None], queue: _Queue[T], end: Callable[[], None]
         queue.stop()
         _join(thread, done)
         if queue.error is not None and queue.error is not error:
-            error.add_note(f"Meanwhile in the thread {name}: {queue.error!r}")
+            error.add_note(f"meanwhile in the thread {name}: {queue.error!r}")
         raise
 
 
 def _join(thread: threading.Thread, done: threading.Event) -> None:
-    # Not by join alone: interrupted by Ctrl-C, Python 3.11's join takes a running thread for a stopped one.
+    # Not by join alone: when interrupted by Ctrl-C, Python 3.11 marks a running thread as stopped.
     while not done.wait(WAKE_SECONDS):
         pass
     thread.join()

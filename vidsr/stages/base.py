@@ -1,4 +1,4 @@
-"""What a stage is: one step on the way of a video's frames, its memory of the past in a value that the caller holds."""
+"""The stage protocol: a processing step from frames to frames, whose state the caller holds."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from vidsr.types import Frame
 
 
 class Stage(Protocol):
-    """A step between frames and frames. What it has gathered for the report, if anything, it keeps itself.
+    """A processing step from frames to frames. Figures for the report are attributes of the stage, not of the state.
 
-    `step` and `flush` take the state over: the state that was handed in must not be used again.
+    `step` and `flush` consume the state: the one passed in must not be used again.
     """
 
     @property
     def name(self) -> str:
-        """What it does in one word or two, joined by an underscore; the key in `RunReport.stage_seconds`."""
+        """One or two words joined by an underscore; the key in `RunReport.stage_seconds`."""
         ...
 
     def start(self) -> Any:
-        """The state before the first frame."""
+        """The initial state."""
         ...
 
     def step(self, frame: Frame, state: Any) -> tuple[list[Frame], Any]:
-        """Takes the next frame; gives those that are now ready, in order, and the new state."""
+        """Processes the next frame; returns the frames that are now ready, in order, and the new state."""
         ...
 
     def flush(self, state: Any) -> list[Frame]:
-        """Gives the frames still waiting at the end of the video."""
+        """Returns all pending frames at the end of the video."""
         ...
 
 
 def through(stage: Stage, frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The frames that come out of a stage; each is given out before the next is taken; none is kept.
+    """Lazily passes frames through a stage; yields each output before it takes the next input, and keeps none.
 
-    When the iteration ends early, `frames` is closed too, if it can be.
+    When the iteration ends early, `frames` is closed too, if it has a `close` method.
     """
     iterator = iter(frames)
     try:
@@ -57,7 +57,7 @@ def through(stage: Stage, frames: Iterable[Frame]) -> Iterator[Frame]:
 
 
 def chain(stages: Sequence[Stage], frames: Iterable[Frame]) -> Iterator[Frame]:
-    """The frames that come out of the last of several stages."""
+    """Lazily passes frames through several stages."""
     iterator = iter(frames)
     for stage in stages:
         iterator = through(stage, iterator)

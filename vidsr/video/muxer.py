@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from vidsr.runtime.priority import open_behind_the_network
+from vidsr.runtime.priority import open_with_low_priority
 from vidsr.video.containers import open_output
 from vidsr.video.output import OutputPlan
 from vidsr.video.passthrough import Passthrough
@@ -53,7 +53,7 @@ class Muxer:
         self._video.metadata.update(tags)
         self._video.disposition = disposition
         self.copies.add_chapters(self._plan.trim)
-        open_behind_the_network(self._output.start_encoding)
+        open_with_low_priority(self._output.start_encoding)
         self.time_base = self._video.time_base or self.time_base
 
     def write(self, packets: list[Packet[VideoStream]]) -> None:

@@ -1,4 +1,4 @@
-"""One run for each film, for every command that makes films from films: folders, reports, dry runs, what is said."""
+"""Runs `upscale` and `slowmo` over a video or a folder: batches, dry runs, reports and messages."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Films:
-    """Which films are read, and how a run over them goes; what is done to each is a configuration."""
+class Videos:
+    """Input and output paths and the batch options of one command."""
 
     source: Path
     target: Path
@@ -34,82 +34,87 @@ class Films:
     report: Path | None
 
 
-def run_films(screen: Screen, films: Films, config: RunConfig) -> None:
-    """Does every video. Raises UsageError, the error of a single video, or typer.Exit with the first failing code."""
+def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
+    """Processes every video.
+
+    Raises UsageError, the error of a single video, or for a folder typer.Exit with the exit code of the first failure.
+    """
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
 
-    jobs = find_jobs(films.source, films.target, films.recursive, films.suffix)
-    if films.report is not None:
+    jobs = find_jobs(videos.source, videos.target, videos.recursive, videos.suffix)
+    if videos.report is not None:
         from vidsr.files import check_target
 
-        check_target(films.report, films.source, may_overwrite=True)
-        if films.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
-            raise UsageError(f"--report {films.report} is the name of a video: choose another")
-    from vidsr.pipeline.run import Estimate, estimate  # imports torch, which is not needed to refuse the above
+        check_target(videos.report, videos.source, may_overwrite=True)
+        if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
+            raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
+    from vidsr.pipeline.run import Estimate, estimate  # imports torch, which the checks above do not need
 
     def work(video: Path, result: Path) -> RunReport | Estimate:
-        return estimate(video, result, config) if films.dry_run else _run(screen, video, result, config)
+        return estimate(video, result, config) if videos.dry_run else _run(screen, video, result, config)
 
     reports: list[RunReport] = []
     failures: list[Failure] = []
-    for outcome in run_jobs(jobs, work, skip_existing=films.skip_existing):
+    for outcome in run_jobs(jobs, work, skip_existing=videos.skip_existing):
         if outcome.error is not None:
             failures.append(Failure(str(outcome.source), outcome.error))
             screen.fail(str(failures[-1]))
             if screen.is_verbose and not isinstance(outcome.error, VidsrError):
                 screen.say("".join(traceback.format_exception(outcome.error)))
         elif outcome.result is None:
-            screen.say(f"{outcome.target} is there already: left out")
+            screen.say(f"skipped {outcome.source}: {outcome.target} already exists")
         elif isinstance(outcome.result, Estimate):
             _show_plan(screen, outcome.source, outcome.result)
         else:
             reports.append(outcome.result)
             _show_report(screen, outcome.source, outcome.target, outcome.result)
-    if films.report is not None and not films.dry_run:
-        write_reports(films.report, reports, [(failure.input, str(failure)) for failure in failures])
+    if videos.report is not None and not videos.dry_run:
+        write_reports(videos.report, reports, [(failure.input, str(failure)) for failure in failures])
     if failures:
         names = ", ".join(failure.input for failure in failures)
         screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
         raise typer.Exit(failures[0].exit_code)
 
 
-def _show_plan(screen: Screen, film: Path, estimated: Estimate) -> None:
+def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     plan = estimated.plan
     _say_times(screen, plan)
-    (width, height), frames, output = plan.forecast.size, plan.forecast.frames, plan.written
+    (width, height), frames, output = plan.expected.size, plan.expected.frames, plan.written
     screen.say(
-        f"{film}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
+        f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
         f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
-        f"faces {f'restored by {plan.face_model}' if plan.face_model else 'as they are'}"
+        f"faces {f'restored by {plan.face_model}' if plan.face_model else 'not restored'}"
     )
-    per_frame = f"{estimated.seconds_per_frame:.3f} s a frame, measured on the first frames without encoding"
+    per_frame = f"{estimated.seconds_per_frame:.3f} s per frame, measured on the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
     else:
-        screen.say(f"{frames} frames by the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}")
+        screen.say(
+            f"{frames} frames according to the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}"
+        )
     for warning in estimated.warnings:
         screen.warn(warning)
 
 
-def _run(screen: Screen, film: Path, result: Path, config: RunConfig) -> RunReport:
+def _run(screen: Screen, video: Path, result: Path, config: RunConfig) -> RunReport:
     from vidsr.pipeline.plan import plan
     from vidsr.pipeline.run import run
     from vidsr.runtime.memory import peak_memory_bytes
 
     started = time.monotonic()
-    planned = plan(film, result, config)
-    with screen.progress(film.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
-        report = run(planned, on_progress, lambda begun: _say_times(screen, begun))
-    report.wall_seconds = time.monotonic() - started  # planning included
+    planned = plan(video, result, config)
+    with screen.progress(video.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
+        report = run(planned, on_progress, lambda started_plan: _say_times(screen, started_plan))
+    report.wall_seconds = time.monotonic() - started  # includes planning
     return report
 
 
-def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) -> None:
+def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -> None:
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
-        screen.warn(f"{film} is damaged {damage.place}: {damage.reason}")
+        screen.warn(f"{video} is damaged {damage.place}: {damage.reason}")
     (width, height), rate = report.output_size, report.frames_out / max(report.wall_seconds, 1e-9)
     screen.say(
         f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
@@ -125,7 +130,7 @@ def _show_report(screen: Screen, film: Path, result: Path, report: RunReport) ->
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:
-    """How many faces there were, and why some were left as they are."""
+    """Prints how many faces were restored, and why the others were not."""
     restored = sum(track.restored > 0 for track in report.faces)
     text = f"faces: {restored} of {len(report.faces)} restored by {report.face_model}"
     left: dict[str, int] = {}
@@ -134,28 +139,28 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
             reason = max(track.skipped, key=lambda name: track.skipped[name])
             left[reason] = left.get(reason, 0) + 1
     if left:
-        text += "; left as they are: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
+        text += "; not restored: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
     screen.say(text)
 
 
 def _say_times(screen: Screen, plan: Plan) -> None:
-    """Which of the two happens to a film with new frames, and what becomes of its duration, rate and sound."""
-    forecast = plan.forecast
-    if forecast.interp == 1:
+    """Prints what slow motion or a higher frame rate does to duration, frame rate and audio."""
+    expected = plan.expected
+    if expected.interp == 1:
         return
-    before, after = forecast.given_seconds, forecast.seconds
-    rate_before, rate = ("?" if r is None else f"{float(r):.4g}" for r in (forecast.given_rate, forecast.rate))
-    unknown = "the header tells no duration"
-    if forecast.stretch > 1:
+    before, after = expected.input_seconds, expected.seconds
+    rate_before, rate = ("?" if r is None else f"{float(r):.4g}" for r in (expected.input_rate, expected.rate))
+    unknown = "duration unknown"
+    if expected.stretch > 1:
         length = f"{unknown}," if before is None else f"{before:.1f} s become {after:.1f} s"
-        what = f"slow motion x{forecast.stretch}: {length} at {rate} frames/s"
+        what = f"slow motion x{expected.stretch}: {length} at {rate} frames/s"
     else:
-        length = unknown if before is None else f"{before:.1f} s as before"
+        length = unknown if before is None else f"{before:.1f} s unchanged"
         what = f"{rate} instead of {rate_before} frames/s, {length}"
     if not any(stream.kind == "audio" for stream in plan.info.streams):
-        sound = "no sound"
+        audio = "no audio"
     elif plan.options.output.audio == "none":
-        sound = "sound left out"
+        audio = "audio dropped"
     else:
-        sound = "sound stretched" if forecast.stretch > 1 else "sound copied"
-    screen.say(f"{plan.info.path}: {what}, {sound}")
+        audio = "audio stretched" if expected.stretch > 1 else "audio copied"
+    screen.say(f"{plan.info.path}: {what}, {audio}")
