@@ -155,7 +155,7 @@ def test_unreadable_footage_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no frame from the training clip .*text\.avi"):
         read_clip(tmp_path / "text.avi")
     (tmp_path / "text.png").write_text("this is no picture")
-    with pytest.raises(InputError, match=r"cannot read the training picture .*text\.png"):
+    with pytest.raises(InputError, match=r"cannot read the training image .*text\.png"):
         read_still(tmp_path / "text.png")
 
 
@@ -193,7 +193,7 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     item = Item(write_still(tmp_path / "a.png", noise(1, 8, 8, 0)[0]), "still", "a", "user")
     (tmp_path / "frames").write_text("a file where the folder should be")
-    with pytest.raises(OutputError, match=r"cannot keep decoded frames in .*frames"):
+    with pytest.raises(OutputError, match=r"cannot store decoded frames in .*frames"):
         cached_frames(item, tmp_path / "frames")
 
 
