@@ -1,4 +1,4 @@
-"""The bicubic engine: the exact baseline for every network. The resampling itself lives in nets/resize."""
+"""The bicubic engine: the exact baseline for every network. The resampling itself is in nets/layers/resize.py."""
 
 from __future__ import annotations
 
