@@ -1,3 +1,5 @@
+"""Faults while writing: existing targets, bad paths, full disks and killed processes leave no damage behind."""
+
 from __future__ import annotations
 
 import os
@@ -46,7 +48,7 @@ with Writer(plan) as writer:
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
     return media.clip_with_audio(folder / "film.mp4")
@@ -59,8 +61,8 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def open_writer(target: Path, film: Path, overwrite: bool = False) -> Writer:
-    return Writer(plan_output(target, probe(film), (64, 48), OutputConfig(overwrite=overwrite), InputConfig()))
+def open_writer(target: Path, video: Path, overwrite: bool = False) -> Writer:
+    return Writer(plan_output(target, probe(video), (64, 48), OutputConfig(overwrite=overwrite), InputConfig()))
 
 
 def names(folder: Path) -> list[str]:
@@ -70,46 +72,46 @@ def names(folder: Path) -> list[str]:
 # --------------------------------------------------------------------------------------------------- where it may go
 
 
-def test_existing_target_is_refused_and_untouched(film: Path, folder: Path) -> None:
+def test_existing_target_is_refused_and_untouched(video: Path, folder: Path) -> None:
     target = folder / "out.mp4"
     target.write_bytes(b"precious")
     with pytest.raises(OutputError, match="already exists"):
-        open_writer(target, film)
+        open_writer(target, video)
     assert target.read_bytes() == b"precious" and names(folder) == ["out.mp4"]
 
 
-def test_overwrite_replaces_only_at_the_end(film: Path, folder: Path) -> None:
+def test_overwrite_replaces_only_at_the_end(video: Path, folder: Path) -> None:
     target = folder / "out.mp4"
     target.write_bytes(b"precious")
-    with open_writer(target, film, overwrite=True) as writer:
-        for frame in frames(steps(film, 3), probe(film).time_base):
+    with open_writer(target, video, overwrite=True) as writer:
+        for frame in frames(steps(video, 3), probe(video).time_base):
             writer.write(frame)
         assert target.read_bytes() == b"precious"
         writer.commit()
     assert len(media.ffmpeg_framemd5(target).frames) == 3
 
 
-def test_target_that_appears_meanwhile_is_untouched(film: Path, folder: Path) -> None:
+def test_target_that_appears_meanwhile_is_untouched(video: Path, folder: Path) -> None:
     target = folder / "out.mp4"
-    with pytest.raises(OutputError, match="has appeared"), open_writer(target, film) as writer:
-        for frame in frames(steps(film, 3), probe(film).time_base):
+    with pytest.raises(OutputError, match="has appeared"), open_writer(target, video) as writer:
+        for frame in frames(steps(video, 3), probe(video).time_base):
             writer.write(frame)
         target.write_bytes(b"precious")
         writer.commit()
     assert target.read_bytes() == b"precious" and names(folder) == ["out.mp4"]
 
 
-def test_input_itself_is_refused_even_with_overwrite(film: Path) -> None:
-    before = film.read_bytes()
-    link = film.with_name("link.mp4")
-    link.symlink_to(film)
-    for name in (film, link, film.parent / ".." / film.parent.name / film.name):
+def test_input_itself_is_refused_even_with_overwrite(video: Path) -> None:
+    before = video.read_bytes()
+    link = video.with_name("link.mp4")
+    link.symlink_to(video)
+    for name in (video, link, video.parent / ".." / video.parent.name / video.name):
         with pytest.raises(OutputError, match="the input itself"):
-            open_writer(name, film, overwrite=True)
-    assert film.read_bytes() == before
+            open_writer(name, video, overwrite=True)
+    assert video.read_bytes() == before
 
 
-def test_places_that_are_none(film: Path, folder: Path) -> None:
+def test_places_that_are_none(video: Path, folder: Path) -> None:
     (folder / "file").write_bytes(b"")
     for target, words in [
         (folder / "missing" / "out.mp4", "does not exist"),
@@ -118,19 +120,19 @@ def test_places_that_are_none(film: Path, folder: Path) -> None:
         (Path("/dev/null"), "not an ordinary file"),
         (folder / ("x" * 300 + ".mp4"), "too long"),
     ]:
-        with pytest.raises(OutputError, match=words) as caught, open_writer(target, film, overwrite=True):
+        with pytest.raises(OutputError, match=words) as caught, open_writer(target, video, overwrite=True):
             pass
         assert "\n" not in str(caught.value)
     assert names(folder) == ["file"]
 
 
-def test_folder_that_is_not_writable(film: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_is_not_writable(video: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.chmod(0o555)
     if os.geteuid() == 0:  # permissions mean nothing to root, so the system's answer is given in its place
         monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)
     try:
         with pytest.raises(OutputError, match="not writable"):
-            open_writer(folder / "out.mp4", film)
+            open_writer(folder / "out.mp4", video)
     finally:
         folder.chmod(0o755)
     assert names(folder) == []
@@ -139,15 +141,15 @@ def test_folder_that_is_not_writable(film: Path, folder: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     "name", ["-y.mp4", "two words.mp4", "a\"b'c.mp4", "日本 é.mp4", "a:b.mp4", "50%d.mp4", "A.MP4"]
 )
-def test_awkward_names(film: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_awkward_names(video: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    write(Path(name), film, steps(film, 2))
+    write(Path(name), video, steps(video, 2))
     assert names(folder) == [name]
 
 
-def test_name_of_the_greatest_length(film: Path, folder: Path) -> None:
+def test_name_of_the_greatest_length(video: Path, folder: Path) -> None:
     name = "ü" * 125 + ".mp4"
-    write(folder / name, film, steps(film, 2))
+    write(folder / name, video, steps(video, 2))
     assert names(folder) == [name]
 
 
@@ -156,23 +158,23 @@ def test_name_of_the_greatest_length(film: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 10])
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt])
-def test_nothing_is_left_after_a_fault(film: Path, folder: Path, fault: type[BaseException], count: int) -> None:
-    with pytest.raises(fault), open_writer(folder / "out.mp4", film) as writer:
-        for frame in frames(steps(film, count), probe(film).time_base):
+def test_nothing_is_left_after_a_fault(video: Path, folder: Path, fault: type[BaseException], count: int) -> None:
+    with pytest.raises(fault), open_writer(folder / "out.mp4", video) as writer:
+        for frame in frames(steps(video, count), probe(video).time_base):
             writer.write(frame)
         raise fault
     assert names(folder) == []
 
 
-def test_leaving_without_commit_leaves_nothing(film: Path, folder: Path) -> None:
-    with open_writer(folder / "out.mp4", film) as writer:
-        for frame in frames(steps(film, 5), probe(film).time_base):
+def test_leaving_without_commit_leaves_nothing(video: Path, folder: Path) -> None:
+    with open_writer(folder / "out.mp4", video) as writer:
+        for frame in frames(steps(video, 5), probe(video).time_base):
             writer.write(frame)
     assert names(folder) == []
 
 
-def test_unreadable_source_leaves_nothing(film: Path, folder: Path) -> None:
-    info = replace(probe(film), path=str(film.with_name("gone.mp4")))
+def test_unreadable_source_leaves_nothing(video: Path, folder: Path) -> None:
+    info = replace(probe(video), path=str(video.with_name("gone.mp4")))
     with (
         pytest.raises(InputError, match="does not exist"),
         Writer(plan_output(folder / "out.mp4", info, (64, 48), OutputConfig(), InputConfig())),
@@ -181,11 +183,11 @@ def test_unreadable_source_leaves_nothing(film: Path, folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_failed_check_leaves_nothing(film: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_check_leaves_nothing(video: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = folder / "out.mp4"
     target.write_bytes(b"precious")
-    with pytest.raises(CheckError) as caught, open_writer(target, film, overwrite=True) as writer:
-        for frame in frames(steps(film, 5), probe(film).time_base):
+    with pytest.raises(CheckError) as caught, open_writer(target, video, overwrite=True) as writer:
+        for frame in frames(steps(video, 5), probe(video).time_base):
             writer.write(frame)
         writer._times[2] += 1
         writer.commit()
@@ -207,16 +209,16 @@ def largest_file(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("codec", ["libx264", "ffv1"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 @pytest.mark.parametrize("limit", [16, 5_000, 70_000, -10])
-def test_full_disk(film: Path, folder: Path, codec: str, ending: str, limit: int) -> None:
+def test_full_disk(video: Path, folder: Path, codec: str, ending: str, limit: int) -> None:
     """At the header, among the first frames, later, and 10 bytes before the end of the whole file."""
     target = folder / f"out.{ending}"
     config = OutputConfig(codec=codec, overwrite=True, crf=1 if codec == "libx264" else None)
     noise = torch.rand(40, 3, 48, 64, generator=torch.Generator().manual_seed(1))
-    info = probe(film)
+    info = probe(video)
 
     def run() -> None:
         with Writer(plan_output(target, info, (64, 48), config, InputConfig())) as writer:
-            for image, time in zip(noise, steps(film, 40), strict=True):
+            for image, time in zip(noise, steps(video, 40), strict=True):
                 writer.write(Frame(image, time, info.time_base))
             writer.commit()
 
@@ -230,9 +232,10 @@ def test_full_disk(film: Path, folder: Path, codec: str, ending: str, limit: int
     assert target.read_bytes() == b"precious" and names(folder) == [target.name]
 
 
-def test_killed_process_leaves_no_file_under_the_name(film: Path, folder: Path) -> None:
+@pytest.mark.leaves_hidden_files
+def test_killed_process_leaves_no_file_under_the_name(video: Path, folder: Path) -> None:
     target = folder / "out.mp4"
-    command = [sys.executable, "-c", PROGRAM, str(film), str(target)]
+    command = [sys.executable, "-c", PROGRAM, str(video), str(target)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Which films of a folder are enlarged, and under which names."""
+"""Which videos of a folder are enlarged, and under which names."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES
 from vidsr.pipeline.batch import pair_videos, result_folder
 
+pytestmark = pytest.mark.leaves_hidden_files  # of the folder that is read
+
 
 @pytest.fixture
-def films(tmp_path: Path) -> Path:
-    """A folder with films, other files, a hidden film, and films in folders inside it."""
+def videos(tmp_path: Path) -> Path:
+    """A folder with videos, other files, a hidden video, and videos in folders inside it."""
     folder = tmp_path / "films"
     for name in ["b.mp4", "a.MKV", "notes.txt", ".hidden.mp4", "inner/c.mov", "inner/deep/d.webm", "inner/e.jpg"]:
         path = folder / name
@@ -25,52 +27,52 @@ def films(tmp_path: Path) -> Path:
 
 def pairs(source: Path, target: Path, recursive: bool = False, suffix: str = "") -> list[tuple[str, str]]:
     return [
-        (str(film.relative_to(source)), str(result.relative_to(target)))
-        for film, result in pair_videos(source, target, recursive, suffix)
+        (str(video.relative_to(source)), str(result.relative_to(target)))
+        for video, result in pair_videos(source, target, recursive, suffix)
     ]
 
 
-def test_films_of_the_folder_only_keep_their_names(films: Path, tmp_path: Path) -> None:
+def test_videos_of_the_folder_only_keep_their_names(videos: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    assert pairs(films, target) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
+    assert pairs(videos, target) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
     assert not target.exists()
 
 
-def test_recursive_keeps_the_folders(films: Path, tmp_path: Path) -> None:
+def test_recursive_keeps_the_folders(videos: Path, tmp_path: Path) -> None:
     names = ["a.MKV", "b.mp4", "inner/c.mov", "inner/deep/d.webm"]
-    assert pairs(films, tmp_path / "out", recursive=True) == [(name, name) for name in names]
+    assert pairs(videos, tmp_path / "out", recursive=True) == [(name, name) for name in names]
 
 
-def test_suffix_goes_before_the_extension(films: Path, tmp_path: Path) -> None:
-    assert pairs(films, tmp_path / "out", suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
-    (films / "two.parts.mp4").touch()
-    assert ("two.parts.mp4", "two.parts_x4.mp4") in pairs(films, tmp_path / "out", suffix="_x4")
+def test_suffix_goes_before_the_extension(videos: Path, tmp_path: Path) -> None:
+    assert pairs(videos, tmp_path / "out", suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
+    (videos / "two.parts.mp4").touch()
+    assert ("two.parts.mp4", "two.parts_x4.mp4") in pairs(videos, tmp_path / "out", suffix="_x4")
 
 
-def test_results_inside_the_folder_are_no_films(films: Path) -> None:
-    target = films / "inner"
-    assert pairs(films, target, recursive=True) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
+def test_results_inside_the_folder_are_no_videos(videos: Path) -> None:
+    target = videos / "inner"
+    assert pairs(videos, target, recursive=True) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
 
 
-def test_the_folder_itself_may_take_the_results(films: Path) -> None:
-    assert pairs(films, films, suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
+def test_the_folder_itself_may_take_the_results(videos: Path) -> None:
+    assert pairs(videos, videos, suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
 
 
-def test_film_types_that_are_not_written_become_matroska(films: Path, tmp_path: Path) -> None:
-    (films / "old.avi").touch()
-    (films / "moving.gif").touch()
-    assert dict(pairs(films, tmp_path / "out", suffix="_x4"))["old.avi"] == "old_x4.mkv"
-    assert dict(pairs(films, tmp_path / "out"))["moving.gif"] == "moving.mkv"
+def test_video_types_that_are_not_written_become_matroska(videos: Path, tmp_path: Path) -> None:
+    (videos / "old.avi").touch()
+    (videos / "moving.gif").touch()
+    assert dict(pairs(videos, tmp_path / "out", suffix="_x4"))["old.avi"] == "old_x4.mkv"
+    assert dict(pairs(videos, tmp_path / "out"))["moving.gif"] == "moving.mkv"
 
 
-def test_two_films_with_one_result_are_refused(films: Path, tmp_path: Path) -> None:
-    (films / "b.avi").touch()
-    (films / "b.mkv").touch()
+def test_two_videos_with_one_result_are_refused(videos: Path, tmp_path: Path) -> None:
+    (videos / "b.avi").touch()
+    (videos / "b.mkv").touch()
     with pytest.raises(OutputError, match=r"b\.avi.*b\.mkv|b\.mkv.*b\.avi"):
-        pair_videos(films, tmp_path / "out", False, "")
+        pair_videos(videos, tmp_path / "out", False, "")
 
 
-def test_a_folder_without_films_is_an_input_error_that_tells_of_inner_ones(tmp_path: Path) -> None:
+def test_a_folder_without_videos_is_an_input_error_that_tells_of_inner_ones(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "inner").mkdir(parents=True)
     (source / "inner" / "a.mp4").touch()
@@ -82,11 +84,11 @@ def test_a_folder_without_films_is_an_input_error_that_tells_of_inner_ones(tmp_p
     assert "--recursive" not in str(caught.value)
 
 
-def test_a_file_as_target_is_an_output_error(films: Path, tmp_path: Path) -> None:
+def test_a_file_as_target_is_an_output_error(videos: Path, tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.touch()
     with pytest.raises(OutputError, match="is a file"):
-        pair_videos(films, target, False, "")
+        pair_videos(videos, target, False, "")
 
 
 def test_known_endings_are_lower_case_with_a_dot() -> None:

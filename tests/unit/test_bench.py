@@ -76,7 +76,7 @@ def small_layers(height: int, width: int) -> list[tuple[str, int]]:
     return [same, same, ("first", h * w * 4 * 2 * 25), ("second", h * w * 4 * 2 * 16), (REST, 2 * h * (2 * w - 2) * 6)]
 
 
-def pictures(number: int, height: int, width: int) -> list[Frame]:
+def images(number: int, height: int, width: int) -> list[Frame]:
     generator = torch.Generator().manual_seed(1)
     return [Frame(torch.rand(3, height, width, generator=generator), t, Fraction(1, 25), 1) for t in range(number)]
 
@@ -120,11 +120,11 @@ def test_the_work_of_a_convolution_is_the_number_of_its_products(
 @pytest.mark.parametrize("is_frozen", [False, True])
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_every_convolution_is_found_with_its_part(mode: Callable[[], Any], is_frozen: bool) -> None:
-    network, picture = Small().requires_grad_(not is_frozen), torch.rand(1, 3, 12, 17)
+    network, image = Small().requires_grad_(not is_frozen), torch.rand(1, 3, 12, 17)
     with mode():
-        expected = network(picture)
+        expected = network(image)
         with ConvolutionRecorder() as recorder, watch_parts(network, recorder.on_change):
-            result = network(picture)
+            result = network(image)
     assert torch.equal(result, expected)
     assert [(call.part, call.multiply_adds) for call in recorder.calls] == small_layers(12, 17)
     assert recorder.calls[0] == recorder.calls[1]
@@ -133,10 +133,10 @@ def test_every_convolution_is_found_with_its_part(mode: Callable[[], Any], is_fr
 
 def test_the_order_of_the_samples_is_noted_and_isolation_is_channels_last() -> None:
     conv = nn.Conv2d(3, 4, 3).bfloat16()
-    picture = torch.rand(1, 3, 9, 8).bfloat16()
+    image = torch.rand(1, 3, 9, 8).bfloat16()
     with ConvolutionRecorder() as recorder:
-        conv(picture)
-        conv(picture.contiguous(memory_format=torch.channels_last))
+        conv(image)
+        conv(image.contiguous(memory_format=torch.channels_last))
     assert [call.is_channels_last for call in recorder.calls] == [False, True]
     for call in recorder.calls:
         result = call.prepare(CPU)()
@@ -177,11 +177,11 @@ def test_a_shipped_network_is_counted_whole(precision: str) -> None:
     """Against a count by hooks on its layers, plus what is no call of one: bicubic, and the gates in two parts."""
     network = build("secnet", find_card(MODEL).network)
     engine = RecurrentEngine(network, MODEL, CPU, precision)
-    film = pictures(4, 18, 26)
-    measured = measure_network(TiledEngine(engine, None), film, 1, CPU)
+    video = images(4, 18, 26)
+    measured = measure_network(TiledEngine(engine, None), video, 1, CPU)
     engine = engine.without_overlap()
     state = engine.init_state(18, 26)
-    for frame in film * 3:
+    for frame in video * 3:
         _, state = engine.step(frame, state)
     seen: list[int] = []
     layers = [layer for layer in engine.network.modules() if isinstance(layer, nn.Conv2d)]
@@ -192,7 +192,7 @@ def test_a_shipped_network_is_counted_whole(precision: str) -> None:
         for layer in layers
     ]
     with FlopCounterMode(display=False) as counter:
-        engine.step(film[0], state)
+        engine.step(video[0], state)
     for handle in handles:
         handle.remove()
     bicubic = 18 * 26 * 48 * 25
@@ -207,15 +207,15 @@ def test_a_shipped_network_is_counted_whole(precision: str) -> None:
 
 def test_tiles_are_counted_too() -> None:
     engine = RecurrentEngine(build("secnet", find_card(MODEL).network), MODEL, CPU, "fp32")
-    film = pictures(3, 40, 24)
-    whole = measure_network(TiledEngine(engine, None), film, 1, CPU)
-    tiled = measure_network(TiledEngine(engine, 24, overlap=8, smallest=24), film, 1, CPU)
+    video = images(3, 40, 24)
+    whole = measure_network(TiledEngine(engine, None), video, 1, CPU)
+    tiled = measure_network(TiledEngine(engine, 24, overlap=8, smallest=24), video, 1, CPU)
     assert tiled.multiply_adds > whole.multiply_adds
     assert sum(each.calls for each in tiled.layers) == 2 * sum(each.calls for each in whole.layers)
 
 
 def test_a_model_without_network_has_no_share() -> None:
-    measured = measure_network(TiledEngine(BicubicEngine(4, CPU), None), pictures(2, 16, 16), 1, CPU)
+    measured = measure_network(TiledEngine(BicubicEngine(4, CPU), None), images(2, 16, 16), 1, CPU)
     assert (measured.layers, measured.parts, measured.share, measured.isolated_rate) == ((), {}, None, None)
     assert measured.seconds > 0
 
@@ -227,7 +227,7 @@ def test_json_holds_every_figure_and_stdout_nothing_else() -> None:
     assert {name: values[name] for name in ("model", "device", "threads", "size", "output_size", "frames")} == {
         "model": MODEL, "device": "cpu", "threads": 1, "size": [32, 18], "output_size": [128, 72], "frames": 6,
     }  # fmt: skip
-    network, isolated, film = values["network"], values["isolated"], values["film"]
+    network, isolated, video = values["network"], values["isolated"], values["film"]
     work, layers = network["multiply_adds_per_frame"], isolated["layers"]
     assert work == sum(layer["calls"] * layer["multiply_adds"] for layer in layers)
     assert network["multiply_adds_per_second"] == pytest.approx(work / network["seconds_per_frame"])
@@ -235,9 +235,9 @@ def test_json_holds_every_figure_and_stdout_nothing_else() -> None:
     assert isolated["multiply_adds_per_second"] == pytest.approx(work / isolated["seconds_per_frame"])
     assert values["share"] == pytest.approx(isolated["seconds_per_frame"] / network["seconds_per_frame"])
     assert {"flow", "fusion", "recurrent", REST} <= set(network["parts_seconds_per_frame"])
-    assert set(film["stage_seconds"]) == {"decode", "scenes", "network", "resize", "encode", "commit"}
-    assert film["frames_per_second"] == pytest.approx(6 / film["wall_seconds"])
-    assert 2**24 < network["peak_memory_bytes"] <= film["peak_memory_bytes"]
+    assert set(video["stage_seconds"]) == {"decode", "scenes", "network", "resize", "encode", "commit"}
+    assert video["frames_per_second"] == pytest.approx(6 / video["wall_seconds"])
+    assert 2**24 < network["peak_memory_bytes"] <= video["peak_memory_bytes"]
     for shown in ("share of that rate", "flow", "encode", "NHWC", "MiB"):
         assert shown in done.stderr
 
@@ -274,11 +274,11 @@ def test_the_library_refuses_too_few_frames() -> None:
         vidsr.bench.bench.bench(vidsr.bench.bench.ComputeConfig(model="bicubic"), (16, 16), 1)
 
 
-def test_the_film_is_one_moving_scene_of_the_wanted_size(tmp_path: Path) -> None:
-    film, again = tmp_path / "a.mp4", tmp_path / "b.mp4"
-    for path in (film, again):
+def test_the_video_is_one_moving_scene_of_the_wanted_size(tmp_path: Path) -> None:
+    video, again = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    for path in (video, again):
         write_synthetic_video(path, 30, 64, 48)
-    with Reader(film, InputConfig(), CPU) as reader, Reader(again, InputConfig(), CPU) as other:
+    with Reader(video, InputConfig(), CPU) as reader, Reader(again, InputConfig(), CPU) as other:
         frames = list(mark_scenes(reader.frames(), SceneConfig()))
         same = list(other.frames())
     assert [frame.image.shape for frame in frames] == [(3, 48, 64)] * 30
