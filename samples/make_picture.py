@@ -1,7 +1,7 @@
-"""Makes the README's pictures of the portrait sample: before_after.png and faces_sheet.png.
+"""Makes the README's images of the portrait sample: before_after.png and faces_sheet.png.
 
-The first shows a frame as bicubic, as vidsr enlarges it without and with its face restored, and the truth; the second
-the face's track in the result.
+The first compares a frame enlarged by bicubic and by vidsr, without and with the face restored, with the truth. The
+second shows the face's track in the result.
 
 python samples/make_picture.py [--output FOLDER]
 """
@@ -61,14 +61,14 @@ def main() -> None:
         small = cv2.resize(tracks, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(options.output / "faces_sheet.png"), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     panels.append(("truth", frame_of(FOLDER / "portrait_448x336_truth.mp4")))
-    pictures = []
-    for label, picture in panels:
-        part = np.repeat(np.repeat(picture[CROP], 2, axis=0), 2, axis=1)
+    images = []
+    for label, image in panels:
+        part = np.repeat(np.repeat(image[CROP], 2, axis=0), 2, axis=1)
         strip = np.full((28, part.shape[1], 3), 32, np.uint8)
         cv2.putText(strip, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1, cv2.LINE_AA)
         part = np.vstack([strip, part])
-        pictures.append(part)
-    cv2.imwrite(str(options.output / "before_after.png"), np.hstack(pictures), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        images.append(part)
+    cv2.imwrite(str(options.output / "before_after.png"), np.hstack(images), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == "__main__":

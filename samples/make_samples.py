@@ -3,7 +3,7 @@
     python samples/make_samples.py [--output DIR]
 
 A smooth camera path over a photograph gives the ground truth; the clip to enlarge is its reduction by 4, compressed,
-with soft tones as sound. Nothing is random. Origin and licence of every photograph are in README.md.
+with soft tones as audio. Nothing is random. Origin and licence of every photograph are in README.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vidsr.types import Colour
 from vidsr.video.color import rgb_to_frame
 
 RATE = 25
-SOUND_RATE = 48_000
+AUDIO_RATE = 48_000
 SUPERSAMPLING = 4
 LANCZOS_REACH = 4
 COLOUR = Colour(matrix="smpte170m", range="tv", primaries="smpte170m", transfer="smpte170m", chroma_location="left")
@@ -36,7 +36,7 @@ SMPTE170M = 6
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the camera looks: the middle of the picture in photograph pixels, photograph pixels per pixel, degrees."""
+    """A camera pose: the center of the image in photograph pixels, photograph pixels per image pixel, degrees."""
 
     x: float
     y: float
@@ -46,7 +46,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Shot:
-    """A move over one photograph. `sway` is that of a hand, in photograph pixels."""
+    """A camera move over one photograph. `sway` is the amplitude of hand shake, in photograph pixels."""
 
     photograph: str
     frames: int
@@ -119,7 +119,7 @@ def pose_at(shot: Shot, index: int) -> Pose:
 
 
 def view(photograph: np.ndarray, pose: Pose, width: int, height: int) -> np.ndarray:
-    """What a camera of square pixels sees: height x width x 3, the mean of 4 x 4 samples in every pixel."""
+    """The camera's view, height x width x 3; every pixel is the mean of 4 x 4 samples."""
     angle = math.radians(pose.degrees)
     turn = pose.zoom * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     middle = np.array([pose.x, pose.y]) - 0.5
@@ -150,14 +150,14 @@ def render(clip: Clip) -> Tensor:
 
 def soft_tones(seconds: float, tones: Sequence[Sequence[float]]) -> np.ndarray:
     """Sine chords, one per channel, that fade in and out: channels x samples, float32."""
-    time = np.arange(round(seconds * SOUND_RATE)) / SOUND_RATE
+    time = np.arange(round(seconds * AUDIO_RATE)) / AUDIO_RATE
     fade = np.clip(np.minimum(time, seconds - time) / 0.1, 0, 1)
     swell = 0.12 * fade * (1 + 0.3 * np.sin(2 * np.pi * 1.5 * time))
     return np.stack([swell * sum(np.sin(2 * np.pi * pitch * time) for pitch in chord) for chord in tones]).astype("f4")
 
 
-def encode(path: Path, frames: Tensor, crf: int, sound: np.ndarray | None) -> None:
-    """Writes an MP4 with H.264 and, if there is sound, stereo AAC."""
+def encode(path: Path, frames: Tensor, crf: int, audio: np.ndarray | None) -> None:
+    """Writes an MP4 with H.264 and, if there is audio, stereo AAC."""
     # One thread, because the number of cores changes the result; no assembler, because with AVX-512 x264 gave other
     # bytes in every run.
     options = {"crf": str(crf), "preset": "slow", "threads": "1", "x264-params": "no-asm=1"}
@@ -168,20 +168,20 @@ def encode(path: Path, frames: Tensor, crf: int, sound: np.ndarray | None) -> No
         context = video.codec_context
         context.colorspace = context.color_primaries = context.color_trc = SMPTE170M
         context.color_range = 1
-        audio = None
-        if sound is not None:
-            audio = container.add_stream("aac", rate=SOUND_RATE, layout="stereo")
-            audio.bit_rate = 64_000
+        audio_stream = None
+        if audio is not None:
+            audio_stream = container.add_stream("aac", rate=AUDIO_RATE, layout="stereo")
+            audio_stream.bit_rate = 64_000
         for index, image in enumerate(frames):
             frame = rgb_to_frame(image, "yuv420p", COLOUR)
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-        if audio is not None:
-            block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), format="fltp", layout="stereo")
-            block.sample_rate, block.pts = SOUND_RATE, 0
-            container.mux(audio.encode(block))
-            container.mux(audio.encode(None))
+        if audio_stream is not None:
+            block = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio), format="fltp", layout="stereo")
+            block.sample_rate, block.pts = AUDIO_RATE, 0
+            container.mux(audio_stream.encode(block))
+            container.mux(audio_stream.encode(None))
 
 
 def make(clip: Clip, folder: Path) -> None:

@@ -1,7 +1,4 @@
-"""Films of any length and size for the benchmarks, from the sample clips, and the installed command that runs on them.
-
-No measuring here.
-"""
+"""Test videos of any length and size, made from a sample clip, and the installed `vidsr` command."""
 
 from __future__ import annotations
 
@@ -17,20 +14,20 @@ SAMPLE = Path(__file__).parents[2] / "samples" / "portrait_448x336_truth.mp4"
 SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000
 
 
-def make_film(path: Path, frames: int, width: int, height: int) -> None:
-    """The sample played forwards and backwards until it has this many frames: real pictures, real motion, no cut."""
+def make_video(path: Path, frames: int, width: int, height: int) -> None:
+    """Writes the sample clip, played forward and backward without cuts until it has this many frames."""
     with av.open(SAMPLE) as container:
-        pictures = [
+        images = [
             frame.reformat(width, height, "yuv420p", interpolation=SWSCALE_ACCURATE)
             for frame in container.decode(video=0)
         ]
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "20", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for index, picture in enumerate(islice(cycle(pictures + pictures[-2:0:-1]), frames)):
-            picture.pts, picture.time_base = index, Fraction(1, 25)
-            picture.pict_type = av.video.frame.PictureType.NONE
-            container.mux(stream.encode(picture))
+        for index, image in enumerate(islice(cycle(images + images[-2:0:-1]), frames)):
+            image.pts, image.time_base = index, Fraction(1, 25)
+            image.pict_type = av.video.frame.PictureType.NONE
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
 
 

@@ -1,7 +1,7 @@
-"""Figures that papers print, for the sets of quality/runner.py and slowmo/runner.py; nothing here was measured.
+"""Figures printed in papers, for the sets of quality/runner.py and slowmo/runner.py; none of them was measured here.
 
-Every row names its paper and its protocol. A row stands under the set whose protocol it shares; where the clips or the
-degradation differ, the row says so. No arithmetic here.
+Every row names its paper and its protocol. A row belongs to the set whose protocol it shares; where the clips or the
+degradation differ, the row says so.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Printed:
-    """One row of a paper's table; None where the paper prints nothing of the kind."""
+    """One row of a paper's table; None for a figure that the paper does not print."""
 
     set: str
     system: str
@@ -76,5 +76,5 @@ ROWS = (
 
 
 def rows_of(label: str) -> list[Printed]:
-    """The printed rows that belong under a set; none for most."""
+    """The printed rows of a set; empty for most sets."""
     return [row for row in ROWS if row.set == label]

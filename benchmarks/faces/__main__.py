@@ -1,14 +1,14 @@
-"""Every figure that faces are to reach, with its bar: detector, tracks, landmarks, restoration, cost.
+"""Benchmark of everything that concerns faces, with targets: detector, tracks, landmarks, restoration, cost.
 
     python -m benchmarks.faces --data DIR [--detector FILE] [--reference FILE] [--only PART,...]
                                [--json FILE] [--markdown FILE] [--sheets FOLDER]
 
-DIR holds eval/ (faces/, general/, wild/) and faces_stills/. FILEs are detectors with YuNet's interface: what vidsr
-takes (by default the one that comes with it), and a published one as yardstick (by default
-DIR/reference/yunet_n_dynamic.onnx). What each part compares with what is said in the file that measures it:
-detection.py, identities.py, landmarks.py, restoration.py, cost.py. The files are written anew after
-each part. --sheets makes pictures of the restoration: ten consecutive frames of three faces, one row for each system
-and one for the truth, and pieces of the border at 400 %. Everything runs in one thread.
+DIR holds eval/ (faces/, general/, wild/) and faces_stills/. Both FILEs are detectors with YuNet's interface: the one to
+measure (by default the shipped one), and a published one as the reference (by default
+DIR/reference/yunet_n_dynamic.onnx). detection.py, identities.py, landmarks.py, restoration.py and cost.py describe what
+each part compares. The output files are rewritten after each part. --sheets makes images of the restoration: ten
+consecutive frames of three faces, one row for each system and one for the truth, and parts of the border at 400 %.
+Everything runs in one thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--only", type=parse_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
-    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="pictures of the restoration")
+    parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="images of the restoration")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data: Path = options.data
@@ -82,20 +82,20 @@ def parse_parts(text: str) -> tuple[str, ...]:
 
 
 def finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """None for NaN and infinity, which JSON does not have."""
     return float(value) if math.isfinite(value) else None
 
 
 def landmark_figures(data: Path, file: Path, count: int) -> Iterator[Figure]:
-    """Raw against steadied as vidsr does it, for each kind of clip; landmarks.py has more rows and columns."""
+    """Raw landmarks against landmarks smoothed as in vidsr, for each kind of clip; landmarks.py prints more."""
     config = landmarks.SmoothingConfig(lookahead=LOOKAHEAD)
 
     def compared(clip: landmarks.Clip, raw: Array) -> dict[str, Array]:
-        return {"truth": clip.truth, "raw": raw, "steadied": landmarks.steadied(clip, raw, config)}
+        return {"truth": clip.truth, "raw": raw, "smoothed": landmarks.smoothed(clip, raw, config)}
 
     for label, scores in landmarks.measure(data, landmarks.Detector(file), count, compared).items():
         mean = landmarks.means(scores)
-        raw, new = mean["raw"], mean["steadied"]
+        raw, new = mean["raw"], mean["smoothed"]
         truth, ratio, error = mean["truth"][1] / raw[1], new[1] / raw[1], new[3] / raw[3]
         errors = f"{100 * raw[0]:.2f} to {100 * new[0]:.2f} %"
         kind = f"pseudo-videos, {label.removeprefix('stills, ')}" if label.startswith("stills") else f"eval/{label}"

@@ -1,9 +1,9 @@
-"""How close the results of several systems come to the true face, in its box and around it. No systems are run here.
+"""Accuracy of faces in the results of several systems, inside the face's box and around it.
 
-Truth for boxes and landmarks is the reference detector in the clip. Faces that are below vidsr's `--min-face` in the
-reduced scene are not restored and not measured.
+The true boxes and landmarks are those of the reference detector in the original clip. Faces that are smaller than
+vidsr's `--min-face` in the reduced scene are neither restored nor measured.
 - PSNR (R, G, B), SSIM and SSIM_vt inside the face's box, which keeps its size and follows the face; means over faces.
-- Temporal landmark error: the reference detector's landmarks in the result less those in the truth, SDD (3.3), in % of
+- Temporal landmark error: the reference detector's landmarks in the result minus those in the truth, SDD (3.3), in % of
   the eye distance: the part of the error that changes in time.
 - Border flicker: BorderFlicker in scores.py.
 """
@@ -30,7 +30,7 @@ SYSTEMS = ("bicubic", "alone", "restored", "frame by frame")
 
 @dataclass
 class Shown:
-    """One face clip in one scene: truth and results of each frame, 3 x H x W uint8, where the clip lies."""
+    """One face clip in one scene: truth and results of each frame, 3 x H x W uint8, in the rectangle of the clip."""
 
     name: str
     truth: list[Tensor] = field(default_factory=list)
@@ -60,8 +60,8 @@ class Measured:
 def known_face(finder: FaceDetector, truth: list[Tensor]) -> Truth | None:
     """The largest face of the first frame, followed; None if it is too small in the reduced scene."""
     boxes, landmarks, last = [], [], None
-    for picture in truth:
-        found = finder.find(picture.float() / 255, 0.5)
+    for image in truth:
+        found = finder.find(image.float() / 255, 0.5)
         middles = found.landmarks.mean(1)
         if last is None:
             if not len(found) or np.sqrt(np.prod(found.boxes[:, 2:], axis=1)).max() < SCALE * RestoreConfig().min_face:
@@ -94,9 +94,9 @@ def scores(finder: FaceDetector, face: Shown, system: str, known: Truth) -> Meas
     return Measured(inside.psnr, inside.ssim_vh, inside.ssim_vt, 100 * error, flicker.flush(), int((~seen).sum()))
 
 
-def nearest(finder: FaceDetector, picture: Tensor, truth: Array) -> Array:
+def nearest(finder: FaceDetector, image: Tensor, truth: Array) -> Array:
     """The landmarks found nearest to the true ones, within an eye distance; NaN if there are none."""
-    found = finder.find(picture.float() / 255, 0.5).landmarks
+    found = finder.find(image.float() / 255, 0.5).landmarks
     if len(found):
         gaps = np.hypot(*(found.mean(1) - truth.mean(0)).T)
         if gaps.min() <= np.hypot(*(truth[0] - truth[1])):

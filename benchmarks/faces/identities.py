@@ -1,9 +1,9 @@
-"""How often a track's number changes: clips of faces side by side, and heads that walk past each other.
+"""Identity switches of face tracks: clips of faces side by side, and heads that cross each other's paths.
 
-Who is who is known by construction. Beside each other: the largest face in a clip's own part of the picture is that
-clip's. Crossing: the true boxes are those of the reference detector in the clip, moved along with it; a track has the
-identity whose box it overlaps most, by half at least. While two true boxes overlap by more than OVERLAP nobody can say
-who a box belongs to, so such frames are left out; what counts is who has which number before and after.
+The true identities are known by construction. Side by side: the largest face in a clip's part of the image belongs to
+that clip. Crossing: the true boxes are those of the reference detector in the clip, moved with it; a track gets the
+identity whose box it overlaps most, with an IoU of at least 0.5. Frames in which two true boxes overlap by more than
+OVERLAP are left out, because a box cannot be assigned to a person there; the numbers before and after count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.faces.scenes import Picture, Walker, enlarged, side_by_side, walk
+from benchmarks.faces.scenes import Image, Walker, enlarged, side_by_side, walk
 from benchmarks.faces.scores import Figure, switches
 from benchmarks.quality.runner import clip_paths
 from vidsr.config import FaceConfig
@@ -33,31 +33,31 @@ from vidsr.train.dataset import read_clip
 from vidsr.types import Face, Frame
 
 CPU = torch.device("cpu")
-# Several people; in all other clips of the folder there is one.
+# Clips with several people; all others in the folder show one person.
 CROWDS = ("street_crowd_00",)
 SCENE = (640, 360)
 SCENE_FRAMES = 70
 OVERLAP = 0.1
-HEAD = 1.5  # of the box's longer side, so that hair and chin are in the picture
+HEAD = 1.5  # side of the crop in multiples of the box's longer side, so that it includes hair and chin
 
 
-def frames_of(pictures: Sequence[Picture]) -> Iterator[Frame]:
-    """Pictures as vidsr's frames."""
-    for index, picture in enumerate(pictures):
-        image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+def frames_of(images: Sequence[Image]) -> Iterator[Frame]:
+    """Converts images to vidsr's frames."""
+    for index, pixels in enumerate(images):
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float() / 255
         yield Frame(image, index, Fraction(1, 25), 1, index == 0)
 
 
-def tracked(pictures: Sequence[Picture], network: Yunet) -> list[tuple[Face, ...]]:
-    """The faces of each frame as `vidsr` follows them."""
+def tracked(images: Sequence[Image], network: Yunet) -> list[tuple[Face, ...]]:
+    """The faces of each frame as tracked by vidsr."""
     config = FaceConfig()
-    finder = FaceDetector(network, View(), *pictures[0].shape[:2], config.min_face)
+    finder = FaceDetector(network, View(), *images[0].shape[:2], config.min_face)
     tracker = FaceTracker(TrackerConfig(min_side=config.min_face))
-    return [frame.faces for frame in find_faces(frames_of(pictures), finder, config.every, tracker)]
+    return [frame.faces for frame in find_faces(frames_of(images), finder, config.every, tracker)]
 
 
 def by_column(faces: tuple[Face, ...], width: int) -> list[tuple[int, int]]:
-    """Person and number: of the faces in each part of this width, the largest."""
+    """Pairs of person and track number: the largest face in each part of this width."""
     largest: dict[int, Face] = {}
     for face in sorted(faces, key=lambda face: face.side):
         largest[int((face.box[0] + face.box[2] / 2) // width)] = face
@@ -65,7 +65,7 @@ def by_column(faces: tuple[Face, ...], width: int) -> list[tuple[int, int]]:
 
 
 def by_box(faces: tuple[Face, ...], truth: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Person and number: boxes that overlap most; nothing while the true ones overlap each other."""
+    """Pairs of person and track number by the best overlap of boxes; empty while true boxes overlap each other."""
     between = pairwise_iou(truth, truth) - np.eye(len(truth))
     if not faces or between.max() > OVERLAP:
         return []
@@ -74,8 +74,8 @@ def by_box(faces: tuple[Face, ...], truth: NDArray[np.float64]) -> list[tuple[in
     return [(int(person), faces[row].track) for person, row in pairs if shares[person, row] >= 0.5]
 
 
-def heads(data: Path, reference: Yunet) -> list[tuple[list[Picture], NDArray[np.float64]]]:
-    """Of each clip with one person: pictures of the head, H x W x 3, and the face's box in each, in one fixed crop."""
+def heads(data: Path, reference: Yunet) -> list[tuple[list[Image], NDArray[np.float64]]]:
+    """For each clip with one person: crops of the head, H x W x 3, and the face's box in each; the crop is fixed."""
     result = []
     for path in single_clips(data):
         clip = read_clip(path)
@@ -96,7 +96,7 @@ def single_clips(data: Path) -> list[Path]:
 
 
 def walker(
-    head: tuple[list[Picture], NDArray[np.float64]], face: float, start: tuple[float, float], end: tuple[float, float]
+    head: tuple[list[Image], NDArray[np.float64]], face: float, start: tuple[float, float], end: tuple[float, float]
 ) -> Walker:
     """A head whose face is about this many pixels high."""
     crops, boxes = head
@@ -106,10 +106,10 @@ def walker(
     return Walker(small, boxes * scale, start, end)
 
 
-def crossings(people: Sequence[tuple[list[Picture], NDArray[np.float64]]]) -> Iterator[tuple[str, list[Walker]]]:
-    """Paths in a scene of 640x360: opposite ways, at one height and not, overtaking, up and down, three at once.
+def crossings(people: Sequence[tuple[list[Image], NDArray[np.float64]]]) -> Iterator[tuple[str, list[Walker]]]:
+    """Paths in a scene of 640x360: opposite directions, shifted, overtaking, diagonal, three people.
 
-    All are so fast that nobody is hidden for longer than the tracker is patient, 15 frames.
+    All are fast enough that nobody is hidden for longer than the tracker's patience of 15 frames.
     """
     pairs = list(combinations(range(len(people)), 2))
     for number, (first, second) in enumerate(pairs[:: max(1, len(pairs) // 4)][:4]):
@@ -156,15 +156,15 @@ def measure(data: Path, detector: Path, reference: Path) -> Iterator[Figure]:
         known = []
         for first in range(len(clips)):
             chosen = [clips[(first + offset) % len(clips)] for offset in range(count)]
-            pictures = list(side_by_side(chosen))
-            width = pictures[0].shape[1] // count
-            known.append([by_column(faces, width) for faces in tracked(pictures, network)])
+            images = list(side_by_side(chosen))
+            width = images[0].shape[1] // count
+            known.append([by_column(faces, width) for faces in tracked(images, network)])
         yield figure(f"eval/faces, {label} side by side", known, count * len(clips))
     background = read_clip(data / "eval" / "general" / "davis_coaster_00.mp4")
     known, people = [], 0
     for name, walkers in crossings(heads(data, teacher)):
         scene = list(walk(list(enlarged(background, *SCENE, SCENE_FRAMES)), walkers))
-        faces = tracked([picture for picture, _ in scene], network)
+        faces = tracked([image for image, _ in scene], network)
         known.append([by_box(seen, truth) for seen, (_, truth) in zip(faces, scene, strict=True)])
         people += len(walkers)
         if count := switches(known[-1]):
@@ -173,9 +173,9 @@ def measure(data: Path, detector: Path, reference: Path) -> Iterator[Figure]:
 
 
 def figure(label: str, known: list[list[list[tuple[int, int]]]], people: int) -> Figure:
-    """The switches of all films together; met only if all of so many people were followed at all."""
-    count = sum(switches(film) for film in known)
-    shown = sum(len(frame) for film in known for frame in film)
-    followed = sum(len({person for frame in film for person, _ in frame}) for film in known)
-    text = f"{count} ({followed} of {people} people followed in {len(known)} films, {shown} faces)"
+    """The switches of all videos together; the target is met only if all `people` were tracked."""
+    count = sum(switches(video) for video in known)
+    shown = sum(len(frame) for video in known for frame in video)
+    followed = sum(len({person for frame in video for person, _ in frame}) for video in known)
+    text = f"{count} ({followed} of {people} people tracked in {len(known)} videos, {shown} faces)"
     return Figure("id switches", label, count, text, "0, nobody missed", count == 0 and followed == people)

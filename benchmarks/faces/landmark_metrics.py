@@ -1,6 +1,6 @@
-"""How accurate and how steady landmarks are: NME, STD and SDD of the dissertation, (3.1) to (3.3). No tracking here.
+"""Accuracy and jitter of landmarks: NME, STD and SDD of the dissertation, (3.1) to (3.3).
 
-A path is N x K x 2: K landmarks in N frames, in pixels, without NaN. Where the text is silent:
+A path is N x K x 2: K landmarks in N frames, in pixels, without NaN. Where the text leaves something open:
 - d, "the distance between outer corners of eyes", needs corners. Of five points only the pupils are known, so d is the
   distance between the eyes there ("inter pupil distance", as in older papers; it is smaller, so figures are larger).
 - (3.1) is for one face in one frame; of a path it is the mean over the frames, each with its own d.
@@ -30,7 +30,7 @@ def eye_distance(truth: Landmarks, left: int = 0, right: int = 1) -> NDArray[np.
 
 
 def nme(found: Landmarks, truth: Landmarks, distance: NDArray[np.float64]) -> float:
-    """Normalised mean error (3.1), mean over the frames; `distance` is d in each frame."""
+    """Normalized mean error (3.1), mean over the frames; `distance` is d in each frame."""
     _check(found, 1)
     _check(truth, 1)
     return float((np.linalg.norm(found - truth, axis=2).mean(1) / distance).mean())

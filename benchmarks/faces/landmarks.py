@@ -1,23 +1,23 @@
-"""Jitter and error of facial landmarks, raw against steadied: pseudo-videos from stills, and the clips of eval/faces.
+"""Jitter and error of facial landmarks, raw and smoothed, on pseudo-videos from stills and on the clips of eval/faces.
 
     python -m benchmarks.faces.landmarks --data DIR [--detector FILE] [--tune] [--clips N]
                                          [--markdown FILE] [--json FILE]
 
 DIR holds faces_stills/ (with labels.json) and eval/faces/. FILE is a face detector with YuNet's interface; without it
-noise is simulated and eval/faces, whose jitter is the detector's, is left out.
---tune tries settings on training stills and clips (other people) and measures nothing else.
+only simulated noise is measured, and eval/faces, whose jitter is the detector's, is left out. --tune tries settings on
+training stills and clips (of other people) and measures nothing else.
 
 Measured: NME, STD and SDD of the dissertation ((3.1) to (3.3)), in % of the eye distance, means over the clips; SDD and
 STD as root mean square over the coordinates. On clips where the face moves, STD is of what a local parabola leaves.
-- stills, white 1 % / 3 %: noise of that part of the eye distance, each frame for itself. slow 3 %: the same, but with
-  correlation 0.9 from frame to frame, as a detector's errors have that follow the pose.
+- stills, white 1 % / 3 %: noise of that fraction of the eye distance, independent in each frame. slow 3 %: with a
+  correlation of 0.9 from frame to frame, like the errors of a detector that follow the pose.
 - stills, detector: the detector finds the face in each frame. "unmoved" shows one view with camera noise only.
 - faces: eval/faces at full size, and reduced by 4 (and at crf 28), where the detector sees the frame enlarged again.
   The truth is the detector's own mean over 6 views of the full-size frame, (3.6): flipped or not, at 3 sizes.
-"truth": the real motion that STD still sees there, the least a result can have. "STD of error" is the same STD of the
-difference from the truth, so without the real motion, but with the jitter that the truth itself has left. "to raw":
-ratios. Bar: STD at most half of raw and NME not worse.
-"printed" is the fusion as 3.4.1 has it: each landmark for itself, only the detection of the frame before is tracked.
+"truth" shows the real motion that STD includes there, the minimum for any result. "STD of error" is the same STD of the
+difference from the truth: without the real motion, but with the jitter that remains in the truth. "to raw" are ratios.
+Target: STD at most half of raw, and NME not worse. "printed" is the fusion as in section 3.4.1: each landmark is fused
+separately, and only the detection of the frame before is tracked.
 """
 
 from __future__ import annotations
@@ -63,23 +63,23 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Clip:
-    """Pictures with the true landmarks (N x 5 x 2, NaN where there is none), grey and, for a detector, in colour."""
+    """Images with the true landmarks (N x 5 x 2, NaN if unknown), in gray and, for a detector, in color."""
 
     name: str
-    grey: list[NDArray[np.uint8]]
-    colour: list[NDArray[np.uint8]]
+    gray: list[NDArray[np.uint8]]
+    color: list[NDArray[np.uint8]]
     truth: Array
     moves: bool
 
 
 class Detector:
-    """A YuNet file, which sees pictures of any size enlarged by a whole factor."""
+    """A YuNet file, run on images of any size after enlarging them by `factor`."""
 
     def __init__(self, file: Path) -> None:
         self._net = cv2.FaceDetectorYN.create(str(file), "", (320, 320), 0.5, 0.3, 50)
 
     def faces(self, bgr: NDArray[np.uint8], factor: float = 1.0) -> Array:
-        """F x 5 x 2 in pixels of the picture, best score first."""
+        """F x 5 x 2 in pixels of the image, best score first."""
         seen = cv2.resize(bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor != 1 else bgr
         self._net.setInputSize((seen.shape[1], seen.shape[0]))
         found = self._net.detect(seen)[1]
@@ -109,7 +109,7 @@ class Detector:
 
 
 def pseudo_videos(data: Path, training: bool, count: int) -> Iterator[Clip]:
-    """Stills under a storyboard: London and every other of the wild ones for tuning, the other stills to measure."""
+    """Stills animated by a storyboard: London and every second wild still for tuning, the others for measuring."""
     labels = json.loads((data / "faces_stills" / "labels.json").read_text())
     large = [entry for entry in labels if entry["faces"] and max(face["box"][2] for face in entry["faces"]) >= 60]
     wild = [entry for entry in large if "/wild/" in entry["path"]][0 if training else 1 :: 2]
@@ -123,9 +123,9 @@ def pseudo_videos(data: Path, training: bool, count: int) -> Iterator[Clip]:
         start = random_shot(random, points)
         end = random_shot(random, points) if moves else start
         frames = list(play(still, points, start, end, PSEUDO_FRAMES, PSEUDO_SIZE, index))
-        colour = [picture for picture, _ in frames]
-        grey = [cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in colour]
-        yield Clip(Path(entry["path"]).stem, grey, colour, np.array([truth for _, truth in frames]), moves)
+        color = [image for image, _ in frames]
+        gray = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in color]
+        yield Clip(Path(entry["path"]).stem, gray, color, np.array([truth for _, truth in frames]), moves)
 
 
 def random_shot(random: np.random.Generator, points: Array) -> Shot:
@@ -138,45 +138,45 @@ def random_shot(random: np.random.Generator, points: Array) -> Shot:
 
 
 def face_clips(path: Path, detector: Detector) -> dict[str, Clip]:
-    """The clip at full size and reduced, by the name of its row; followed is the best face of its first frame."""
+    """The clip at full size and reduced, by the name of its row; the best face of its first frame is tracked."""
     frames = read_truth(path)
-    colour = pictures_of(frames / 255)
-    faces = detector.faces(colour[0])
+    color = images_of(frames / 255)
+    faces = detector.faces(color[0])
     if not len(faces):
         print(f"{path.stem}: no face in the first frame, left out", file=sys.stderr)
         return {}
     last, means = faces[0], []
-    for picture in colour:
-        means.append(detector.mean_of_views(picture, last))
+    for image in color:
+        means.append(detector.mean_of_views(image, last))
         last = means[-1] if np.isfinite(means[-1]).all() else last
     truth, low = np.array(means), reduced(frames, "BI")
-    clips = {"faces, full size": Clip(path.stem, grey_of(colour), colour, truth, True)}
+    clips = {"faces, full size": Clip(path.stem, gray_of(color), color, truth, True)}
     for name, small in (("faces x4", low), ("faces x4 crf 28", compressed(low, 28))):
-        pictures = pictures_of(small)
-        clips[name] = Clip(path.stem, grey_of(pictures), pictures, (truth + 0.5) / 4 - 0.5, True)
+        images = images_of(small)
+        clips[name] = Clip(path.stem, gray_of(images), images, (truth + 0.5) / 4 - 0.5, True)
     return clips
 
 
 def detected(clip: Clip, detector: Detector, factor: float) -> Array:
-    """What the detector finds nearest to the truth in each frame; where there is no truth, nearest to its mean."""
+    """The detection nearest to the truth in each frame; where the truth is unknown, nearest to its mean."""
     usual = np.nanmean(clip.truth, axis=0)
     near = [points if np.isfinite(points).all() else usual for points in clip.truth]
-    return np.array([detector.near(*pair, factor) for pair in zip(clip.colour, near, strict=True)])
+    return np.array([detector.near(*pair, factor) for pair in zip(clip.color, near, strict=True)])
 
 
-def pictures_of(clip: Tensor) -> list[NDArray[np.uint8]]:
-    """8-bit BGR pictures of N x 3 x H x W in 0..1."""
+def images_of(clip: Tensor) -> list[NDArray[np.uint8]]:
+    """8-bit BGR images of N x 3 x H x W in 0..1."""
     levels = (clip * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return [np.ascontiguousarray(picture[..., ::-1]) for picture in levels]
+    return [np.ascontiguousarray(image[..., ::-1]) for image in levels]
 
 
-def grey_of(pictures: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """The pictures in grey."""
-    return [cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) for picture in pictures]
+def gray_of(images: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    """The images in gray."""
+    return [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in images]
 
 
 def noisy(clip: Clip, share: float, correlation: float, seed: int) -> Array:
-    """The truth with noise of this share of the eye distance."""
+    """The truth plus noise of this fraction of the eye distance."""
     random = np.random.default_rng(seed)
     noise = random.normal(0.0, 1.0, clip.truth.shape)
     for index in range(1, len(noise)):
@@ -184,38 +184,38 @@ def noisy(clip: Clip, share: float, correlation: float, seed: int) -> Array:
     return clip.truth + share * noise * eye_distance(clip.truth)[:, None, None]
 
 
-def steadied(clip: Clip, raw: Array, config: SmoothingConfig) -> Array:
-    """The landmarks through the stage."""
+def smoothed(clip: Clip, raw: Array, config: SmoothingConfig) -> Array:
+    """The landmarks after smoothing."""
     smoother = LandmarkSmoother(config)
     state, results = smoother.init_state(), []
-    for grey, points in zip(clip.grey, raw, strict=True):
-        ready, state = smoother.step(grey, {0: points}, state)
+    for gray, points in zip(clip.gray, raw, strict=True):
+        ready, state = smoother.step(gray, {0: points}, state)
         results += ready
     return np.array([faces[0].points for faces in results + smoother.flush(state)])
 
 
 def as_printed(clip: Clip, raw: Array) -> Array:
-    """Each frame from the detections of itself and of the one before, nothing else."""
+    """Smooths each frame with its own detection and that of the frame before only."""
     pairs = [raw[0]]
     for index in range(1, len(raw)):
-        pair = Clip(clip.name, clip.grey[index - 1 : index + 1], [], clip.truth[index - 1 : index + 1], clip.moves)
-        pairs.append(steadied(pair, raw[index - 1 : index + 1], AS_PRINTED)[1])
+        pair = Clip(clip.name, clip.gray[index - 1 : index + 1], [], clip.truth[index - 1 : index + 1], clip.moves)
+        pairs.append(smoothed(pair, raw[index - 1 : index + 1], AS_PRINTED)[1])
     return np.array(pairs)
 
 
 def systems(clip: Clip, raw: Array) -> dict[str, Array]:
-    """All that is compared."""
+    """The landmarks of all systems that are compared, by name."""
     return {
         "truth": clip.truth,
         "raw": raw,
         "printed": as_printed(clip, raw),
-        "steadied": steadied(clip, raw, SmoothingConfig()),
-        f"steadied, look-ahead {LOOKAHEAD}": steadied(clip, raw, SmoothingConfig(lookahead=LOOKAHEAD)),
+        "smoothed": smoothed(clip, raw, SmoothingConfig()),
+        f"smoothed, look-ahead {LOOKAHEAD}": smoothed(clip, raw, SmoothingConfig(lookahead=LOOKAHEAD)),
     }
 
 
 def score(clip: Clip, paths: dict[str, Array]) -> dict[str, Array]:
-    """NME, STD, SDD, STD of the error, share of missed frames, of each system; in the longest run with all."""
+    """NME, STD, SDD, STD of the error and fraction of missed frames of each system, in the longest run known to all."""
     known = np.isfinite(np.stack([clip.truth, *paths.values()])).all((0, 2, 3))
     ends = np.flatnonzero(np.diff(np.r_[False, known, False].astype(int))).reshape(-1, 2)
     start, end = max(ends.tolist(), key=lambda run: run[1] - run[0], default=(0, 0))
@@ -235,7 +235,7 @@ def score(clip: Clip, paths: dict[str, Array]) -> dict[str, Array]:
 def measure(
     data: Path, detector: Detector | None, count: int, compared: Callable[[Clip, Array], dict[str, Array]] = systems
 ) -> dict[str, list[dict[str, Array]]]:
-    """What `score` says of each clip, by kind of clip; `compared` makes the paths, "raw" among them."""
+    """The scores of each clip, by kind of clip; `compared` makes the paths of all systems, including "raw"."""
     found: dict[str, list[dict[str, Array]]] = {}
     for label, clip, raw in material(data, False, detector, count):
         found.setdefault(label, []).append(score(clip, compared(clip, raw)))
@@ -244,12 +244,12 @@ def measure(
 
 
 def means(scores: list[dict[str, Array]]) -> dict[str, Array]:
-    """The mean over clips of one kind; of a clip that is too short for a figure this one does not count."""
+    """The mean over clips of one kind; a clip that is too short for a figure is left out of it."""
     return {name: np.nanmean([entry[name] for entry in scores], axis=0) for name in scores[0]}
 
 
 def is_met(values: Array, raw: Array) -> bool:
-    """The bar: STD at most half of raw, NME not worse."""
+    """True if the target is met: STD at most half of raw, NME not worse."""
     return bool(values[1] <= 0.5 * raw[1] and values[0] <= raw[0])
 
 
@@ -265,7 +265,7 @@ def rows(label: str, scores: list[dict[str, Array]]) -> Iterator[tuple[str, ...]
 
 
 def material(data: Path, training: bool, detector: Detector | None, count: int) -> Iterator[tuple[str, Clip, Array]]:
-    """The kind, the clip and its raw landmarks of all that is measured, or of what settings are tuned on."""
+    """Kind, clip and raw landmarks of everything that is measured or, with `training`, used for tuning."""
     for number, clip in enumerate(pseudo_videos(data, training, count)):
         for label, share, correlation in (("white 1 %", 0.01, 0.0), ("white 3 %", 0.03, 0.0), ("slow 3 %", 0.03, 0.9)):
             yield f"stills, {label}", clip, noisy(clip, share, correlation, number)
@@ -274,14 +274,14 @@ def material(data: Path, training: bool, detector: Detector | None, count: int) 
     if detector is None:
         return
     paths = clip_paths(data / ("train/clips" if training else "eval") / "faces")
-    # Neighbours in the training folder come from one source.
+    # Neighboring files in the training folder come from one source.
     for path in paths[7 :: max(1, len(paths) // count)] if training else paths[:count]:
         for label, clip in face_clips(path, detector).items():
             yield label, clip, detected(clip, detector, 1.0 if "full" in label else 4.0)
 
 
 def tune(clips: list[tuple[str, Clip, Array]]) -> Iterator[tuple[str, ...]]:
-    """Steadied to raw: NME, STD and SDD of each kind for each setting, as table lines; the first one is the heading."""
+    """Ratios of smoothed to raw (NME, STD, SDD) by kind, for each setting, as table lines after the heading."""
     labels = list(dict.fromkeys(label for label, _, _ in clips))
     yield ("memory", "similarity", "look-ahead", *labels)
     for memory, similarity, lookahead in product((3, 6, 12), (0.15, 0.3, 0.6), (0, 4)):
@@ -289,7 +289,7 @@ def tune(clips: list[tuple[str, Clip, Array]]) -> Iterator[tuple[str, ...]]:
         cells = []
         for label in labels:
             part = [
-                score(clip, {"raw": raw, "new": steadied(clip, raw, config)})
+                score(clip, {"raw": raw, "new": smoothed(clip, raw, config)})
                 for kind, clip, raw in clips
                 if kind == label
             ]

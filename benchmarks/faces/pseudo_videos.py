@@ -1,10 +1,10 @@
-"""Pseudo-videos: a still picture turned into a clip whose landmarks are known exactly.
+"""Pseudo-videos: clips made from a still image, with exactly known landmarks.
 
 Dissertation, section 3.4.1, data augmentation: "continuous changes in the pixel-wise noise, motion blur, brightness,
 scale, projective distortions"; a storyboard assigns the start and the end, "where the intermediate steps are set to
 adapt to the fps". The text gives no ranges and no formula. Ours: every quantity goes linearly from start to end; the
-camera is one projective map per frame, through which picture and landmarks go alike; motion blur is the mean of the
-pictures while the shutter is open, evenly around the frame's moment, so that it moves no landmark.
+camera is one projective map per frame, applied to image and landmarks alike; motion blur is the mean of the images
+while the shutter is open, centered on the frame's moment, so that it does not move landmarks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 
-# Pictures averaged for motion blur: at 8 pixels of motion they lie 2 apart.
+# Images averaged for motion blur: at 8 pixels of motion they lie 2 apart.
 SUBFRAMES = 5
 # Drawn at this multiple of the size and averaged, so that a reduced still does not alias.
 OVERSAMPLING = 2
@@ -28,7 +28,7 @@ OVERSAMPLING = 2
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One state of the storyboard: which point of the still (x, y) is in the middle of the picture, and how it is seen.
+    """One state of the storyboard: which point of the still (x, y) is in the middle of the image, and how it is seen.
 
     `scale` is pixels of the clip per pixel of the still (0.4 and more: below that it aliases), `angle` degrees,
     `tilt_x` and `tilt_y` how much nearer the right and the lower edge are, as a share (a few tenths at most);
@@ -64,8 +64,8 @@ class Shot:
 
 
 def play(
-    still: Picture, landmarks: Points, start: Shot, end: Shot, frames: int, size: tuple[int, int], seed: int
-) -> Iterator[tuple[Picture, Points]]:
+    still: Image, landmarks: Points, start: Shot, end: Shot, frames: int, size: tuple[int, int], seed: int
+) -> Iterator[tuple[Image, Points]]:
     """The frames from `start` to `end`, each with its exact landmarks, K x 2 in pixels of the clip.
 
     `still` is H x W or H x W x C, uint8, `landmarks` K x 2 in its pixels, `size` width and height of the clip. Beyond
@@ -90,9 +90,9 @@ def mapped(points: Points, matrix: Matrix) -> Points:
     return places
 
 
-def _seen(still: Picture, shot: Shot, size: tuple[int, int]) -> NDArray[np.float64]:
+def _seen(still: Image, shot: Shot, size: tuple[int, int]) -> NDArray[np.float64]:
     """The still through the camera, drawn large and averaged down."""
-    # Pixel middles: 0 of the small picture is (n - 1) / 2 of the large one.
+    # Pixel middles: 0 of the small image is (n - 1) / 2 of the large one.
     shift = (OVERSAMPLING - 1) / 2
     enlarge = np.array([[OVERSAMPLING, 0.0, shift], [0.0, OVERSAMPLING, shift], [0.0, 0.0, 1.0]])
     large = (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING)

@@ -1,10 +1,10 @@
-"""Restored faces against the truth: clips of eval/faces pasted into large scenes, reduced by 4 to 640x360, enlarged.
+"""Restored faces against the truth: clips of eval/faces in large scenes, reduced by 4 to 640x360 and enlarged.
 
-Scenes of 2560x1440, FRAMES frames long: a clip of eval/general enlarged, and over it two or three face clips at their
-full size, some moving by whole pixels. Compared are, in the part of the picture that each face clip covers,
-- bicubic; "alone": the general network; "restored": with faces as `vidsr upscale` does them;
-- "frame by frame": each frame for itself, without track, state, steadying and fades: one detection, one patch.
-The figures are those of closeness.py.
+The scenes have 2560x1440 pixels and FRAMES frames: an enlarged clip of eval/general as background, and two or three
+face clips at full size, some moving by whole pixels. In the rectangle of each face clip these systems are compared:
+- "bicubic"; "alone": the general network; "restored": with faces restored as by `vidsr upscale`;
+- "frame by frame": every frame processed separately, without tracks, state, smoothing and fades.
+closeness.py defines the figures.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ SCENES = (
 
 
 def measure(data: Path, detector: Path, reference: Path, sheets: Path | None) -> Iterator[Figure]:
-    """The figures of this part, BI and BD."""
+    """The figures of this part, for BI and BD."""
     yardstick = Yunet(reference, CPU, 1)
     shown: dict[str, list[Shown]] = {kind: [] for kind in DEGRADATIONS}
     for scene in SCENES:
@@ -83,13 +83,13 @@ def measure(data: Path, detector: Path, reference: Path, sheets: Path | None) ->
 
 
 def made(data: Path, scene: Scene) -> tuple[list[list[Tensor]], dict[str, list[Tensor]]]:
-    """What each insert shows in each frame, and the reduced scene (3 x H x W in 0..1) by kind of reduction."""
+    """The true pixels of each insert in each frame, and the reduced scene (3 x H x W in 0..1) by kind of reduction."""
     clips = [read_clip(data / "eval" / "faces" / f"{insert.clip}.mp4") for insert in scene.inserts]
     behind = read_clip(data / "eval" / "general" / f"{scene.background}.mp4")
     truths: list[list[Tensor]] = [[] for _ in clips]
     lows: dict[str, list[Tensor]] = {kind: [] for kind in DEGRADATIONS}
-    for index, picture in enumerate(compose(enlarged(behind, WIDTH, HEIGHT, FRAMES), clips, scene.inserts, BORDER)):
-        frame = torch.from_numpy(picture).permute(2, 0, 1)
+    for index, image in enumerate(compose(enlarged(behind, WIDTH, HEIGHT, FRAMES), clips, scene.inserts, BORDER)):
+        frame = torch.from_numpy(image).permute(2, 0, 1)
         for insert, truth in zip(scene.inserts, truths, strict=True):
             truth.append(place(insert, index).cut(frame).clone())
         for kind, reduce in DEGRADATIONS.items():
@@ -98,13 +98,13 @@ def made(data: Path, scene: Scene) -> tuple[list[list[Tensor]], dict[str, list[T
 
 
 def place(insert: Insert, index: int, side: int = 256) -> Box:
-    """Where a clip lies in a frame."""
+    """The rectangle of a clip in a frame."""
     left, top = insert.corner(index)
     return Box(left, top, left + side, top + side)
 
 
 def enhance(scene: Scene, low: list[Tensor], faces: list[Shown], detector: Path) -> None:
-    """Runs all systems over a reduced scene and adds what they make of each face."""
+    """Runs all systems on a reduced scene and stores their results for each face."""
     compute, config = ComputeConfig(model="secnet-fast"), RestoreConfig(detector=detector)
     frames = [Frame(image, index, Fraction(1, 25), 1, index == 0) for index, image in enumerate(low)]
     restoration = Restoration(plan_faces(config, compute, described()), described())
@@ -136,13 +136,13 @@ def streamed(frames: list[Frame], compute: ComputeConfig) -> Iterator[Frame]:
 
 
 def with_patches(results: Iterator[Frame], carriers: list[Frame]) -> Iterator[Frame]:
-    """Enlarged frames with the faces that others carry."""
+    """Enlarged frames with the faces of other frames."""
     for result, carrier in zip(results, carriers, strict=True):
         yield replace(result, faces=carrier.faces)
 
 
 def one_by_one(frames: list[Frame], config: RestoreConfig, compute: ComputeConfig) -> list[Frame]:
-    """Every frame as if it were a film of its own."""
+    """Restores the faces of every frame as if it were a separate video."""
     selection = select_face_engine(compute, *frames[0].image.shape[1:])
     engine = build_face_engine(selection, 0)
     network = Yunet(detector_file(config), torch.device(selection.device), 1)
@@ -156,12 +156,12 @@ def one_by_one(frames: list[Frame], config: RestoreConfig, compute: ComputeConfi
 
 
 def detector_file(config: RestoreConfig) -> Path:
-    """The detector that was named."""
-    assert config.detector is not None, "the benchmark always names it"
+    """The detector's file."""
+    assert config.detector is not None, "the benchmark always sets it"
     return config.detector
 
 
 def described() -> VideoInfo:
-    """The header that a film of the reduced scene would have."""
+    """The description of a video of the reduced scene."""
     size = WIDTH // SCALE, HEIGHT // SCALE
     return VideoInfo("scene", "none", 0, "none", *size, "rgb24", 8, Fraction(1, 25), Colour())

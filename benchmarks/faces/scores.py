@@ -1,4 +1,4 @@
-"""One line of the table of figures, and what is measured inside and around a face's box. No pictures are made here."""
+"""Figures of the faces table, and measures inside and around a face's box."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from benchmarks.common.clips import markdown
 
 Array = NDArray[np.float64]
-# The rim of a pasted face: from this to this multiple of its box. Every mask fades out somewhere between.
+# The rim of a pasted face lies between these multiples of its box. Every mask fades out there.
 RIM = 1.1, 1.5
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured on what: a number and its text; `bar` in words, `is_met` None where there is none."""
+    """One measured figure, the clips, its value and text; `bar` is the target in words, `is_met` None without."""
 
     what: str
     on: str
@@ -47,28 +47,28 @@ class Box:
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float, factor: float = 1.0) -> Box:
-        """The box around this middle whose sides are this multiple, rounded to whole pixels (at least one)."""
+        """The box around this center with sides times `factor`, rounded to whole pixels (at least one)."""
         wide, tall = max(1, round(width * factor)), max(1, round(height * factor))
         left, top = round(x - wide / 2), round(y - tall / 2)
         return cls(left, top, left + wide, top + tall)
 
     def within(self, width: int, height: int) -> Box:
-        """The part that lies in a picture of this size."""
+        """The part inside an image of this size."""
         return Box(max(0, self.left), max(0, self.top), min(width, self.right), min(height, self.bottom))
 
-    def cut(self, picture: Tensor) -> Tensor:
-        """This part of a picture, ... x H x W. Raises ValueError if any of it lies outside."""
-        height, width = picture.shape[-2:]
+    def cut(self, image: Tensor) -> Tensor:
+        """This part of an image, ... x H x W. Raises ValueError if any of it lies outside."""
+        height, width = image.shape[-2:]
         if self != self.within(width, height):
             raise ValueError(f"{self} lies partly outside of {width}x{height}")
-        return picture[..., self.top : self.bottom, self.left : self.right]
+        return image[..., self.top : self.bottom, self.left : self.right]
 
 
 def followed(boxes: Array, factor: float = 1.0, reach: int = 4) -> list[Box]:
     """Boxes of one size that follow a face through N frames: `boxes` N x 4 (left, top, width, height).
 
-    The size is the median; the middle is the mean over `reach` frames to both sides, so that the detector's jitter
-    does not shake what is compared.
+    The size is the median; the center is the mean over `reach` frames on both sides, so that the detector's jitter does
+    not move the compared part.
     """
     middles = boxes[:, :2] + boxes[:, 2:] / 2
     width, height = np.median(boxes[:, 2:], axis=0)
@@ -80,10 +80,10 @@ def followed(boxes: Array, factor: float = 1.0, reach: int = 4) -> list[Box]:
 
 
 class BorderFlicker:
-    """How much the error in the rim of a face's box changes from frame to frame, in 1/255; holds one frame's rim.
+    """Change of the error in the rim of a face's box from frame to frame, in 1/255.
 
-    The rim of a frame lies between its box times 1.1 and times 1.5. Error is result less truth; what counts is its
-    absolute change from the frame before at the same place of the pictures given, over the rim of the later frame.
+    The rim of a frame lies between its box times 1.1 and times 1.5. The error is result minus truth; measured is its
+    mean absolute change from the frame before at the same pixels, over the rim of the later frame.
     """
 
     def __init__(self) -> None:
@@ -108,20 +108,20 @@ class BorderFlicker:
         return self._sum / self._count if self._count else float("nan")
 
     def next_clip(self) -> None:
-        """What follows is another face: its first frame has none before it."""
+        """Begins another face, whose first frame has no frame before it."""
         self._before = None
 
 
 def sized(box: Box, factor: float) -> Box:
-    """The box with its sides multiplied, around the same middle."""
+    """The box with its sides multiplied, around the same center."""
     middle = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     return Box.around(*middle, box.right - box.left, box.bottom - box.top, factor)
 
 
 def switches(identities: Sequence[Sequence[tuple[int, int]]]) -> int:
-    """How often a track's number changed: for each frame, pairs of who it truly is and the number it has.
+    """Counts identity switches; `identities` holds, for each frame, pairs of true person and track number.
 
-    Counted are a person who gets another number than before, and a number that passes from one person to another.
+    A switch is a person who gets another number than before, or a number that passes from one person to another.
     """
     number_of: dict[int, int] = {}
     person_of: dict[int, int] = {}

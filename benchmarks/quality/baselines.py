@@ -1,7 +1,4 @@
-"""What a clip is enlarged with: a model of vidsr through its streaming engine, bicubic, or Lanczos by FFmpeg.
-
-No scores and no degradations here.
-"""
+"""Enlargement of clips by the compared systems: a model of vidsr through its engine, bicubic, or FFmpeg's Lanczos."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ from vidsr.types import Frame
 
 SCALE = 4
 BASELINES = ("bicubic", "lanczos")
-# swscale's most careful way; without these flags its result is 20 dB further from an exact Lanczos.
+# swscale's most accurate mode; without these flags its result is 20 dB further from an exact Lanczos.
 SWS_FLAGS = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 def shipped_models(architecture: str) -> list[str]:
-    """The models of an architecture that have weights here; one without is named on stderr and left out."""
+    """The models of an architecture whose weights are present; others are named on stderr and left out."""
     names = []
     for card in list_cards():
         if card.architecture != architecture:

@@ -1,14 +1,14 @@
-"""The quality table: PSNR and SSIM of bicubic, Lanczos and all shipped models that enlarge, beside what papers print.
+"""The quality table: PSNR and SSIM of bicubic, Lanczos and all shipped enlarging models, beside figures from papers.
 
     python -m benchmarks.quality --data DIR [--models NAME ...] [--sets SET ...] [--precision P]
                                  [--markdown FILE] [--json FILE] [--plot FILE.png] [--write-card]
 
 DIR holds vid4/, faces/ and general/ with ground-truth clips. A set is FOLDER-BI or FOLDER-BD, with -crf28 behind it for
 an input that went through H.264 (any crf). Clips are cropped to multiples of 4, reduced by 4 (BI: antialiased bicubic;
-BD: Gaussian blur with sigma 1.5; both centred), rounded to 8 bits, for -crf28 encoded by libx264 in 4:2:0 and decoded,
+BD: Gaussian blur with sigma 1.5; both centered), rounded to 8 bits, for -crf28 encoded by libx264 in 4:2:0 and decoded,
 enlarged, rounded again and compared with 8 pixels of border left out. PSNR is of the whole clip (SECNet (11)), then the
 mean over clips. A model whose name ends in -face is measured on faces only, unless both --models and --sets are given.
-The files are written anew after each folder, so what a long run has measured is not lost.
+The output files are rewritten after each folder, so that an interrupted run keeps its results.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ FRAMES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Setting:
-    """One set: which clips, how they are reduced, and the crf of their compression if there is any."""
+    """One set: its folder, the kind of reduction, and the crf of the compression, or None."""
 
     label: str
     folder: str
@@ -75,7 +75,7 @@ def reduced(truth: Tensor, kind: str) -> Tensor:
 
 
 def compressed(low: Tensor, crf: int) -> Tensor:
-    """The clip after H.264; 4:2:0 needs even sides, so the last row or column is doubled for the way."""
+    """The clip after H.264; 4:2:0 needs even sides, so the last row or column is repeated during compression."""
     height, width = low.shape[2:]
     frames = (low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -89,12 +89,12 @@ def clip_paths(folder: Path) -> list[Path]:
         raise SystemExit(f"{folder} is not a folder: --data names the folder that holds it")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
-        raise SystemExit(f"there is no clip in {folder}")
+        raise SystemExit(f"{folder} holds no clip")
     return paths
 
 
 def measure(folder: Path, wanted: dict[Setting, list[str]], precision: Precision) -> Results:
-    """All sets of one folder: each clip is decoded once, each input is made once, and all systems share both."""
+    """Measures all sets of one folder; each clip is decoded once and each input made once for all systems."""
     scores: dict[str, dict[str, list[ClipScores]]] = {s.label: {m: [] for m in models} for s, models in wanted.items()}
     paths = clip_paths(folder)
     for number, path in enumerate(paths, 1):
@@ -113,7 +113,7 @@ def measure(folder: Path, wanted: dict[Setting, list[str]], precision: Precision
 
 
 def given(value: Tensor, _: Tensor) -> Tensor:
-    """What the protocol asks to have computed is there already."""
+    """Returns a value computed beforehand where the protocol expects a function of the clip."""
     return value
 
 
@@ -143,7 +143,7 @@ def main() -> None:
         if chosen:
             wanted.setdefault(setting.folder, {})[setting] = chosen
     for folder in wanted:
-        clip_paths(options.data / folder)  # a wrong --data is said now, not after the first folder
+        clip_paths(options.data / folder)  # so that a wrong --data is reported at once
     command = "python -m benchmarks.quality --data DIR --write-card"
     if options.precision != "auto":
         command += f" --precision {options.precision}"

@@ -1,4 +1,4 @@
-"""How the figures of runner.py are shown and kept: Markdown, JSON, plot, model cards. Nothing is measured here."""
+"""Output of the figures of runner.py: Markdown, JSON, plot, model cards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD = ("set", "system", "PSNR RGB", "PSNR Y", "SSIM_vh RGB", "SSIM_vt RGB", "so
 
 
 def markdown(results: Results) -> str:
-    """Measured rows, with the gain over bicubic in brackets where it was measured too, then the printed ones."""
+    """Measured rows, with the gain over bicubic in brackets if bicubic was measured, then the rows from papers."""
     lines: list[tuple[str, ...]] = [HEAD, ("---", "---", "---:", "---:", "---:", "---:", "---")]
     for label, row in results.items():
         for model, evaluation in row.items():
@@ -34,7 +34,7 @@ def markdown(results: Results) -> str:
 def common_curve(evaluation: Evaluation) -> list[float]:
     """PSNR of frame 1, 2, ..., as in SECNet's Fig. 11, up to the end of the shortest clip.
 
-    So every point is a mean of the same clips, and the curve does not jump where a clip ends.
+    Every point is thus a mean of the same clips, and the curve does not jump where a clip ends.
     """
     return [mean.psnr for mean in evaluation.psnr_by_frame if mean.clips == len(evaluation.clips)]
 
@@ -64,8 +64,8 @@ def draw_curves(path: Path, curves: dict[str, dict[str, list[float]]], across: s
     systems = list(dict.fromkeys(model for row in curves.values() for model in row))
     for panel, (label, row) in zip(panels.flat, curves.items(), strict=False):
         for model, curve in row.items():
-            colour = f"C{systems.index(model)}"
-            panel.plot(range(1, len(curve) + 1), curve, label=model, color=colour, linewidth=1.2)
+            color = f"C{systems.index(model)}"
+            panel.plot(range(1, len(curve) + 1), curve, label=model, color=color, linewidth=1.2)
         panel.set(title=label, xlabel=across, ylabel=up)
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)

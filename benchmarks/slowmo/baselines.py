@@ -1,7 +1,7 @@
-"""What makes twice as many frames, four times larger: two-stage baselines, and models as the program runs them.
+"""Systems that double the frames and enlarge them by four: two-stage baselines, and models as the program runs them.
 
-Every system takes the given frames, N x 3 x h x w in 0..1, 8-bit values, and gives (2N - 1) x 3 x 4h x 4w in 0..1: the
-1st, 3rd ... result is a given frame, the others lie half-way. No scores and no degradations here.
+Every system takes the input frames, N x 3 x h x w in 0..1, 8-bit values, and returns (2N - 1) x 3 x 4h x 4w in 0..1:
+the 1st, 3rd ... result shows an input frame, the others are interpolated half-way.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from vidsr.types import Frame
 from vidsr.video.roundtrip import SWSCALE_ACCURATE
 
 INTERP = 2
-RATE = 25  # of the given frames; any would do
+RATE = 25  # frame rate of the input; the results do not depend on it
 MINTERPOLATE = f"minterpolate=fps={INTERP * RATE}:mi_mode=mci"
-# Of 0..255: what rounding in the way from RGB to YUV 4:4:4 and back may change at a pixel (3 was seen).
+# Of 0..255: the largest change of a pixel by rounding from RGB to YUV 4:4:4 and back (3 was measured).
 LARGEST_ROUNDING = 6
 BLEND = "bicubic-blend"
 TWO_STAGES = "minterpolate-secnet-fast"
@@ -48,7 +48,7 @@ def slow_down(name: str, precision: Precision, low: Tensor) -> Tensor:
 
 
 def between(clip: Tensor, weight: float) -> Tensor:
-    """The clip with mixtures of its neighbours between them; `weight` is that of the later one."""
+    """The clip with blends of neighboring frames between them; `weight` is that of the later one."""
     result = clip.new_empty(INTERP * len(clip) - 1, *clip.shape[1:])
     result[::2] = clip
     result[1::2] = torch.lerp(clip[:-1], clip[1:], weight)
@@ -72,11 +72,11 @@ def stream_slowmo(model: str, precision: Precision, low: Tensor) -> Tensor:
 
 
 def minterpolate(low: Tensor) -> Tensor:
-    """FFmpeg's motion compensated interpolation of the given frames, at their size, with its own defaults.
+    """FFmpeg's motion-compensated interpolation of the input frames, at their size, with its defaults.
 
-    It works in YUV 4:4:4 and gives nothing after the last but one frame, so the last one is fed twice (what a user gets
-    is two frames shorter). Each result must have its time, and be the given frame where one was given; there the given
-    frame itself is returned, so that the rounding of the colours is not counted against the filter.
+    It works in YUV 4:4:4 and ends after the last but one frame, so the last one is fed twice (a user's video is two
+    frames shorter). Each result must have its expected time, and must equal the input frame where there is one; there
+    the input frame itself is returned, so that the rounding of colors does not count against the filter.
     """
     given = (low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     height, width = given.shape[1:3]
@@ -84,38 +84,38 @@ def minterpolate(low: Tensor) -> Tensor:
     command += ["-s", f"{width}x{height}", "-r", str(RATE), "-i", "pipe:0", "-fps_mode", "passthrough"]
     command += ["-vf", f"scale=flags={SWS_FLAGS},format=yuv444p,{MINTERPOLATE}", "-c:v", "ffv1"]
     with tempfile.TemporaryDirectory() as folder:
-        film = Path(folder, "film.mkv")
+        video = Path(folder, "video.mkv")
         fed = np.concatenate([given, given[-1:]]).tobytes()
-        run = subprocess.run([*command, str(film)], input=fed, capture_output=True, check=False)
+        run = subprocess.run([*command, str(video)], input=fed, capture_output=True, check=False)
         if run.returncode:
             raise SystemExit(f"ffmpeg ended with exit code {run.returncode}: {run.stderr.decode().strip()}")
-        times, pictures = read_lossless(film)
-    return torch.from_numpy(aligned(times, pictures, given)).permute(0, 3, 1, 2).float() / 255
+        times, images = read_lossless(video)
+    return torch.from_numpy(aligned(times, images, given)).permute(0, 3, 1, 2).float() / 255
 
 
-def read_lossless(film: Path) -> tuple[list[Fraction], list[np.ndarray]]:
-    """Times in seconds and pictures, H x W x 3 RGB, of all frames of a film."""
-    times, pictures = [], []
-    with av.open(film) as container:
+def read_lossless(video: Path) -> tuple[list[Fraction], list[np.ndarray]]:
+    """Times in seconds and images, H x W x 3 RGB, of all frames of a video."""
+    times, images = [], []
+    with av.open(video) as container:
         for frame in container.decode(video=0):
             times.append(frame.pts * frame.time_base)
-            pictures.append(frame.reformat(format="rgb24", interpolation=SWSCALE_ACCURATE).to_ndarray())
-    return times, pictures
+            images.append(frame.reformat(format="rgb24", interpolation=SWSCALE_ACCURATE).to_ndarray())
+    return times, images
 
 
-def aligned(times: list[Fraction], pictures: list[np.ndarray], given: np.ndarray) -> np.ndarray:
-    """2N - 1 pictures, the N given ones in their places; SystemExit where a time or a given picture is another one."""
+def aligned(times: list[Fraction], images: list[np.ndarray], given: np.ndarray) -> np.ndarray:
+    """2N - 1 images with the N input images in their places; SystemExit if a time or an input image differs."""
     check_times(times, len(given))
-    result = np.stack(pictures)
+    result = np.stack(images)
     worst = int(np.abs(result[::2].astype(np.int16) - given).max())
     if worst > LARGEST_ROUNDING:
-        raise SystemExit(f"minterpolate changed a given frame by {worst} of 255, or gave it at another time")
+        raise SystemExit(f"minterpolate changed an input frame by {worst} of 255, or returned it at another time")
     result[::2] = given
     return result
 
 
 def check_times(times: list[Fraction], given: int) -> None:
-    """SystemExit unless result k lies at k / (2 RATE) seconds, from the first of the given frames to the last."""
+    """SystemExit unless result k is at k / (2 RATE) seconds, from the first input frame to the last."""
     expected = [Fraction(index, INTERP * RATE) for index in range(INTERP * given - 1)]
     if times != expected:
         wrong = next((i for i, pair in enumerate(zip(times, expected, strict=False)) if pair[0] != pair[1]), None)

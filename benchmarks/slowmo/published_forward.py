@@ -1,8 +1,8 @@
-"""Zooming SlowMo's published forward pass written out plainly, as speed.py compares the engine with it.
+"""Zooming SlowMo's published forward pass, written out plainly, with which speed.py compares the engine.
 
-Float32, one window at a time, every layer where the dissertation (6.3) has it: nothing is shared between windows,
-between the two directions of time, or between the two uses of a feature. Only the deformable convolution is vidsr's
-own, the quickest there is in torch; the published one is a compiled extension. No timing here.
+It runs in float32, one temporal window at a time, with every layer where the dissertation (6.3) has it: nothing is
+shared between windows, between the two directions of time, or between the two uses of a feature. Only the deformable
+convolution is vidsr's own, the fastest one in plain torch; the published one is a compiled extension.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vidsr.nets.zsm.network import ZoomingSlowMo
 
 SLOPE = 0.1
 LEVELS = 3
-# As published; the low-resolution head has no part in the forward pass, so its size is free.
+# The published configuration. The low-resolution head does not take part in the forward pass, so its size may vary.
 PUBLISHED = {
     "levels": LEVELS, "kernel": 3, "state_levels": LEVELS, "state_sides": 2, "state_joint": False,
     "shared_sides": False, "residual": False,

@@ -4,15 +4,15 @@
                                         [--markdown FILE] [--json FILE] [--reuse FILE] [--plot FILE.png]
                                         [--sheets FOLDER] [--write-card]
 
-DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in benchmarks.quality, with -x2 behind its
-name. The 1st, 3rd ... frame of a clip is given, reduced by 4 and rounded to 8 bits, and all frames up to the last given
-one are compared: the given ones ("existing") and those between ("synthetic") also apart. PSNR and SSIM as the authors'
-program measures them: of each frame, over Y, to the border, averaged over frames, then over clips (see scores.py).
-Baselines and models are in baselines.py. "pulsing" is how far the mean colour of the new frames lies from that of
-their neighbours, in 1/255, for the worst clip: above 0.5 it can be seen. The truth has some of it too.
+DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in benchmarks.quality, with -x2 appended. The
+1st, 3rd ... frame of a clip is the input, reduced by 4 and rounded to 8 bits. All frames up to the last input frame are
+compared, the input frames ("existing") and those between them ("synthetic") also separately. PSNR and SSIM are measured
+as by the authors' program: of each frame, over Y, including the border, averaged over frames, then over clips
+(scores.py). baselines.py holds the baselines. "pulsing" is the difference of the mean color of interpolated frames from
+that of their neighbors, in 1/255, for the worst clip: above 0.5 it is visible. The truth has some of it too.
 
---reuse FILE takes what an earlier --json FILE holds instead of measuring it again. --sheets writes consecutive results
-of each clip that is measured as one PNG, to be looked at. The files are written anew after each set.
+--reuse FILE takes figures from an earlier --json FILE instead of measuring them again. --sheets writes consecutive
+results of each measured clip as one PNG. The output files are rewritten after each set.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def label_of(setting: Setting) -> str:
 
 
 def with_given_ends(clip: Tensor) -> Tensor:
-    """The clip up to its last frame of an odd number, counted from 1: what lies between given frames, and they."""
+    """The clip up to its last odd frame, counted from 1: the input frames and all frames between them."""
     return clip[: len(clip) - 1 + len(clip) % 2]
 
 
@@ -71,7 +71,7 @@ def measure(
 
 
 def reusable(known: Results, setting: Setting, systems: list[str], folder: Path) -> dict[str, list[ClipFrames]]:
-    """What is known of a set; SystemExit if that is of other clips."""
+    """The known figures of a set; SystemExit if they belong to other clips."""
     row = {system: clips for system, clips in known.get(label_of(setting), {}).items() if system in systems}
     names = [path.stem for path in clip_paths(folder)]
     for system, clips in row.items():
@@ -107,7 +107,7 @@ def main() -> None:
     except VidsrError as error:
         parser.error(str(error))
     for setting in settings:
-        clip_paths(options.data / setting.folder)  # a wrong --data is said now, not after the first set
+        clip_paths(options.data / setting.folder)  # so that a wrong --data is reported at once
     command = "python -m benchmarks.slowmo --data DIR --write-card"
     if options.precision != "auto":
         command += f" --precision {options.precision}"

@@ -1,4 +1,4 @@
-"""How the figures of runner.py are shown and kept: Markdown, JSON, plot, cards, sheets. No measuring."""
+"""Output of the figures of runner.py: Markdown, JSON, plot, model cards, contact sheets."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Results = dict[str, dict[str, list[ClipFrames]]]
 PSNR_HEAD = tuple(f"PSNR Y {kind}" for kind in KINDS)
 SSIM_HEAD = tuple(f"SSIM Y {kind}" for kind in KINDS)
 SHEET_FRAMES, SHEET_COLUMNS, SHEET_MARGIN = 8, 4, 4
-GIVEN_COLOUR, NEW_COLOUR = (160, 160, 160), (0, 140, 255)  # BGR
+INPUT_COLOR, INTERPOLATED_COLOR = (160, 160, 160), (0, 140, 255)  # BGR
 
 
 def tables(results: Results) -> str:
-    """All that was measured and printed, as Markdown."""
+    """All tables as Markdown."""
     return "\n\n".join(part for part in (quality_table(results), place_table(results)) if part)
 
 
 def quality_table(results: Results) -> str:
-    """Measured rows, with the gain over minterpolate and secnet-fast in brackets, then the printed ones."""
+    """Measured rows, with the gain over minterpolate and secnet-fast in brackets, then the rows from papers."""
     rows: list[tuple[str, ...]] = []
     for label, row in results.items():
         for system, clips in row.items():
@@ -51,7 +51,7 @@ def quality_table(results: Results) -> str:
 
 
 def worst_pulsing(clips: list[ClipFrames]) -> float:
-    """The largest of all clips, in 1/255."""
+    """The largest pulsing of all clips, in 1/255."""
     return max(pulsing(clip.colour) for clip in clips)
 
 
@@ -72,18 +72,18 @@ def place_table(results: Results) -> str:
         for model, places in row.items():
             gains = (f"{gain:+.2f}" if frames else "–" for frames, gain in places)
             rows.append((label, model, str(places[0][0]), *gains))
-    kinds = ("new", "given") * (WINDOW_RESULTS // 2)
+    kinds = ("interpolated", "input") * (WINDOW_RESULTS // 2)
     head = ("set", "model", "windows", *(f"{place}: {kind}" for place, kind in enumerate(kinds, 1)))
     return "PSNR Y over bicubic blending by place in the window:\n\n" + markdown(head, rows) if rows else ""
 
 
 def write_plot(path: Path, results: Results) -> None:
-    """The gain by place in a window, given and new frames as lines of their own."""
+    """The gain by place in a window, with separate lines for input and interpolated frames."""
     curves = {
         label: {
             f"{model}, {kind} frames": [gain for frames, gain in places[start::2] if frames]
             for model, places in row.items()
-            for start, kind in enumerate(("new", "given"))
+            for start, kind in enumerate(("interpolated", "input"))
         }
         for label, row in gains_by_place(results).items()
     }
@@ -92,7 +92,7 @@ def write_plot(path: Path, results: Results) -> None:
 
 
 def write_json(path: Path, results: Results) -> None:
-    """The figures of every frame and clip, which `read_json` takes, and the means; measured rows only."""
+    """Writes the figures of every frame and clip, which `read_json` reads, and the means; measured rows only."""
     values = {
         label: {
             system: {
@@ -107,7 +107,7 @@ def write_json(path: Path, results: Results) -> None:
 
 
 def read_json(path: Path) -> Results:
-    """What `write_json` kept."""
+    """Reads the file of `write_json`."""
     values = json.loads(path.read_text())
     return {
         label: {system: [ClipFrames(**clip) for clip in kept["clips"]] for system, kept in row.items()}
@@ -128,20 +128,20 @@ def write_cards(results: Results, command: str) -> None:
 
 
 def write_sheet(path: Path, clip: Tensor) -> None:
-    """Consecutive frames from the middle of a result, T x 3 x H x W in 0..1, as one PNG; new ones have an orange edge.
+    """Writes consecutive frames from the middle of a result, T x 3 x H x W in 0..1, as one PNG.
 
-    The first of them is a given frame.
+    The first one shows an input frame; interpolated ones have an orange edge.
     """
     start = max(0, (len(clip) - SHEET_FRAMES) // 2) // 2 * 2
-    pictures = []
+    images = []
     for index, frame in enumerate(clip[start : start + SHEET_FRAMES]):
         pixels = (frame.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
-        colour = NEW_COLOUR if index % 2 else GIVEN_COLOUR
+        color = INTERPOLATED_COLOR if index % 2 else INPUT_COLOR
         sides = (SHEET_MARGIN,) * 4
-        pictures.append(cv2.copyMakeBorder(np.ascontiguousarray(pixels), *sides, cv2.BORDER_CONSTANT, value=colour))
-    empty = np.zeros_like(pictures[0])
-    pictures += [empty] * (-len(pictures) % SHEET_COLUMNS)
-    rows = [np.hstack(pictures[i : i + SHEET_COLUMNS]) for i in range(0, len(pictures), SHEET_COLUMNS)]
+        images.append(cv2.copyMakeBorder(np.ascontiguousarray(pixels), *sides, cv2.BORDER_CONSTANT, value=color))
+    empty = np.zeros_like(images[0])
+    images += [empty] * (-len(images) % SHEET_COLUMNS)
+    rows = [np.hstack(images[i : i + SHEET_COLUMNS]) for i in range(0, len(images), SHEET_COLUMNS)]
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), np.vstack(rows)):
         raise SystemExit(f"cannot write {path}")

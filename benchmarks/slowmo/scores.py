@@ -1,7 +1,7 @@
-"""Scores of space-time results: by frame, for given and new frames apart, by place in the window, and steady colours.
+"""Scores of space-time results: by frame, for input and interpolated frames, by place in the window, and pulsing.
 
-The protocol is the one that the authors of Zooming SlowMo released with their program: PSNR and SSIM of every frame
-over Y, no border left out, averaged over the frames of a clip, then over the clips. No tables and no files here.
+The protocol is that of the program released by the authors of Zooming SlowMo: PSNR and SSIM of every frame over Y,
+including the border, averaged over the frames of a clip, then over the clips.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from vidsr.engines.slowmo import LOOKAHEAD
 from vidsr.evaluation.metrics import decibels, luma, squared_errors, ssim, to_8_bits, with_luma
 from vidsr.nets.zsm.config import WINDOW
 
-# What a window of the streaming engine adds to the one before it.
+# Results that a window of the streaming engine adds to those of the window before it.
 WINDOW_RESULTS = 2 * (WINDOW - 1)
-# Which results of a clip: all, the given frames (1st, 3rd ...), the new ones between them.
+# Results of a clip: all, the input frames (1st, 3rd ...), the interpolated ones between them.
 KINDS = {"all": slice(None), "existing": slice(0, None, 2), "synthetic": slice(1, None, 2)}
 
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """Figures of each frame of a clip, in order: PSNR in dB, SSIM, and the mean colour (R, G, B, in 0..255)."""
+    """Figures of each frame of a clip, in order: PSNR in dB, SSIM, and the mean color (R, G, B, in 0..255)."""
 
     name: str
     psnr_rgb: list[float]
@@ -47,7 +47,7 @@ class KindScores:
 
 
 def score_frames(name: str, truth: Tensor, result: Tensor) -> ClipFrames:
-    """`truth` is uint8 T x 3 x H x W, `result` of this size in floating point, of any range; it is rounded first."""
+    """Scores a result. `truth` is uint8, T x 3 x H x W; `result` is floating point of any range and rounded first."""
     if truth.shape != result.shape or not result.isfinite().all():
         raise SystemExit(f"{name}: {tuple(result.shape)} for {tuple(truth.shape)}, or values that are not finite")
     rounded = (to_8_bits(result.float()) * 255).round().to(torch.uint8)
@@ -57,12 +57,12 @@ def score_frames(name: str, truth: Tensor, result: Tensor) -> ClipFrames:
         psnr_rgb=[decibels(value) for value in errors[:, :3].mean(1).tolist()],
         psnr_y=[decibels(value) for value in errors[:, 3].tolist()],
         ssim_y=ssim(truth, rounded, prepare=luma)[:, 0].tolist(),
-        colour=mean_colours(rounded),
-        true_colour=mean_colours(truth),
+        colour=mean_colors(rounded),
+        true_colour=mean_colors(truth),
     )
 
 
-def mean_colours(clip: Tensor) -> list[list[float]]:
+def mean_colors(clip: Tensor) -> list[list[float]]:
     """Mean R, G and B of each frame of a uint8 clip T x 3 x H x W."""
     return clip.mean((2, 3), dtype=torch.float64).tolist()
 
@@ -84,12 +84,12 @@ def mean_scores(clips: list[ClipFrames], kind: str) -> KindScores:
 
 
 def gain_by_place(clips: list[ClipFrames], base: list[ClipFrames]) -> list[tuple[int, float]]:
-    """For each place in a window, how many frames there are and their mean gain in PSNR Y over `base`.
+    """For each place in a window, the number of frames and their mean gain in PSNR Y over `base`.
 
-    The first place is the new frame behind a window's border, the last one the given frame on the next border. The gain
-    is over `base` at the same frame, so that what is easy or hard in a film does not look like a place in the window.
-    The first window of a clip, where there is no past, and those without the whole look-ahead are left out:
-    these are the ends of a film. A place without frames has the gain 0.
+    The first place is the interpolated frame after a window's border, the last one the input frame on the next border.
+    The gain is over `base` at the same frame, which removes the influence of easy and hard parts of a video. The first
+    window of a clip, which has no past, and those without the whole look-ahead are left out. A place without frames has
+    the gain 0.
     """
     gains: list[list[float]] = [[] for _ in range(WINDOW_RESULTS)]
     for clip, other in zip(clips, base, strict=True):
@@ -101,12 +101,12 @@ def gain_by_place(clips: list[ClipFrames], base: list[ClipFrames]) -> list[tuple
     return [(len(values), fmean(values) if values else 0.0) for values in gains]
 
 
-def pulsing(colours: list[list[float]]) -> float:
-    """How far the mean colour of the new frames lies from that of their two neighbours, from all of a clip's colours.
+def pulsing(colors: list[list[float]]) -> float:
+    """Difference of the mean color of interpolated frames from that of their neighbors, from a clip's mean colors.
 
-    Mean over the clip, then the largest of R, G and B, without a sign, in 1/255. 0 for a clip of one frame. A film with
-    uneven light has some of it in truth.
+    Mean over the clip, then the largest absolute value of R, G and B, in 1/255; 0 for a clip of one frame. In a video
+    with changing light the truth has some of it too.
     """
-    values = torch.tensor(colours, dtype=torch.float64)
+    values = torch.tensor(colors, dtype=torch.float64)
     steps = values[1::2] - (values[:-1:2] + values[2::2]) / 2
     return float(steps.mean(0).abs().max()) if len(steps) else 0.0

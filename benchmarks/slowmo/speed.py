@@ -1,20 +1,20 @@
-"""Speed of `vidsr slowmo --scale 4`: beside two stages, what streaming computes twice, and on a GPU beside a plain run.
+"""Speed of `vidsr slowmo --scale 4` beside a two-stage baseline, its redundant work, and on a GPU beside a plain run.
 
     python -m benchmarks.slowmo.speed [--model NAME] [--size WxH] [--frames N] [--runs N] [--cores N] [--json FILE]
 
-End to end on the CPU: a film of 160x90 to 640x360 with twice the frames, by `vidsr slowmo --keep-duration`, and by
-ffmpeg's minterpolate into a lossless file that `vidsr upscale` with secnet-fast then enlarges: both make a film of 50
-frames a second as long as the given one. Beside them `vidsr slowmo` as it is, which shows each frame twice as long: for
-that x264 writes 1.4 times the bytes at the same crf, and takes the time for it. All in turn on the same cores, whole
-programs from start to exit; what is compared are the seconds per resulting frame, because minterpolate gives two frames
+End to end on the CPU: a video of 160x90 becomes 640x360 with twice the frames, by `vidsr slowmo --keep-duration`, and
+by ffmpeg's minterpolate into a lossless file that `vidsr upscale` with secnet-fast then enlarges. Both make a video of
+50 frames/s with the input's duration. Beside them `vidsr slowmo` without the option, which shows each frame twice as
+long: for that x264 writes 1.4 times the bytes at the same crf, which takes time. All run in turn on the same cores, as
+whole programs from start to exit. The seconds per output frame are compared, because minterpolate makes two frames
 less.
 
-Operations: multiply-adds per resulting frame as the engine runs an endless film, over those of the network alone, where
-each feature, alignment and step is computed once.
+Operations: multiply-adds per output frame of the engine on an endless video, over those of the network alone, which
+computes each feature, alignment and step once.
 
-With CUDA: resulting frames per second and peak memory of the engine, on frames that lie on the device, for Vid4's size
-and for 1080p, beside the published forward pass in float32 (as torch computes it by default): windows of 4 given frames
-that share one, each by itself.
+With CUDA: output frames per second and peak memory of the engine, on frames that are on the device already, for Vid4's
+size and for 1080p, beside the published forward pass in float32 (torch's default): separate windows of 4 input frames
+that overlap by one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import imageio_ffmpeg
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
+from benchmarks.common.clips import make_video, markdown, parse_size, vidsr_command
 from benchmarks.slowmo.baselines import MINTERPOLATE
 from benchmarks.slowmo.published_forward import PlainZoomingSlowMo, is_published
 from benchmarks.speed.rival import processor_seconds
@@ -50,17 +50,17 @@ from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.runtime.device import choose_precision
 from vidsr.types import Frame
 
-WANTED_RATIO, MOST_OPERATIONS, WANTED_GPU_RATIO = 1.0, 1.15, 3.0
+WANTED_RATIO, MAX_OPERATIONS, WANTED_GPU_RATIO = 1.0, 1.15, 3.0
 PLAIN = "published forward, fp32"
 CPU = torch.device("cpu")
 OPERATIONS_SIDE = 32  # pixels; the counts per pixel do not depend on it
-GPU_SIZES = {"Vid4": (180, 144), "1080p": (480, 270)}  # of the given frames
+GPU_SIZES = {"Vid4": (180, 144), "1080p": (480, 270)}  # of the input frames
 GPU_FRAMES = 1 + 8 * (WINDOW - 1)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to the film: how many frames it gave, and for each run the seconds by the clock and of the processors."""
+    """One system: its output frames, elapsed seconds and processor seconds, for each run."""
 
     name: str
     frames: list[int] = field(default_factory=list)
@@ -78,14 +78,14 @@ class Side:
 
 
 def end_to_end(model: str, size: tuple[int, int], frames: int, runs: int, cores: int) -> list[Side]:
-    """`vidsr slowmo` that keeps the duration first, then without that, then the two stages."""
+    """Times `vidsr slowmo --keep-duration`, `vidsr slowmo`, and the two-stage baseline, in this order."""
     with tempfile.TemporaryDirectory() as folder:
-        film, result, middle, report = (Path(folder, name) for name in ("a.mp4", "b.mp4", "c.mkv", "d.json"))
-        make_film(film, frames, *size)
+        video, result, middle, report = (Path(folder, name) for name in ("a.mp4", "b.mp4", "c.mkv", "d.json"))
+        make_video(video, frames, *size)
         vidsr, common = vidsr_command(), ["-y", "-q", "--progress", "none", "--scale", "4", "--report", str(report)]
         common += ["--device", "cpu", "--threads", str(cores)]
-        slow = [vidsr, "slowmo", str(film), str(result), "--interp", "2", "--model", model, *common]
-        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-i", str(film), "-vf", MINTERPOLATE]
+        slow = [vidsr, "slowmo", str(video), str(result), "--interp", "2", "--model", model, *common]
+        ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-i", str(video), "-vf", MINTERPOLATE]
         ffmpeg += ["-c:v", "ffv1", str(middle)]
         two = [vidsr, "upscale", str(middle), str(result), "--model", "secnet-fast", "--no-faces", *common]
         ways = {
@@ -115,7 +115,7 @@ def fresh(preset: Preset) -> ZoomingSlowMo:
 
 
 def streamed_operations(network: ZoomingSlowMo, name: str) -> float:
-    """Multiply-adds per given pixel and resulting frame of an endless film: films that differ by one window."""
+    """Multiply-adds per input pixel and output frame of an endless video, from two videos that differ by one window."""
     engine, counts = SlowmoEngine.of_network(network, name, CPU, "fp32", is_overlapped=False), []
     for frames in (4 * WINDOW, 5 * WINDOW - 1):
         clip = list(torch.zeros(frames, 3, OPERATIONS_SIDE, OPERATIONS_SIDE))
@@ -126,7 +126,7 @@ def streamed_operations(network: ZoomingSlowMo, name: str) -> float:
 
 
 def run_engine(engine: SlowmoEngine, clip: list[torch.Tensor]) -> int:
-    """Runs a film of these pictures, results not kept; how many there were."""
+    """Runs the engine on a video of these images without keeping the results; returns their number."""
     state, count = engine.init_state(*clip[0].shape[1:]), 0
     for index, image in enumerate(clip):
         ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
@@ -136,7 +136,7 @@ def run_engine(engine: SlowmoEngine, clip: list[torch.Tensor]) -> int:
 
 @dataclass(frozen=True)
 class GpuSide:
-    """Seconds of each run of one way for `frames` results, and its peak memory on the device."""
+    """Seconds of each run of one system for `frames` results, and its peak memory on the device."""
 
     name: str
     frames: int
@@ -149,7 +149,7 @@ class GpuSide:
 
 
 def on_gpu(size: tuple[int, int], runs: int, device: torch.device) -> list[GpuSide]:
-    """The engine with each preset, then the published forward pass; in turn, after one run that does not count."""
+    """Times the engine with each preset and the published forward pass, in turn, after one warm-up run."""
     width, height = size
     precision = choose_precision("auto", device)
     clip = torch.rand(GPU_FRAMES, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
@@ -176,7 +176,7 @@ def on_gpu(size: tuple[int, int], runs: int, device: torch.device) -> list[GpuSi
 
 
 def run_windows(plain: PlainZoomingSlowMo, clip: torch.Tensor) -> int:
-    """The film in windows of WINDOW given frames, neighbours share one; how many results there are."""
+    """Runs the video in windows of WINDOW input frames that overlap by one; returns the number of results."""
     starts = range(0, len(clip) - 1, WINDOW - 1)
     return 1 + sum(len(plain(clip[start : start + WINDOW])) - 1 for start in starts)
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="zsm-fast")
     parser.add_argument("--size", type=parse_size, default=(160, 90), metavar="WxH")
-    parser.add_argument("--frames", type=int, default=100, help="length of the film that is made slower")
+    parser.add_argument("--frames", type=int, default=100, help="length of the input")
     parser.add_argument("--runs", type=int, default=5, help="runs of each side; the medians are compared")
     parser.add_argument("--cores", type=int, default=2, help="all sides get these many cores, the same ones")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -200,16 +200,16 @@ def main() -> None:
     except subprocess.CalledProcessError as error:
         raise SystemExit(f"{' '.join(error.cmd)} ended with exit code {error.returncode}") from error
     print(
-        f"{width}x{height} to {4 * width}x{4 * height}, {options.frames} frames given, {options.cores} cores, medians "
+        f"{width}x{height} to {4 * width}x{4 * height}, {options.frames} input frames, {options.cores} cores, medians "
         f"of {options.runs} runs in turn; wanted: at least {WANTED_RATIO:g} times as fast\n"
     )
     columns = ("end to end", "frames", "frames/s", "s/frame", "processor s/frame", "--keep-duration is faster by")
     print(markdown(columns, [side.row(sides[0]) for side in sides]) + "\n")
     operations = {p.name: (streamed_operations(fresh(p), p.name), multiply_adds_per_pixel(fresh(p))) for p in presets()}
-    columns = ("multiply-adds per given pixel and resulting frame", "engine", "network alone", "ratio", "limit")
+    columns = ("multiply-adds per input pixel and output frame", "engine", "network alone", "ratio", "limit")
     rows = []
     for name, (streamed, alone) in operations.items():
-        verdict = f"{'within' if streamed / alone <= MOST_OPERATIONS else 'ABOVE'} {MOST_OPERATIONS}"
+        verdict = f"{'within' if streamed / alone <= MAX_OPERATIONS else 'ABOVE'} {MAX_OPERATIONS}"
         rows.append((name, f"{streamed:,.0f}", f"{alone:,.0f}", f"{streamed / alone:.3f}", verdict))
     print(markdown(columns, rows) + "\n")
     on_device: dict[str, list[GpuSide]] = {}
@@ -223,9 +223,9 @@ def main() -> None:
             for side in row:
                 memory = f"{side.peak_bytes / 2**20:.0f} MiB"
                 rows.append((label, side.name, f"{side.rate:.1f}", memory, f"{side.rate / plain:.2f}"))
-        print(markdown(("size", "way", "resulting frames/s", "peak memory", "times the plain rate"), rows))
+        print(markdown(("size", "way", "output frames/s", "peak memory", "times the plain rate"), rows))
     else:
-        print("There is no CUDA device here: the comparison on a GPU is left out.")
+        print("torch finds no CUDA device: the comparison on a GPU is left out.")
     if options.json is not None:
         values = {
             "size": [width, height],

@@ -1,4 +1,4 @@
-"""Peak memory of `vidsr upscale` for a short and a long film: it must not grow with length.
+"""Peak memory of `vidsr upscale` for a short and a long video, which must not grow with the length.
 
     python -m benchmarks.speed.memory [--model NAME] [--size WxH] [--frames SHORT LONG] [--json FILE]
 
@@ -16,14 +16,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
+from benchmarks.common.clips import make_video, markdown, parse_size, vidsr_command
 
 LIMIT = 1.05
 
 
-def peak_bytes(film: Path, result: Path, model: str) -> int:
-    """Runs the command in a process of its own and returns the most memory it had resident."""
-    command = [vidsr_command(), "upscale", str(film), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
+def peak_bytes(video: Path, result: Path, model: str) -> int:
+    """Runs the command in a separate process and returns its peak resident memory in bytes."""
+    command = [vidsr_command(), "upscale", str(video), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
     command += ["--model", model]
     # A child's figure starts at what its parent had at the fork, so nothing large may be loaded in this process.
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -35,7 +35,7 @@ def peak_bytes(film: Path, result: Path, model: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Peak memory against the length of the film.")
+    parser = argparse.ArgumentParser(description="Peak memory against the length of the video.")
     parser.add_argument("--model", default="auto")
     parser.add_argument("--size", type=parse_size, default=(96, 64), metavar="WxH")
     parser.add_argument("--frames", type=int, nargs=2, default=(300, 3000), metavar=("SHORT", "LONG"))
@@ -46,7 +46,7 @@ def main() -> None:
     peaks: dict[int, list[int]] = {frames: [] for frames in options.frames}
     with tempfile.TemporaryDirectory() as folder:
         for frames in peaks:
-            make_film(Path(folder, f"{frames}.mp4"), frames, width, height)
+            make_video(Path(folder, f"{frames}.mp4"), frames, width, height)
         for _ in range(options.runs):
             for frames, found in peaks.items():
                 found.append(peak_bytes(Path(folder, f"{frames}.mp4"), Path(folder, "result.mp4"), options.model))

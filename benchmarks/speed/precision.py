@@ -1,13 +1,13 @@
-"""What precision, memory layout and compilation are worth: time, deviation and memory of each variant to run a network.
+"""Time, deviation and memory of a network by precision, memory layout and compilation.
 
     python -m benchmarks.speed.precision [--model NAME] [--device D] [--size WxH] [--frames N] [--runs N] [--no-compile]
                                    [--json FILE]
 
-The variants are run in turn, so that a busy machine troubles all of them; a ratio is that of the medians, against
-float32 in torch's usual layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users
-get. Deviation: PSNR of the result against the float32 result, and by how much PSNR against the truth changes, on a
-moving clip made here. Memory: on a CPU the most that a process of its own had resident and how much of it came with the
-run (Linux only), on CUDA what torch held on the card. A variant that the device cannot do says why.
+The variants run in turn, so that other load affects all of them; a ratio is that of the medians, against float32 in
+torch's default layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users run.
+Deviation: PSNR of the result against the float32 result, and the change of PSNR against the truth, on a synthetic
+moving clip. Memory: on a CPU the peak resident memory of a separate process and the part that the run added (Linux
+only), on CUDA torch's peak on the card. A variant that the device does not support shows the reason.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ HOPELESS = 10.0
 
 @dataclass
 class Figures:
-    """What was measured of a variant; `failure` says why there is nothing, `start_seconds` is loading and compiling."""
+    """The figures of a variant; `failure` is the reason if it did not run, `start_seconds` loading and compiling."""
 
     name: str
     start_seconds: float = 0.0
@@ -68,7 +68,7 @@ class Figures:
 
 
 def make_clip(frames: int, width: int, height: int) -> Tensor:
-    """A truth of `frames` x 3 x 4 height x 4 width in 0..1: a texture of all sizes that moves, a disc against it."""
+    """A synthetic truth, `frames` x 3 x 4 height x 4 width in 0..1: moving multi-scale texture and a disc in front."""
     generator = torch.Generator().manual_seed(1)
     tall, wide = SCALE * height, SCALE * width
     canvas = torch.zeros(1, 3, tall + 2 * frames, wide + 3 * frames)
@@ -79,10 +79,10 @@ def make_clip(frames: int, width: int, height: int) -> Tensor:
     y, x = torch.meshgrid(torch.arange(tall), torch.arange(wide), indexing="ij")
     clip = []
     for t in range(frames):
-        picture = canvas[0, :, 2 * t : 2 * t + tall, 3 * t : 3 * t + wide]
-        centre = wide // 2 + 5 * t
-        disc = (x - centre) ** 2 + (y - tall // 2) ** 2 < (tall // 5) ** 2
-        clip.append(torch.where(disc, 0.5 + 0.4 * torch.sin((x - centre) / 3), picture))
+        image = canvas[0, :, 2 * t : 2 * t + tall, 3 * t : 3 * t + wide]
+        center = wide // 2 + 5 * t
+        disc = (x - center) ** 2 + (y - tall // 2) ** 2 < (tall // 5) ** 2
+        clip.append(torch.where(disc, 0.5 + 0.4 * torch.sin((x - center) / 3), image))
     return torch.stack(clip)
 
 
@@ -104,7 +104,7 @@ def timed(enlarge: Enlarge, low: Tensor) -> tuple[float, Tensor]:
 def measure(
     found: list[Variant], network: SECNet, compute: ComputeConfig, low: Tensor, truth: Tensor, runs: int
 ) -> list[Figures]:
-    """All variants but their memory on a CPU. The first one is what the others are compared with, and must not fail."""
+    """Measures all variants, except memory on a CPU. The first one is the reference and must not fail."""
     figures, enlargers, reference = [Figures(variant.name) for variant in found], dict[str, Enlarge](), None
     fastest = 0.0
     for variant, figure in zip(found, figures, strict=True):
@@ -145,7 +145,7 @@ def measure(
 
 
 def resident_bytes() -> dict[str, int]:
-    """What this process has resident now (VmRSS) and had at most (VmHWM); empty where /proc does not tell."""
+    """Resident memory of this process (VmRSS) and its peak (VmHWM), in bytes; empty without /proc."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each variant; the medians are compared")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out (it needs a C++ compiler)")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the process whose memory is measured
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # for the subprocess whose memory is measured
     options = parser.parse_args()
     if options.frames < 1 or options.runs < 1:
         parser.error("--frames and --runs are 1 or more")
@@ -215,7 +215,7 @@ def main() -> None:
 
 
 def report_memory(variant: Variant, network: SECNet, compute: ComputeConfig, low: Tensor) -> None:
-    """One run in this process; what was resident before it and at most, as JSON on stdout."""
+    """Runs once in this process and prints the resident memory before and at its peak as JSON."""
     enlarge = build(variant, network, compute, low)
     idle = resident_bytes()["VmRSS"]
     enlarge(low)

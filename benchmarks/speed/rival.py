@@ -4,9 +4,9 @@
     apt-get install libomp5 libvulkan1              # the package is linked with both, also for the CPU
     python -m benchmarks.speed.rival [--data DIR] [--frames N] [--json FILE]
 
-Speed: a film of 320x180 to 1280x720, decoded, enlarged and encoded by libx264 with the same crf and preset, all sides
-in turn and on the same cores. On the CPU the package computes in one thread, so it is timed twice: as it is, with the
-other cores left to the codec, and as one process for each core, frames dealt out in turn.
+Speed: a video of 320x180 to 1280x720, decoded, enlarged and encoded by libx264 with the same crf and preset, by all
+systems in turn and on the same cores. On the CPU the package computes in one thread, so it is timed twice: unchanged,
+with the other cores left to the codec, and with one process for each core, which get the frames in turn.
 
 PSNR, with `--data DIR` (vid4/, faces/ and general/): the protocol of benchmarks.quality on the first `--clip-frames`
 frames of each clip, the same ones for all sides.
@@ -32,21 +32,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
+from benchmarks.common.clips import make_video, markdown, parse_size, vidsr_command
 from benchmarks.quality.baselines import stream
 from benchmarks.quality.runner import CLEAN, Setting, clip_paths, compressed, given, parse_setting, read_truth, reduced
 from vidsr.evaluation.evaluate import ClipScores, Scores, evaluate_clip, summarize
 
 RIVAL = "realesr-animevideov3-x4"
 WORKER = Path(__file__).with_name("rival_worker.py")
-CRF, PRESET = "16", "faster"  # what vidsr takes by itself
+CRF, PRESET = "16", "faster"  # vidsr's defaults
 WANTED_RATIO, STRETCH_RATIO = 5.0, 8.0
 
 
 @dataclass(frozen=True)
 class Side:
-    """One program on the film, for each run: seconds from start to exit, those from opening the film to its check, and
-    those of the processors, which a busy machine troubles less.
+    """One system's seconds for each run: from start to exit, from opening the video to verifying it, and of processor
+    time, which depends less on other load.
     """
 
     name: str
@@ -62,15 +62,15 @@ class Side:
         return self.name, f"{inside:.3f}", f"{1 / inside:.2f}", faster, f"{whole:.3f}", f"{processors:.3f}"
 
     def ratio_to(self, ours: Side) -> float:
-        """How many times as many frames per second `ours` does, by the seconds that the programs report."""
+        """Frames per second of `ours` over those of this system, by the seconds that the programs report."""
         return statistics.median(self.inside) / statistics.median(ours.inside)
 
 
 class Rival:
-    """Runs the package in a process of its own."""
+    """Runs the package in a separate process."""
 
     def __init__(self, package: Path | None, cores: int) -> None:
-        """Ends the program if the package cannot be loaded. `package`: a folder that pip's --target made."""
+        """Raises SystemExit if the package cannot be loaded. `package` is a folder made by pip's --target."""
         self._environment = os.environ | ({"PYTHONPATH": str(package.resolve())} if package else {})
         self.cores = cores
         check = subprocess.run(
@@ -83,9 +83,9 @@ class Rival:
                 "apt-get install libomp5 libvulkan1"
             )
 
-    def film(self, source: Path, target: Path, processes: int) -> float:
-        """Makes the film; the seconds that the worker reports."""
-        return float(self._run("film", str(source), str(target), str(processes), CRF, PRESET))
+    def video(self, source: Path, target: Path, processes: int) -> float:
+        """Enlarges a video file; returns the seconds that the worker reports."""
+        return float(self._run("video", str(source), str(target), str(processes), CRF, PRESET))
 
     def clip(self, low: Tensor) -> Tensor:
         """A clip N x 3 x h x w in 0..1, enlarged."""
@@ -104,23 +104,23 @@ class Rival:
 
 
 def processor_seconds() -> float:
-    """What all programs that were started from here and have ended used so far."""
+    """Processor seconds of all child processes that have ended so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def measure_speed(rival: Rival, model: str, size: tuple[int, int], frames: int, runs: int) -> list[Side]:
-    """vidsr first. All sides make one small film before the first run that counts."""
+    """Times all systems, vidsr first. Each makes one short video as a warm-up."""
     sides = [Side(f"vidsr, {model}"), Side(f"{RIVAL}, as it is")]
     counts = [1]
     if rival.cores > 1:
         sides.append(Side(f"{RIVAL}, {rival.cores} processes"))
         counts.append(rival.cores)
     with tempfile.TemporaryDirectory() as folder:
-        film, result, report, short = (Path(folder, name) for name in ("a.mp4", "b.mp4", "c.json", "d.mp4"))
-        make_film(film, frames, *size)
-        make_film(short, 3, *size)
-        upscale = [vidsr_command(), "upscale", str(film), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
+        video, result, report, short = (Path(folder, name) for name in ("a.mp4", "b.mp4", "c.json", "d.mp4"))
+        make_video(video, frames, *size)
+        make_video(short, 3, *size)
+        upscale = [vidsr_command(), "upscale", str(video), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
         upscale += ["--device", "cpu", "--threads", str(rival.cores), "--model", model, "--report", str(report)]
         upscale += ["--codec", "libx264", "--crf", CRF, "--preset", PRESET]
 
@@ -131,13 +131,13 @@ def measure_speed(rival: Rival, model: str, size: tuple[int, int], frames: int, 
             return run["wall_seconds"]
 
         programs: list[Callable[[Path], float]] = [ours]
-        programs += [partial(rival.film, target=result, processes=count) for count in counts]
+        programs += [partial(rival.video, target=result, processes=count) for count in counts]
         for program in programs:
             program(short)
         for _ in range(runs):
             for side, program in zip(sides, programs, strict=True):
                 started, used = time.perf_counter(), processor_seconds()
-                side.inside.append(program(film))
+                side.inside.append(program(video))
                 side.whole.append(time.perf_counter() - started)
                 side.processors.append(processor_seconds() - used)
     return sides
@@ -146,7 +146,7 @@ def measure_speed(rival: Rival, model: str, size: tuple[int, int], frames: int, 
 def measure_quality(
     rival: Rival, model: str, data: Path, settings: list[Setting], frames: int | None
 ) -> dict[str, dict[str, Scores]]:
-    """For each set the mean scores of bicubic, of the model and of the rival."""
+    """The mean scores of bicubic, the model and the rival, for each set."""
     enlargers: dict[str, Callable[[Tensor], Tensor]] = {
         "bicubic": partial(stream, "bicubic", "auto"),
         model: partial(stream, model, "auto"),
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--package", type=Path, metavar="DIR", help="where pip --target put the rival")
     parser.add_argument("--cores", type=int, default=2, help="all sides get these many cores, the same ones")
     parser.add_argument("--size", type=parse_size, default=(320, 180), metavar="WxH")
-    parser.add_argument("--frames", type=int, default=60, help="length of the film")
+    parser.add_argument("--frames", type=int, default=60, help="length of the video")
     parser.add_argument("--runs", type=int, default=3, help="runs of each side; 0 leaves the speed out")
     parser.add_argument("--data", type=Path, help="the evaluation sets; without it the PSNR is left out")
     parser.add_argument("--sets", nargs="+", type=parse_setting, metavar="SET", help=f"default: {' '.join(CLEAN)}")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed [--model NAME] [--size WxH] [--frames N] [--runs N] [--json FILE]
 
-The two sides of a ratio are run in turn, so that a busy machine troubles both; the ratio is that of the medians. The
-command is timed whole, from start to exit, and once more from its own report, without the start of the program.
+The two sides of a ratio run in turn, so that other load affects both; the ratio is that of the medians. The command is
+timed as a whole, from start to exit, and also by its own report, without the start of the program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common.clips import make_film, markdown, parse_size, vidsr_command
+from benchmarks.common.clips import make_video, markdown, parse_size, vidsr_command
 from vidsr.config import ComputeConfig, InputConfig
 from vidsr.engines.select import build_engine, select
 from vidsr.runtime.device import choose_device
@@ -57,7 +57,7 @@ def command_seconds(*command: str) -> float:
 
 
 def network_seconds(frames: list[Frame], compute: ComputeConfig) -> float:
-    """Only the engine, on frames that lie on the device already, after a warm-up."""
+    """Seconds of the engine alone, on frames that are on the device already, after a warm-up."""
     height, width = frames[0].image.shape[-2:]
     chosen = build_engine(select(compute, "upscale", height, width))
     device = torch.device(chosen.selection.device)
@@ -97,11 +97,11 @@ def main() -> None:
     whole, inside, network, stages = [], [], [], []
     shown, imported = [], []
     with tempfile.TemporaryDirectory() as folder:
-        film, result, report = (str(Path(folder, name)) for name in ("film.mp4", "result.mp4", "report.json"))
-        make_film(Path(film), options.frames, width, height)
-        upscale = [vidsr, "upscale", film, result, "-y", "-q", "--progress", "none", "--no-faces", "--report", report]
+        video, result, report = (str(Path(folder, name)) for name in ("video.mp4", "result.mp4", "report.json"))
+        make_video(Path(video), options.frames, width, height)
+        upscale = [vidsr, "upscale", video, result, "-y", "-q", "--progress", "none", "--no-faces", "--report", report]
         upscale += ["--model", options.model, "--device", options.device]
-        with Reader(Path(film), InputConfig(), choose_device(options.device)) as reader:
+        with Reader(Path(video), InputConfig(), choose_device(options.device)) as reader:
             frames = list(reader.frames())
         for _ in range(options.runs):
             whole.append(command_seconds(*upscale))

@@ -1,4 +1,4 @@
-"""The variants of a run that precision.py compares: precision, memory layout, compiled, captured. No measuring."""
+"""The variants that precision.py compares: precision, memory layout, compilation, CUDA graphs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Enlarge = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Variant:
-    """One variant to run the network on a whole clip; "engine" is the stream, which chooses its layout itself."""
+    """One way to run the network on a whole clip; "engine" is the stream, which chooses its own memory layout."""
 
     precision: Precision
     channels_last: bool
@@ -86,7 +86,7 @@ def stream(compute: ComputeConfig, precision: Precision, low: Tensor) -> Enlarge
 
 
 def captured(network: SECNet, low: Tensor) -> Enlarge:
-    """The network as one CUDA graph; a result lives until the next call."""
+    """The network as one CUDA graph; a result is valid until the next call."""
     clip = low[None].clone()
     side = torch.cuda.Stream(low.device)
     side.wait_stream(torch.cuda.current_stream(low.device))

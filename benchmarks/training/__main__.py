@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-# Of SECNet and of Zooming SlowMo; a log has those of its own.
+# Losses of SECNet and of Zooming SlowMo; only those that the log has are drawn.
 LOSSES = (
     ("final", "final result"),
     ("result", "results"),
@@ -28,8 +28,8 @@ LOSSES = (
 SCORES = (
     ("psnr_bi", "BI"),
     ("psnr_bd", "BD, sigma 1.5"),
-    ("psnr_existing", "BI, given frames"),
-    ("psnr_synthetic", "BI, new frames"),
+    ("psnr_existing", "BI, input frames"),
+    ("psnr_synthetic", "BI, interpolated frames"),
 )
 
 
@@ -49,7 +49,7 @@ def draw(axes: Axes, log: Path, key: str, label: str, marker: str = "") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("log", type=Path)
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("image", type=Path)
     options = parser.parse_args()
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
     for key, label in LOSSES:
@@ -60,7 +60,7 @@ def main() -> None:
         draw(right, options.log, key, label, marker=".")
     right.set(xlabel="step", ylabel="PSNR, dB (RGB, 8-pixel border left out)", title="held-out clips, averaged weights")
     right.legend()
-    figure.savefig(options.picture, dpi=80)
+    figure.savefig(options.image, dpi=80)
 
 
 if __name__ == "__main__":

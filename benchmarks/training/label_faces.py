@@ -1,11 +1,11 @@
-"""The labels that the face detector is trained on: the data set's own, and those of a teacher for all other pictures.
+"""Makes the labels for the training of the face detector: those of the data set, and a teacher's for all other faces.
 
     python -m benchmarks.training.label_faces --data DIR --teacher FILE --output runs/face-labels.json
 
 DIR is the curated set; FILE is a published YuNet file. Every 8th frame of each training clip and every training
 photograph of licence classes A and B is searched at half, full and double size. The data set's own boxes stay as they
-are; the teacher adds the faces that they leave out, with its score: from 0.85 on a face to be found, from 0.5 to 0.85 a
-place of which nothing is said, below that no face. vidsr/train/detector/labels.py reads the result; the product never.
+are; the teacher adds the faces that they leave out, with its score: from 0.85 on it is a face, from 0.5 to 0.85 the
+place is ignored in training, below 0.5 it is background. vidsr/train/detector/labels.py reads the result.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from vidsr.train.detector.labels import SURE
 
 EVERY = 8
 SCALES = (0.5, 1.0, 2.0)
-LEAST_SCORE = 0.5
-# Less than that, and it is another face.
+MIN_SCORE = 0.5
+# Two boxes with a lower IoU are different faces.
 SAME = 0.4
 
 
-def search(teacher: Yunet, picture: NDArray[np.uint8]) -> Detections:
-    """All faces of a picture, H x W x 3 RGB, at three sizes."""
-    height, width = picture.shape[:2]
+def search(teacher: Yunet, image: NDArray[np.uint8]) -> Detections:
+    """All faces of an image, H x W x 3 RGB, at three sizes."""
+    height, width = image.shape[:2]
     parts = []
     for scale in SCALES:
         wide, tall = round(width * scale), round(height * scale)
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         canvas = np.zeros((-(-tall // MULTIPLE) * MULTIPLE, -(-wide // MULTIPLE) * MULTIPLE, 3), np.float32)
-        canvas[:tall, :wide] = cv2.resize(picture[..., ::-1], (wide, tall), interpolation=method)
-        found = teacher.run(np.ascontiguousarray(canvas.transpose(2, 0, 1)), LEAST_SCORE)
+        canvas[:tall, :wide] = cv2.resize(image[..., ::-1], (wide, tall), interpolation=method)
+        found = teacher.run(np.ascontiguousarray(canvas.transpose(2, 0, 1)), MIN_SCORE)
         parts.append(found.scaled(width / wide, height / tall))
     return Detections.join(parts).suppressed(OVERLAP)
 
 
 def entry(frame: int, given: list[dict[str, Any]], found: Detections) -> dict[str, Any]:
-    """The given faces of a frame, then those that only the teacher has."""
+    """The data set's faces of a frame, then those that only the teacher finds."""
     faces = [{"box": face["box"], "landmarks": face["landmarks"], "score": 1.0} for face in given]
     boxes = np.array([face["box"] for face in given], np.float64).reshape(-1, 4)
     is_new = (pairwise_iou(found.boxes, boxes) < SAME).all(1)
@@ -69,7 +69,7 @@ def main() -> None:
     folder = options.data / "faces_stills"
     stills = {e["path"]: e["faces"] for e in json.loads((folder / "labels.json").read_text(encoding="utf-8"))}
     clips = json.loads((folder / "clip_labels.json").read_text(encoding="utf-8"))
-    labels, counts = {}, {"pictures": 0, "given": 0, "sure": 0, "unsure": 0}
+    labels, counts = {}, {"images": 0, "given": 0, "sure": 0, "unsure": 0}
     for item in find_footage(options.data, ("A", "B")):
         path = str(item.path.relative_to(options.data))
         frames = cached_frames(item, options.output.parent / "frames")
@@ -78,7 +78,7 @@ def main() -> None:
         for index in range(0, len(frames), EVERY if item.kind in CLIPS else 1):
             faces = entry(index, given.get(index, []), search(teacher, np.asarray(frames[index])))
             labels[path].append(faces)
-            counts["pictures"] += 1
+            counts["images"] += 1
             counts["given"] += len(given.get(index, []))
             scores = [face["score"] for face in faces["faces"][len(given.get(index, [])) :]]
             counts["sure"] += sum(score >= SURE for score in scores)

@@ -60,15 +60,15 @@ def test_clips_side_by_side_keep_their_pixels() -> None:
 def test_an_insert_is_itself_further_in_than_its_border_and_the_background_outside() -> None:
     behind, clip = noise(6, 40, 60, 3), noise(4, 16, 20, 4)
     insert = Insert("clip", 10, 5, (2, -1))
-    for index, picture in enumerate(compose(iter(behind), [clip], [insert], 3)):
+    for index, image in enumerate(compose(iter(behind), [clip], [insert], 3)):
         left, top = insert.corner(index)
         assert (left, top) == (10 + 2 * index, 5 - index)
         shown = clip[to_and_fro(6, 4)[index]]
-        inner = picture[top + 3 : top + 13, left + 3 : left + 17]
+        inner = image[top + 3 : top + 13, left + 3 : left + 17]
         assert np.array_equal(inner, shown[3:13, 3:17])
         outside = np.ones((40, 60), bool)
         outside[top : top + 16, left : left + 20] = False
-        assert np.array_equal(picture[outside], behind[index][outside])
+        assert np.array_equal(image[outside], behind[index][outside])
 
 
 def test_the_border_falls_evenly_and_is_softest_at_the_edge() -> None:
@@ -82,13 +82,13 @@ def test_the_border_falls_evenly_and_is_softest_at_the_edge() -> None:
 
 @pytest.mark.parametrize(("left", "top"), [(-5, -3), (25, 18), (-40, 0), (0, 50)])
 def test_what_lies_outside_the_canvas_is_cut_off(left: int, top: int) -> None:
-    picture, canvas = noise(1, 10, 12, 5)[0], noise(1, 20, 30, 6)[0]
+    image, canvas = noise(1, 10, 12, 5)[0], noise(1, 20, 30, 6)[0]
     wanted = canvas.copy()
     for y in range(10):
         for x in range(12):
             if 0 <= y + top < 20 and 0 <= x + left < 30:
-                wanted[y + top, x + left] = picture[y, x]
-    paste(canvas, picture, np.ones((10, 12, 1), np.float32), left, top)
+                wanted[y + top, x + left] = image[y, x]
+    paste(canvas, image, np.ones((10, 12, 1), np.float32), left, top)
     assert np.array_equal(canvas, wanted)
 
 
@@ -96,10 +96,10 @@ def test_what_lies_outside_the_canvas_is_cut_off(left: int, top: int) -> None:
 def test_a_background_fills_the_scene_without_stretching(height: int, width: int) -> None:
     ramp = np.zeros((2, height, width, 3), np.uint8)
     ramp[:, :, :, 0], ramp[:, :, :, 1] = np.arange(width) * 2, np.arange(height)[:, None] * 2
-    pictures = list(enlarged(ramp, 320, 160, 3))
-    assert [picture.shape for picture in pictures] == [(160, 320, 3)] * 3
-    across = pictures[0][80, 1:, 0].astype(int) - pictures[0][80, :-1, 0]
-    down = pictures[0][1:, 160, 1].astype(int) - pictures[0][:-1, 160, 1]
+    images = list(enlarged(ramp, 320, 160, 3))
+    assert [image.shape for image in images] == [(160, 320, 3)] * 3
+    across = images[0][80, 1:, 0].astype(int) - images[0][80, :-1, 0]
+    down = images[0][1:, 160, 1].astype(int) - images[0][:-1, 160, 1]
     assert across[20:-20].mean() == pytest.approx(down[20:-20].mean(), rel=0.05)
 
 
@@ -107,24 +107,24 @@ def test_walkers_boxes_are_where_their_pictures_are() -> None:
     clip = noise(3, 20, 20, 7)
     walker = Walker(list(clip), np.array([[5.0, 4, 9, 10]] * 3), (30, 40), (90, 40))
     behind = [np.zeros((80, 120, 3), np.uint8)] * 4
-    for index, (picture, truth) in enumerate(walk(behind, [walker])):
+    for index, (image, truth) in enumerate(walk(behind, [walker])):
         left, top = 20 + 20 * index, 30
         assert truth.tolist() == [[left + 5, top + 4, 9, 10]]
         shown = clip[to_and_fro(4, 3)[index]]
-        assert np.array_equal(picture[top + 8 : top + 12, left + 8 : left + 12], shown[8:12, 8:12])
+        assert np.array_equal(image[top + 8 : top + 12, left + 8 : left + 12], shown[8:12, 8:12])
     ellipse = soft_ellipse(20, 20)[..., 0]
     assert ellipse[10, 10] == 1 and ellipse[0, 0] == 0 and np.array_equal(ellipse, ellipse.T)
 
 
 def test_a_box_is_cut_where_it_says() -> None:
-    picture = torch.arange(600).view(1, 20, 30)
+    image = torch.arange(600).view(1, 20, 30)
     box = Box.around(10.5, 8.0, 5, 4)
     assert (box.left, box.top, box.right, box.bottom) == (8, 6, 13, 10)
-    assert torch.equal(box.cut(picture), picture[:, 6:10, 8:13])
+    assert torch.equal(box.cut(image), image[:, 6:10, 8:13])
     assert sized(box, 2.0) in (Box(5, 4, 15, 12), Box(6, 4, 16, 12))
     assert Box(-3, -2, 40, 10).within(30, 20) == Box(0, 0, 30, 10)
     with pytest.raises(ValueError, match="outside"):
-        Box(-1, 0, 5, 5).cut(picture)
+        Box(-1, 0, 5, 5).cut(image)
 
 
 def test_boxes_that_follow_a_face_keep_their_size_and_lose_the_jitter() -> None:

@@ -49,12 +49,12 @@ def test_pseudo_video_moves_its_landmarks_with_the_picture() -> None:
     end = Shot(110, 95, scale=1.5, angle=20, tilt_x=0.2, tilt_y=-0.15, brightness=0.8, noise=1.0, shutter=0.8)
     shown = list(play(still.astype(np.uint8), dots, start, end, 6, (220, 200), 0))
     assert len(shown) == 6
-    for picture, points in shown:
+    for image, points in shown:
         for x, y in points:
-            near = np.hypot(columns[:, :200] - x, rows - y)[: picture.shape[0]] < 11
-            light = np.where(near, np.maximum(picture[:200, :200].astype(float) - 12, 0), 0)
-            centre = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
-            np.testing.assert_allclose(centre, (x, y), atol=0.25)
+            near = np.hypot(columns[:, :200] - x, rows - y)[: image.shape[0]] < 11
+            light = np.where(near, np.maximum(image[:200, :200].astype(float) - 12, 0), 0)
+            center = np.array([(light * columns).sum(), (light * rows).sum()]) / light.sum()
+            np.testing.assert_allclose(center, (x, y), atol=0.25)
     np.testing.assert_allclose(shown[0][1], (dots - 100) * 0.9 + (109.5, 99.5))
 
 

@@ -114,12 +114,12 @@ def test_results_at_other_times_are_refused() -> None:
 
 def test_results_that_are_not_the_given_frames_are_refused() -> None:
     given = moving(3, 16, 16, 5).permute(0, 2, 3, 1).numpy()
-    pictures = [given[index // 2] for index in range(5)]
-    rounded = [picture + 2 for picture in pictures]
+    images = [given[index // 2] for index in range(5)]
+    rounded = [image + 2 for image in images]
     result = aligned(times(5), rounded, given)
     assert np.array_equal(result[::2], given) and np.array_equal(result[1], rounded[1])
-    with pytest.raises(SystemExit, match="changed a given frame"):
-        aligned(times(5), [pictures[0], *pictures[:4]], given)  # the right times, everything one place late
+    with pytest.raises(SystemExit, match="changed an input frame"):
+        aligned(times(5), [images[0], *images[:4]], given)  # the right times, everything one place late
 
 
 def test_places_in_a_window_count_from_behind_its_border(monkeypatch: pytest.MonkeyPatch) -> None:

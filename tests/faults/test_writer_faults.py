@@ -1,3 +1,5 @@
+"""Faults while writing: existing targets, bad paths, full disks and killed processes leave no damage behind."""
+
 from __future__ import annotations
 
 import os

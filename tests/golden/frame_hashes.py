@@ -67,7 +67,7 @@ def write_video(
         video = container.add_stream(codec, rate=25, options={"threads": "1"})
         video.width, video.height, video.pix_fmt = width, height, pixel_format
         video.codec_context.time_base = Fraction(1, 1000)
-        sound = container.add_stream("aac", rate=44100, layout="mono")
+        audio_stream = container.add_stream("aac", rate=44100, layout="mono")
         for values, time in zip(frames, times, strict=True):
             levels = np.round(values * 65535).astype(np.uint16)
             frame = av.VideoFrame.from_ndarray(levels, format="rgb48le").reformat(format=pixel_format)
@@ -78,8 +78,8 @@ def write_video(
         wave = (0.4 * np.sin(2 * np.pi * 440 * np.arange(length) / 44100)).astype(np.float32)
         tone = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
         tone.sample_rate, tone.pts, tone.time_base = 44100, 0, Fraction(1, 44100)
-        container.mux(sound.encode(tone))
-        container.mux(sound.encode(None))
+        container.mux(audio_stream.encode(tone))
+        container.mux(audio_stream.encode(None))
 
 
 def make_inputs(folder: Path) -> None:

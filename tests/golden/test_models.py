@@ -161,7 +161,7 @@ def test_other_weights_do_not_compute_the_example(card_path: Path) -> None:
     path = read_card(card_path).weights_path
     save_file({name: tensor * 1.1 for name, tensor in load_file(path).items()}, path)
     describe_anew(card_path)
-    with pytest.raises(ModelError, match="computes something else"):
+    with pytest.raises(ModelError, match="does not reproduce its stored example"):
         verify(read_card(card_path))
 
 
@@ -169,7 +169,7 @@ def test_weights_that_are_no_numbers_do_not_pass(card_path: Path) -> None:
     path = read_card(card_path).weights_path
     save_file({name: torch.full_like(tensor, float("nan")) for name, tensor in load_file(path).items()}, path)
     describe_anew(card_path)
-    with pytest.raises(ModelError, match="computes something else"):
+    with pytest.raises(ModelError, match="does not reproduce its stored example"):
         verify(read_card(card_path))
 
 
@@ -181,7 +181,7 @@ def test_a_changed_example_is_found(card_path: Path) -> None:
     with pytest.raises(ModelError, match="SHA-256 differs"):
         verify(card)
     set_field(card_path, "golden_sha256", f'"{hashlib.sha256(card.golden_path.read_bytes()).hexdigest()}"')
-    with pytest.raises(ModelError, match="computes something else"):
+    with pytest.raises(ModelError, match="does not reproduce its stored example"):
         verify(read_card(card_path))
 
 

@@ -197,12 +197,12 @@ def test_network_learns_to_interpolate() -> None:
     optimiser = torch.optim.Adam(network.parameters(), lr=6e-3)
 
     def video(count: int) -> Tensor:
-        films = torch.zeros(count, 3, 3, 10, 16)
+        videos = torch.zeros(count, 3, 3, 10, 16)
         for b in range(count):
             x, y, speed = (int(torch.randint(0, high, (), generator=generator)) for high in (8, 6, 3))
             for t in range(3):
-                films[b, t, :, y : y + 4, x + t * speed : x + t * speed + 4] = 1.0
-        return films
+                videos[b, t, :, y : y + 4, x + t * speed : x + t * speed + 4] = 1.0
+        return videos
 
     def losses(truth: Tensor) -> tuple[Tensor, Tensor]:
         given, between = network.features(truth[:, ::2].flatten(0, 1)), truth[:, 1]

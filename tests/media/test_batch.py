@@ -10,6 +10,8 @@ from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES
 from vidsr.pipeline.batch import pair_videos, result_folder
 
+pytestmark = pytest.mark.leaves_hidden_files  # of the folder that is read
+
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:

@@ -1,3 +1,5 @@
+"""Encoder settings: what cannot be encoded is refused first, and options reach the encoder."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -14,7 +16,7 @@ from vidsr.video.probe import probe
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def video(tmp_path: Path) -> Path:
     return media.clip(tmp_path / "film.mp4")
 
 
@@ -24,9 +26,9 @@ def film(tmp_path: Path) -> Path:
         (OutputConfig(codec="libx999"), "mp4", "no video encoder called 'libx999'.*libx264"),
         (OutputConfig(codec="aac"), "mp4", "no video encoder called 'aac'"),
         (OutputConfig(codec="libx264"), "webm", "webm files cannot hold.*libvpx-vp9"),
-        (OutputConfig(codec="prores_ks"), "mp4", "cannot hold what prores_ks makes"),
-        (OutputConfig(crf=52), "mp4", "outside what libx264 takes: 0 .* 51"),
-        (OutputConfig(codec="libsvtav1", crf=64), "mp4", "outside what libsvtav1 takes"),
+        (OutputConfig(codec="prores_ks"), "mp4", "cannot hold the output of prores_ks"),
+        (OutputConfig(crf=52), "mp4", "outside the range of libx264: 0 .* 51"),
+        (OutputConfig(codec="libsvtav1", crf=64), "mp4", "outside the range of libsvtav1"),
         (OutputConfig(codec="ffv1", crf=3), "mkv", "ffv1 is lossless"),
         (OutputConfig(preset="warp"), "mp4", "no preset 'warp'.*veryslow"),
         (OutputConfig(codec="libsvtav1", preset="fast"), "mp4", "no preset 'fast'"),
@@ -43,19 +45,19 @@ def film(tmp_path: Path) -> Path:
     ],
 )
 def test_what_cannot_be_encoded_is_refused_first(
-    film: Path, tmp_path: Path, config: OutputConfig, ending: str, words: str, capfd: pytest.CaptureFixture[str]
+    video: Path, tmp_path: Path, config: OutputConfig, ending: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(OutputError, match=words) as caught:
-        plan_output(tmp_path / f"out.{ending}", probe(film), (64, 48), config, InputConfig())
+        plan_output(tmp_path / f"out.{ending}", probe(video), (64, 48), config, InputConfig())
     assert "\n" not in str(caught.value) and caught.value.exit_code == 4
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
     assert capfd.readouterr() == ("", "")
 
 
-def test_missing_hardware_is_one_sentence(film: Path, tmp_path: Path) -> None:
+def test_missing_hardware_is_one_sentence(video: Path, tmp_path: Path) -> None:
     """Whichever of the two this machine is, the hardware encoder works or says that it does not."""
     try:
-        writer = write(tmp_path / "out.mp4", film, steps(film, 3), OutputConfig(codec="h264_nvenc"), size=(256, 192))
+        writer = write(tmp_path / "out.mp4", video, steps(video, 3), OutputConfig(codec="h264_nvenc"), size=(256, 192))
     except OutputError as error:
         assert "needs its hardware" in str(error) and "libx264" in str(error)
     else:
@@ -63,19 +65,19 @@ def test_missing_hardware_is_one_sentence(film: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9", "mpeg4"])
-def test_crf_reaches_the_encoder(film: Path, tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_crf_reaches_the_encoder(video: Path, tmp_path: Path, codec: str, capfd: pytest.CaptureFixture[str]) -> None:
     sizes = []
     for crf in (2, 30):
         target = tmp_path / f"{crf}.mkv"
-        write(target, film, steps(film, 10), OutputConfig(codec=codec, crf=crf), size=(128, 96))
+        write(target, video, steps(video, 10), OutputConfig(codec=codec, crf=crf), size=(128, 96))
         sizes.append(sum(frame.size for frame in media.ffmpeg_packetmd5(target, "v:0").frames))
     assert sizes[0] > 1.3 * sizes[1]
     assert capfd.readouterr() == ("", "")
 
 
-def test_encoder_options_reach_the_encoder(film: Path, tmp_path: Path) -> None:
+def test_encoder_options_reach_the_encoder(video: Path, tmp_path: Path) -> None:
     options = (("x264-params", "keyint=2"),)
-    write(tmp_path / "out.mp4", film, steps(film, 8), OutputConfig(encoder_options=options))
+    write(tmp_path / "out.mp4", video, steps(video, 8), OutputConfig(encoder_options=options))
     with av.open(str(tmp_path / "out.mp4")) as container:
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
     assert sum(keys) >= 4

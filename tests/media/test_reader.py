@@ -221,7 +221,7 @@ def test_size_change_in_midstream_is_rescaled_with_a_warning(tmp_path: Path) -> 
     frames, reader = read(path)
     assert numbers(frames) == [*range(10), *range(10)]
     assert {frame.image.shape for frame in frames} == {(3, 48, 64)}
-    assert [w for w in reader.warnings if "change their size in mid-film, to 96x64" in w]
+    assert [w for w in reader.warnings if "frame size changes within the video, to 96x64" in w]
 
 
 NAMES = ["a b.mp4", 'it\'s "so".mp4', "naïve 映画.mp4", "-y.mp4", "rtmp:x.mp4", "100%d.mp4", "a?b#c.mp4", "[x]*.mp4"]

@@ -37,7 +37,7 @@ def luma(path: Path) -> np.ndarray:
 
 
 def listing(path: Path) -> list[tuple[object, ...]]:
-    """Per stream: kind, codec, shape, colour tags, and the times of all packets' contents."""
+    """Per stream: kind, codec, shape, color tags, and the times of all packets' contents."""
     rows: list[tuple[object, ...]] = []
     with av.open(path) as container:
         for stream in container.streams:
@@ -87,14 +87,14 @@ def test_readme_states_origin_and_licence(name: str) -> None:
 
 @pytest.mark.parametrize(("low", "truth"), PAIRS)
 def test_clip_has_sound_and_the_times_of_its_truth(low: str, truth: str) -> None:
-    video, sound = listing(SAMPLES / low)
+    video, audio = listing(SAMPLES / low)
     (truth_video,) = listing(SAMPLES / truth)
     assert video[2:4] == (truth_video[2] // 4, truth_video[3] // 4)
     assert video[4:9] == truth_video[4:9] == ("yuv420p", 6, 6, 6, 1)
     assert video[-1] == truth_video[-1] == pytest.approx([index / 25 for index in range(50)])
-    assert sound[:4] == ("audio", "aac", 48000, "stereo")
-    assert sound[-1][0] == 0
-    assert sound[-1][-1] < 2 < sound[-1][-1] + Fraction(2 * 1024, 48000)
+    assert audio[:4] == ("audio", "aac", 48000, "stereo")
+    assert audio[-1][0] == 0
+    assert audio[-1][-1] < 2 < audio[-1][-1] + Fraction(2 * 1024, 48000)
 
 
 @pytest.mark.parametrize(("low", "truth"), PAIRS)
@@ -140,6 +140,6 @@ def test_view_follows_the_pose() -> None:
     ramp = np.stack([columns, rows, columns + rows], axis=-1) + 0.5
     seen = SCRIPT.view(ramp, SCRIPT.Pose(101.3, 97.6, 1.25, 90.0), 16, 8)
     y, x = np.mgrid[0:8, 0:16] + 0.5
-    # A quarter turn: the picture's x axis runs down the photograph, its y axis to the left.
+    # A quarter turn: the image's x axis runs down the photograph, its y axis to the left.
     np.testing.assert_allclose(seen[..., 0], 101.3 - 1.25 * (y - 4), atol=0.05)
     np.testing.assert_allclose(seen[..., 1], 97.6 + 1.25 * (x - 8), atol=0.05)

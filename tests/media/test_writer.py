@@ -1,3 +1,5 @@
+"""The writer: frames, tags and times of the output, as the ffmpeg program reads them."""
+
 from __future__ import annotations
 
 import subprocess
@@ -26,7 +28,7 @@ FFV1 = OutputConfig(codec="ffv1")
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def clip(tmp_path: Path) -> Path:
     return media.clip(tmp_path / "film.mp4")
 
 
@@ -49,9 +51,9 @@ def video_line(path: Path) -> str:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "m4v", "mov", "mkv", "webm"])
-def test_writes_every_frame_in_order(film: Path, tmp_path: Path, ending: str) -> None:
+def test_writes_every_frame_in_order(clip: Path, tmp_path: Path, ending: str) -> None:
     target = tmp_path / f"out.{ending}"
-    writer = write(target, film, steps(film, 20), size=(128, 96))
+    writer = write(target, clip, steps(clip, 20), size=(128, 96))
     assert [media.read_number(image) for image in decoded(target)] == list(range(20))
     assert media.ffmpeg_framemd5(target).times == [Fraction(n, 25) for n in range(20)]
     assert (writer.plan.encoding.codec, writer.plan.encoding.pixel_format) == (
@@ -61,11 +63,11 @@ def test_writes_every_frame_in_order(film: Path, tmp_path: Path, ending: str) ->
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4", target.name}
 
 
-def test_hidden_until_commit(film: Path, tmp_path: Path) -> None:
+def test_hidden_until_commit(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
-    info = probe(film)
+    info = probe(clip)
     with Writer(plan_output(target, info, (64, 48), OutputConfig(), InputConfig())) as writer:
-        for frame in frames(steps(film, 5), info.time_base):
+        for frame in frames(steps(clip, 5), info.time_base):
             writer.write(frame)
         hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
         assert len(hidden) == 1 and hidden[0].suffix == ".mp4"
@@ -74,44 +76,44 @@ def test_hidden_until_commit(film: Path, tmp_path: Path) -> None:
         assert target.exists() and not hidden[0].exists()
 
 
-def test_written_from_a_worker_thread(film: Path, tmp_path: Path) -> None:
-    """The pictures are encoded in another thread than the one that opens and commits, one at a time."""
-    with Writer(plan_output(tmp_path / "out.mp4", probe(film), (64, 48), OutputConfig(), InputConfig())) as writer:
-        pictures = frames(steps(film, 20), probe(film).time_base)
+def test_written_from_a_worker_thread(clip: Path, tmp_path: Path) -> None:
+    """The images are encoded in another thread than the one that opens and commits, one at a time."""
+    with Writer(plan_output(tmp_path / "out.mp4", probe(clip), (64, 48), OutputConfig(), InputConfig())) as writer:
+        inputs = frames(steps(clip, 20), probe(clip).time_base)
         with ThreadPoolExecutor(1) as pool:
-            list(pool.map(writer.write, pictures))
+            list(pool.map(writer.write, inputs))
         writer.commit()
     assert len(media.ffmpeg_framemd5(tmp_path / "out.mp4").frames) == 20
 
 
-def test_file_mode_follows_umask(film: Path, tmp_path: Path) -> None:
+def test_file_mode_follows_umask(clip: Path, tmp_path: Path) -> None:
     reference = tmp_path / "plain"
     reference.touch()
-    write(tmp_path / "out.mp4", film, steps(film, 2))
+    write(tmp_path / "out.mp4", clip, steps(clip, 2))
     assert (tmp_path / "out.mp4").stat().st_mode == reference.stat().st_mode
 
 
-def test_single_frame(film: Path, tmp_path: Path) -> None:
-    write(tmp_path / "out.mp4", film, [0])
+def test_single_frame(clip: Path, tmp_path: Path) -> None:
+    write(tmp_path / "out.mp4", clip, [0])
     assert len(media.ffmpeg_framemd5(tmp_path / "out.mp4").frames) == 1
 
 
-def test_no_frame_is_an_error(film: Path, tmp_path: Path) -> None:
+def test_no_frame_is_an_error(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no frame"):
-        write(tmp_path / "out.mp4", film, [])
+        write(tmp_path / "out.mp4", clip, [])
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_frame_of_another_size_is_our_defect(film: Path, tmp_path: Path) -> None:
+def test_frame_of_another_size_is_our_defect(clip: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="given to an encoder"),
-        Writer(plan_output(tmp_path / "out.mp4", probe(film), (64, 48), OutputConfig(), InputConfig())) as writer,
+        Writer(plan_output(tmp_path / "out.mp4", probe(clip), (64, 48), OutputConfig(), InputConfig())) as writer,
     ):
         writer.write(Frame(torch.zeros(3, 48, 66), 0, Fraction(1, 25)))
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
 
 
-# ------------------------------------------------------------------------------------------------- pictures and tags
+# ------------------------------------------------------------------------------------------------- images and tags
 
 
 @pytest.mark.parametrize(("codec", "ending"), [("libx264", "mp4"), ("libx265", "mkv"), ("libx264", "webm")])
@@ -176,8 +178,8 @@ def test_full_range_tag(tmp_path: Path) -> None:
     assert "(pc, bt709" in video_line(tmp_path / "out.mp4")
 
 
-def test_untagged_source_is_tagged_with_what_was_used(film: Path, tmp_path: Path) -> None:
-    write(tmp_path / "out.mp4", film, steps(film, 2), size=(1280, 720))
+def test_untagged_source_is_tagged_with_what_was_used(clip: Path, tmp_path: Path) -> None:
+    write(tmp_path / "out.mp4", clip, steps(clip, 2), size=(1280, 720))
     assert "(tv, smpte170m" in video_line(tmp_path / "out.mp4")
 
 
@@ -199,8 +201,8 @@ def test_pixel_aspect_is_kept(tmp_path: Path, ending: str) -> None:
     assert "SAR 16:11" in video_line(tmp_path / f"out.{ending}")
 
 
-def test_other_proportions_keep_the_shape_of_things(film: Path, tmp_path: Path) -> None:
-    writer = write(tmp_path / "out.mp4", film, steps(film, 2), size=(128, 48))
+def test_other_proportions_keep_the_shape_of_things(clip: Path, tmp_path: Path) -> None:
+    writer = write(tmp_path / "out.mp4", clip, steps(clip, 2), size=(128, 48))
     assert "SAR 1:2" in video_line(tmp_path / "out.mp4")
     assert any("1:2" in warning for warning in writer.warnings)
 
@@ -215,9 +217,9 @@ def test_lossless_keeps_the_sources_chroma(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_shortest_films_in_hevc(film: Path, tmp_path: Path, count: int) -> None:
+def test_shortest_videos_in_hevc(clip: Path, tmp_path: Path, count: int) -> None:
     """x265 gives random decoding times for one or two frames; several tries, because memory is often zero."""
     for _ in range(5):
-        write(tmp_path / "out.mp4", film, steps(film, count), OutputConfig(codec="libx265", overwrite=True))
+        write(tmp_path / "out.mp4", clip, steps(clip, count), OutputConfig(codec="libx265", overwrite=True))
         assert media.ffmpeg_framemd5(tmp_path / "out.mp4").times == [Fraction(n, 25) for n in range(count)]
     assert "hvc1" in video_line(tmp_path / "out.mp4")  # the tag that Apple's players want

@@ -1,3 +1,5 @@
+"""Timestamps of written files: variable rates, rounding, order, negative starts and last durations."""
+
 from __future__ import annotations
 
 from fractions import Fraction
@@ -17,7 +19,7 @@ from vidsr.video.timestamps import to_ticks
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Path:
+def clip(tmp_path: Path) -> Path:
     return media.clip(tmp_path / "film.mp4")
 
 
@@ -49,24 +51,24 @@ def test_any_times_are_kept_in_mp4(tmp_path: Path, start: int, gaps: list[int], 
     assert stamps == [tick * base for tick in times]
 
 
-def test_matroska_rounds_to_milliseconds_and_says_so(film: Path, tmp_path: Path) -> None:
+def test_matroska_rounds_to_milliseconds_and_says_so(clip: Path, tmp_path: Path) -> None:
     base = Fraction(1001, 30_000)
-    writer = write(tmp_path / "out.mkv", film, range(10), time_base=base)
+    writer = write(tmp_path / "out.mkv", clip, range(10), time_base=base)
     times = media.ffmpeg_framemd5(tmp_path / "out.mkv").times
     assert times == [Fraction(to_ticks(n * base, Fraction(1, 1000)), 1000) for n in range(10)]
     assert all(abs(time - n * base) <= Fraction(1, 2000) for n, time in enumerate(times))
     assert any("rounded to 1 ms" in warning for warning in writer.warnings)
 
 
-def test_frames_closer_than_the_container_counts_are_refused(film: Path, tmp_path: Path) -> None:
+def test_frames_closer_than_the_container_counts_are_refused(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"write \.mp4"):
-        write(tmp_path / "out.mkv", film, [0, 1, 2], time_base=Fraction(1, 90_000))
+        write(tmp_path / "out.mkv", clip, [0, 1, 2], time_base=Fraction(1, 90_000))
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
 
 
-def test_times_that_do_not_increase_are_refused(film: Path, tmp_path: Path) -> None:
+def test_times_that_do_not_increase_are_refused(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not come after"):
-        write(tmp_path / "out.mp4", film, [0, 512, 512])
+        write(tmp_path / "out.mp4", clip, [0, 512, 512])
 
 
 def test_late_start_is_kept(tmp_path: Path) -> None:
@@ -77,14 +79,14 @@ def test_late_start_is_kept(tmp_path: Path) -> None:
     assert media.ffmpeg_packetmd5(tmp_path / "out.mp4", "a:0").times[0] <= 0
 
 
-def test_negative_start_moves_everything(film: Path, tmp_path: Path) -> None:
-    writer = write(tmp_path / "out.mp4", film, steps(film, 5, -512))
+def test_negative_start_moves_everything(clip: Path, tmp_path: Path) -> None:
+    writer = write(tmp_path / "out.mp4", clip, steps(clip, 5, -512))
     assert media.ffmpeg_framemd5(tmp_path / "out.mp4").times == [Fraction(n, 25) for n in range(5)]
     assert any("before zero" in warning for warning in writer.warnings)
 
 
-def test_last_duration_is_kept(film: Path, tmp_path: Path) -> None:
-    write(tmp_path / "out.mp4", film, steps(film, 5), last=512 * 3)
+def test_last_duration_is_kept(clip: Path, tmp_path: Path) -> None:
+    write(tmp_path / "out.mp4", clip, steps(clip, 5), last=512 * 3)
     assert media.ffmpeg_packetmd5(tmp_path / "out.mp4", "v:0").frames[-1].duration > 0
     with av.open(str(tmp_path / "out.mp4")) as container:
         video = container.streams.video[0]

@@ -100,10 +100,10 @@ def sample(planes: Array, y: Array, x: Array, a: float | None) -> Array:
     return total
 
 
-def warp(picture: Array, field: Array, a: float | None = None) -> Array:
-    """`picture` C x h x w, read at every pixel displaced by `field` (x, y)."""
-    y, x = np.mgrid[: picture.shape[1], : picture.shape[2]].astype(float)
-    return sample(picture, y + field[1], x + field[0], a)
+def warp(image: Array, field: Array, a: float | None = None) -> Array:
+    """`image` C x h x w, read at every pixel displaced by `field` (x, y)."""
+    y, x = np.mgrid[: image.shape[1], : image.shape[2]].astype(float)
+    return sample(image, y + field[1], x + field[0], a)
 
 
 def enlarge(planes: Array, factor: int, a: float | None) -> Array:

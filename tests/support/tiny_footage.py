@@ -71,7 +71,7 @@ def noise(count: int, height: int, width: int, seed: int) -> Pixels:
 
 
 def moving(count: int, height: int, width: int, seed: int) -> Pixels:
-    """A soft picture that moves by one pixel to the right and two down per frame."""
+    """A soft image that moves by one pixel to the right and two down per frame."""
     wide = cv2.resize(noise(1, height // 6, width // 6, seed)[0], (width + count, height + 2 * count))
     return np.stack([wide[2 * (count - t) :, count - t :][:height, :width] for t in range(count)]).astype(np.uint8)
 
@@ -88,9 +88,9 @@ def write_clip(path: Path, frames: Pixels) -> Path:
     return path
 
 
-def write_still(path: Path, picture: Pixels) -> Path:
+def write_still(path: Path, image: Pixels) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), picture[..., ::-1])
+    assert cv2.imwrite(str(path), image[..., ::-1])
     return path
 
 

@@ -1,4 +1,4 @@
-"""Which files training may use, which films are held out, and what the decoder and its cache give."""
+"""Which files training may use, which videos are held out, and what the decoder and its cache give."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_order_does_not_depend_on_the_index(folder: Path, tmp_path: Path) ->
     assert [i.path.name for i in find_footage(copy, ("A", "B"))] == [i.path.name for i in items]
 
 
-def test_a_folder_without_index_gives_every_video_and_picture(tmp_path: Path) -> None:
+def test_a_folder_without_index_gives_every_video_and_image(tmp_path: Path) -> None:
     write_clip(tmp_path / "deep" / "down" / "one.AVI", moving(2, 32, 32, 0))
     write_clip(tmp_path / "two.avi", moving(2, 32, 32, 1))
     write_still(tmp_path / "photo.png", noise(1, 32, 32, 2)[0])
@@ -98,13 +98,13 @@ def test_files_that_the_index_names_must_be_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 6, 20])
-def test_films_held_out_are_never_trained_on(folder: Path, count: int) -> None:
+def test_videos_held_out_are_never_trained_on(folder: Path, count: int) -> None:
     items = find_footage(folder, ("A", "B"))
     rest, held = split_holdout(items, count)
     assert not {item.source for item in held} & {item.source for item in rest}
     faces = [item for item in held if item.kind == "faces"]
     general = [item for item in held if item.kind == "general"]
-    assert len(faces) == min(count // 2, 3) and len(general) == min(count // 2, 3)  # three films of each kind
+    assert len(faces) == min(count // 2, 3) and len(general) == min(count // 2, 3)  # three videos of each kind
     assert len(faces) + len(general) == len(held) and not any("still" in item.kind for item in held)
     for group in (faces, general):
         assert len({item.source for item in group}) == len(group)
@@ -123,7 +123,7 @@ def test_only_the_kinds_that_are_judged_are_held_out(folder: Path, kind: Kind, c
     assert {item.source for item in items} == {item.source for item in (*held, *rest)}
 
 
-def test_the_held_out_films_do_not_depend_on_the_others(folder: Path) -> None:
+def test_the_held_out_videos_do_not_depend_on_the_others(folder: Path) -> None:
     items = find_footage(folder, ("A", "B"))
     rest, held = split_holdout(items, 2)
     for gone in rest:
@@ -140,8 +140,8 @@ def test_clips_and_stills_are_rgb(tmp_path: Path) -> None:
     decoded = read_clip(write_clip(tmp_path / "red.avi", frames))
     assert decoded.shape == (5, 32, 48, 3) and decoded.dtype == np.uint8
     assert np.abs(decoded[..., 0].astype(int) - 220).mean() < 25 and decoded[..., 2].mean() < 60
-    picture = noise(1, 7, 9, 4)[0]
-    assert np.array_equal(read_still(write_still(tmp_path / "still.png", picture)), picture)
+    image = noise(1, 7, 9, 4)[0]
+    assert np.array_equal(read_still(write_still(tmp_path / "still.png", image)), image)
 
 
 def test_frames_come_in_order(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_unreadable_footage_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no frame from the training clip .*text\.avi"):
         read_clip(tmp_path / "text.avi")
     (tmp_path / "text.png").write_text("this is no picture")
-    with pytest.raises(InputError, match=r"cannot read the training picture .*text\.png"):
+    with pytest.raises(InputError, match=r"cannot read the training image .*text\.png"):
         read_still(tmp_path / "text.png")
 
 
@@ -193,7 +193,7 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     item = Item(write_still(tmp_path / "a.png", noise(1, 8, 8, 0)[0]), "still", "a", "user")
     (tmp_path / "frames").write_text("a file where the folder should be")
-    with pytest.raises(OutputError, match=r"cannot keep decoded frames in .*frames"):
+    with pytest.raises(OutputError, match=r"cannot store decoded frames in .*frames"):
         cached_frames(item, tmp_path / "frames")
 
 

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.numeric
 KERNELS: tuple[Kernel, ...] = ("bicubic", "lanczos3", "area")
 
 
-def picture(height: int, width: int, seed: int = 0, channels: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+def random_image(
+    height: int, width: int, seed: int = 0, channels: int = 1, dtype: torch.dtype = torch.float64
+) -> Tensor:
     return torch.rand(channels, height, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
@@ -42,10 +44,10 @@ def line_by_hand(line: list[float], new: int, kernel: str, antialias: bool) -> l
     wide = max(1.0, old / new) if antialias else 1.0
     result = []
     for i in range(new):
-        centre = (i + 0.5) * old / new - 0.5
+        center = (i + 0.5) * old / new - 0.5
         total = weights = 0.0
-        for j in range(math.floor(centre - 4 * wide), math.ceil(centre + 4 * wide) + 1):
-            weight = kernel_value(kernel, (centre - j) / wide)
+        for j in range(math.floor(center - 4 * wide), math.ceil(center + 4 * wide) + 1):
+            weight = kernel_value(kernel, (center - j) / wide)
             k = j
             while not 0 <= k < old:
                 k = -1 - k if k < 0 else 2 * old - 1 - k
@@ -67,7 +69,7 @@ sides = st.integers(1, 24)
 @settings(max_examples=60, deadline=None)
 @given(sides, sides, sides, sides, st.sampled_from(["bicubic", "lanczos3"]), st.booleans())
 def test_equals_a_double_loop_everywhere(h: int, w: int, new_h: int, new_w: int, kernel: Kernel, aa: bool) -> None:
-    image = picture(h, w)
+    image = random_image(h, w)
     result = resize(image, (new_h, new_w), kernel, aa)
     expected = by_hand(image[0].numpy(), (new_h, new_w), kernel, aa)
     np.testing.assert_allclose(result[0].numpy(), expected, rtol=0, atol=1e-9)
@@ -78,7 +80,7 @@ def test_equals_a_double_loop_everywhere(h: int, w: int, new_h: int, new_w: int,
     ("kernel", "filter_"), [("bicubic", Image.Resampling.BICUBIC), ("lanczos3", Image.Resampling.LANCZOS)]
 )
 def test_equals_pillow_inside(size: tuple[int, int], kernel: Kernel, filter_: Image.Resampling) -> None:
-    image = picture(45, 80, dtype=torch.float32)
+    image = random_image(45, 80, dtype=torch.float32)
     expected = np.asarray(Image.fromarray(image[0].numpy()).resize(size[::-1], filter_))
     result = resize(image, size, kernel)[0].numpy()
     # Pillow cuts the kernel off at the edges instead of mirroring: leave out what the widened kernel reaches.
@@ -90,13 +92,13 @@ def test_equals_pillow_inside(size: tuple[int, int], kernel: Kernel, filter_: Im
 
 @pytest.mark.parametrize("size", [(17, 31), (15, 20), (44, 79), (1, 1)])
 def test_area_equals_opencv(size: tuple[int, int]) -> None:
-    image = picture(45, 80)
+    image = random_image(45, 80)
     expected = cv2.resize(image[0].numpy(), size[::-1], interpolation=cv2.INTER_AREA)
     np.testing.assert_allclose(resize(image, size, "area")[0].numpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_area_keeps_the_mean_and_repeats_when_enlarging() -> None:
-    image = picture(12, 10)
+    image = random_image(12, 10)
     assert torch.allclose(resize(image, (5, 7), "area").mean(), image.mean(), rtol=0, atol=1e-12)
     doubled = image.repeat_interleave(2, -1).repeat_interleave(2, -2)
     assert torch.equal(resize(image, (24, 20), "area"), doubled)
@@ -128,21 +130,21 @@ def test_bicubic_keeps_a_ramp_inside(lengths: tuple[int, int]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(sides, sides, sides, sides, st.sampled_from(KERNELS))
 def test_commutes_with_mirroring_and_transposition(h: int, w: int, new_h: int, new_w: int, kernel: Kernel) -> None:
-    image = picture(h, w)
+    image = random_image(h, w)
     result = resize(image, (new_h, new_w), kernel)
     assert torch.allclose(resize(image.flip(-1, -2), (new_h, new_w), kernel), result.flip(-1, -2), rtol=0, atol=1e-12)
     assert torch.allclose(resize(image.mT, (new_w, new_h), kernel), result.mT, rtol=0, atol=1e-12)
 
 
 def test_same_size_is_the_image_itself() -> None:
-    image = picture(31, 17)
+    image = random_image(31, 17)
     for kernel in KERNELS:
         assert resize(image, (31, 17), kernel) is image
 
 
 def test_many_blocks_and_leading_axes() -> None:
     # Larger than a block of rows, so that joins between blocks are crossed; leading axes are independent.
-    clip = picture(70, 90, channels=6).reshape(2, 3, 70, 90)
+    clip = random_image(70, 90, channels=6).reshape(2, 3, 70, 90)
     result = resize(clip, (280, 333))
     assert result.shape == (2, 3, 280, 333)
     single = resize(clip[1, 2], (280, 333))
@@ -159,21 +161,21 @@ def test_memory_of_the_weights_is_bounded() -> None:
 
 
 def test_half_types_are_computed_in_float32() -> None:
-    image = picture(20, 30, dtype=torch.float32)
+    image = random_image(20, 30, dtype=torch.float32)
     for dtype in (torch.bfloat16, torch.float16):
         small = image.to(dtype)
         assert torch.equal(resize(small, (41, 77)), resize(small.float(), (41, 77)).to(dtype))
 
 
 def test_autocast_does_not_touch_it() -> None:
-    image = picture(20, 30, dtype=torch.float32)
+    image = random_image(20, 30, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = resize(image, (80, 120))
     assert torch.equal(inside, resize(image, (80, 120)))
 
 
 def test_gradient_and_reuse_after_inference_mode() -> None:
-    image = picture(5, 6)
+    image = random_image(5, 6)
     with torch.inference_mode():
         resize(image, (13, 9))  # fills the cache of weights, which training must be able to use afterwards
     leaf = image.clone().requires_grad_()
@@ -181,7 +183,7 @@ def test_gradient_and_reuse_after_inference_mode() -> None:
 
 
 def test_input_is_left_alone() -> None:
-    image = picture(8, 8)
+    image = random_image(8, 8)
     before = image.clone()
     resize(image, (16, 4))
     assert torch.equal(image, before)
@@ -192,8 +194,8 @@ def test_what_it_refuses() -> None:
         resize(torch.zeros(3, 4, 4, dtype=torch.uint8), (8, 8))
     for size in [(0, 4), (4, -1)]:
         with pytest.raises(ValueError, match="at least one pixel"):
-            resize(picture(4, 4), size)
+            resize(random_image(4, 4), size)
     with pytest.raises(ValueError, match="at least one pixel"):
         resize(torch.zeros(3, 0, 4), (4, 4))
     with pytest.raises(ValueError, match="antialiasing"):
-        resize(picture(4, 4), (2, 2), "area", antialias=False)
+        resize(random_image(4, 4), (2, 2), "area", antialias=False)

@@ -1,6 +1,6 @@
-"""Speed and memory of a model on this machine: the network alone, its convolutions in isolation, a film end to end.
+"""Benchmark of a model on this machine: the network alone, its convolutions in isolation, and a video end to end.
 
-How convolutions are found and timed is `convolutions.py`. Nothing is shown here.
+`convolutions.py` records and prepares the convolutions.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from vidsr.video.reader import Reader
 from vidsr.video.synthetic import write_synthetic_video
 
 SCALE = 4
-# The sides are measured in turn, this often, so that what else the machine does troubles all of them alike.
+# Rounds in which network and convolutions are measured in turn, so that other load affects all of them alike.
 ROUNDS = 5
-# Pictures of the film that the network is given in a loop, there and back.
-PICTURES = 8
-# Steps before anything is measured, besides the look-ahead: thread pools, caches, a window that is still filling.
+# Frames of the video that the network gets in a loop, forward and backward.
+CLIP_FRAMES = 8
+# Steps before measuring, besides the look-ahead: they fill thread pools, caches and the temporal window.
 WARM_UP = 8
-# Seconds that one convolution is repeated in each round.
+# Seconds for which one convolution is repeated in each round.
 SLICE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpeed:
-    """One shape of convolution: how often a frame needs it, and the seconds of one call in isolation."""
+    """One shape of convolution: the number of calls per frame, and the seconds of one call in isolation."""
 
     convolution: Convolution
     calls: int
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON, the multiply-adds of one call too."""
+        """All fields and the multiply-adds of one call as plain values for JSON."""
         convolution = self.convolution
         return asdict(convolution) | {
             "dtype": str(convolution.dtype).removeprefix("torch."),
@@ -63,10 +63,10 @@ class LayerSpeed:
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpeed:
-    """The network alone, on frames that lie on the device. All seconds are medians, for one frame.
+    """Speed of the network alone, on frames that are on the device already. All seconds are medians per frame.
 
-    `parts` are the children of the network and "rest", measured in rounds of their own; empty for a model that is no
-    network. `multiply_adds` are torch's count of one frame. `layers` are the convolutions.
+    `parts` are the network's children and "rest", measured in separate runs; empty for a model without a network.
+    `multiply_adds` is torch's count for one frame. `layers` are the convolutions.
     """
 
     seconds: float
@@ -82,24 +82,24 @@ class NetworkSpeed:
 
     @property
     def isolated_seconds(self) -> float:
-        """The seconds of all convolutions of one frame, each timed by itself."""
+        """The sum of the seconds of all convolutions of one frame, each timed in isolation."""
         return sum(layer.calls * layer.seconds for layer in self.layers)
 
     @property
     def isolated_rate(self) -> float | None:
-        """Multiply-adds per second of the convolutions in isolation; None if there is none."""
+        """Multiply-adds per second of the convolutions in isolation; None without convolutions."""
         work = sum(layer.calls * layer.convolution.multiply_adds for layer in self.layers)
         return work / self.isolated_seconds if self.layers else None
 
     @property
     def share(self) -> float | None:
-        """The network's rate as a part of the isolated one; None if there is no convolution."""
+        """The network's rate as a fraction of the isolated rate; None without convolutions."""
         return None if self.isolated_rate is None else self.rate / self.isolated_rate
 
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """What `vidsr bench` measures. Sizes are (width, height); the film's figures are those of its RunReport."""
+    """The result of `vidsr bench`. Sizes are (width, height). The `video_*` figures are those of the end-to-end run."""
 
     model: str
     device: str
@@ -109,12 +109,12 @@ class BenchReport:
     output_size: tuple[int, int]
     frames: int
     network: NetworkSpeed
-    film_stage_seconds: Mapping[str, float]
-    film_wall_seconds: float
-    film_peak_memory_bytes: int
+    video_stage_seconds: Mapping[str, float]
+    video_wall_seconds: float
+    video_peak_memory_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON, the rates and the share too."""
+        """All fields, the rates and the network's share of the isolated rate as plain values for JSON."""
         network = self.network
         return {
             "model": self.model, "device": self.device, "precision": self.precision, "threads": self.threads,
@@ -134,18 +134,18 @@ class BenchReport:
             },
             "share": network.share,
             "film": {
-                "stage_seconds": dict(self.film_stage_seconds),
-                "wall_seconds": self.film_wall_seconds,
-                "frames_per_second": self.frames / self.film_wall_seconds,
-                "peak_memory_bytes": self.film_peak_memory_bytes,
+                "stage_seconds": dict(self.video_stage_seconds),
+                "wall_seconds": self.video_wall_seconds,
+                "frames_per_second": self.frames / self.video_wall_seconds,
+                "peak_memory_bytes": self.video_peak_memory_bytes,
             },
         }  # fmt: skip
 
 
 def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchReport:
-    """Measures a model on a film of `frames` pictures of `size` (width, height), made in a temporary folder.
+    """Measures a model on a synthetic video of `frames` frames of `size` (width, height), in a temporary folder.
 
-    Raises UsageError, ModelError or DeviceError as `enhance` does, and UsageError for sides that no film can have.
+    Raises UsageError, ModelError or DeviceError as `enhance` does, and UsageError for sizes that H.264 cannot have.
     """
     if frames < ROUNDS:
         raise UsageError(f"{frames} frames are too few to measure: give {ROUNDS} or more")
@@ -156,43 +156,43 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
     if compute.threads:
         torch.set_num_threads(compute.threads)
     with tempfile.TemporaryDirectory(prefix="vidsr-") as folder:
-        film, result = Path(folder, "film.mp4"), Path(folder, "result.mp4")
-        write_synthetic_video(film, frames, width, height)
-        planned = plan(film, result, options)
+        video, result = Path(folder, "video.mp4"), Path(folder, "result.mp4")
+        write_synthetic_video(video, frames, width, height)
+        planned = plan(video, result, options)
         device = torch.device(planned.device)
-        with Reader(film, InputConfig(), device, planned.info) as reader:
-            pictures = list(islice(reader.frames(), PICTURES))
-        network = measure_network(build_engine(planned.engine).engine, pictures, frames // ROUNDS, device)
+        with Reader(video, InputConfig(), device, planned.info) as reader:
+            clip = list(islice(reader.frames(), CLIP_FRAMES))
+        network = measure_network(build_engine(planned.engine).engine, clip, frames // ROUNDS, device)
         report = run(planned)
     return BenchReport(
         model=planned.model, device=planned.device, precision=planned.precision,
         threads=torch.get_num_threads(), size=size, output_size=report.output_size, frames=report.frames_out,
-        network=network, film_stage_seconds=report.stage_seconds, film_wall_seconds=report.wall_seconds,
-        film_peak_memory_bytes=report.peak_memory_bytes,
+        network=network, video_stage_seconds=report.stage_seconds, video_wall_seconds=report.wall_seconds,
+        video_peak_memory_bytes=report.peak_memory_bytes,
     )  # fmt: skip
 
 
 class _Player:
-    """An engine that is given the pictures there and back without end."""
+    """Runs an engine on the frames of a clip, endlessly forward and backward."""
 
-    def __init__(self, engine: TiledEngine, pictures: list[Frame]) -> None:
-        self._engine, self._pictures = engine, cycle(pictures + pictures[-2:0:-1])
-        self._state = engine.init_state(*pictures[0].image.shape[-2:])
+    def __init__(self, engine: TiledEngine, clip: list[Frame]) -> None:
+        self._engine, self._frames = engine, cycle(clip + clip[-2:0:-1])
+        self._state = engine.init_state(*clip[0].image.shape[-2:])
 
     def play(self, steps: int) -> None:
-        for picture in islice(self._pictures, steps):
-            _, self._state = self._engine.step(picture, self._state)
+        for frame in islice(self._frames, steps):
+            _, self._state = self._engine.step(frame, self._state)
 
 
-def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, device: torch.device) -> NetworkSpeed:
-    """Runs the engine and each of its convolutions in turn; `steps` frames in each round, on the device already."""
+def measure_network(engine: TiledEngine, clip: list[Frame], steps: int, device: torch.device) -> NetworkSpeed:
+    """Times the engine and each of its convolutions in turn, `steps` frames per round. `clip` is on the device."""
     now = device_clock(device)
     network = None
-    if isinstance(engine.inner, Measurable):  # one frame after the other: what runs in another thread is not seen
+    if isinstance(engine.inner, Measurable):  # without a second thread, whose operations would not be recorded
         inner = engine.inner.without_overlap()
-        assert isinstance(inner, Measurable), "it is the same engine"
+        assert isinstance(inner, Measurable), "an engine without overlap is of the same kind"
         engine, network = engine.around(inner), inner.network
-    player = _Player(engine, pictures)
+    player = _Player(engine, clip)
     player.play(engine.info.lookahead + WARM_UP)
     now()
     peak = peak_memory_bytes(device)
@@ -207,7 +207,7 @@ def measure_network(engine: TiledEngine, pictures: list[Frame], steps: int, devi
     parts: dict[str, list[float]] = {}
     layers: dict[Convolution, list[float]] = {convolution: [] for convolution in calls}
     for _ in range(ROUNDS):
-        player.play(1)  # the round before ended with something else in the caches
+        player.play(1)  # refills the caches after the convolutions of the round before
         whole.append(_seconds(lambda: player.play(steps), now) / steps)
         if network is not None:
             clock = PartClock(now)

@@ -1,4 +1,4 @@
-"""The convolutions that a network runs: recorded while it runs, then timed by themselves. No engine and no files."""
+"""Recording of the convolutions that a network runs, so that each can be timed in isolation."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# What runs outside every named child of the network.
+# The part of a run that is outside every named child of the network.
 REST = "rest"
-# oneDNN's convolutions with what follows them in one operation (nets/onepass), and where in their arguments the
-# weight stands.
-IN_ONE_PASS = {"mkldnn::_convolution_pointwise": 1, "mkldnn::_convolution_pointwise.binary": 2}
+# oneDNN's convolutions fused with the operation after them (nets/layers/fused_conv.py), and the position of the weight
+# among their arguments.
+FUSED = {"mkldnn::_convolution_pointwise": 1, "mkldnn::_convolution_pointwise.binary": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """One call of a convolution; equal calls compare equal. Sizes are as torch has them: B x C x H x W and so on."""
+    """One call of a convolution; equal calls compare equal. Sizes are in torch's order: B x C x H x W and so on."""
 
     part: str
     input_size: tuple[int, ...]
@@ -39,7 +39,7 @@ class Convolution:
 
     @property
     def output_size(self) -> tuple[int, ...]:
-        """The size of the result in space, H x W."""
+        """The spatial size of the result, H x W."""
         sides = zip(
             self.input_size[2:], self.weight_size[2:], self.stride, self.padding, self.dilation, self.output_padding,
             strict=True,
@@ -50,24 +50,24 @@ class Convolution:
 
     @property
     def multiply_adds(self) -> int:
-        """Products of weights and samples; beyond the border a sample counts although it is 0."""
+        """Products of weights and samples, including the zeros beyond the border."""
         places = self.input_size[2:] if self.is_transposed else self.output_size
         return self.input_size[0] * math.prod(places) * math.prod(self.weight_size)
 
     def prepare(self, device: torch.device) -> Callable[[], Tensor]:
-        """The same convolution on random values, channels last, to be called again and again."""
+        """The same convolution on random values in channels-last order, as a function to call repeatedly."""
 
         def values(*size: int) -> Tensor:
             return torch.rand(size, device=device).to(self.dtype)
 
-        picture = values(*self.input_size).contiguous(memory_format=torch.channels_last)
+        image = values(*self.input_size).contiguous(memory_format=torch.channels_last)
         weight = values(*self.weight_size).contiguous(memory_format=torch.channels_last)
         bias_size = self.weight_size[1] * self.groups if self.is_transposed else self.weight_size[0]
         bias = values(bias_size) if self.has_bias else None
 
         def call() -> Tensor:
             return torch.ops.aten.convolution.default(  # type: ignore[no-any-return]
-                picture, weight, bias, self.stride, self.padding, self.dilation,
+                image, weight, bias, self.stride, self.padding, self.dilation,
                 self.is_transposed, self.output_padding, self.groups,
             )  # fmt: skip
 
@@ -75,7 +75,7 @@ class Convolution:
 
 
 class ConvolutionRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no annotations here
-    """While it is active, notes every 2-D convolution, whoever calls it: a layer, a function, an engine."""
+    """Records every 2-D convolution that runs while it is active, in the layers or outside."""
 
     def __init__(self) -> None:
         """Calls before the first `on_change` belong to REST."""
@@ -84,7 +84,7 @@ class ConvolutionRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  
         self.part = REST
 
     def on_change(self, part: str) -> None:
-        """For `watch_parts`: the part of the network that runs from now on."""
+        """Sets the part of the network that runs from now on; for `watch_parts`."""
         self.part = part
 
     def __torch_dispatch__(
@@ -93,34 +93,34 @@ class ConvolutionRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  
         """Called by torch for every operation; runs it unchanged."""
         options = dict(kwargs or {})
         if func is torch.ops.aten.convolution.default:
-            picture, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups = args
-            if picture.ndim == 4:
-                self._note(picture, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups)
+            image, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups = args
+            if image.ndim == 4:
+                self._note(image, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups)
             return func(*args, **options)
-        if func.name() in IN_ONE_PASS:
-            picture, weight, bias, padding, stride, dilation, groups = args[:1] + args[IN_ONE_PASS[func.name()] :][:6]
-            self._note(picture, weight, bias, stride, padding, dilation, False, (0, 0), groups)
+        if func.name() in FUSED:
+            image, weight, bias, padding, stride, dilation, groups = args[:1] + args[FUSED[func.name()] :][:6]
+            self._note(image, weight, bias, stride, padding, dilation, False, (0, 0), groups)
             return func(*args, **options)
-        # In inference mode, with weights that need no gradient, conv2d comes here whole; what it is made of is noted.
+        # In inference mode, with weights that need no gradient, conv2d arrives whole: its decomposition is recorded.
         with self:
             result = func.decompose(*args, **options)
         return func(*args, **options) if result is NotImplemented else result
 
     def _note(
-        self, picture: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int],
+        self, image: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int],
         dilation: Sequence[int], is_transposed: bool, output_padding: Sequence[int], groups: int,
     ) -> None:  # fmt: skip
         self.calls.append(
             Convolution(
-                self.part, tuple(picture.shape), tuple(weight.shape), bias is not None, _pair(stride),
-                _pair(padding), _pair(dilation), is_transposed, _pair(output_padding), groups, picture.dtype,
-                picture.is_contiguous(memory_format=torch.channels_last),
+                self.part, tuple(image.shape), tuple(weight.shape), bias is not None, _pair(stride),
+                _pair(padding), _pair(dilation), is_transposed, _pair(output_padding), groups, image.dtype,
+                image.is_contiguous(memory_format=torch.channels_last),
             )
         )  # fmt: skip
 
 
 def _pair(values: Sequence[int]) -> tuple[int, ...]:
-    """One number for each side; torch may give one for both."""
+    """One number for each axis; torch may pass one for both."""
     return tuple(values) * 2 if len(values) == 1 else tuple(values)
 
 
@@ -159,12 +159,12 @@ class PartClock:
     """Seconds of each part, by name; `on_change` is for `watch_parts`."""
 
     def __init__(self, now: Callable[[], float]) -> None:
-        """`now` gives the time when everything that was asked of the device is done."""
+        """`now` returns the time in seconds after the device has finished its work (`device_clock`)."""
         self.seconds: dict[str, float] = {}
         self._now, self._part, self._since = now, REST, now()
 
     def on_change(self, part: str) -> None:
-        """Books the time since the last change."""
+        """Adds the time since the last change to the part that ran."""
         now = self._now()
         self.seconds[self._part] = self.seconds.get(self._part, 0.0) + now - self._since
         self._part, self._since = part, now
@@ -176,7 +176,7 @@ class PartClock:
 
 
 def device_clock(device: torch.device) -> Callable[[], float]:
-    """The time in seconds, read when the device has done all that was asked of it."""
+    """A function that waits until the device has finished its work, and returns the time in seconds."""
 
     def now() -> float:
         if device.type == "cuda":

@@ -67,11 +67,11 @@ def _show(screen: Screen, report: BenchReport) -> None:
         )
         values["fraction of that rate reached"] = f"{100 * network.share:.0f} %"
     values["peak memory, network alone"] = _memory(network.peak_memory_bytes)
-    values["peak memory, whole run"] = _memory(report.film_peak_memory_bytes)
+    values["peak memory, whole run"] = _memory(report.video_peak_memory_bytes)
     where = f"{report.device} ({report.precision}, {report.threads} threads)"
     screen.fields(f"{report.model} on {where}, {width}x{height} to {wide}x{high}", values)
     # The stages run concurrently, so their sum exceeds the total.
-    stages = [*report.film_stage_seconds.items(), ("from file to file", report.film_wall_seconds)]
+    stages = [*report.video_stage_seconds.items(), ("from file to file", report.video_wall_seconds)]
     rows = [[name, f"{seconds:.2f} s", _time(seconds / report.frames)] for name, seconds in stages]
     screen.table(f"whole run, {report.frames} frames", ["stage", "busy", "per frame"], rows)
 

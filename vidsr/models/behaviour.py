@@ -1,4 +1,4 @@
-"""What each architecture's row needs done with a network or card: a clip run, the example tried, the work counted."""
+"""Functions that the registry's rows name: run a network on a clip, check a stored example, count multiply-adds."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from vidsr.models.loading import load_network, run_golden
 from vidsr.nets.single_image import run_padded
 from vidsr.runtime.onnx_session import start_session
 
-CLIP_SIDE, IMAGE_SIDE = 32, 64  # of the frames whose multiply-adds are counted
+CLIP_SIDE, IMAGE_SIDE = 32, 64  # sides of the frames on which multiply-adds are counted
 
 
 def secnet_clip(network: Any, clip: Tensor) -> Tensor:
-    """Algorithm 4 on all frames of a clip."""
+    """SECNet's algorithm 4 on all frames of a clip: 1 x T x 3 x h x w to T x 3 x H x W."""
     results: Tensor = network(clip).results[0]
     return results
 
 
 def zsm_clip(network: Any, clip: Tensor) -> Tensor:
-    """One window; twice as many frames but one."""
+    """Zooming SlowMo on a clip as one temporal window: 1 x T x 3 x h x w to (2T - 1) x 3 x H x W."""
     results: Tensor = network(clip)[0]
     return results
 
 
 def single_images(network: Any, clip: Tensor) -> Tensor:
-    """Each frame by itself, as a network of single images makes it: N x 3 x h x w to N x 3 x H x W."""
+    """A single-image network on each frame of a clip: 1 x T x 3 x h x w to T x 3 x H x W."""
     return torch.cat([run_padded(network, network.config, image[None]) for image in clip[0]])
 
 
 def golden_clip(card: Card) -> float:
-    """Runs the stored clip, in float32 on the CPU."""
+    """Runs a network on its stored clip in float32 on the CPU; returns the largest difference from the example."""
     network = load_network(card)
     golden = card.read_golden()
     found = run_golden(network, golden["input"])
@@ -44,7 +44,7 @@ def golden_clip(card: Card) -> float:
 
 
 def golden_image(card: Card) -> float:
-    """Runs the model's ONNX file on the stored image, on the CPU; the largest difference of all outputs."""
+    """Runs the model's ONNX file on the stored image on the CPU; returns the largest difference of all outputs."""
     card.check_weights()
     session = start_session(card.weights_path, torch.device("cpu"), threads=1)
     golden = card.read_golden()
@@ -54,30 +54,30 @@ def golden_image(card: Card) -> float:
 
 
 def secnet_multiply_adds(network: Any) -> float:
-    """For a frame with a full past: a clip's last one, after the T3 features that a bidirectional encoding uses.
+    """Multiply-adds per input pixel of a frame with a full past: the last one of a clip of T3 + 2 frames.
 
-    A stream of a mirrored network needs it twice.
+    T3 is the number of past features of the bidirectional encoding. A mirrored network runs twice for each frame.
     """
     return _last_frame(network, network.config.t3 + 1) * (2.0 if network.config.mirrored else 1.0)
 
 
 def zsm_multiply_adds(network: Any) -> float:
-    """A given frame and a new one count the same; bilinear sampling is left out."""
+    """Multiply-adds per input pixel, averaged over an input and an interpolated frame, without bilinear sampling."""
     return _last_frame(network, 2) / 2
 
 
 def single_image_multiply_adds(network: Any) -> float:
-    """For one image."""
+    """Multiply-adds per pixel of one image."""
     return _counted(network, torch.zeros(1, 3, IMAGE_SIDE, IMAGE_SIDE)) / IMAGE_SIDE**2
 
 
 def detector_multiply_adds(network: Any) -> float:
-    """For one image; normalised as it is in use."""
+    """Multiply-adds per pixel of one image, with batch normalization as in inference."""
     return single_image_multiply_adds(network.eval())
 
 
 def _last_frame(network: Any, shortest: int) -> float:
-    """What a clip costs more for each pixel than one that is a frame shorter."""
+    """Multiply-adds per pixel that one more frame adds to a clip of `shortest` frames."""
     counts = [_counted(network, torch.zeros(1, n, 3, CLIP_SIDE, CLIP_SIDE)) for n in (shortest, shortest + 1)]
     return (counts[1] - counts[0]) / CLIP_SIDE**2
 

@@ -1,4 +1,4 @@
-"""Model cards and presets: what is known about a model's files, where they lie, and whether they are intact."""
+"""Model cards and presets: description, location and integrity of a model's files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vidsr.toml import fill, read_table
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Float32 on another processor sums in another order; a wrong weight moves the output by far more.
+# Covers float32 sums in another order on another processor; a wrong weight changes the output by far more.
 GOLDEN_TOLERANCE = 1e-3
-DETECTOR = "face-detector"  # the shipped one
+DETECTOR = "face-detector"  # name of the shipped detector
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What is to be known of any model's file; every field of a card is required, those of its kind too."""
+    """The fields that all model cards have. Every field is required, and so are those of a subclass."""
 
     name: str
     summary: str
@@ -39,7 +39,7 @@ class Card:
 
     @property
     def weights_path(self) -> Path:
-        """Where the weights lie: beside the card."""
+        """The weight file, beside the card."""
         return self.path.parent / self.file
 
     @property
@@ -48,11 +48,11 @@ class Card:
         return self.path.parent / self.golden
 
     def check_weights(self) -> None:
-        """Raises ModelError unless the weights are there and are what the card says."""
+        """Raises ModelError if the weight file is missing or differs from the card in size or SHA-256."""
         check_file(self.weights_path, self.sha256, self.bytes)
 
     def read_golden(self) -> dict[str, NDArray[Any]]:
-        """The arrays of the stored example; raises ModelError unless it is what the card says."""
+        """The arrays of the stored example. Raises ModelError if the file is missing or its SHA-256 differs."""
         import numpy as np
 
         check_file(self.golden_path, self.golden_sha256, None)
@@ -60,19 +60,20 @@ class Card:
             return {name: golden[name] for name in golden.files}
 
     def check_difference(self, difference: float) -> float:
-        """Gives it back; raises ModelError if the example is missed by more than GOLDEN_TOLERANCE."""
+        """Returns `difference`; raises ModelError if it exceeds GOLDEN_TOLERANCE."""
         if not difference <= GOLDEN_TOLERANCE:
             raise ModelError(
-                f"{self.name} computes something else than stored in {self.golden}: off by {difference:.2g}"
+                f"{self.name} does not reproduce its stored example {self.golden}: the largest difference is "
+                f"{difference:.2g}"
             )
         return difference
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a model came to be that vidsr trained. Figures in `metrics` are those of `metrics_command`."""
+    """The provenance of a model that vidsr trained. `metrics` are measured by `metrics_command`."""
 
-    # Without slots, for two bases with slots cannot be joined.
+    # Without slots, because Python cannot combine two base classes with slots.
     recipe: str
     recipe_commit: str
     seed: int
@@ -86,7 +87,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard(Card):
-    """A model that makes frames."""
+    """The card of a model that produces frames."""
 
     scale: int
     lookahead: int
@@ -94,12 +95,12 @@ class ModelCard(Card):
 
 @dataclass(frozen=True, slots=True)
 class TrainedCard(Training, ModelCard):
-    """A model that vidsr trained, as every shipped one. Figures in `metrics` are in dB or SSIM."""
+    """The card of a model that vidsr trained, as all shipped ones are. `metrics` are in dB or SSIM."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedCard(ModelCard):
-    """A user's copy of weights that others released: all that is known is the file that they came in."""
+    """The card of imported weights, released by others; `origin` is the file that they were read from."""
 
     origin: str
     origin_sha256: str
@@ -107,11 +108,11 @@ class ImportedCard(ModelCard):
 
 @dataclass(frozen=True, slots=True)
 class DetectorCard(Training, Card):
-    """A face detector that vidsr trained. `metrics` come from `python -m benchmarks.faces`."""
+    """The card of a face detector that vidsr trained. `metrics` come from `python -m benchmarks.faces`."""
 
 
 def read_card(path: Path) -> Card:
-    """Reads a card; raises ModelError if it cannot be read, or a field lacks, is too many or holds no such value."""
+    """Reads a card. Raises ModelError if it cannot be read, or a field is missing, unknown or of the wrong type."""
     table, where = read_table(path, "model card", ModelError), f"the model card {path}"
     if "architecture" not in table:
         raise ModelError(f"{where} is incomplete: 'architecture' is missing")
@@ -122,9 +123,10 @@ def read_card(path: Path) -> Card:
 
 
 def list_cards(folder: Path | None = None) -> list[ModelCard]:
-    """The shipped models' cards by name, or those of another folder; none if it is not there. Without face detectors.
+    """The cards of the shipped models, or of another folder (empty if it does not exist), sorted by file name.
 
-    Raises ModelError for a card that cannot be read, or a shipped one that does not say how it was trained.
+    Face detectors are left out. Raises ModelError for a card that cannot be read, or a shipped one without training
+    provenance.
     """
     found = [read_card(path) for path in sorted((folder or models_folder()).glob("*.toml"))]
     cards = [card for card in found if isinstance(card, ModelCard)]
@@ -135,7 +137,7 @@ def list_cards(folder: Path | None = None) -> list[ModelCard]:
 
 
 def known_cards() -> list[ModelCard]:
-    """The cards of the user's own models and the shipped ones; a user's model hides a shipped one of the same name.
+    """The cards of the user's own and the shipped models; a user's model replaces a shipped one of the same name.
 
     Raises ModelError for a card that cannot be read.
     """
@@ -146,7 +148,7 @@ def known_cards() -> list[ModelCard]:
 def find_card(name: str) -> Card:
     """The card of a shipped model, or of a card file given by its path.
 
-    Raises ModelError if there is none; for a preset without weights the message says how they are made.
+    Raises ModelError for an unknown name; for a preset without weights the message says how to get them.
     """
     if name.endswith(".toml"):
         return read_card(Path(name))
@@ -164,7 +166,7 @@ def find_card(name: str) -> Card:
 
 
 def detector_card(folder: Path | None = None) -> DetectorCard:
-    """The card of the shipped face detector, or of that in another folder; raises ModelError if it is none."""
+    """The card of the face detector that is shipped, or lies in another folder. Raises ModelError for another kind."""
     path = (folder or models_folder()) / f"{DETECTOR}.toml"
     card = read_card(path)
     if not isinstance(card, DetectorCard):
@@ -173,7 +175,7 @@ def detector_card(folder: Path | None = None) -> DetectorCard:
 
 
 def shipped_detector(folder: Path | None = None) -> Path:
-    """The file of the shipped detector; raises ModelError unless it is there and is what its card says."""
+    """The file of the shipped detector. Raises ModelError if it is missing or differs from its card."""
     card = detector_card(folder)
     card.check_weights()
     return card.weights_path
@@ -186,7 +188,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_file(path: Path, sha256: str, size: int | None) -> None:
-    """Raises ModelError if a file is missing or is not the one with this SHA-256 and, if given, size in bytes."""
+    """Raises ModelError if a file is missing or its SHA-256 or, unless `size` is None, its size in bytes differs."""
     if not path.is_file():
         raise ModelError(f"the model file {path} is missing")
     if size is not None and path.stat().st_size != size:
@@ -197,7 +199,7 @@ def check_file(path: Path, sha256: str, size: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What a recipe says of the model that it makes; `network` are the architecture's arguments."""
+    """The model that a recipe trains; `network` holds the architecture's arguments."""
 
     name: str
     summary: str
@@ -207,18 +209,18 @@ class Preset:
 
     @property
     def train_command(self) -> str:
-        """What makes the weights, and a card beside them."""
+        """The command that trains the weights and writes a card beside them."""
         facts = "--licence LICENCE --data-name WORDS"
         return f"vidsr train {self.recipe} --data DIR --output runs/{self.name} --publish FOLDER {facts}"
 
     @property
     def import_command(self) -> str | None:
-        """What makes a model of the authors' released weights; None where there are none."""
+        """The command that imports the weights released by the authors; None if there are none."""
         return f"vidsr models import {self.name} FILE" if self.name in released_weights() else None
 
     @property
     def remedy(self) -> str:
-        """How a user comes by weights, as the end of a sentence."""
+        """How a user gets weights, as the end of a sentence."""
         train = f"train it with '{self.train_command}', then give --model FOLDER/{self.name}.toml"
         if self.import_command is None:
             return train
@@ -235,7 +237,10 @@ def models_folder() -> Path:
 
 
 def list_presets() -> list[Preset]:
-    """All presets by name, with and without weights, without face detectors. Raises ModelError for a damaged recipe."""
+    """All presets with or without weights, sorted by name, without face detectors.
+
+    Raises ModelError for a damaged recipe.
+    """
     presets = []
     for path in sorted((models_folder() / "recipes").glob("*.toml")):
         table = read_table(path, "recipe", ModelError)
@@ -248,19 +253,19 @@ def list_presets() -> list[Preset]:
 
 
 def untrained_presets() -> list[Preset]:
-    """The presets that are shipped without weights: architecture and recipe alone."""
+    """The presets that are shipped without weights."""
     trained = {card.name for card in list_cards()}
     return [preset for preset in list_presets() if preset.name not in trained]
 
 
 def own_models_folder() -> Path:
-    """The folder of this user's models: `vidsr/models` in the system's data folder for users (XDG_DATA_HOME counts)."""
+    """The folder of the user's own models: `vidsr/models` in the system's user data folder (XDG_DATA_HOME on Linux)."""
     from platformdirs import user_data_path
 
     return user_data_path("vidsr", appauthor=False) / "models"
 
 
 def resolve_model(name: str) -> str:
-    """The path of the card if the user has a model of this name, which then stands for a shipped one; else `name`."""
+    """The path of the card if the user has a model of this name, which replaces a shipped one; else `name`."""
     card = own_models_folder() / f"{name}.toml"
     return str(card) if Path(name).name == name and card.is_file() else name

@@ -1,4 +1,4 @@
-"""Weights that a network's authors released, made into a model that vidsr runs: the user's own copy of them."""
+"""Importer of weights released by a network's authors: converts the user's copy to a model with a card."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PREFIX = "module."  # what DataParallel puts before each name
 
 
 def import_model(name: str, source: Path, folder: Path, overwrite: bool = False) -> Path:
-    """Makes the model `name` of the authors' checkpoint `source` (.pth) in `folder`; returns the card's path.
+    """Converts the authors' checkpoint `source` (.pth) to the model `name` in `folder`; returns the card's path.
 
-    The weights are written in float32, so nothing is rounded. No code in the file is run. Raises ModelError if there
-    is no such model or the file is not its checkpoint, OutputError if there is a card already and `overwrite` is off.
+    The weights are written in float32, so nothing is rounded. No code in the file is run. Raises ModelError for an
+    unknown model or a file that is not its checkpoint, OutputError if the card exists and `overwrite` is off.
     """
     known = released_weights()
     released = architecture_of(known[name]).released if name in known else None
@@ -39,7 +39,7 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
     check_tensors(network, tensors, f"{source} is not the released checkpoint of '{name}'")
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ModelError(f"{source} is damaged: '{key}' holds values that are no finite numbers")
+            raise ModelError(f"{source} is damaged: '{key}' holds values that are not finite")
     network.load_state_dict(tensors)
     head = {
         "name": name,
@@ -60,7 +60,7 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
         content: Any = torch.load(source, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {source}: {error.strerror}") from error
-    except Exception as error:  # whatever reading a foreign file ends with: torch has no class of its own for it
+    except Exception as error:  # torch.load has no exception class of its own for foreign files
         raise ModelError(f"{source} is not a PyTorch checkpoint of plain tensors") from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -71,5 +71,5 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
         content = {key.removeprefix(PREFIX): value for key, value in content.items()}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ModelError(f"{source} is not a checkpoint of weights: it holds '{key}', which is no tensor")
+            raise ModelError(f"{source} is not a checkpoint of weights: it holds '{key}', which is not a tensor")
     return dict(content)

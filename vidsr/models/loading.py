@@ -1,4 +1,4 @@
-"""From a card to a network that is what the card says, and what is known of a model, as plain values."""
+"""Loading and verification of a model by its card, and its description as plain values."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vidsr.nets.base import Network
 
 
 def load_network(card: Card) -> Network:
-    """The network of a card in float32, frozen, on the CPU.
+    """Loads the network of a card in float32, frozen, on the CPU.
 
-    Checks size, hash and header against the card before a weight is used; raises ModelError where they differ.
+    Raises ModelError if the file's size or SHA-256, or the tensors' names or shapes, differ from the card.
     """
     if not isinstance(card, ModelCard):
         raise ModelError(f"the model '{card.name}' is an ONNX file already, {card.weights_path}: use that")
@@ -30,7 +30,7 @@ def load_network(card: Card) -> Network:
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(str(card.weights_path), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+            for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
                 tensors[name] = file.get_tensor(name).float()
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{card.weights_path} is not a safetensors file: {error}") from error
@@ -40,7 +40,7 @@ def load_network(card: Card) -> Network:
 
 
 def check_tensors(network: Network, tensors: Mapping[str, Tensor], complaint: str) -> None:
-    """Raises ModelError, its message `complaint` and the reason, where names or shapes are not the network's."""
+    """Raises ModelError, with `complaint` and the reason, if names or shapes of tensors differ from the network's."""
     expected = network.state_dict()
     if different := sorted(expected.keys() ^ tensors.keys()):
         raise ModelError(f"{complaint}: tensor '{different[0]}' is not in both")
@@ -53,7 +53,7 @@ def check_tensors(network: Network, tensors: Mapping[str, Tensor], complaint: st
 def verify(card: Card) -> float:
     """Loads the model and runs its golden example in float32; returns the largest difference, in units of 0..1.
 
-    Raises ModelError if a file is not what the card says or the difference is above GOLDEN_TOLERANCE.
+    Raises ModelError if a file differs from the card or the difference is above GOLDEN_TOLERANCE.
     """
     difference: float = code_of(architecture_of(card.architecture).run_golden)(card)
     return card.check_difference(difference)
@@ -63,7 +63,7 @@ def verify(card: Card) -> float:
 def run_golden(network: Network, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The network's results for a golden clip (T x 3 x h x w, 0..255) in float32, not clamped.
 
-    T x 3 x H x W, from a zsm network (2T - 1) x 3 x H x W.
+    The result is T x 3 x H x W; for a zsm network (2T - 1) x 3 x H x W.
     """
     run_clip = architecture_of(id_of(network)).run_clip
     assert run_clip is not None, "a detector's example is one image"
@@ -72,10 +72,10 @@ def run_golden(network: Network, clip: NDArray[np.uint8]) -> NDArray[np.float32]
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What is known of a model, with the parameters of each part, as plain values for `models show --json`.
+    """The description of a model, with the parameter count of each part, as plain values for `models show --json`.
 
-    `name` as `find_card` takes it, or a preset without weights: then `trained` is false, and instead of the card's
-    fields there is the command that makes them.
+    `name` is as for `find_card`, or a preset without weights: then `trained` is false, and the command that makes the
+    weights takes the place of the card's fields.
     """
     preset = next((preset for preset in untrained_presets() if preset.name == name), None)
     if preset is None:
@@ -97,6 +97,6 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def multiply_adds_per_pixel(network: Network) -> float:
-    """Multiply-adds of all convolutions for one input pixel of one resulting frame, counted while it runs."""
+    """Multiply-adds of all convolutions per input pixel of one output frame, counted while the network runs."""
     count: float = code_of(architecture_of(id_of(network)).multiply_adds)(network)
     return count

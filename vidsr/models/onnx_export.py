@@ -1,6 +1,6 @@
-"""From a network to ONNX: the graph of each step, in memory or in files. What runs a graph is engines/onnx.
+"""ONNX export: the graphs of a network's steps, in memory or in files. `engines/onnx.py` runs them.
 
-torch's tracing exporter: the newer one took 340 s for secnet-fast where this one takes 5, for the same numbers.
+torch's tracing exporter is used: the newer one took 340 s instead of 5 s for secnet-fast, with the same numbers.
 """
 
 from __future__ import annotations
@@ -28,38 +28,37 @@ from vidsr.nets.single_image import SingleImageStep
 from vidsr.nets.zsm.export_steps import parts_of
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
-OPSET = 18  # the newest that both of ONNX Runtime's devices run grid sampling of
-EXAMPLE = (24, 40)  # the frame that is traced: any other size comes out of the graph as well
+OPSET = 18  # the newest whose grid sampling ONNX Runtime runs on both CPU and CUDA
+EXAMPLE = (24, 40)  # size of the traced frame; the graph takes other sizes too
 DETECTOR_EXAMPLE = (64, 96)
 
-
-# A network's ONNX models by name, made one by one when they are asked for.
+# A network's ONNX models by name; each is made when it is called for.
 Graphs = dict[str, Callable[[], bytes]]
 
 
 def secnet_graphs(network: SECNet) -> Graphs:
-    """One, which takes a frame's window and what the frame before it handed on."""
+    """One graph, from a frame's temporal window and the previous state to a frame and the next state."""
     return {"": lambda: graph_of(SECNetStep(network))}
 
 
 def zsm_graphs(network: ZoomingSlowMo) -> Graphs:
-    """One for each part that a stream calls."""
+    """One graph for each step of a stream."""
     return {name: partial(graph_of, step) for name, step in parts_of(network).items()}
 
 
 def single_image_graphs(network: Network) -> Graphs:
-    """One, from an image to its enlargement."""
+    """One graph, from an image to its enlargement."""
     return {"": lambda: graph_of(SingleImageStep(network))}
 
 
 def detector_graphs(network: FacePyramid) -> Graphs:
-    """One, with YuNet's interface."""
+    """One graph, with YuNet's interface."""
     return {"": lambda: detector_graph(network)}
 
 
 def graph_of(step: Step) -> bytes:
     """The ONNX model of a step, float32, for frames of any size; raises UsageError without the package `onnx`."""
-    _demand_onnx()
+    _require_onnx()
     step = step.float().eval()
     device = next(step.parameters()).device
     inputs, outputs = step.inputs(*EXAMPLE), step.outputs(*EXAMPLE)
@@ -69,25 +68,25 @@ def graph_of(step: Step) -> bytes:
 
 
 def export(network: Network, path: Path, overwrite: bool) -> Sequence[Path]:
-    """Writes the graphs of a network: PATH for the only one, else STEM.PART.onnx for each. Returns the files.
+    """Writes the graphs of a network: a single one to PATH, several to STEM.PART.onnx. Returns the files.
 
-    Raises OutputError if one is there already and `overwrite` is off, or cannot be written; then nothing is left
-    behind and what was there is untouched.
+    Raises OutputError if a file exists and `overwrite` is off, or cannot be written; then nothing is left behind and
+    existing files are untouched.
     """
     if path.suffix != ".onnx":
-        raise UsageError(f"{path} is no name for an ONNX file: end it with .onnx")
+        raise UsageError(f"{path} is not a name for an ONNX file: end it with .onnx")
     graphs: Graphs = code_of(architecture_of(id_of(network)).graphs)(network)
     paths = {name: path.with_suffix(f".{name}.onnx") if name else path for name in graphs}
     for target in paths.values():
         check_target(target, None, overwrite)
-    with contextlib.ExitStack() as stack:  # all files are complete before the first one gets its name
+    with contextlib.ExitStack() as stack:  # all files are complete before the first one is renamed
         for name, graph in graphs.items():
             stack.enter_context(atomic_write(paths[name], overwrite=overwrite)).write_bytes(graph())
     return list(paths.values())
 
 
 def _with_shapes(model: bytes, shapes: Shapes) -> bytes:
-    """The model with the shape of every input and output written out; the exporter gives some of them made-up names."""
+    """Sets the shape of every input and output, because the exporter invents names for some axes."""
     import onnx
 
     proto = onnx.load_from_string(model)
@@ -96,12 +95,12 @@ def _with_shapes(model: bytes, shapes: Shapes) -> bytes:
         lengths = [_axes(shape).get(axis, length) for axis, length in enumerate(shape)]
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, lengths))
     onnx.checker.check_model(proto)
-    serialised: bytes = proto.SerializeToString()
-    return serialised
+    serialized: bytes = proto.SerializeToString()
+    return serialized
 
 
 def _axes(shape: tuple[int, ...]) -> dict[int, str]:
-    """Names of the axes that follow the size of the frame: height, width, and their multiples and halves."""
+    """Names of the axes that depend on the frame size: height, width, and their multiples and fractions."""
     if len(shape) < 4:
         return {}
     return {2: _axis("height", shape[2], EXAMPLE[0]), 3: _axis("width", shape[3], EXAMPLE[1])}
@@ -114,11 +113,11 @@ def _axis(name: str, length: int, whole: int) -> str:
 
 
 def detector_graph(network: FacePyramid) -> bytes:
-    """The ONNX model of a face detector with YuNet's interface, float32, for pictures of any size.
+    """The ONNX model of a face detector with YuNet's interface, float32, for images of any size.
 
     Raises UsageError without the package `onnx`.
     """
-    _demand_onnx()
+    _require_onnx()
     import onnx
 
     graph = FacePyramidGraph(network)
@@ -132,8 +131,8 @@ def detector_graph(network: FacePyramid) -> bytes:
         shape: list[str | int | None] = [1, axes[value.name][1], COLUMNS[value.name.partition("_")[0]]]
         value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, shape))
     onnx.checker.check_model(proto)
-    serialised: bytes = proto.SerializeToString()
-    return serialised
+    serialized: bytes = proto.SerializeToString()
+    return serialized
 
 
 def _traced(
@@ -142,15 +141,16 @@ def _traced(
 ) -> bytes:  # fmt: skip
     content = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
-        # That the exporter is an old one, and that Python numbers are fixed: tests run the graphs at other sizes.
+        # The warnings say that this exporter is deprecated and that traced Python numbers become constants. Tests run
+        # the graphs at other sizes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, examples, content,  # type: ignore[arg-type]  # it takes a stream as well, which nobody wrote down
+            module, examples, content,  # type: ignore[arg-type]  # it also takes a stream, which its annotation omits
             input_names=inputs, output_names=outputs, opset_version=OPSET, dynamic_axes=axes, dynamo=False,
         )  # fmt: skip
     return content.getvalue()
 
 
-def _demand_onnx() -> None:
+def _require_onnx() -> None:
     if importlib.util.find_spec("onnx") is None:
         raise UsageError("ONNX graphs need the package onnx: install it with 'pip install onnx'")

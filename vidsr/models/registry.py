@@ -1,7 +1,7 @@
-"""The architectures that vidsr knows: one literal row for each, by the id that cards and recipes give.
+"""Registry of architectures: one literal row for each, by the id that cards and recipes use.
 
-Rows name code as "module:object", so that listing models loads no network. Two more tables have the same keys: the
-engines (engines/select.py) and the trainings (train/tasks.py).
+Rows name code as "module:object", so that listing models loads no network. Two more tables have the same keys: ENGINES
+in `engines/select.py` and TASKS in `train/tasks.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vidsr.nets.base import Network
 
 Task = Literal["upscale", "interpolate", "restore_face", "detect"]
-# What a model for each task does, as part of a sentence.
+# The purpose of a model for each task, as part of a sentence.
 DOES: dict[Task, str] = {
     "upscale": "enlarges frames",
     "interpolate": "makes new frames between those of the input",
@@ -30,9 +30,9 @@ DOES: dict[Task, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Weights that the authors of a network released: for the sizes that its configuration has by default.
+    """Weights released by the authors of a network, for the default sizes of its configuration.
 
-    `preset`: the name that they get here.
+    `preset` is the model's name in vidsr.
     """
 
     preset: str
@@ -42,13 +42,13 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One row: what networks of an architecture are for, and where the code for them is.
+    """One row of the registry: the tasks of an architecture and the code that implements it.
 
-    `config`: the dataclass of the sizes. `network`: a `Network` made of one. `run_clip`: from a network and a clip
-    1 x T x 3 x h x w in 0..1 to what the network makes of it, T' x 3 x H x W. `run_golden`: from a network's card to
-    the largest difference from its stored example. `multiply_adds`: from a network to its multiply-adds for each input
-    pixel of one resulting frame. `graphs`: from a network to its ONNX models by name, "" for the only one. `released`:
-    the authors' own weights, if a user may import them.
+    `config` is the dataclass of the sizes, and `network` the `Network` built from it. The others are functions:
+    `run_clip` runs a network on a clip, 1 x T x 3 x h x w in 0..1 to T' x 3 x H x W (None for detectors); `run_golden`
+    takes a card and returns the largest difference from its stored example; `multiply_adds` takes a network and returns
+    its multiply-adds per input pixel of one output frame; `graphs` takes a network and returns its ONNX models by name,
+    "" for a single one. `released` describes the authors' own weights, if a user may import them.
     """
 
     tasks: tuple[Task, ...]
@@ -62,7 +62,7 @@ class Architecture:
 
     @property
     def purpose(self) -> str:
-        """What its models do, as part of a sentence."""
+        """The purpose of its models, as part of a sentence."""
         return " and ".join(DOES[task] for task in self.tasks)
 
 
@@ -101,14 +101,14 @@ ARCHITECTURES: dict[str, Architecture] = {
 
 
 def architecture_of(name: str) -> Architecture:
-    """The row of an architecture; raises ModelError for an unknown one."""
+    """The row of an architecture. Raises ModelError for an unknown id."""
     if name not in ARCHITECTURES:
         raise ModelError(f"unknown architecture '{name}'; known are {', '.join(sorted(ARCHITECTURES))}")
     return ARCHITECTURES[name]
 
 
 def id_of(network: Network) -> str:
-    """The id of a network's architecture; raises ModelError for a network that is in no row."""
+    """The id of a network's architecture. Raises ModelError for a network without a row."""
     names = {row.network: name for name, row in ARCHITECTURES.items()}
     for kind in type(network).__mro__:  # a subclass belongs to the row of its base
         if name := names.get(f"{kind.__module__}:{kind.__qualname__}"):
@@ -117,19 +117,19 @@ def id_of(network: Network) -> str:
 
 
 def code_of(reference: str) -> Any:
-    """What a row names as "module:object"."""
+    """Imports the object that a row names as "module:object"."""
     return pkgutil.resolve_name(reference)
 
 
 def config_of(architecture: str, arguments: Mapping[str, Any]) -> Any:
-    """The sizes of a network; raises ModelError for an unknown architecture or argument, or impossible sizes."""
+    """The configuration of a network. Raises ModelError for an unknown architecture or argument, or invalid sizes."""
     kind = code_of(architecture_of(architecture).config)
     with _saying_why(architecture):
         return fill(kind, arguments, f"the architecture '{architecture}'", ModelError)
 
 
 def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
-    """A network with fresh weights; raises ModelError as `config_of`."""
+    """A network with newly initialized weights. Raises ModelError as `config_of` does."""
     config = config_of(architecture, arguments)
     make = code_of(architecture_of(architecture).network)
     with _saying_why(architecture):
@@ -138,7 +138,7 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
 
 
 def released_weights() -> dict[str, str]:
-    """The id of the architecture for each model that can be made of its authors' weights, by the model's name."""
+    """The architecture id of each model whose authors' weights can be imported, by the model's name."""
     return {row.released.preset: name for name, row in ARCHITECTURES.items() if row.released}
 
 
@@ -147,4 +147,4 @@ def _saying_why(architecture: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, TypeError) as error:
-        raise ModelError(f"the architecture '{architecture}' with these sizes makes no network: {error}") from error
+        raise ModelError(f"the architecture '{architecture}' cannot be built with these sizes: {error}") from error

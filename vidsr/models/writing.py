@@ -1,4 +1,4 @@
-"""Writes the three files of a model: weights or graph, stored example, card. What a card says is up to the caller."""
+"""Writer of a model's three files: weights or graph, stored example, and card."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def write_model(
 ) -> Path:  # fmt: skip
     """Writes NAME.safetensors, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
 
-    `head`: name, summary and architecture; `facts`: the card's other fields but for the network's arguments and what
-    is found here. `network` is in float32. The types are those of the weights and of the example's output.
+    `head` holds name, summary and architecture. `facts` holds the card's other fields, except the network's arguments
+    and the fields computed here (files, sizes, hashes, scale, look-ahead). `network` is in float32. `weights_type` and
+    `example_type` are the stored types of the weights and of the example's output.
 
     Raises OutputError if a file cannot be written.
     """
@@ -50,15 +51,15 @@ def write_detector(
 ) -> Path:  # fmt: skip
     """Writes NAME.onnx, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
 
-    `head` and `facts` as in `write_model`; `graph`: a face detector's; `network`: its arguments. `run` gives
-    the outputs of a detector's file for an image 3 x H x W, BGR in 0..255.
+    `head` and `facts` are as for `write_model`. `graph` is the ONNX model of a face detector, `network` holds its
+    arguments. `run` returns the outputs of a detector's file for an image, 3 x H x W, BGR in 0..255.
 
     Raises OutputError if a file cannot be written.
     """
-    picture = _golden_picture()
+    image = _golden_image()
 
     def example(model: Path) -> dict[str, Any]:
-        return {"input": picture, **run(model, picture.astype(np.float32))}
+        return {"input": image, **run(model, image.astype(np.float32))}
 
     return _write_files(folder, head, "onnx", lambda beside: beside.write_bytes(graph), example, facts, dict(network))
 
@@ -67,7 +68,7 @@ def _write_files(
     folder: Path, head: Mapping[str, str], ending: str, save: Callable[[Path], object],
     example: Callable[[Path], Mapping[str, Any]], facts: Mapping[str, Any], network: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """The three files, the card last; `save` writes the model's file, `example` makes the stored arrays of it."""
+    """Writes the three files, the card last. `save` writes the model file, and `example` returns its stored arrays."""
     name = head["name"]
     model, golden, path = (folder / f"{name}.{kind}" for kind in (ending, "golden.npz", "toml"))
     try:
@@ -91,21 +92,21 @@ def _write_files(
     return path
 
 
-def _golden_picture() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Blocks of colour, 3 x H x W: every stride has something to see."""
+def _golden_image() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Blocks of color, 3 x H x W, with contrast at every stride of the detector."""
     coarse = np.random.default_rng(7).integers(0, 256, (3, 8, 12)).astype(np.uint8)
     return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Smooth pictures that move, so that motion has something to find."""
+    """A moving block pattern, T x 3 x h x w, so that motion estimation matters."""
     coarse = np.random.default_rng(7).integers(0, 256, (GOLDEN_SHAPE[0], 3, 4, 3)).astype(np.uint8)
     clip = coarse.repeat(4, axis=2).repeat(4, axis=3)
     return np.stack([np.roll(clip[0], shift, axis=2) for shift in range(GOLDEN_SHAPE[0])])
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside the target, then renames; a failure leaves nothing."""
+    """Writes to a hidden file beside the target and renames it; a failure leaves nothing behind."""
     with atomic_write(target, overwrite=True) as hidden:
         write(hidden)
         hidden.chmod(0o644)

@@ -1,1 +1,1 @@
-"""Networks only: no files, no devices, no options. The table of them is models/registry.py."""
+"""Networks, without files, devices or options. `models/registry.py` lists them."""

@@ -1,4 +1,4 @@
-"""What all networks share: they are made of one dataclass with their sizes."""
+"""Base class of all networks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """A network that keeps its sizes as `config`; one that makes frames has `scale` and `lookahead` among them."""
+    """A network built from one dataclass of sizes, `config`.
+
+    The configuration of a network that produces frames has the fields `scale` and `lookahead`.
+    """
 
     config: Any

@@ -1,4 +1,4 @@
-"""A part of a network as a graph format wants it: plain tensors in, plain tensors out. No graph is made or run here."""
+"""Base class of the export steps: the parts of a network that become ONNX graphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Step(nn.Module, ABC):
-    """Tensors in, tensors out, all float32, in the order of `inputs` and `outputs`."""
+    """A module from float32 tensors to float32 tensors, in the order of `inputs` and `outputs`."""
 
     @abstractmethod
     def inputs(self, height: int, width: int) -> Shapes:

@@ -1,4 +1,4 @@
-"""What a network that enlarges images one by one has to be, how it takes images of any size, and its graph."""
+"""Networks that enlarge single images: their configuration, padding to any image size, and the export step."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from vidsr.nets.export_step import Shapes, Step
 
 
 class SingleImageConfig(Protocol):
-    """What the sizes of such a network tell: it takes images whose sides are multiples of `multiple_of`.
-
-    `lookahead` is 0; a model's card has it.
-    """
+    """The configuration of a single-image network, whose image sides must be multiples of `multiple_of`."""
 
     @property
     def scale(self) -> int:
-        """The enlargement."""
+        """The factor of enlargement."""
         ...
 
     @property
     def lookahead(self) -> int:
-        """None."""
+        """0 for a single-image network; model cards state it."""
         ...
 
     @property
     def multiple_of(self) -> int:
-        """1 for any size."""
+        """The divisor of both image sides; 1 if any size is accepted."""
         ...
 
 
 def run_padded(run: Callable[[Tensor], Tensor], config: SingleImageConfig, image: Tensor) -> Tensor:
-    """What `run` makes of an image B x 3 x h x w of any size: its edges are repeated up to a size that `run` takes."""
+    """Runs a network on images B x 3 x h x w of any size, padded by edge repetition to a size that `run` takes.
+
+    Returns B x 3 x H x W, cropped to `scale` times the original size.
+    """
     height, width = image.shape[-2:]
     multiple, scale = config.multiple_of, config.scale
     padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
@@ -43,23 +43,23 @@ def run_padded(run: Callable[[Tensor], Tensor], config: SingleImageConfig, image
 
 
 class SingleImageStep(Step):
-    """An image 1 x 3 x h x w in 0..1 to its enlargement, not clamped."""
+    """The export step of a single-image network: 1 x 3 x h x w in 0..1 to its enlargement, not clamped."""
 
     def __init__(self, network: Network) -> None:
-        """Shares the weights of `network`, whose `forward` does it."""
+        """Shares the weights of `network`."""
         super().__init__()
         self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
-        """The image."""
+        """Shape of the input image."""
         return {"image": (1, 3, height, width)}
 
     def outputs(self, height: int, width: int) -> Shapes:
-        """Its enlargement."""
+        """Shape of the enlarged image."""
         scale = self.network.config.scale
         return {"result": (1, 3, scale * height, scale * width)}
 
     def forward(self, image: Tensor) -> Tensor:
-        """As the network."""
+        """Runs the network."""
         result: Tensor = self.network(image)
         return result

@@ -1,4 +1,4 @@
-"""Training state on disk: written beside and renamed, so that a stopped run can always be resumed; and its log."""
+"""Checkpoints of a training, written atomically so that a stopped run can always be resumed, and its log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vidsr.files import atomic_write
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes `content` under `path` in one step: a reader sees the old file or the new one, never half of one.
+    """Writes `content` to `path` atomically: a reader sees the old file or the new one.
 
-    Raises OutputError if it cannot be written; the old file is then untouched and nothing is left beside it.
+    Raises OutputError if it cannot be written; the old file is then untouched and no partial file remains.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise InputError(f"cannot read the checkpoint {path}: {_first_line(error)}") from error
-    except Exception as error:  # pickle.UnpicklingError and its kin, which share no base class
+    except Exception as error:  # pickle.UnpicklingError and others without a common base class
         raise InputError(f"{path} is not a checkpoint of vidsr") from error
     if not isinstance(content, dict) or "recipe" not in content:
         raise InputError(f"{path} is not a checkpoint of vidsr")

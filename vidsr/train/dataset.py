@@ -1,4 +1,4 @@
-"""The raw material of training: video clips and photographs of a folder, decoded once with OpenCV and kept on disk."""
+"""Training data: the video clips and photographs of a folder, decoded once with OpenCV and cached on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES, atomic_write
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-# A clip is held decoded, in memory once and then on disk: 2 GiB are 345 frames of 1080p.
+# Limit for a decoded clip, which is held in memory once and then cached on disk: 2 GiB are 345 frames of 1080p.
 MAX_CLIP_BYTES = 2**31
 Kind = Literal["faces", "general", "still", "face_still"]
 CLIPS: tuple[Kind, ...] = ("faces", "general")
@@ -25,7 +25,7 @@ CLIPS: tuple[Kind, ...] = ("faces", "general")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file; `source` names the film it was cut from, so that sampling can be even over films."""
+    """One training file; `source` names the video it was cut from, so that sampling can be even over videos."""
 
     path: Path
     kind: Kind
@@ -34,10 +34,10 @@ class Item:
 
 
 def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
-    """All training files below `folder`, in a fixed order.
+    """Lists all training files below `folder`, in a fixed order.
 
-    With an index.json (as in the project's data set) only its training files of the given licence classes are taken;
-    without one every video counts as general footage and every picture as a still. Raises InputError if there is none,
+    With an index.json (as in the project's data set) only its training files of the given licence classes are listed;
+    without one every video counts as a general clip and every image as a still. Raises InputError if there is no clip,
     or if the index is damaged or names a file that is missing.
     """
     index = folder / "index.json"
@@ -70,7 +70,7 @@ def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
 
 
 def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) -> tuple[list[Item], list[Item]]:
-    """Training items, and `count` validation clips (as many of each of `kinds`) of films that training never sees."""
+    """Splits off `count` validation clips, equally many of each of `kinds`, whose sources training never sees."""
     held: list[Item] = []
     for kind in kinds:
         first_of_source = {item.source: item for item in reversed(items) if item.kind == kind}
@@ -81,7 +81,7 @@ def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) 
 
 
 def read_clip(path: Path) -> NDArray[np.uint8]:
-    """All frames of a clip, N x H x W x 3 RGB, as OpenCV decodes them; raises InputError for none or too many."""
+    """All frames of a clip, N x H x W x 3 RGB, as OpenCV decodes them. Raises InputError for none or too many."""
     capture = cv2.VideoCapture(str(path))
     frames: list[NDArray[np.uint8]] = []
     try:
@@ -89,25 +89,25 @@ def read_clip(path: Path) -> NDArray[np.uint8]:
             frame = np.asarray(result[1], np.uint8)
             frames.append(frame[..., ::-1])
             if len(frames) * frame.nbytes > MAX_CLIP_BYTES:
-                most = MAX_CLIP_BYTES // frame.nbytes
-                raise InputError(f"the training clip {path} is too long: cut it into pieces of at most {most} frames")
+                limit = MAX_CLIP_BYTES // frame.nbytes
+                raise InputError(f"the training clip {path} is too long: cut it into pieces of at most {limit} frames")
     finally:
         capture.release()
     if not frames:
-        raise InputError(f"OpenCV reads no frame from the training clip {path}")
+        raise InputError(f"OpenCV decodes no frame from the training clip {path}")
     return np.stack(frames)
 
 
 def read_still(path: Path) -> NDArray[np.uint8]:
     """A photograph, H x W x 3 RGB; raises InputError if OpenCV cannot read it."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise InputError(f"OpenCV cannot read the training picture {path}")
-    return np.ascontiguousarray(picture[..., ::-1])
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise InputError(f"OpenCV cannot read the training image {path}")
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def cached_frames(item: Item, cache: Path) -> NDArray[np.uint8]:
-    """The frames of an item (a still is one frame), N x H x W x 3, mapped from `cache`, decoded to there once."""
+    """The frames of an item (one for a still), N x H x W x 3 RGB, memory-mapped from `cache` and decoded only once."""
     stat = item.path.stat()
     key = hashlib.sha256(f"{item.path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
     target = cache / f"{key}.npy"
@@ -116,7 +116,7 @@ def cached_frames(item: Item, cache: Path) -> NDArray[np.uint8]:
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot keep decoded frames in {cache}: {error.strerror or error}") from error
+            raise OutputError(f"cannot store decoded frames in {cache}: {error.strerror or error}") from error
         with atomic_write(target, overwrite=True, sync=False) as hidden:
             np.save(hidden, frames)
     mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")

@@ -1,4 +1,4 @@
-"""From a finished training to the files of a model: weights or graph, a stored numeric example and the card."""
+"""Publishing of a trained model: weights or graph, a stored numeric example, and the card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vidsr.train.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a card says of a training that neither recipe nor checkpoint tells."""
+    """The facts on a card that are neither in the recipe nor in the checkpoint."""
 
     licence: str
     data: str
@@ -42,8 +42,8 @@ class Provenance:
 def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: Path, provenance: Provenance) -> Path:
     """Writes NAME.safetensors, NAME.golden.npz and NAME.toml into `folder`; returns the card's path.
 
-    The weights are the averaged ones of `checkpoint`, rounded to fp16. The metrics of the card are empty: they are
-    measured with the published files (`python -m benchmarks.quality`), never copied from training.
+    The weights are the averaged ones of `checkpoint`, rounded to fp16. The card's metrics stay empty: they are measured
+    with the published files (`python -m benchmarks.quality`), not copied from training.
     """
     saved = load_checkpoint(checkpoint)
     if saved["recipe"]["name"] != recipe.name:
@@ -60,8 +60,8 @@ def publish_detector(
 ) -> Path:
     """Writes NAME.onnx, NAME.golden.npz and NAME.toml into `folder`; returns the card's path.
 
-    The weights are the averaged ones of `checkpoint`, in float32, with the recipe's `score_shift`. The metrics of the
-    card are empty: they are measured with the published file (`python -m benchmarks.faces`).
+    The weights are the averaged ones of `checkpoint`, in float32, with the recipe's `score_shift`. The card's metrics
+    stay empty: they are measured with the published file (`python -m benchmarks.faces`).
     """
     saved = load_checkpoint(checkpoint)
     if saved["recipe"]["name"] != recipe.name:
@@ -83,16 +83,17 @@ def provenance_of(
     recipe: Recipe | DetectorRecipe, data: Path, device: str, licence: str | None, data_name: str | None,
     data_licences: str | None,
 ) -> Provenance:  # fmt: skip
-    """What a card will say that no file of the training tells; the last three are `--licence` and what follows.
+    """Collects the facts for a card that no file of the training holds.
 
-    Only where the data has an index are its licences known without being told: those of the recipe's classes.
-    Raises UsageError for what is missing, DeviceError for a device that is not there.
+    `licence`, `data_name` and `data_licences` are the values of the options of these names. `data_licences` may be None
+    if the data has an index: then the recipe's licence classes are stated. Raises UsageError for a missing fact,
+    DeviceError for a device that does not exist.
     """
     if data_licences is None and (data / "index.json").is_file():
         data_licences = "classes " + " and ".join(recipe.data.licence_classes)
     told = {"--licence": licence, "--data-name": data_name, "--data-licences": data_licences}
     if missing := [option for option, value in told.items() if not value]:
-        raise UsageError(f"a published model's card needs {' and '.join(missing)}: say it, for nothing is made up")
+        raise UsageError(f"a published model's card needs {' and '.join(missing)}: vidsr cannot know it, so give it")
     assert licence and data_name and data_licences, "checked above"
     return Provenance(licence, data_name, data_licences, _hardware(choose_device(device)))
 
@@ -115,7 +116,7 @@ def _facts(recipe: Recipe | DetectorRecipe, recipe_path: Path, steps: int, prove
 
 
 def _hardware(device: torch.device) -> str:
-    """The device that trains; all trainings compute in bf16 where autocast allows it."""
+    """The description of the training device; all trainings compute in bf16 where autocast allows it."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, bf16"
     if device.type == "cpu":
@@ -126,7 +127,7 @@ def _hardware(device: torch.device) -> str:
 def package_commit(package: Path = Path(vidsr.__file__).parent) -> str:
     """The commit of the checkout that vidsr runs from, with "-dirty" if it was changed; else "unknown".
 
-    An installed package has none, even if its environment lies in a repository of the user's.
+    For an installed package it is "unknown", even if its environment lies inside another repository.
     """
     root = package.resolve().parent
     if not (root / ".git").exists():

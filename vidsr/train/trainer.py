@@ -1,6 +1,6 @@
-"""The course of a training, whole and visible: steps, log, averaged weights, validation, checkpoints, going on.
+"""The training loop: steps, learning rate, log, averaged weights, validation, checkpoints and resumption.
 
-What a step does and what a validation measures is the caller's business.
+The caller supplies the training step and the validation.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """Where a training runs and what it reads and writes; nothing here changes what the model becomes.
+    """Where a training runs and what it reads and writes. Except for `init_from`, no option changes the model.
 
-    `stop_after_minutes` ends the run early with a checkpoint; `init_from` is a safetensors file or a checkpoint whose
-    weights a new run starts from.
+    `stop_after_minutes` ends the run early with a checkpoint. `init_from` is a safetensors file or a checkpoint with
+    the initial weights of a new run.
     """
 
     data: Path
@@ -45,10 +45,11 @@ class TrainOptions:
 
 
 class Course(Generic[N]):
-    """One training. Resumes from last.pt in the output folder if it is there, else begins with `start`, if asked to.
+    """One training run. It resumes from last.pt in the output folder, or else starts anew.
 
-    `scores` judges the averaged weights; nothing is validated while it is empty. best.pt has the greatest `worth`.
-    Raises UsageError if last.pt belongs to another recipe.
+    `scores` validates the averaged weights; an empty result means that nothing was validated. `worth` reduces scores to
+    one number, and best.pt holds the weights with the greatest one. Raises UsageError if last.pt belongs to another
+    recipe.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Course(Generic[N]):
         start: Callable[[Path], None], scores: Callable[[N], dict[str, float]],
         worth: Callable[[dict[str, float]], float], on_log: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
-        """`start` gives the network the weights of a file."""
+        """`start` loads the weights of `options.init_from` into the network of a new run."""
         self._recipe, self._options, self._network, self._optimiser = recipe, options, network, optimiser
         self._scores, self._worth, self._on_log = scores, worth, on_log
         self._last = options.output / "last.pt"
@@ -71,7 +72,7 @@ class Course(Generic[N]):
     def run(self, batches: Dataset[B], train: Callable[[B, int], dict[str, float]]) -> Path:
         """Trains until the recipe's steps are done or the time is up; returns the path of last.pt.
 
-        `train` takes a batch and the number of the step, from 0, and gives the losses.
+        `train` takes a batch and the number of the step, counted from 0, and returns the losses by name.
         """
         settings = self._recipe.optimisation
         started = saved_at = time.monotonic()
@@ -134,7 +135,7 @@ class Course(Generic[N]):
 
     @torch.no_grad()
     def _update_average(self, decay: float) -> None:
-        """Weights and the statistics of batches alike: they belong together."""
+        """Moves the average toward the network, both its weights and its batch statistics, which belong together."""
         for kept, new in zip(self._average.state_dict().values(), self._network.state_dict().values(), strict=True):
             if kept.is_floating_point():
                 kept.lerp_(new, 1 - decay)
@@ -151,7 +152,7 @@ def learning_rate(step: int, recipe: Recipe | DetectorRecipe) -> float:
 
 
 def batch_loader(batches: Dataset[B], first: int, workers: int) -> Iterator[B]:
-    """The batches from number `first` on, made beforehand by `workers` processes."""
+    """The batches from number `first` on, prepared in advance by `workers` processes."""
     rest = Subset(batches, range(first, len(batches)))  # type: ignore[arg-type]  # a Dataset may lack a length
     loader = DataLoader(
         rest, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
@@ -165,7 +166,7 @@ def _one_thread(_: int) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Before any work, so that a run of hours does not end at its first checkpoint."""
+    """Makes the output folder before any work, so that a long run cannot fail at its first checkpoint."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -173,6 +174,6 @@ def make_folder(path: Path) -> None:
 
 
 def plain_values(recipe: Recipe | DetectorRecipe) -> dict[str, Any]:
-    """The recipe as values that JSON can hold, so that a checkpoint can be read without running code."""
+    """The recipe as JSON values, so that a checkpoint can be read without running code."""
     plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
     return plain

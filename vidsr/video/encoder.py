@@ -1,4 +1,4 @@
-"""The video encoder: codec, pixel format, size and options, checked before any work; and frames becoming packets."""
+"""Video encoder: codec, pixel format, size and options, checked before any work, and the encoding of frames."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ X26X_PRESETS = (
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """How an encoder is told what vidsr's --crf and --preset say.
+    """How vidsr's --crf and --preset are passed to an encoder.
 
-    `quality` is the encoder's option for crf, "quantiser" for the qmin and qmax of FFmpeg, None for none. `presets`
-    empty leaves the check to the encoder. `joined_options` hold lists "a=1:b=2"; the user's part is appended to ours.
-    `words` lists what an option takes where the encoder itself would print to the terminal about anything else.
+    `quality` is the encoder's option for crf; "quantizer" stands for FFmpeg's qmin and qmax, None for no such option.
+    If `presets` is empty, the encoder checks the preset. `joined_options` hold lists "a=1:b=2", to which the user's
+    part is appended. `words` lists the allowed values of options for which the encoder would print to the terminal.
     """
 
     quality: str | None = None
@@ -66,7 +66,7 @@ class Traits:
 _X264_TUNES = ("film", "animation", "grain", "stillimage", "psnr", "ssim", "fastdecode", "zerolatency")
 _X264_PROFILES = ("baseline", "main", "high", "high10", "high422", "high444")
 # At crf 16 "faster" takes 0.53 to 0.64 of the time of "medium" for files of 0.97 to 1.01 of the size and at
-# most 0.23 dB less at 46 dB and above (four clips at 1280x720), and the cores are wanted elsewhere.
+# most 0.23 dB less at 46 dB and above (four clips at 1280x720), which leaves more CPU time to the network.
 _X264 = Traits(
     "crf",
     (0, 51),
@@ -78,7 +78,7 @@ _X264 = Traits(
     words=(("tune", _X264_TUNES), ("profile", _X264_PROFILES)),
 )
 _NUMBERS = tuple(str(n) for n in range(14))
-_QUANTISER = Traits("quantiser", (1, 31), 2)
+_QUANTIZER = Traits("quantizer", (1, 31), 2)
 _VP9 = Traits("crf", (0, 63), 18, "cpu-used", default_preset="4", options=(("b", "0"), ("row-mt", "1")))
 _VP8 = Traits("crf", (4, 63), 8, "cpu-used", default_preset="4", options=(("b", "100M"),))  # constrained quality only
 _NVENC_PRESETS = ("p1", "p2", "p3", "p4", "p5", "p6", "p7", "slow", "medium", "fast")
@@ -103,20 +103,20 @@ TRAITS: dict[str, Traits] = {
         "preset",
         X26X_PRESETS,
         "medium",
-        options=(("x265-params", "log-level=none"),),  # it prints on its own
+        options=(("x265-params", "log-level=none"),),  # otherwise x265 prints to the terminal
         joined_options=("x265-params",),
     ),
-    # 1x1 crashes the process inside SVT-AV1 4.1; below 4 it refuses.
+    # At 1x1 SVT-AV1 4.1 crashes the process; other sizes below 4 it refuses.
     "libsvtav1": Traits("crf", (1, 63), 20, "preset", _NUMBERS, "6", joined_options=("svtav1-params",), smallest=4),
     "libvpx-vp9": _VP9,
     "libvpx": _VP8,
     "h264_nvenc": _NVENC,
     "hevc_nvenc": _NVENC,
     "av1_nvenc": _NVENC,
-    "mpeg4": _QUANTISER,
-    "mpeg2video": _QUANTISER,
-    "mpeg1video": _QUANTISER,
-    "mjpeg": _QUANTISER,
+    "mpeg4": _QUANTIZER,
+    "mpeg2video": _QUANTIZER,
+    "mpeg1video": _QUANTIZER,
+    "mjpeg": _QUANTIZER,
     "prores_ks": Traits(),
 }
 
@@ -126,9 +126,9 @@ COMMON_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "pro
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A way to encode that this machine's FFmpeg has accepted.
+    """Encoder settings that this machine's FFmpeg has accepted.
 
-    `width` and `height` are what is encoded: the wanted size, or one more where the encoder takes only even sizes.
+    `width` and `height` are the encoded size: that of the frames, plus one where the encoder takes only even sizes.
     """
 
     codec: str
@@ -142,10 +142,10 @@ class Encoding:
     warnings: tuple[str, ...]
 
     def configure(self, context: VideoCodecContext) -> None:
-        """Sets an encoder's context that is not yet open."""
+        """Applies the settings to an encoder's context, which must not be open yet."""
         context.width, context.height, context.pix_fmt = self.width, self.height, self.pixel_format
         context.time_base, context.framerate = self.time_base, self.rate
-        context.thread_type = ThreadType.AUTO  # PyAV's default makes x264 cut each picture into slices
+        context.thread_type = ThreadType.AUTO  # PyAV's default makes x264 cut each frame into slices
         colour = self.colour
         context.colorspace, context.color_range = MATRIX_CODES[colour.matrix], RANGE_CODES[colour.range]
         context.color_primaries = PRIMARIES_CODES[colour.primaries]
@@ -154,9 +154,9 @@ class Encoding:
 
 
 class Encoder:
-    """Frames in, packets out: both with times in ticks of the encoding's time base. Needs no container.
+    """Encodes frames to packets; the times of both are in ticks of the encoding's time base.
 
-    `context` is not yet open and has been configured; it may be that of a stream or stand alone.
+    `context` must be configured but not open yet. It may belong to a container's stream or stand alone.
     """
 
     def __init__(self, context: VideoCodecContext, encoding: Encoding, size: tuple[int, int]) -> None:
@@ -170,13 +170,13 @@ class Encoder:
 
     @property
     def end(self) -> int | None:
-        """When the last frame so far ends, in ticks; None before the first."""
+        """The end of the last frame so far, in ticks; None before the first frame."""
         return None if self._last_pts is None else self._last_pts + self._last_duration
 
     def encode(self, image: Tensor, pts: int, duration: int) -> list[Packet[VideoStream]]:
-        """Takes the next frame, 3 x H x W in 0..1; gives the packets that are ready, in decoding order.
+        """Encodes the next frame, 3 x H x W in 0..1, and returns the packets that are ready, in decoding order.
 
-        A duration of 0 is taken as the distance from the frame before.
+        A duration of 0 stands for the distance from the frame before.
         """
         if self._last_pts is None:
             self._first_pts = pts
@@ -185,22 +185,22 @@ class Encoder:
         self._last_pts = pts
         self._last_duration = duration or self._step
         self._durations[pts] = self._last_duration
-        picture = rgb_to_frame(self._padded(image), self._encoding.pixel_format, self._encoding.colour)
-        picture.pts, picture.time_base = pts, self._encoding.time_base
-        return self._timed(self._context.encode(picture))
+        frame = rgb_to_frame(self._padded(image), self._encoding.pixel_format, self._encoding.colour)
+        frame.pts, frame.time_base = pts, self._encoding.time_base
+        return self._timed(self._context.encode(frame))
 
     def flush(self) -> list[Packet[VideoStream]]:
-        """The packets that the encoder still holds; it takes no frame after this."""
+        """Returns the packets that the encoder still holds; it takes no frame after this."""
         packets = self._context.encode(None)
         if packets and packets[-1].pts is not None:
-            # MP4 takes the video's end from the packet that is decoded last, which may not be the one shown last.
+            # The MP4 muxer takes the video's end from the packet decoded last, which may not be the one shown last.
             self._durations[packets[-1].pts] = self._last_duration
         return self._timed(packets)
 
     def _timed(self, packets: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
         for packet in packets:
             if packet.pts is None:
-                raise RuntimeError(f"{self._encoding.codec} gave a packet without a time")
+                raise RuntimeError(f"{self._encoding.codec} returned a packet without a timestamp")
             if packet.dts is None or not self._is_plausible(packet.dts):
                 packet.dts = packet.pts
             packet.duration = self._durations.pop(packet.pts)
@@ -208,7 +208,7 @@ class Encoder:
         return packets
 
     def _is_plausible(self, dts: int) -> bool:
-        """x265 4.2 leaves the decoding times of videos of one or two frames uninitialised."""
+        """False for the uninitialized decoding times that x265 4.2 returns for videos of one or two frames."""
         first, last = self._first_pts or 0, self._last_pts or 0
         return abs(dts - last) <= 2 * (last - first) + 64 * self._step
 
@@ -221,9 +221,9 @@ class Encoder:
 
 
 def choose(container: str, source: VideoInfo, size: tuple[int, int], config: OutputConfig, side: SideData) -> Encoding:
-    """The encoding for a muxer (by FFmpeg's name); `size` is (width, height). The user's own options win.
+    """Chooses the encoding for a muxer (FFmpeg's name); `size` is (width, height). The user's options take precedence.
 
-    Raises OutputError for anything that this FFmpeg, the encoder or the container does not take.
+    Raises OutputError for anything that this FFmpeg, the encoder or the container does not accept.
     """
     name = config.codec if config.codec != "auto" else _default_codec(container, source.bit_depth)
     codec = _find(name)
@@ -231,7 +231,7 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
     if encoder_refusal(name, container):
         others = [n for n in COMMON_ENCODERS if _exists(n) and not encoder_refusal(n, container)]
         raise OutputError(
-            f"{container} files cannot hold what {name} makes; use another --codec"
+            f"{container} files cannot hold the output of {name}; use another --codec"
             f"{' (' + ', '.join(others) + ')' if others else ''} or write .mkv or .mp4"
         )
     pixel_format = config.pix_fmt
@@ -244,14 +244,14 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
     warnings = []
     light = light_options(side, name)
     if light is None:
-        warnings.append(f"{name} cannot be given the HDR light levels of the input; libx265 keeps them")
+        warnings.append(f"{name} cannot store the HDR light levels of the input; libx265 keeps them")
     for key, value in light or ():
         options[key] = f"{options[key]}:{value}" if key in options else value
     for key, value in config.encoder_options:
         joined = key in traits.joined_options and key in options
         options[key] = f"{options[key]}:{value}" if joined else value
     if name == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "0")  # it prints on its own and knows no other way to be told
+        os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 prints to the terminal, and only this variable stops it
     wanted = Encoding(
         codec=name,
         pixel_format=pixel_format,
@@ -269,30 +269,30 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
 
 
 def _settle(wanted: Encoding, traits: Traits) -> Encoding:
-    """Opens the encoder for trial, at the wanted size or else padded to whole chroma samples."""
+    """Tries to open the encoder at the requested size, else padded to whole chroma samples."""
     reason = _trial(wanted)
     if reason is None:
         return wanted
     padded = replace(wanted, width=wanted.width + wanted.width % 2, height=wanted.height + wanted.height % 2)
     if padded != wanted and _trial(padded) is None:
         warning = (
-            f"{wanted.codec} takes only even sizes as {wanted.pixel_format}: the picture of {wanted.width}x"
-            f"{wanted.height} is stored as {padded.width}x{padded.height}, its last column or row repeated"
+            f"{wanted.codec} takes only even sizes as {wanted.pixel_format}: frames of {wanted.width}x"
+            f"{wanted.height} are stored as {padded.width}x{padded.height}, its last column or row repeated"
         )
         return replace(padded, warnings=(*wanted.warnings, warning))
     if traits.hardware:
         raise OutputError(
-            f"The encoder {wanted.codec} does not work here ({reason}): it needs its hardware and driver; use libx264"
+            f"the encoder {wanted.codec} does not work here ({reason}): it needs its hardware and driver; use libx264"
         )
     shown = ", ".join(f"{key}={value}" for key, value in wanted.options if not key.startswith(("color", "chroma")))
     raise OutputError(
-        f"The encoder {wanted.codec} refuses {wanted.width}x{wanted.height} {wanted.pixel_format}"
+        f"the encoder {wanted.codec} refuses {wanted.width}x{wanted.height} {wanted.pixel_format}"
         f"{' with ' + shown if shown else ''}: {reason}"
     )
 
 
 def _trial(encoding: Encoding) -> str | None:
-    """Opens the encoder and throws it away; None if it works, else the reason in FFmpeg's words."""
+    """Opens the encoder and discards it. Returns None if it works, else the reason in FFmpeg's words."""
     context = cast(VideoCodecContext, av.CodecContext.create(encoding.codec, "w"))
     encoding.configure(context)
     try:
@@ -306,7 +306,7 @@ def _trial(encoding: Encoding) -> str | None:
 
 
 def _tagged(colour: Colour) -> Colour:
-    """With the matrix and the range that are used as tags: a player's guess by height may change with the size."""
+    """Tags the matrix and the range that are used, because a player's guess by height may change with the size."""
     matrix, range_ = colour.matrix, colour.range
     if matrix == "unknown":
         matrix = {"bt601": "smpte170m"}.get(colour.matrix_used, colour.matrix_used)
@@ -329,7 +329,7 @@ def _exists(name: str) -> bool:
 def _find(name: str) -> Codec:
     if not _exists(name):
         known = ", ".join(n for n in COMMON_ENCODERS if _exists(n))
-        raise OutputError(f"This FFmpeg has no video encoder called '{name}'; among those it has: {known}")
+        raise OutputError(f"this FFmpeg has no video encoder called '{name}'; among those it has: {known}")
     return Codec(name, "w")
 
 
@@ -338,7 +338,7 @@ def _check_format(codec: Codec, pixel_format: str) -> None:
     usable = [name for name in known if can_fill(name)]
     if (known and pixel_format not in known) or not can_fill(pixel_format):
         raise OutputError(
-            f"{codec.name} cannot be given the pixel format '{pixel_format}'; it takes: {', '.join(usable) or 'none'}"
+            f"{codec.name} does not take the pixel format '{pixel_format}'; it takes: {', '.join(usable) or 'none'}"
         )
 
 
@@ -352,8 +352,8 @@ def _quality(codec: Codec, traits: Traits, config: OutputConfig) -> dict[str, st
         crf = traits.default if config.crf is None else config.crf
         low, high = traits.range
         if not low <= crf <= high:
-            raise OutputError(f"--crf {crf:g} is outside what {codec.name} takes: {low} (best) to {high}")
-        if traits.quality == "quantiser":
+            raise OutputError(f"--crf {crf:g} is outside the range of {codec.name}: {low} (best) to {high}")
+        if traits.quality == "quantizer":
             factor = str(round(crf * 118))  # FF_QP2LAMBDA
             options |= {"qmin": str(round(crf)), "qmax": str(round(crf)), "lmin": factor, "lmax": factor}
         else:
@@ -370,13 +370,13 @@ def _quality(codec: Codec, traits: Traits, config: OutputConfig) -> dict[str, st
 
 
 def _check_options(name: str, traits: Traits, config: OutputConfig) -> None:
-    """Refuses keys that neither the encoder nor FFmpeg's encoding interface knows."""
+    """Raises OutputError for options that neither the encoder nor FFmpeg's encoding interface knows."""
     known = av.CodecContext.create(name, "w").supported_options
     names = {option.name for option in (*known.private, *known.generic)}
     for key, value in config.encoder_options:
         if key not in names:
             own = ", ".join(sorted(option.name for option in known.private))
-            raise OutputError(f"The encoder {name} has no option '{key}'; its own are: {own or 'none'}")
+            raise OutputError(f"the encoder {name} has no option '{key}'; its own are: {own or 'none'}")
         allowed = dict(traits.words).get(key)
         if allowed is not None and not set(re.split("[,+]", value)) <= set(allowed):
-            raise OutputError(f"The encoder {name} takes no {key} '{value}'; it takes: {', '.join(allowed)}")
+            raise OutputError(f"the encoder {name} takes no {key} '{value}'; it takes: {', '.join(allowed)}")

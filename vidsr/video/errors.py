@@ -64,7 +64,7 @@ def input_error(error: Exception, path: Path) -> VidsrError:
 
 
 def output_error(error: Exception, path: Path) -> VidsrError:
-    """What a failure while writing `path` means for the user: OutputError, or DeviceError where memory ran out."""
+    """The error to raise for a failure while writing `path`: OutputError, or DeviceError if memory ran out."""
     if isinstance(error, MemoryError):
         return DeviceError(f"{path}: no memory left to encode it; lower --threads or choose another --preset")
     reason = _reason(error, _OUTPUT_REASONS) or system_reason(error)

@@ -1,4 +1,4 @@
-"""The muxer: encoded frames and the copied streams of an input become one file, each packet at its place."""
+"""Muxer: interleaves encoded frames and the copied streams of the input in one file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vidsr.video.timestamps import to_ticks
 
 
 class Muxer:
-    """The file of a plan: one video stream and what is copied. Raises what FFmpeg and the system raise.
+    """The output file of a plan: one video stream and the copied streams. Raises the errors of FFmpeg and the system.
 
-    The streams are added when it is made; `begin` opens the encoder of `context` and writes the header, and only then
-    is something on the disk. `copies` owns the input that it opens: `close` closes both.
+    The constructor adds the streams; `begin` opens the encoder of `context` and writes the header, and only then the
+    file exists on disk. `copies` owns the input that it opens; `close` closes both.
     """
 
     def __init__(self, path: Path, plan: OutputPlan) -> None:
-        """`path` is the file, by whose extension the container is chosen."""
+        """`path` is the file to write; its extension selects the container."""
         self._plan = plan
         self._output = open_output(path, plan.encoding.time_base)
         try:
@@ -40,11 +40,11 @@ class Muxer:
 
     @property
     def context(self) -> VideoCodecContext:
-        """What the video stream is encoded with."""
+        """The encoder's context of the video stream."""
         return self._video.codec_context
 
     def begin(self) -> None:
-        """Adds tags and chapters and writes the header; what the muxer refuses, it refuses here.
+        """Adds tags and chapters and writes the header; a muxer that refuses anything raises here.
 
         From now on `time_base` is that of the file.
         """
@@ -57,7 +57,7 @@ class Muxer:
         self.time_base = self._video.time_base or self.time_base
 
     def write(self, packets: list[Packet[VideoStream]]) -> None:
-        """Writes encoded frames, each after everything copied that belongs before it."""
+        """Writes encoded frames, each after the copied packets that are due before it."""
         for packet in packets:
             base = packet.time_base
             pts, dts, duration = cast(int, packet.pts), cast(int, packet.dts), packet.duration or 0
@@ -69,19 +69,19 @@ class Muxer:
             self._output.mux_one(packet)
 
     def finish(self, end: Fraction | None) -> None:
-        """Copies the rest, what begins before `end` (seconds of the output) or everything, and completes the file."""
+        """Copies the remaining packets that begin before `end` (seconds of the output), or all, and closes the file."""
         self.copies.finish(end)
         self._output.close()
 
     def close(self) -> None:
-        """Closes the file, complete or not, and the input of the copies."""
+        """Closes the output file, complete or not, and the input of `copies`."""
         try:
             self._close_output()
         finally:
             self.copies.close()
 
     def _close_output(self) -> None:
-        """What fails here has a cause that is already on its way to the user."""
+        """Closes the output and ignores errors, because their cause has already been raised elsewhere."""
         with suppress(av.FFmpegError, OSError):
             self._output.close()
 
@@ -92,7 +92,7 @@ class Muxer:
         video.time_base = encoding.time_base
         video.codec_context.sample_aspect_ratio = plan.pixel_aspect
         if encoding.codec in ("libx265", "hevc_nvenc") and self._output.format.name in ("mp4", "mov"):
-            video.codec_context.codec_tag = "hvc1"  # Apple's players know no other
+            video.codec_context.codec_tag = "hvc1"  # the only tag for HEVC that Apple's players accept
         if plan.matrix is not None:
             video.set_display_matrix(plan.matrix)
         elif plan.source.rotation_degrees:

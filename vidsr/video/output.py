@@ -1,4 +1,4 @@
-"""How a video is written, decided and tried before any work: target, encoder, pixel format, shape, what is copied."""
+"""Output plan: target, encoder, pixel format and aspect ratio, chosen and tested before any frame is processed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from vidsr.video.containers import muxer_of
 from vidsr.video.encoder import Encoding, choose
 from vidsr.video.probe import Source
 
-# Sizes are whole pixels, so an enlargement changes the aspect a little; more than this was asked for.
+# Rounding sizes to whole pixels changes the aspect ratio by less than this; a larger change was requested by the user.
 ASPECT_TOLERANCE = Fraction(1, 50)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """How a video is written, decided and tried beforehand by `plan_output`; a plain value.
+    """The settings with which a video is written, made by `plan_output`.
 
-    `source` says in which time base and at which rate frames come. `size` is (width, height) of the frames. `matrix` is
-    FFmpeg's display matrix. `warnings` name what the output cannot be given.
+    `source` gives the time base and the rate of the frames. `size` is (width, height) of the frames. `stretch` is the
+    ratio of the output's duration to the input's. `matrix` is FFmpeg's display matrix. `warnings` name what the output
+    cannot keep.
     """
 
     target: Path
@@ -40,15 +41,12 @@ class OutputPlan:
 def plan_output(
     target: Path, source: VideoInfo, size: tuple[int, int], options: OutputConfig, trim: InputConfig, stretch: int = 1
 ) -> OutputPlan:
-    """Decides how a video is written and refuses what can be refused; writes nothing.
+    """Chooses how a video is written, without writing anything. Raises OutputError for settings that cannot work.
 
-    `size` is (width, height) of the frames; `source` says in which time base and at which rate they come.
-
-    `stretch`, 1 or 2, 4, 8, is how many times the result lasts longer than its input; copied audio cannot follow.
-
-    Raises OutputError.
+    `size` is (width, height) of the frames; `source` gives their time base and rate. `stretch` (1, 2, 4 or 8) is the
+    ratio of the output's duration to the input's; above 1, audio cannot be copied.
     """
-    assert stretch == 1 or options.audio != "copy", "a SlowmoConfig refuses audio that cannot follow"
+    assert stretch == 1 or options.audio != "copy", "SlowmoConfig rejects copied audio for a longer video"
     target = check_target(target, Path(source.path), options.overwrite)
     container = muxer_of(target)
     side = Source(Path(source.path)).side_data(source.video_stream)
@@ -60,13 +58,15 @@ def plan_output(
 
 
 def _pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> tuple[Fraction, list[str]]:
-    """The source's, or what keeps the shape of things if the wanted size has other proportions; and a warning then."""
+    """The pixel aspect ratio that keeps the display aspect ratio of the source at a new size, and a warning if it
+    differs from the source's.
+    """
     stretch = Fraction(source.width * size[1], source.height * size[0])
     if abs(stretch - 1) <= ASPECT_TOLERANCE:
         return source.pixel_aspect, []
     aspect = (source.pixel_aspect * stretch).limit_denominator(255)
     warning = (
         f"{size[0]}x{size[1]} has other proportions than the input; the pixel aspect "
-        f"{aspect.numerator}:{aspect.denominator} keeps the shape of things"
+        f"{aspect.numerator}:{aspect.denominator} keeps the display aspect ratio"
     )
     return aspect, [warning]

@@ -1,7 +1,7 @@
-"""Sound, subtitles, attachments, covers, data and chapters from the input to the output, packet for packet.
+"""Passthrough of audio, subtitles, attachments, covers, data and chapters from the input to the output.
 
-The video itself is not here. Of a film that becomes longer all times are stretched, and sound goes through
-`stretch.py`. What was copied is tallied for `verify.py`.
+Packets are copied unchanged. If the video becomes longer, all times are stretched and audio is stretched by
+`audio/stream.py`. Checksums of the copied packets are kept for `verify.py`.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from vidsr.video.verify import PacketChecksum
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-# Sparse streams may trail: after the end of a window the input is read this much further before the copy stops.
+# Packets of sparse streams may be stored late: the input is read this much past the end of the trim range.
 TRAILING_SECONDS = Fraction(10)
 READ_ERRORS_ALLOWED = 100
 
 
 class Passthrough:
-    """Copies everything but the pictures. Adds its streams to `output` when made, before the header is written.
+    """Copies everything but the video stream. The constructor adds the streams to `output`, before its header.
 
-    Owns the input it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with the
-    first frame, and then stretched by the factor `stretch`.
+    It owns the input that it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with
+    the first frame, and then multiplied by `stretch`. `losses` are warnings about content that the output lacks.
     """
 
     def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig, stretch: int = 1) -> None:
         self.warnings: list[str] = []
-        self.losses: list[str] = []  # warnings of what the output does not have
+        self.losses: list[str] = []
         self.shift = Fraction(0)
         self._routes: dict[int, StreamCopy | StretchedAudio] = {}
         self._stretch = stretch
         self._attached: list[PacketChecksum] = []
         self._pending: Packet[Any] | None = None
         self._output = output
-        self._film = source.video_stream
+        self._video_index = source.video_stream
         self._source = Source(Path(source.path))
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         try:
@@ -70,7 +70,7 @@ class Passthrough:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of the film as a whole."""
+        """The tags of the file as a whole."""
         return copied_tags(dict(self._input.metadata))
 
     def stream_tags(self, index: int) -> tuple[dict[str, str], Disposition]:
@@ -80,15 +80,15 @@ class Passthrough:
 
     @property
     def checksums(self) -> list[PacketChecksum]:
-        """What has been copied so far, in the order of the output's streams."""
+        """Checksums of the packets copied so far, in the order of the output's streams."""
         return [route.checksum for route in self._routes.values()] + self._attached
 
-    def add_chapters(self, window: InputConfig) -> None:
-        """Gives the output the input's chapters within the window, by the header's start (within one frame)."""
-        film = self._input.streams[self._film]
-        first = (film.start_time or 0) * (film.time_base or Fraction(1))
-        shift = Fraction(0) if window.start is None else first + window.start
-        end = None if window.end is None else first + window.end
+    def add_chapters(self, trim: InputConfig) -> None:
+        """Adds the input's chapters within the trim range, counted from the start in the header (within one frame)."""
+        video = self._input.streams[self._video_index]
+        first = (video.start_time or 0) * (video.time_base or Fraction(1))
+        shift = Fraction(0) if trim.start is None else first + trim.start
+        end = None if trim.end is None else first + trim.end
         kept: list[Chapter] = []
         for chapter in self._input.chapters():
             base = chapter["time_base"] or Fraction(1, 1000)
@@ -101,7 +101,7 @@ class Passthrough:
             self._output.set_chapters(kept)
 
     def copy_until(self, time: Fraction) -> None:
-        """Copies what belongs before `time` (seconds of the output)."""
+        """Copies the packets due before `time` (seconds of the output)."""
         while (packet := self._peek()) is not None:
             begins = self._time(packet)
             if begins is not None and begins > time:
@@ -109,7 +109,7 @@ class Passthrough:
             self._take(packet, None)
 
     def finish(self, end: Fraction | None) -> None:
-        """Copies the rest: what begins before `end` (seconds of the output), or everything."""
+        """Copies the remaining packets that begin before `end` (seconds of the output), or all of them."""
         while (packet := self._peek()) is not None:
             begins = self._time(packet)
             if end is not None and begins is not None and begins >= end:
@@ -136,21 +136,21 @@ class Passthrough:
     def _plan(self, source: VideoInfo, config: OutputConfig) -> None:
         container = self._output.format.name
         left_out = {"audio"} if config.audio == "none" else set()
-        film_tags = self._input.streams[self._film].metadata
+        video_tags = self._input.streams[self._video_index].metadata
         left_out |= {"subtitle"} if config.subtitles == "none" else set()
         apart: list[Stream] = []
         for stream in self._input.streams:
             is_cover = stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
             if stream.index == source.video_stream or stream.discard == Discard.all or stream.type in left_out:
                 continue  # the discarded stream of an mp4 is the text of its chapters, which are copied as chapters
-            if stream.type == "data" and "timecode" in stream.metadata and "timecode" in film_tags:
-                continue  # the first time code, which muxers write anew from the film's tag
+            if stream.type == "data" and "timecode" in stream.metadata and "timecode" in video_tags:
+                continue  # the first time code, which muxers write anew from the video stream's tag
             if stream.type == "attachment" or (is_cover and container in MATROSKA):
                 apart.append(stream)
             elif stream.type == "audio" and self._stretch > 1:
                 self._stretch_or_drop(stream, container)
             elif stream.type == "video" and not is_cover:
-                self.losses.append(f"{name_of(stream)} is not copied: only one picture track is enlarged")
+                self.losses.append(f"{name_of(stream)} is not copied: only one video stream is enlarged")
             elif is_cover and container == "mov":
                 self.losses.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
             elif (reason := mux_refusal(stream, container)) is None:
@@ -174,7 +174,7 @@ class Passthrough:
                 codec_of(stream), context.format.name, context.layout.name, context.sample_rate, container
             )
         if codec is None:
-            reason = f"{container} holds no sound of this kind" if context is not None else "FFmpeg cannot decode it"
+            reason = f"{container} cannot hold audio of this kind" if context is not None else "FFmpeg cannot decode it"
             self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
             return
         self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
@@ -192,7 +192,7 @@ class Passthrough:
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:
-        """Files inside the film: fonts, and covers where the container keeps covers as files."""
+        """Attaches a file: a font, or a cover where the container stores covers as files."""
         if container != "matroska":
             self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold files; write .mkv to keep it")
             return
@@ -213,7 +213,7 @@ class Passthrough:
         self._attached.append(checksum)
 
     def _read(self) -> Iterator[Packet[Any]]:
-        """The packets of the copied streams in the file's order; read errors are passed over and counted."""
+        """The packets of the copied streams in the file's order; read errors are skipped and counted."""
         errors = 0
         if not self._routes:
             return
@@ -228,12 +228,12 @@ class Passthrough:
             except av.FFmpegError as error:
                 errors += 1
                 if errors > READ_ERRORS_ALLOWED:
-                    self.losses.append(f"the input's sound and subtitles end early: {plain_text(error)}")
+                    self.losses.append(f"the input's audio and subtitles end early: {plain_text(error)}")
                     return
         if errors:
-            self.losses.append(f"the input could not be read in {errors} places; sound or subtitles may lack there")
+            self.losses.append(f"the input could not be read in {errors} places; audio or subtitles may be incomplete")
 
     def _time(self, packet: Packet[Any]) -> Fraction | None:
-        """When a packet is due for decoding, in seconds of the output."""
+        """The decoding time of a packet, in seconds of the output."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         return None if ticks is None else (ticks * packet.time_base - self.shift) * self._stretch

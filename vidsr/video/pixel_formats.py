@@ -33,7 +33,7 @@ _PACKED = {
 # Semi-planar: U and V interleaved in one plane; above 8 bits, the samples are in the high bits. They are not converted
 # by swscale, because it corrupts the last columns at odd widths.
 _SEMI_PLANAR = re.compile(r"nv(12|16|21|24|42)|p[024]1[0246]le")
-_PLANAR_DEPTHS = (8, 9, 10, 12, 14, 16)
+DEPTHS = (8, 9, 10, 12, 14, 16)  # bits per sample of planar formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +139,13 @@ def _holds(name: str, bits: int) -> bool:
     """True if every component has `bits` bits and integer samples, so that rearranging loses nothing."""
     shape = av.VideoFormat(name)
     is_plain = not (shape.has_palette or shape.is_bayer or shape.is_bit_stream or re.search(r"f(16|32)|xyz", name))
-    return is_plain and all(c.bits == bits for c in shape.components) and bits in _PLANAR_DEPTHS
+    return is_plain and all(c.bits == bits for c in shape.components) and bits in DEPTHS
 
 
 def _nearest(name: str) -> str:
     """The planar format (for gray with alpha: the packed one) that holds all samples of this format."""
     layout = layout_of(name)
-    bits = next((b for b in _PLANAR_DEPTHS if b >= layout.bits), 16)
+    bits = next((b for b in DEPTHS if b >= layout.bits), 16)
     depth = "" if bits == 8 else f"{bits}le"
     alpha = "a" if layout.has_alpha else ""
     if layout.family == "gray":
@@ -174,7 +174,6 @@ def _rows(frame: av.VideoFrame, index: int, sample: np.dtype[Any], per_pixel: in
 
 
 _LOSSY, _LOSSLESS = 1 << 1, 1 << 2  # AV_CODEC_PROP_*
-DEPTHS = (8, 9, 10, 12, 14, 16)
 CHROMA_ORDER = ("420", "422", "444")
 
 

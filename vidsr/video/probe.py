@@ -1,4 +1,4 @@
-"""What is in a file: its streams, and what its first picture tells about the film. Converts no pictures."""
+"""Probing of an input file: its streams, and the properties of the video from the header and the first frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vidsr.video.color import colour_of
 from vidsr.video.errors import file_url, log_switched_on, plain_text, reading
 from vidsr.video.pixel_formats import layout_of
 
-# How each encoder takes light levels: (list option, mastering key, light key, True for whole units of the HEVC SEI).
+# How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
 _LISTS = {
     "libx264": ("x264-params", "mastering-display", "cll", True),
     "libx265": ("x265-params", "master-display", "max-cll", True),
@@ -34,8 +34,10 @@ _LISTS = {
 
 @dataclass(frozen=True, slots=True)
 class SideData:
-    """`matrix`: FFmpeg's nine display-matrix numbers; `mastering`: R, G, B, white (x, y), then least and most cd/m2;
-    `light`: largest pixel and largest frame average, cd/m2.
+    """Side data of a video.
+
+    `matrix` is FFmpeg's display matrix (nine numbers). `mastering` is the mastering display: (x, y) of red, green, blue
+    and white, then minimum and maximum luminance in cd/m2. `light` is MaxCLL and MaxFALL in cd/m2.
     """
 
     matrix: tuple[int, ...] | None = None
@@ -45,20 +47,20 @@ class SideData:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input video: the one place that opens it. A plain value; who opens it closes it.
+    """An input video file and the only place that opens it. The caller closes the containers that it opens.
 
-    It is opened anew by each that reads it from its start: to be described, decoded, copied from.
+    Probing, decoding and copying each open the file on their own.
     """
 
     path: Path
 
     @classmethod
     def of(cls, source: Source | Path) -> Source:
-        """The source at a path; a source is what it is."""
+        """The source at a path; a source is returned unchanged."""
         return source if isinstance(source, Source) else cls(source)
 
     def open(self, metadata_errors: str = "replace") -> InputContainer:
-        """An open container; `metadata_errors` is what becomes of tags that are not UTF-8. Raises InputError."""
+        """Opens the container; `metadata_errors` says how tags that are not UTF-8 are decoded. Raises InputError."""
         path = self.path
         with reading(path):
             if path.is_dir():
@@ -73,16 +75,16 @@ class Source:
                 return av.open(file_url(path), "r", metadata_errors=metadata_errors)
 
     def video_of(self, container: InputContainer) -> VideoStream:
-        """The default video stream, else the first; cover art is none. Raises InputError if there is no video."""
-        return film_of(container, self.path)
+        """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
+        return video_of(container, self.path)
 
     def probe(self) -> VideoInfo:
-        """Describes the video that would be read. Raises InputError if there is none or it cannot be opened."""
+        """Describes the video. Raises InputError if the file has none or cannot be opened."""
         with self.open() as container, reading(self.path):
             return describe(container, self.video_of(container), self.path)
 
     def side_data(self, stream: int) -> SideData:
-        """Side data of the first frame of a stream that decodes; all empty if none does."""
+        """Side data of the first decodable frame of a stream; empty if no frame decodes."""
         try:
             with self.open() as container:
                 for frame in container.decode(cast(VideoStream, container.streams[stream])):
@@ -94,11 +96,11 @@ class Source:
                         light=_light(found.get(Type.CONTENT_LIGHT_LEVEL)),
                     )
         except (av.FFmpegError, InputError):
-            pass  # an unreadable video is the reader's to report
+            pass  # the reader reports an unreadable video
         return SideData()
 
     def attached_picture(self, stream: int) -> bytes:
-        """The first packet of a stream that holds a picture, such as a cover; empty if there is none."""
+        """The first packet of a stream that holds an image, such as a cover; empty if there is none."""
         with self.open() as container:
             for packet in container.demux(container.streams[stream]):
                 if packet.size:
@@ -107,7 +109,7 @@ class Source:
 
 
 def light_options(data: SideData, codec: str) -> tuple[tuple[str, str], ...] | None:
-    """The encoder options that keep the HDR light levels; None if there are levels that the encoder cannot be given."""
+    """The encoder options that keep the HDR light levels; None if the encoder cannot store the levels that exist."""
     if data.mastering is None and data.light is None:
         return ()
     if codec not in _LISTS:
@@ -136,7 +138,7 @@ def _matrix(data: bytes | None) -> tuple[int, ...] | None:
     if data is None or len(data) != 36:
         return None
     values = struct.unpack("=9i", data)
-    # The shift (in source pixels) would be wrong in a larger picture; players shift the turned picture back anyway.
+    # The translation is dropped: it is in source pixels, and players shift the rotated image back anyway.
     return (*values[:6], 0, 0, values[8])
 
 
@@ -168,52 +170,55 @@ _FIELD_ORDERS = {
 
 
 def probe(path: Path) -> VideoInfo:
-    """Describes the video that would be read. Raises InputError if there is none or it cannot be opened."""
+    """Describes the video in a file. Raises InputError if it has none or cannot be opened."""
     return Source(path).probe()
 
 
-def film_of(container: InputContainer, path: Path) -> VideoStream:
-    """The default video stream, else the first; cover art is none. Raises InputError if there is no film."""
-    videos = list(container.streams.video)
-    films = [video for video in videos if not _is_cover(video)]
-    if not films:
+def video_of(container: InputContainer, path: Path) -> VideoStream:
+    """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
+    streams = list(container.streams.video)
+    videos = [stream for stream in streams if not _is_cover(stream)]
+    if not videos:
         kinds = {stream.type for stream in container.streams}
-        if videos:
-            raise InputError(f"{path} has only cover art, no film")
-        raise InputError(f"{path} has no video stream" + (", only sound" if kinds == {"audio"} else ""))
-    film = next((video for video in films if video.disposition & av.stream.Disposition.default), films[0])
-    if film.codec_context is None:
+        if streams:
+            raise InputError(f"{path} has only cover art, no video")
+        raise InputError(f"{path} has no video stream" + (", only audio" if kinds == {"audio"} else ""))
+    video = next((stream for stream in videos if stream.disposition & av.stream.Disposition.default), videos[0])
+    if video.codec_context is None:
         raise InputError(f"{path} uses a video codec that this FFmpeg cannot decode")
-    return film
+    return video
 
 
-def describe(container: InputContainer, film: VideoStream, path: Path) -> VideoInfo:
-    """Decodes the first picture; the container then stands anywhere. Raises InputError if none decodes."""
-    frame = _first_picture(container, film, path)
-    location, field_order = _header_words(container, film)
-    context = film.codec_context
+def describe(container: InputContainer, video: VideoStream, path: Path) -> VideoInfo:
+    """Describes a video stream by its header and first frame, and leaves the container at an undefined position.
+
+    Raises InputError if no frame decodes.
+    """
+    frame = _first_frame(container, video, path)
+    location, field_order = _header_words(container, video)
+    context = video.codec_context
     layout = layout_of(frame.format.name)
-    aspect = film.sample_aspect_ratio
-    seconds = film.duration * film.time_base if film.duration and film.time_base else None
+    aspect = video.sample_aspect_ratio
+    seconds = video.duration * video.time_base if video.duration and video.time_base else None
     if seconds is None and container.duration:
         seconds = Fraction(container.duration, av.time_base)
     return VideoInfo(
         path=str(path),
         container=container.format.name,
-        video_stream=film.index,
+        video_stream=video.index,
         codec=context.codec.canonical_name,
         width=frame.width,
         height=frame.height,
         pixel_format=frame.format.name,
         bit_depth=layout.bits,
-        time_base=Fraction(film.time_base or Fraction(1, av.time_base)),
+        time_base=Fraction(video.time_base or Fraction(1, av.time_base)),
         colour=colour_of(frame, context, location),
         rotation_degrees=rotation_of(frame),
         pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
-        is_interlaced=frame.interlaced_frame or header_field_order(film, field_order) is not None,
+        is_interlaced=frame.interlaced_frame or header_field_order(video, field_order) is not None,
         has_alpha=layout.has_alpha,
-        header_frame_count=film.frames or None,
-        header_rate=Fraction(film.average_rate) if film.average_rate else None,
+        header_frame_count=video.frames or None,
+        header_rate=Fraction(video.average_rate) if video.average_rate else None,
         header_duration_seconds=None if seconds is None else float(seconds),
         streams=tuple(_stream_info(stream) for stream in container.streams),
     )
@@ -229,28 +234,28 @@ def rotation_of(frame: av.VideoFrame) -> int:
     return round(-math.degrees(math.atan2(b / down, a / across))) if across and down else 0
 
 
-def header_field_order(film: VideoStream, words: str | None) -> str | None:
-    """Which field is first ("tff", "bff") in a film that only its header calls interlaced, else None.
+def header_field_order(video: VideoStream, words: str | None) -> str | None:
+    """The first field ("tff", "bff") of a video that is interlaced according to its header alone, else None.
 
-    Codecs that predict between pictures mark every picture themselves, and their headers call progressive films
-    interlaced often; so the header counts only for codecs that do not.
+    The header counts only for intra-only codecs: others flag every frame, and their headers often call progressive
+    video interlaced. `words` is the field order in the header.
     """
-    return words if film.codec_context.codec.intra_only else None
+    return words if video.codec_context.codec.intra_only else None
 
 
-def field_order_of(container: InputContainer, film: VideoStream) -> str | None:
+def field_order_of(container: InputContainer, video: VideoStream) -> str | None:
     """`header_field_order` of an open file."""
-    return header_field_order(film, _header_words(container, film)[1])
+    return header_field_order(video, _header_words(container, video)[1])
 
 
 def _is_cover(video: VideoStream) -> bool:
     return bool(video.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails))
 
 
-def _first_picture(container: InputContainer, film: VideoStream, path: Path) -> av.VideoFrame:
+def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
     reason = "it holds no packets"
     try:
-        for packet in container.demux(film):
+        for packet in container.demux(video):
             try:
                 for frame in packet.decode():
                     return frame
@@ -258,14 +263,14 @@ def _first_picture(container: InputContainer, film: VideoStream, path: Path) -> 
                 reason = plain_text(error)
     except av.error.FFmpegError as error:
         reason = plain_text(error)
-    raise InputError(f"{path} holds no picture that can be decoded: {reason}")
+    raise InputError(f"{path} holds no frame that can be decoded: {reason}")
 
 
-def _header_words(container: InputContainer, film: VideoStream) -> tuple[str, str | None]:
-    """Chroma location and field order, which PyAV gives only in FFmpeg's description of the stream."""
+def _header_words(container: InputContainer, video: VideoStream) -> tuple[str, str | None]:
+    """Chroma location and field order, which PyAV exposes only in FFmpeg's textual description of the stream."""
     with log_switched_on(av.logging.VERBOSE):
         text: str = container.dumps_format()  # type: ignore[attr-defined]
-    line = next((line for line in text.splitlines() if re.match(rf"\s*Stream #0:{film.index}\D", line)), "")
+    line = next((line for line in text.splitlines() if re.match(rf"\s*Stream #0:{video.index}\D", line)), "")
     words = set(re.split(r"\((?!swapped)|(?<!swapped)\)|, ", line))
     location = next(iter(words & _CHROMA_LOCATIONS), "unknown")
     return location, next((order for name, order in _FIELD_ORDERS.items() if name in words), None)

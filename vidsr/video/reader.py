@@ -1,4 +1,4 @@
-"""A video file as a stream of frames: decoded, timed, deinterlaced, cut to the wanted part, converted to RGB."""
+"""Reader of a video file: decoded, timed, deinterlaced frames of the requested part, converted to RGB."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import Source, field_order_of
 from vidsr.video.timestamps import FrameTimes
 
-# How far before the wanted start a key frame is looked for, one after the other; then the film is read from its start.
+# Distances before the requested start at which a key frame is searched, tried in order. If none works, the video is
+# read from its beginning.
 _SEEK_MARGINS_SECONDS = (1, 4, 16, 64)
 
 
 class _Wanted(NamedTuple):
-    """Ticks of the film's first frame, of the wanted start and of the wanted end (exclusive)."""
+    """Ticks of the video's first frame, of the requested start and of the requested end (exclusive)."""
 
     first: int
     start: int | None
@@ -41,10 +42,10 @@ class _Wanted(NamedTuple):
 
 
 class Reader:
-    """An open film. `warnings` and `damages` are complete when `frames` has ended.
+    """An open video. `warnings` and `damages` are complete when `frames` has ended.
 
-    Times are the file's own. `--start` and `--end` count from the first frame of the film; a start after the last frame
-    raises UsageError when the frames are read, a file without pictures InputError at once.
+    Frame times are those of the file. `--start` and `--end` count from the first frame of the video. A start after the
+    last frame raises UsageError when the frames are read; a file without a decodable frame raises InputError on entry.
     """
 
     info: VideoInfo
@@ -52,7 +53,7 @@ class Reader:
     def __init__(
         self, source: Source | Path, config: InputConfig, device: torch.device, info: VideoInfo | None = None
     ) -> None:
-        """`info` saves describing the source again where that has been done."""
+        """`info` is the source's description if it is known already; otherwise the source is probed."""
         self.warnings: list[str] = []
         self._source = Source.of(source)
         self._path = self._source.path
@@ -80,24 +81,24 @@ class Reader:
 
     @property
     def damages(self) -> list[Damage]:
-        """Where data was lost so far."""
+        """The damage found so far."""
         return self._decoding.damages
 
     def frames(self) -> Iterator[Frame]:
-        """The frames of the wanted part, in order, times strictly increasing. To be called once."""
+        """Yields the frames of the requested part in order, with strictly increasing times. Call it once."""
         with reading(self._path):
             wanted = self._wanted()
-            given = 0
-            for picture in self._deinterlaced(wanted):
-                if wanted.end is not None and picture.pts >= wanted.end:
+            count = 0
+            for decoded in self._deinterlaced(wanted):
+                if wanted.end is not None and decoded.pts >= wanted.end:
                     break
-                if wanted.start is None or picture.pts >= wanted.start:
-                    given += 1
-                    yield self._frame(picture)
+                if wanted.start is None or decoded.pts >= wanted.start:
+                    count += 1
+                    yield self._frame(decoded)
             else:
                 self._finish()
             self._warn_of_repairs()
-            if not given:
+            if not count:
                 self._refuse_empty(wanted.first)
 
     def _open(self) -> None:
@@ -113,39 +114,39 @@ class Reader:
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 
     def _wanted(self) -> _Wanted:
-        """The wanted part in ticks; leaves the reader at the start of the film."""
+        """The requested part in ticks; leaves the reader at the start of the video."""
         start, end = self._config.start, self._config.end
         if start is None and end is None:
             return _Wanted(0, None, None)
-        picture = next(self._pictures(), None)
+        first = next(self._decoded(), None)
         self._open()
-        if picture is None:
-            raise InputError(f"{self._path} holds no picture that can be decoded")
-        ticks = [None if t is None else picture.pts + math.ceil(t / self.info.time_base) for t in (start, end)]
-        return _Wanted(picture.pts, *ticks)
+        if first is None:
+            raise InputError(f"{self._path} holds no frame that can be decoded")
+        ticks = [None if t is None else first.pts + math.ceil(t / self.info.time_base) for t in (start, end)]
+        return _Wanted(first.pts, *ticks)
 
-    def _pictures(self) -> Iterator[DecodedFrame]:
-        """Decoded pictures with their times, from where the container stands."""
+    def _decoded(self) -> Iterator[DecodedFrame]:
+        """Decoded frames with their times, from the container's current position."""
         for frame in self._decoding.frames():
-            picture = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
-            self._decoding.last_seconds = picture.pts * self.info.time_base
-            yield picture
+            decoded = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
+            self._decoding.last_seconds = decoded.pts * self.info.time_base
+            yield decoded
 
-    def _pictures_from(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
-        """Pictures from some key frame not after the start; exact, because what is skipped is known to lie before."""
+    def _decoded_from(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
+        """Decoded frames from a key frame at or before the start, so that only frames before the start are skipped."""
         for margin in _SEEK_MARGINS_SECONDS if wanted.start is not None else ():
             target = (wanted.start or 0) - math.ceil(margin / self.info.time_base)
             if target <= wanted.first or not self._seek(target):
                 break
-            pictures = self._pictures()
-            head = next((picture for picture in pictures if picture.frame.key_frame), None)
+            following = self._decoded()
+            head = next((decoded for decoded in following if decoded.frame.key_frame), None)
             if head is not None and head.pts <= (wanted.start or 0) and not self._times.missing:
                 self._decoding.damages.clear()
                 yield head
-                yield from pictures
+                yield from following
                 return
             self._open()
-        yield from self._pictures()
+        yield from self._decoded()
 
     def _seek(self, target: int) -> bool:
         assert self._container is not None
@@ -160,45 +161,45 @@ class Reader:
     def _deinterlaced(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         assert self._container is not None
         filter_ = Deinterlacer(field_order_of(self._container, self._film))
-        for picture in self._pictures_from(wanted):
-            yield from filter_.step(picture)
+        for decoded in self._decoded_from(wanted):
+            yield from filter_.step(decoded)
             if filter_.used:
-                self._warn_once("the film is interlaced; FFmpeg's bwdif makes one whole picture of each frame")
+                self._warn_once("the video is interlaced; FFmpeg's bwdif makes one progressive frame of each frame")
         yield from filter_.flush()
 
-    def _frame(self, picture: DecodedFrame) -> Frame:
-        frame = picture.frame
+    def _frame(self, decoded: DecodedFrame) -> Frame:
+        frame = decoded.frame
         key = (frame.format.name, frame.colorspace, frame.color_range, frame.width, frame.height)
         if key not in self._colours:
             self._colours[key] = colour_of(frame, self._film.codec_context, self.info.colour.chroma_location)
         if self.info.has_alpha and is_transparent(frame):
-            self._warn_once("the film is transparent in places; it is laid over black")
+            self._warn_once("the video is transparent in places; it is composited over black")
         image = frame_to_rgb(frame, self._colours[key], self._device)
         size = (self.info.height, self.info.width)
         if image.shape[1:] != size:
             self._warn_once(
-                f"the pictures change their size in mid-film, to {frame.width}x{frame.height} at "
-                f"{_seconds(picture.pts * self.info.time_base)}; they are scaled to {size[1]}x{size[0]}"
+                f"the frame size changes within the video, to {frame.width}x{frame.height} at "
+                f"{_seconds(decoded.pts * self.info.time_base)}; these frames are scaled to {size[1]}x{size[0]}"
             )
             image = _scaled(image, size)
-        return Frame(image, picture.pts, self.info.time_base, picture.duration)
+        return Frame(image, decoded.pts, self.info.time_base, decoded.duration)
 
     def _finish(self) -> None:
-        """At the end of the film: was it the end?"""
+        """Records damage if the file or the video stream ends early."""
         decoding, announced = self._decoding, self.info.header_frame_count
         absent = missing_bytes(self._path)
         if absent:
             decoding.record(f"the file ends early: {absent} bytes are missing")
-        # The count in an MP4 is its list of packets; elsewhere it is only what a writer once claimed.
+        # In MP4 the count is the length of the packet list; in other containers it is only a claim of the writer.
         if announced and "mp4" in self.info.container and self._config.start is None:
             lost = announced - decoding.frames_discarded - decoding.frames_decoded
             if lost > 0 and not decoding.damages:
-                decoding.record(f"{lost} of the {announced} pictures that the header announces are not there")
+                decoding.record(f"{lost} of the {announced} frames that the header announces are missing")
 
     def _refuse_empty(self, first: int) -> None:
         last = self._decoding.last_seconds
         if last is None:
-            raise InputError(f"{self._path} holds no picture that can be decoded")
+            raise InputError(f"{self._path} holds no frame that can be decoded")
         begin = self._config.start or Fraction()
         if self._config.end is not None and begin <= last - first * self.info.time_base:
             raise UsageError(f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}")
@@ -210,19 +211,19 @@ class Reader:
         if colour.is_guessed and colour.matrix_used != "gbr":
             levels = "limited" if colour.range_used == "tv" else "full"
             self._warn_once(
-                f"the file does not say all of its colour matrix ({colour.matrix}) and range ({colour.range}); "
+                f"the file does not tag both its color matrix ({colour.matrix}) and range ({colour.range}); "
                 f"{colour.matrix_used} and {levels} range are used"
             )
         if colour.matrix == "bt2020c":
-            self._warn_once("constant-luminance BT.2020 is converted with the matrix of the non-constant kind")
+            self._warn_once("constant-luminance BT.2020 is converted with the matrix of non-constant luminance")
         if not is_known_location(colour.chroma_location):
-            self._warn_once(f"chroma at {colour.chroma_location} is converted as if its rows were centred")
+            self._warn_once(f"chroma at {colour.chroma_location} is converted as if its rows were centered")
 
     def _warn_of_repairs(self) -> None:
         if self._times.missing:
-            self._warn_once(f"{self._times.missing} frames had no time; they continue from the frame before")
+            self._warn_once(f"{self._times.missing} frames had no timestamp; they continue from the frame before")
         if self._times.backward:
-            self._warn_once(f"the times of {self._times.backward} frames ran backwards and were put right")
+            self._warn_once(f"the timestamps of {self._times.backward} frames ran backwards; they were corrected")
 
     def _warn_once(self, text: str) -> None:
         if text not in self.warnings:

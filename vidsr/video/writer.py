@@ -1,7 +1,4 @@
-"""The output file: frames in; out comes a complete and checked file under its final name.
-
-A writer puts together what does the work: the encoder, the muxer with the streams that are copied, and the check.
-"""
+"""Writer of a video file: encodes frames, muxes them with the copied streams, and verifies the finished file."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ from vidsr.video.verify import Expected, verify
 
 
 class Writer:
-    """Writes one video as planned; files appear with `with`.
+    """Writes one video as planned. Use it as a context manager, from one thread at a time.
 
-    The frames go to a hidden file beside the target. `commit` completes and checks it and gives it its name; leaving
-    the `with` without commit removes it. Frame times are kept; with `InputConfig.start` or a negative first time, the
-    first frame is at 0 and sound, subtitles and chapters move along. With a `stretch` above 1 the frames come with
-    stretched times; sound and the rest are stretched here. Use from one thread at a time.
+    The frames go to a hidden file beside the target. `commit` completes the file, checks it, and moves it to its final
+    name; leaving the `with` block without `commit` removes it. Frame times are kept; with `InputConfig.start` or a
+    negative first time, the first frame is moved to 0, and audio, subtitles and chapters move with it. With
+    `plan.stretch` above 1, frames must arrive with stretched times; the other streams are stretched here.
 
-    `plan` is what it was made with; `warnings` name what is not carried over and are complete after `commit`.
+    `warnings` name what is not carried over, and are complete after `commit`.
     """
 
     def __init__(self, plan: OutputPlan) -> None:
@@ -61,7 +58,7 @@ class Writer:
         self._discard()
 
     def write(self, frame: Frame) -> None:
-        """Encodes the next frame, of the size given at the start. Raises OutputError; frame times must increase."""
+        """Encodes the next frame, of the planned size. Raises OutputError; frame times must increase."""
         target, muxer = self.plan.target, self._opened
         with writing(target):
             base, out_base = self.plan.source.time_base, muxer.time_base
@@ -71,8 +68,8 @@ class Writer:
             out_pts = to_ticks(time - self._shift, out_base)
             if self._times and out_pts <= self._times[-1]:
                 raise OutputError(
-                    f"{target.name}: the frame at {float(time):.6f} s does not come after the one before it as "
-                    f"this file counts time, in {out_base} s; {'write .mp4' if out_base > base else 'repair the input'}"
+                    f"{target.name}: the frame at {float(time):.6f} s does not come after the one before it in units "
+                    f"of {out_base} s, the file's; {'write .mp4' if out_base > base else 'repair the input'}"
                 )
             self._rounded += out_pts * out_base != time - self._shift
             self._times.append(out_pts)
@@ -80,9 +77,9 @@ class Writer:
             muxer.write(self._encoder.encode(frame.image, to_ticks(time - self._shift, base), duration))
 
     def commit(self, is_strict: bool = False) -> None:
-        """Completes the file, checks it, and gives it its name. Raises OutputError or CheckError.
+        """Completes the file, checks it, and moves it to its final name. Raises OutputError or CheckError.
 
-        With `is_strict` anything of the input that the output could not be given is a CheckError too.
+        With `is_strict`, CheckError is also raised if the output lacks anything of the input.
         """
         plan, muxer = self.plan, self._opened
         if not self._times or self._encoder.end is None:
@@ -121,11 +118,11 @@ class Writer:
         self._opened.copies.shift = time / self.plan.stretch
         if self.plan.trim.start is None:
             self.warnings.append(
-                f"the film begins at {float(time):.3f} s, before zero; all of it is moved to begin at 0"
+                f"the video begins at {float(time):.3f} s, before zero; it is moved as a whole to begin at 0"
             )
 
     def _discard(self) -> None:
-        """Closes everything; removes the hidden file if it has not got its name."""
+        """Closes everything and removes the hidden file if it has not been published."""
         try:
             if self._muxer is not None:
                 self._muxer.close()

@@ -1,8 +1,8 @@
-"""Resampling of pictures on centred grids, and the banded matrix product that it runs on. No network, no clamping.
+"""Resampling of images on centered grids, and the banded matrix product that it uses. Values are not clamped.
 
 A resampling along one axis is a matrix whose rows are the kernel's weights. Only a narrow band of it is not zero, so
-it is kept and applied as small dense blocks on that band: on two cores 320x180 to 1280x720 takes about 2 ms, against
-9 ms for one dense matrix per axis.
+it is stored and applied as small dense blocks on that band: on two cores 320x180 to 1280x720 takes about 2 ms, instead
+of 9 ms with one dense matrix per axis.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Band(NamedTuple):
 
 
 def resize(image: Tensor, size: tuple[int, int], kernel: Kernel = "bicubic", antialias: bool = True) -> Tensor:
-    """The image at another size: (..., H, W) to (..., *size), same type and device, differentiable.
+    """Resamples an image: (..., H, W) to (..., *size), same type and device, differentiable.
 
-    Grids share their centre and edges are mirrored (c b a | a b c), as MATLAB's imresize does. "bicubic" is Keys' cubic
+    Grids share their center and edges are mirrored (c b a | a b c), as in MATLAB's imresize. "bicubic" is Keys' cubic
     with a = -0.5; "area" is the mean over the part of the input that an output pixel covers. With `antialias` a kernel
-    is widened by the factor of a reduction; it changes nothing in an enlargement, and "area" needs it. Values may leave
-    the input's range: clamping is the caller's business. At the same size the image itself comes back. Half types are
-    computed in float32, also under autocast; on CUDA keep torch's float32 matmul precision at "highest", since TF32
-    would cost about a quarter of an 8-bit level. Raises ValueError for an empty size, TypeError for whole numbers.
+    is widened by the factor of a reduction; enlargements do not change, and "area" requires it. Values may leave the
+    input's range, so the caller clamps. At the same size the image itself is returned. Half types are computed in
+    float32, also under autocast; on CUDA keep torch's float32 matmul precision at "highest", because TF32 would cost
+    about a quarter of an 8-bit level. Raises ValueError for an empty size, TypeError for integer images.
     """
     if not image.is_floating_point():
         raise TypeError(f"resize takes floating-point images, not {image.dtype}")
@@ -54,7 +54,7 @@ def resize(image: Tensor, size: tuple[int, int], kernel: Kernel = "bicubic", ant
         return image
     work = image if image.dtype in (torch.float32, torch.float64) else image.float()
     axes = [(-1, width, size[1]), (-2, height, size[0])]
-    axes.sort(key=lambda axis: axis[2] / axis[1])  # the axis that shrinks more first: less work for the other one
+    axes.sort(key=lambda axis: axis[2] / axis[1])  # the axis that shrinks more first, to save work
     for axis, old, new in axes:
         if old != new:
             work = apply_bands(work, _resize_bands(old, new, kernel, antialias, work.dtype, work.device), axis)
@@ -72,7 +72,7 @@ def apply_bands(values: Tensor, bands: tuple[Band, ...], axis: int) -> Tensor:
     else:
         rows = values.reshape(math.prod(shape[:axis]), values.shape[axis], math.prod(shape[axis + 1 :]))
         result = rows.new_empty(rows.shape[0], shape[axis], rows.shape[2])
-    with torch.autocast(values.device.type, enabled=False):  # bfloat16 weights would not even keep a constant
+    with torch.autocast(values.device.type, enabled=False):  # bfloat16 weights do not even keep a constant
         for band in bands:
             source = rows[:, band.in_start : band.in_stop]
             product = source @ band.matrix.T if rows.ndim == 2 else band.matrix @ source
@@ -93,7 +93,7 @@ def bands_of(index: Tensor, weight: Tensor, dtype: torch.dtype, device: torch.de
             used = rows[values != 0]
             low, high = int(used.min()), int(used.max()) + 1
             matrix = torch.zeros(len(rows), high - low, dtype=torch.float64)
-            matrix.scatter_add_(1, (rows - low).clamp_(0, high - low - 1), values)  # what is clamped has weight 0
+            matrix.scatter_add_(1, (rows - low).clamp_(0, high - low - 1), values)  # clamped positions have weight 0
             bands.append(Band(start, start + len(rows), low, high, matrix.to(device, dtype)))
         return tuple(bands)
 
@@ -110,18 +110,18 @@ def _resize_bands(
 
 
 def _kernel_taps(old: int, new: int, kernel: Kernel, antialias: bool) -> tuple[Tensor, Tensor]:
-    """Input positions (not yet mirrored) and float64 weights (not yet normalised), each new x taps."""
+    """Input positions (not yet mirrored) and float64 weights (not yet normalized), each new x taps."""
     widening = max(old / new, 1.0) if antialias else 1.0
     radius = _RADIUS[kernel] * widening
-    centre = (2 * torch.arange(new) + 1) * old / torch.tensor(2.0 * new, dtype=torch.float64) - 0.5
-    index = (centre - radius).floor().long()[:, None] + torch.arange(math.ceil(2 * radius) + 2)
-    distance = ((centre[:, None] - index) / widening).abs()
+    center = (2 * torch.arange(new) + 1) * old / torch.tensor(2.0 * new, dtype=torch.float64) - 0.5
+    index = (center - radius).floor().long()[:, None] + torch.arange(math.ceil(2 * radius) + 2)
+    distance = ((center[:, None] - index) / widening).abs()
     weight = torch.sinc(distance) * torch.sinc(distance / 3) if kernel == "lanczos3" else keys_weights(distance)
     return index, weight * (distance < _RADIUS[kernel])
 
 
 def _area_taps(old: int, new: int) -> tuple[Tensor, Tensor]:
-    """As `_kernel_taps`: the length that each input pixel shares with the output pixel. Whole numbers, so exact."""
+    """As `_kernel_taps`, with the overlap of each input pixel with the output pixel as weight; integers, so exact."""
     low = torch.arange(new) * old
     index = low.div(new, rounding_mode="floor")[:, None] + torch.arange(math.ceil(old / new) + 1)
     shared = torch.minimum((low + old)[:, None], (index + 1) * new) - torch.maximum(low[:, None], index * new)

@@ -31,8 +31,7 @@ class AudioDecoder:
     """Decodes the packets of `stream` to float32 samples, channels x samples, at the stream's initial rate and layout.
 
     Sample 0 is at `start`, in seconds of the output before it is stretched by `factor`. Audio before 0 is dropped.
-    `damaged` counts packets that could not be decoded, `jumps` counts discontinuities of the timestamps, and `silence`
-    is the length of all gaps filled, in seconds.
+    `damaged` counts packets that could not be decoded, and `jumps` counts discontinuities of the timestamps.
     """
 
     def __init__(self, stream: AudioStream, factor: int) -> None:
@@ -43,7 +42,6 @@ class AudioDecoder:
         self.count = 0
         self.damaged = 0
         self.jumps = 0
-        self.silence = Fraction(0)
         self._context = context
         self._base = stream.time_base or Fraction(1, self.rate)
         self._tolerance = max(MIN_TOLERANCE, STRETCHED_TOLERANCE / factor)
@@ -116,7 +114,6 @@ class AudioDecoder:
         if until is None or self.start is None:
             return
         missing = to_ticks(until - self.start, Fraction(1, self.rate)) - self.count
-        self.silence += Fraction(max(0, missing), self.rate)
         while missing > 0:
             count = min(missing, self.rate)
             missing -= count
