@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
-from tests.support.toy_engine import film_side_data, make_clip, side_data
+from tests.support.toy_engine import make_clip, side_data, video_side_data
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import ChosenEngine, build_engine, select
 from vidsr.engines.slowmo import slowmo_bytes_per_pixel
@@ -59,7 +59,7 @@ def test_every_factor_has_its_engines(tmp_path: Path, interp: int, enlargement: 
         given, state = chosen.engine.step(frame, state)
         ready += given
     ready += chosen.engine.flush(state)
-    assert side_data(ready) == film_side_data(frames, interp)
+    assert side_data(ready) == video_side_data(frames, interp)
     assert {frame.image.shape for frame in ready} == {(3, 20 * scale, 24 * scale)}
 
 
