@@ -65,7 +65,7 @@ def test_every_factor_has_its_engines(tmp_path: Path, interp: int, enlargement: 
 
 @pytest.mark.parametrize("interp", [0, 1, 3, 16])
 def test_other_factors_are_a_usage_error(interp: int) -> None:
-    with pytest.raises(UsageError, match="--interp 2, 4 or 8"):
+    with pytest.raises(UsageError, match=f"--interp must be 2, 4 or 8, not {interp}"):
         choose("auto", interp=interp)
 
 
