@@ -325,10 +325,10 @@ def long_video(tmp_path: Path) -> Path:
     return path
 
 
-STOPS = [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.leaves_hidden_files)]
+KILLED = pytest.param(signal.SIGKILL, marks=pytest.mark.leaves_hidden_files)  # a killed process cannot clean up
 
 
-@pytest.mark.parametrize("sent", STOPS, ids=lambda sent: sent.name)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, KILLED], ids=lambda sent: sent.name)
 def test_stopped_in_the_middle(long_video: Path, out: Path, sent: signal.Signals) -> None:
     (out / "old.mp4").write_bytes(b"precious")
     arguments = ("--model", "bicubic", "--scale", "8", "--progress", "json", "-y")

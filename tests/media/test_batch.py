@@ -10,7 +10,7 @@ from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES
 from vidsr.pipeline.batch import pair_videos, result_folder
 
-pytestmark = pytest.mark.leaves_hidden_files  # of the folder that is read
+pytestmark = pytest.mark.leaves_hidden_files  # the fixture puts a hidden video into the folder
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def pairs(source: Path, target: Path, recursive: bool = False, suffix: str = "")
     ]
 
 
-def test_videos_of_the_folder_only_keep_their_names(videos: Path, tmp_path: Path) -> None:
+def test_only_videos_directly_in_the_folder_are_processed(videos: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     assert pairs(videos, target) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
     assert not target.exists()
@@ -49,23 +49,23 @@ def test_suffix_goes_before_the_extension(videos: Path, tmp_path: Path) -> None:
     assert ("two.parts.mp4", "two.parts_x4.mp4") in pairs(videos, tmp_path / "out", suffix="_x4")
 
 
-def test_results_inside_the_folder_are_no_videos(videos: Path) -> None:
+def test_outputs_inside_the_folder_are_not_inputs(videos: Path) -> None:
     target = videos / "inner"
     assert pairs(videos, target, recursive=True) == [("a.MKV", "a.MKV"), ("b.mp4", "b.mp4")]
 
 
-def test_the_folder_itself_may_take_the_results(videos: Path) -> None:
+def test_the_folder_itself_may_be_the_output_folder(videos: Path) -> None:
     assert pairs(videos, videos, suffix="_x4") == [("a.MKV", "a_x4.MKV"), ("b.mp4", "b_x4.mp4")]
 
 
-def test_video_types_that_are_not_written_become_matroska(videos: Path, tmp_path: Path) -> None:
+def test_formats_that_cannot_be_written_become_matroska(videos: Path, tmp_path: Path) -> None:
     (videos / "old.avi").touch()
     (videos / "moving.gif").touch()
     assert dict(pairs(videos, tmp_path / "out", suffix="_x4"))["old.avi"] == "old_x4.mkv"
     assert dict(pairs(videos, tmp_path / "out"))["moving.gif"] == "moving.mkv"
 
 
-def test_two_videos_with_one_result_are_refused(videos: Path, tmp_path: Path) -> None:
+def test_two_videos_with_the_same_output_are_refused(videos: Path, tmp_path: Path) -> None:
     (videos / "b.avi").touch()
     (videos / "b.mkv").touch()
     with pytest.raises(OutputError, match=r"b\.avi.*b\.mkv|b\.mkv.*b\.avi"):

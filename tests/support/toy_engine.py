@@ -33,7 +33,7 @@ def side_data(frames: Sequence[Frame]) -> list[tuple[int, int, Fraction, bool]]:
     return [(frame.pts, frame.duration, frame.time_base, frame.starts_scene) for frame in frames]
 
 
-def film_side_data(frames: Sequence[Frame], interp: int) -> list[tuple[int, int, Fraction, bool]]:
+def video_side_data(frames: Sequence[Frame], interp: int) -> list[tuple[int, int, Fraction, bool]]:
     """The side data of the (N - 1) * interp + 1 expected output frames, evenly spaced in each gap."""
     expected = []
     for frame, following in pairwise(frames):

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
-from tests.support.toy_engine import film_side_data, make_clip, side_data
+from tests.support.toy_engine import make_clip, side_data, video_side_data
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import ChosenEngine, build_engine, select
 from vidsr.engines.slowmo import slowmo_bytes_per_pixel
@@ -59,13 +59,13 @@ def test_every_factor_has_its_engines(tmp_path: Path, interp: int, enlargement: 
         given, state = chosen.engine.step(frame, state)
         ready += given
     ready += chosen.engine.flush(state)
-    assert side_data(ready) == film_side_data(frames, interp)
+    assert side_data(ready) == video_side_data(frames, interp)
     assert {frame.image.shape for frame in ready} == {(3, 20 * scale, 24 * scale)}
 
 
 @pytest.mark.parametrize("interp", [0, 1, 3, 16])
 def test_other_factors_are_a_usage_error(interp: int) -> None:
-    with pytest.raises(UsageError, match="--interp 2, 4 or 8"):
+    with pytest.raises(UsageError, match=f"--interp must be 2, 4 or 8, not {interp}"):
         choose("auto", interp=interp)
 
 
