@@ -292,6 +292,7 @@ def is_video(path: Path) -> bool:
     return path.suffix in (".mp4", ".mkv")
 
 
+@pytest.mark.leaves_hidden_files
 def test_pairs_of_files_and_folders(tmp_path: Path) -> None:
     truth, result = tmp_path / "truth", tmp_path / "result"
     for folder, names in ((truth, ("b.mkv", "a.mp4", "notes.txt", ".c.mp4")), (result, ("a.mp4", "b.mp4"))):
