@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
 )
 
 TESTS = Path(__file__).parent
+
+# A suite started in the background of a shell ignores SIGINT, and so would the programs whose interruption is tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # What takes more than about 5 seconds, by the beginning of its name: whole networks, long films, trainings.
 SLOW = (
     "laws/test_engine_laws.py::test_law[",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
+from vidsr.engines.recurrent import told_tensor
 from vidsr.models.onnx_export import graph_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Step
@@ -76,9 +77,14 @@ class OnnxState:
 class OnnxRecurrentEngine:
     """A SECNet frame by frame, as RecurrentEngine does it, one graph for each frame."""
 
-    def __init__(self, network: SECNet, name: str, device: torch.device) -> None:
-        """`network` is copied into the graph. Raises UsageError or DeviceError."""
-        self._step = SECNetStep(network)
+    def __init__(
+        self, network: SECNet, name: str, device: torch.device, told: Sequence[float | None] = (None, None, None)
+    ) -> None:
+        """`network` is copied into the graph, with what it is `told` (see RecurrentEngine). Raises UsageError or
+        DeviceError.
+        """
+        told_tensor(network, told, name, device)
+        self._step = SECNetStep(network, told)
         self._graph = Graph(self._step, device)
         self._info = EngineInfo(name, network.config.scale, network.config.lookahead, 1, PRECISIONS)
         self._device = device

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.errors import UsageError
+from vidsr.nets.secnet.conditioning import Estimate, decided, smooth, told_values
 from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import Pyramid
@@ -23,11 +25,16 @@ SHARE_BEGUN = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A frame of the window with what was computed of it once: the network's input and its pyramid for the motion."""
+    """A frame of the window with what was computed of it once: the network's input and its pyramid for the motion.
+
+    A network with an estimator has this frame's `estimate`, and `smoothed`, that of the scene so far (see `smooth`).
+    """
 
     frame: Frame
     picture: Tensor
     pyramid: Pyramid
+    estimate: Estimate | None = None
+    smoothed: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +69,20 @@ class RecurrentEngine:
     """
 
     def __init__(
-        self, network: SECNet, name: str, device: torch.device, precision: str, is_overlapped: bool = True
+        self,
+        network: SECNet,
+        name: str,
+        device: torch.device,
+        precision: str,
+        is_overlapped: bool = True,
+        told: Sequence[float | None] = (None, None, None),
     ) -> None:
-        """`network` is copied, not changed. `precision`: of the convolutions; warping and pictures stay in float32."""
+        """`network` is copied, not changed. `precision`: of the convolutions; warping and pictures stay in float32.
+
+        `told`: how blurred, noisy and compressed the frames are, in 0..1; None is what the network's estimator says.
+        Raises UsageError for a number if the network has no estimator, and for one outside 0..1.
+        """
+        self._values, self._told = tuple(told), told_tensor(network, told, name, device)
         self._network, self._device, self._precision = prepared(network, device, precision), device, precision
         self._lanes = Lanes(device, SHARE_BEGUN, is_overlapped)
         config = network.config
@@ -83,7 +101,7 @@ class RecurrentEngine:
 
     def without_overlap(self) -> RecurrentEngine:
         """The same engine for which no frame is begun before the one before it is finished."""
-        return RecurrentEngine(self._network, self._info.name, self._device, self._precision, is_overlapped=False)
+        return RecurrentEngine(self._network, self._info.name, self._device, self._precision, False, self._values)
 
     def init_state(self, height: int, width: int) -> StreamState:  # noqa: ARG002 - sizes follow the frames
         """An empty state: the first frame starts a scene whatever it says."""
@@ -95,7 +113,7 @@ class RecurrentEngine:
         finished = []
         if frame.starts_scene:
             finished, state = self.flush(state), StreamState()
-        known = look(self._network, frame, frame.image)
+        known = look(self._network, frame, frame.image, state.window[-1] if state.window else None)
         state = StreamState((*state.window, known), state.done, state.recurrent, state.begun)
         while len(state.window) - state.done > self._info.lookahead:
             result, state = self._enhance(state)
@@ -116,14 +134,14 @@ class RecurrentEngine:
         network, window, here, lanes = self._network, state.window, state.done, self._lanes
         past = network.init_state(window[here].picture) if state.recurrent is None else state.recurrent
         if state.begun is None:
-            ground = lay_ground(network, window, here)
+            ground = lay_ground(network, window, here, self._told)
             begun = Begun(ground, network.recall(past.memory, ground))
         else:
             begun = state.begun
         next_ground = next_recalled = None
         with lanes.open():
             if lanes.are_two and here + 1 < len(window):
-                next_ground = lanes.start(partial(lay_ground, network, window, here + 1))
+                next_ground = lanes.start(partial(lay_ground, network, window, here + 1, self._told))
             draft = network.encode(begun.ground, past.results, begun.recalled)
             if next_ground is not None:
                 next_recalled = lanes.start(partial(_recall, network, draft.memory, next_ground))
@@ -138,24 +156,46 @@ def _recall(network: SECNet, memory: Memory, ground: Callable[[], Groundwork]) -
     return network.recall(memory, ground())
 
 
-def look(network: SECNet, frame: Frame, image: Tensor) -> Known:
-    """What is computed once of a picture, 3 x h x w: all of `frame` or a part of it."""
+def told_tensor(network: SECNet, values: Sequence[float | None], name: str, device: torch.device) -> Tensor | None:
+    """What a stream tells its network, as `decided` wants it. Raises UsageError."""
+    try:
+        told = told_values(values)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if told is not None and network.estimator is None:
+        raise UsageError(f"the model '{name}' cannot be told how degraded a video is: choose one with an estimator")
+    return None if told is None else told.to(device)
+
+
+def look(network: SECNet, frame: Frame, image: Tensor, before: Known | None = None) -> Known:
+    """What is computed once of a picture, 3 x h x w: all of `frame` or a part of it. `before`: the frame before it."""
     picture = image[None]
     if network.config.mirrored:
         picture = torch.cat((picture, picture.flip(-1)))
-    return Known(frame, picture, network.flow.pyramid(picture))
+    estimate = smoothed = None
+    if network.estimator is not None:
+        estimate = network.estimator(picture)
+        smoothed = smooth(estimate.overall, None if before is None else before.smoothed)
+    return Known(frame, picture, network.flow.pyramid(picture), estimate, smoothed)
 
 
-def lay_ground(network: SECNet, window: Sequence[Known], here: int) -> Groundwork:
-    """What is computed of frame `here` of the window without its past; the window is clamped at both ends."""
+def lay_ground(network: SECNet, window: Sequence[Known], here: int, told: Tensor | None = None) -> Groundwork:
+    """What is computed of frame `here` of the window without its past; the window is clamped at both ends.
+
+    `told` as `decided` wants it.
+    """
     current, lookahead = window[here].picture, network.config.lookahead
 
     def near(offset: int) -> Known:
         return window[min(max(here + offset, 0), len(window) - 1)]
 
     flows = network.motion(window[here].pyramid, [near(offset).pyramid for offset in network.config.offsets])
-    first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows)
-    return network.ground(network.bicubic(current), first, flows)
+    known = window[here]
+    condition = None
+    if known.estimate is not None and known.smoothed is not None:
+        condition = decided(known.estimate, known.smoothed, told)
+    first = network.fuse([near(k).picture for k in range(-lookahead, lookahead + 1)], flows, condition)
+    return network.ground(network.bicubic(current), first, flows, condition)
 
 
 def advance(

@@ -19,6 +19,7 @@ from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import Known, advance, look, plain
 from vidsr.engines.select import Selection, select, selected_card
+from vidsr.errors import UsageError
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
@@ -56,7 +57,12 @@ class FaceEngine:
     """
 
     def __init__(self, network: SECNet, device: torch.device, precision: str, quarters: int = 0) -> None:
-        """`network` is copied, not changed. `precision`: that of the convolutions."""
+        """`network` is copied, not changed. `precision`: of the convolutions.
+
+        Raises UsageError for a network with an estimator: a face's window moves, and its estimate is not carried along.
+        """
+        if network.estimator is not None:
+            raise UsageError("a network that estimates how degraded a video is cannot restore faces: use one without")
         self._network = prepared(network, device, precision)
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)

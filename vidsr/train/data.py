@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vidsr.errors import InputError
+from vidsr.train.codecs import Roundtrip
 from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames
 from vidsr.train.degrade import H264Roundtrip, degrade_alternate, degrade_random
+from vidsr.train.degrade_real import degrade_real
 from vidsr.train.recipe import Recipe
 
 Frames = NDArray[np.uint8]
@@ -27,29 +29,37 @@ class Batch(NamedTuple):
     """`low` B x (burn_in + T) x 3 x h x w and `truth` (of the last T frames) B x T x 3 x H x W, float32 0..1.
 
     For slow motion `low` holds only the 1st, 3rd ... of the T frames, and `guides`, B x T x 3 x h x w, is the
-    low-resolution truth of all of them; otherwise it is None.
+    low-resolution truth of all of them; otherwise it is None. For real footage `quantities`, B x 3, is how blurred,
+    noisy and compressed each clip is, in 0..1, and `told` the same where the network is told, else not a number.
     """
 
     low: Tensor
     truth: Tensor
     burn_in: int
     guides: Tensor | None = None
+    quantities: Tensor | None = None
+    told: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        guides = None if self.guides is None else self.guides.to(device)
-        return Batch(self.low.to(device), self.truth.to(device), self.burn_in, guides)
+        guides, quantities, told = (
+            None if part is None else part.to(device) for part in (self.guides, self.quantities, self.told)
+        )
+        return Batch(self.low.to(device), self.truth.to(device), self.burn_in, guides, quantities, told)
 
 
 class Batches(Dataset[Batch]):
     """The endless row of batches of a recipe; batch i does not depend on any other, so a run can resume anywhere."""
 
-    def __init__(self, recipe: Recipe, items: list[Item], cache: Path, h264: H264Roundtrip | None) -> None:
-        """`items` without the validation clips; `h264` as `degrade_random` wants it.
+    def __init__(
+        self, recipe: Recipe, items: list[Item], cache: Path, h264: H264Roundtrip | None,
+        roundtrip: Roundtrip | None = None,
+    ) -> None:  # fmt: skip
+        """`items` without the validation clips; `h264` as `degrade_random` wants it, `roundtrip` as `degrade_real`.
 
         Raises InputError if no item is of a kind that has a share.
         """
-        self.recipe, self.cache, self.h264 = recipe, cache, h264
+        self.recipe, self.cache, self.h264, self.roundtrip = recipe, cache, h264, roundtrip
         self.by_source: dict[Kind, list[list[Item]]] = {}
         for kind in KINDS:
             groups: dict[str, list[Item]] = defaultdict(list)
@@ -73,6 +83,8 @@ class Batches(Dataset[Batch]):
         data = self.recipe.data
         generator = np.random.default_rng([self.recipe.seed, index])
         burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
+        if self.recipe.real is not None:
+            return self._real(generator, burn_in)
         low, truth, guides = [], [], []
         for _ in range(data.batch):
             clip = torch.from_numpy(self._clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
@@ -84,6 +96,22 @@ class Batches(Dataset[Batch]):
                 guides.append(guide)
             truth.append(clip[burn_in:])
         return Batch(torch.stack(low), torch.stack(truth), burn_in, torch.stack(guides) if guides else None)
+
+    def _real(self, generator: np.random.Generator, burn_in: int) -> Batch:
+        data, real = self.recipe.data, self.recipe.real
+        assert real is not None and self.roundtrip is not None, "[real] needs a round trip"
+        lows, truth, quantities = [], [], []
+        for _ in range(data.batch):
+            lead = int(generator.integers(real.lead_frames + 1))
+            frames = self._clip(generator, lead + burn_in + data.frames)
+            clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+            low, damage = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
+            lows.append(low[lead:])
+            truth.append(clip[lead + burn_in :])
+            quantities.append(damage.values())
+        exact = torch.tensor(quantities)
+        told = torch.where(torch.from_numpy(_told(len(lows), real.told_share, generator)), exact, torch.nan)
+        return Batch(torch.stack(lows), torch.stack(truth), burn_in, None, exact, told)
 
     def _clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data
@@ -122,6 +150,13 @@ class Batches(Dataset[Batch]):
         weights = np.sqrt([len(group) for group in groups])
         group = groups[generator.choice(len(groups), p=weights / weights.sum())]
         return cached_frames(group[int(generator.integers(len(group)))], self.cache)
+
+
+def _told(count: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Which quantities of which samples are told, count x 3: mostly all of a sample's or none."""
+    whole = np.repeat(generator.random((count, 1)) < share, 3, axis=1)
+    single = generator.random((count, 3)) < share
+    return np.where(generator.random((count, 1)) < 0.7, whole, single)
 
 
 def _time_order(count: int, length: int, longest_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -48,8 +48,8 @@ def reduce(clip: Tensor, taps: Tensor) -> Tensor:
     pad = (len(taps) - SCALE) // 2
     taps = taps.to(clip)
     x = clip.reshape(count * channels, 1, height, width)
-    rows = _mirrored(height, pad, clip.device)
-    columns = _mirrored(width, pad, clip.device)
+    rows = mirrored(height, pad, clip.device)
+    columns = mirrored(width, pad, clip.device)
     x = F.conv2d(x[:, :, rows], taps[None, None, :, None], stride=(SCALE, 1))
     x = F.conv2d(x[..., columns], taps[None, None, None, :], stride=(1, SCALE))
     return x.reshape(count, channels, height // SCALE, width // SCALE)
@@ -72,7 +72,7 @@ def degrade_random(
 
     `h264` encodes and decodes N x h x w x 3 uint8 frames at a crf; it must be given if `config.h264_share` is not 0.
     """
-    return _spoil(reduce(clip, _random_taps(config, generator)), config, generator, h264)
+    return _spoil(reduce(clip, random_taps(config, generator)), config, generator, h264)
 
 
 def degrade_alternate(
@@ -82,11 +82,12 @@ def degrade_alternate(
 
     The latter are Zooming SlowMo's low-resolution truth: as sharp as the given frames, without noise or compression.
     """
-    low = reduce(clip, _random_taps(config, generator))
+    low = reduce(clip, random_taps(config, generator))
     return _spoil(low[::2], config, generator, h264), to_8_bits(low)
 
 
-def _random_taps(config: DegradationConfig, generator: np.random.Generator) -> Tensor:
+def random_taps(config: DegradationConfig, generator: np.random.Generator) -> Tensor:
+    """The weights of a reduction, drawn by the weights of `config`."""
     weights = np.array([config.weight_bicubic, config.weight_blur, config.weight_area])
     kind = generator.choice(3, p=weights / weights.sum())
     if kind == 0:
@@ -116,7 +117,8 @@ def _spoil(
     return low
 
 
-def _mirrored(size: int, pad: int, device: torch.device) -> Tensor:
+def mirrored(size: int, pad: int, device: torch.device) -> Tensor:
+    """The index of each row or column, `pad` more on both sides; the edge pixel is repeated."""
     index = torch.arange(-pad, size + pad, device=device) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
 

@@ -38,7 +38,7 @@ GROWTH: dict[str, Growth] = {
         # The layers that see the window, and the past results in the narrow form and in the paper's.
         inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
         centred=("fusion.head.weight",),
-        optional=(".attention.",),
+        optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent."),
     ),
     "zsm": Growth(rows=("recon_trunk",)),
 }
@@ -47,8 +47,9 @@ GROWTH: dict[str, Growth] = {
 def start_from(network: Network, path: Path) -> None:
     """Gives `network` the weights of a safetensors file (also fp16) or of a checkpoint's average.
 
-    Three things may differ in a SECNet so that the network first computes what the weights computed before: it may see
-    more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open. And
+    Four things may differ in a SECNet so that the network first computes what the weights computed before: it may see
+    more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open, or an
+    estimator with its modulation, which starts as none. And
     it, or a Zooming SlowMo, may have fewer residual blocks in a row: it takes some of the weights' blocks, evenly
     spread, the last one among them. Raises ModelError if the file cannot be read or anything else differs.
     """

@@ -18,6 +18,7 @@ from vidsr.errors import InputError
 from vidsr.models.registry import build
 from vidsr.nets.base import Network
 from vidsr.runtime.device import choose_device
+from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_footage, split_holdout
 from vidsr.train.degrade import H264Roundtrip
@@ -45,7 +46,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     judged = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
     items, held = split_holdout(items, recipe.data.holdout_clips, judged)
     cache = options.output.parent / "frames"
-    batches = Batches(recipe, items, cache, _h264(recipe))
+    batches = Batches(recipe, items, cache, _h264(recipe), _roundtrip(recipe))
     validation = [_validation_clip(item, cache) for item in held]
     for item, clip in zip(held, validation, strict=True):
         if len(clip) < task.least_frames:
@@ -108,3 +109,11 @@ def _h264(recipe: Recipe) -> H264Roundtrip | None:
     from vidsr.video.roundtrip import h264_roundtrip  # PyAV only where the recipe wants real compression
 
     return h264_roundtrip
+
+
+def _roundtrip(recipe: Recipe) -> Roundtrip | None:
+    if recipe.real is None:
+        return None
+    from vidsr.video.roundtrip import codec_roundtrip
+
+    return codec_roundtrip

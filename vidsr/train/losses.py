@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.nets.layers.warp import warp
+from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
 from vidsr.train.recipe import OptimisationConfig
 
@@ -49,6 +51,19 @@ def flow_loss(low: Tensor, flows: Tensor, offsets: Sequence[int], alpha: float) 
         warped = warp(low[:, sources].flatten(0, 1), flows[:, targets, k].flatten(0, 1))
         errors.append((warped - low[:, targets].flatten(0, 1)).abs().mean())
     return sum(errors, torch.zeros(())) / len(errors) + alpha * smoothness(flows)
+
+
+def estimate_loss(estimates: Estimate, quantities: Tensor) -> Tensor:
+    """Cross-entropy of blur, noise and compression: of the frames' and, counting half, of the cells' estimates.
+
+    `estimates` as in ClipOutput, `quantities` B x 3. With the absolute error nothing is learnt of what is 0 for most
+    samples: the sigmoid is flat there.
+    """
+    overall, local = (part.float() for part in estimates)
+    truth = quantities[:, None].expand_as(overall)
+    cells = truth[..., None, None].expand_as(local)
+    entropy = F.binary_cross_entropy_with_logits
+    return entropy(overall, truth) + 0.5 * entropy(local, cells)
 
 
 def secnet_losses(

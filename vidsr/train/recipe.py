@@ -91,10 +91,37 @@ class GuidanceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RealConfig:
+    """Real footage (see degrade_real), and how a network learns to be told of it.
+
+    The share `clean_share` of the samples stays clean; the other shares are of the rest. `blur_sigma` is of an extra
+    blur, in ground-truth pixels. `lead_frames` at most are encoded before the first frame that counts, so that it is
+    not always a key frame. Each of a sample's true quantities is told with the chance `told_share`; `estimate_weight`
+    is that of the loss of the network's own estimates.
+    """
+
+    clean_share: float = 0.35
+    blur_share: float = 0.3
+    blur_sigma: tuple[float, float] = (0.3, 3.0)
+    enlarged_share: float = 0.12
+    sharpened_share: float = 0.12
+    noise_share: float = 0.3
+    noise_sigma: tuple[float, float] = (0.5, 20.0)
+    encode_share: float = 0.75
+    twice_share: float = 0.2
+    h264_crf: tuple[int, int] = (18, 42)
+    jpeg_quality: tuple[int, int] = (10, 95)
+    lead_frames: int = 6
+    told_share: float = 0.5
+    estimate_weight: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One model's training from start to end. `network` holds the arguments of the architecture's configuration.
 
-    `guidance` makes it a training of slow motion: every second frame is given, all of them are to be found.
+    `guidance` makes it a training of slow motion: every second frame is given, all of them are to be found. `real`
+    makes it a training on real footage, whose clean part is what `degradation` says.
     """
 
     name: str
@@ -106,6 +133,7 @@ class Recipe:
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
     guidance: GuidanceConfig | None = None
+    real: RealConfig | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -118,6 +146,8 @@ def load_recipe(path: Path) -> Recipe:
     }
     if "guidance" in table:
         parts["guidance"] = GuidanceConfig
+    if "real" in table:
+        parts["real"] = RealConfig
     recipe = fill_tables(Recipe, parts, table, path)
     _check(recipe, path)
     return recipe
@@ -137,6 +167,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     kinds = (data.share_faces, data.share_general, data.share_stills, data.share_face_stills)
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
     guidance = recipe.guidance or GuidanceConfig()
+    spoilt = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
@@ -146,6 +177,10 @@ def _check(recipe: Recipe, path: Path) -> None:
         "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
         "the shares of data must not be negative, nor all 0": min(kinds) >= 0 < sum(kinds),
         "the weights of degradation must not be negative, nor all 0": min(reductions) >= 0 < sum(reductions),
+        "with [real], degradation is its clean part: set noise_share, jpeg_share and h264_share to 0": (
+            recipe.real is None or spoilt == 0
+        ),
+        "[real] and [guidance] are not for one recipe": recipe.real is None or recipe.guidance is None,
     }
     for demand, met in demands.items():
         if not met:

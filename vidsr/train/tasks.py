@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -16,10 +18,12 @@ from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.train.data import Batch
 from vidsr.train.degrade import degrade_bd, degrade_bi
-from vidsr.train.losses import secnet_losses
+from vidsr.train.degrade_real import degrade_jpeg
+from vidsr.train.losses import estimate_loss, secnet_losses
 from vidsr.train.recipe import Recipe
 from vidsr.train.slowmo_losses import slowmo_losses
 
+VALIDATED_QUALITY = 40  # of JPEG
 N = TypeVar("N", contravariant=True)
 
 
@@ -51,6 +55,8 @@ class EnlargingTask:
                 f"the recipe '{recipe.name}' trains on {recipe.data.frames} frames; motion over {reach} frames needs "
                 "more"
             )
+        if network.estimator is not None and recipe.real is None:
+            raise UsageError(f"the recipe '{recipe.name}' trains an estimator, which needs the table [real]")
         if recipe.guidance is not None:
             raise UsageError(f"the recipe '{recipe.name}' trains a secnet network, which has no use for [guidance]")
 
@@ -58,20 +64,28 @@ class EnlargingTask:
         """Burn-in frames run without gradient; while `pretraining`, the local fusion and the motion learn alone."""
         low = batch.low
         state = before = None
+        told = batch.told
         with torch.autocast(low.device.type, torch.bfloat16):
             if batch.burn_in:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
                     with torch.no_grad():
-                        state = network(before).state
-            output = network(low, state, before, pretraining)
+                        state = network(before, told=told).state
+            output = network(low, state, before, pretraining, told)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
-        return losses._asdict()
+        found = losses._asdict()
+        if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
+            found["estimate"] = estimate_loss(output.estimates, batch.quantities)
+            found["total"] = found["total"] + recipe.real.estimate_weight * found["estimate"]
+        return found
 
     def scores(self, network: SECNet, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """For BI and for BD."""
+        """For BI and for BD; of a network that is told how degraded a frame is, also for BI and JPEG."""
         scores = {}
-        for name, degrade in (("psnr_bi", degrade_bi), ("psnr_bd", degrade_bd)):
+        ways: dict[str, Callable[[Tensor], Tensor]] = {"psnr_bi": degrade_bi, "psnr_bd": degrade_bd}
+        if network.estimator is not None:
+            ways["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATED_QUALITY)
+        for name, degrade in ways.items():
             low = degrade(clip)[None].to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 result = network(low).results[0]
@@ -87,6 +101,7 @@ class SlowmoTask:
     def check(self, network: ZoomingSlowMo, recipe: Recipe) -> None:
         """The guiding losses need their table, the head and two new frames at least; the state starts at rest."""
         demands = {
+            "cannot be trained on real footage (leave [real] out)": recipe.real is None,
             "needs the table [guidance]": recipe.guidance is not None,
             "needs network.synthesis_blocks of 1 or more": network.config.synthesis_blocks >= 1,
             "needs an odd number of frames, 5 or more (data.frames)": recipe.data.frames in range(5, 1000, 2),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d
+from vidsr.nets.layers.fused_conv import ActivatedConv2d, SummedConv2d, convolve_and_add
 from vidsr.nets.layers.keys import keys_weights
 
 LEAKY_SLOPE = 0.1
@@ -121,8 +123,12 @@ class ResidualBlock(nn.Module):
         self.conv2 = SummedConv2d(channels, channels, 3)
         self.attention = SpatialAttention(channels) if attention else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """B x C x H x W to the same shape."""
+    def forward(self, x: Tensor, tuned: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """B x C x H x W to the same shape; `tuned`: factors of the inner channels, and what is added before the ReLU,
+        both B x C.
+        """
+        if tuned is not None:
+            return self._tuned(x, *tuned)
         inner = self.conv1(x)
         if self.attention is None:
             result: Tensor = self.conv2(inner, x)
@@ -130,6 +136,32 @@ class ResidualBlock(nn.Module):
             residual = self.conv2(inner)
             result = (residual * self.attention(residual)).add_(x)
         return result
+
+    def _tuned(self, x: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        assert self.conv1.bias is not None
+        factor, shift = factor.to(x.dtype), shift.to(x.dtype)
+        if x.shape[0] == 1 and not torch.is_grad_enabled():  # then the weights can be tuned instead of the pixels
+            inner = self.conv1.with_bias(x, self.conv1.bias + shift[0])
+            weight = self.conv2.weight * factor[0, None, :, None, None]
+        else:
+            inner = F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=1)
+            inner = F.relu(inner + shift[..., None, None]) * factor[..., None, None]
+            weight = self.conv2.weight
+        if self.attention is None:
+            return convolve_and_add(inner, weight, self.conv2.bias, x)
+        residual = F.conv2d(inner, weight, self.conv2.bias, padding=1)
+        weighed: Tensor = residual * self.attention(residual)
+        return weighed.add_(x)
+
+
+def run_blocks(blocks: nn.Sequential, x: Tensor, tuned: Sequence[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+    """A row of residual blocks, each with its part of `tuned` if that is given."""
+    if tuned is None:
+        out: Tensor = blocks(x)
+        return out
+    for block, each in zip(blocks, tuned, strict=True):
+        x = block(x, each)
+    return x
 
 
 class ConvLSTMCell(nn.Module):

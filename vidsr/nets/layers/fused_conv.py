@@ -68,12 +68,16 @@ class ActivatedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """B x C x H x W, as nn.Conv2d."""
+        return self.with_bias(x, self.bias)
+
+    def with_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with `bias` (as many values as channels come out) in place of its own."""
         if not _can_fuse(x, self.weight):
-            x = super().forward(x)
+            x = self._conv_forward(x, self.weight, bias)
             return F.leaky_relu(x, self.slope, inplace=True) if self.slope else F.relu(x, inplace=True)
         kind, scalars = ("leaky_relu", [self.slope]) if self.slope else ("relu", [])
         result: Tensor = FUSED_CONV.default(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups, kind, scalars, ""
+            x, self.weight, bias, self.padding, self.stride, self.dilation, self.groups, kind, scalars, ""
         )
         return result
 

@@ -13,7 +13,8 @@ class SECNetConfig:
 
     t1 neighbours on each side make the window, t2 past results and t3 past features are used (T1 to T3 of the paper;
     t3 only with a bidirectional encoding). `local_fusion` off is ERFFNet, `recurrent_fusion` off LFFNet (III-A).
-    `mirrored` (ours) concerns streams alone, see RecurrentEngine.
+    `mirrored` (ours) concerns streams alone, see RecurrentEngine. `estimator_width` (ours) above 0 adds the estimator
+    of blur, noise and compression, and the modulation by them, with `modulation_width` hidden units.
     """
 
     scale: int = 4
@@ -36,6 +37,8 @@ class SECNetConfig:
     aligned: bool = True
     attention: bool = False
     mirrored: bool = False
+    estimator_width: int = 0
+    modulation_width: int = 32
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -67,6 +70,14 @@ def check(config: SECNetConfig) -> None:
         "encoding is one-way, cascaded or fused": config.encoding in ("one-way", "cascaded", "fused"),
         "t3 belongs to the bidirectional encodings": (config.t3 > 0) == (config.encoding != "one-way"),
         "only the one-way encoding can be aligned": not config.aligned or config.encoding == "one-way",
+        "estimator_width is 0 or 2 or more, modulation_width 1 or more": (
+            config.estimator_width == 0 or config.estimator_width >= 2
+        )
+        and config.modulation_width >= 1,
+        "an estimator belongs to a narrow network with both fusions (no detail_widths, no fusion_tail)": (
+            config.estimator_width == 0
+            or (config.local_fusion and config.recurrent_fusion and not config.detail_widths and not config.fusion_tail)
+        ),
         "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
     }
     for demand, met in demands.items():

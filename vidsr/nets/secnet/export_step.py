@@ -7,11 +7,13 @@ that, every output NAME_next is the input NAME of the next step. Batch 1 outside
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from vidsr.nets.export_step import Shapes, Step
+from vidsr.nets.secnet.conditioning import decided, smooth, told_values
 from vidsr.nets.secnet.feature_encoding import Bidirectional, Memory
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 
@@ -47,9 +49,12 @@ class SECNetStep(Step):
     to the scene at both ends; then the state. Outputs: `picture` 1 x 3 x 4h x 4w in 0..1; then the next state.
     """
 
-    def __init__(self, network: SECNet) -> None:
-        """`network` is copied, not changed."""
+    told: Tensor | None
+
+    def __init__(self, network: SECNet, told: Sequence[float | None] = (None, None, None)) -> None:
+        """`network` is copied, not changed; what it is `told`, as RecurrentEngine has it, is a part of the step."""
         super().__init__()
+        self.register_buffer("told", told_values(told), persistent=False)
         self.network = copy.deepcopy(network).float().eval()
         config, recurrent = network.config, self.network.recurrent
         self.past = -min(config.offsets)
@@ -74,8 +79,9 @@ class SECNetStep(Step):
         state = {f"{name}_next": shape for name, shape in self._state(height, width).items()}
         return {"picture": (1, 3, height * scale, width * scale)} | state
 
-    def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, frames: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
         """One step; see the class."""
+        state = before
         network, config = self.network, self.network.config
         pictures = []
         for k in range(len(self.offsets)):
@@ -83,8 +89,13 @@ class SECNetStep(Step):
             pictures.append(torch.cat((picture, picture.flip(-1))) if config.mirrored else picture)
         current, pyramids = pictures[self.past], [network.flow.pyramid(picture) for picture in pictures]
         flows = network.motion(pyramids[self.past], [pyramids[self.past + offset] for offset in config.offsets])
-        first = network.fuse(pictures[self.past - config.lookahead :], flows)
-        ground = network.ground(network.bicubic(current), first, flows)
+        condition = after_judged = None
+        if network.estimator is not None:
+            estimate, judged, state = network.estimator(current), state[-1], state[:-1]
+            after_judged = smooth(estimate.overall, judged)
+            condition = decided(estimate, after_judged, self.told)
+        first = network.fuse(pictures[self.past - config.lookahead :], flows, condition)
+        ground = network.ground(network.bicubic(current), first, flows, condition)
         if not state:
             result, _ = network.refine(ground, RecurrentState((), ()))
             return (self._joined(result.clamp(0, 1)),)
@@ -97,7 +108,14 @@ class SECNetStep(Step):
         result, after = network.refine(ground, past)
         memory = after.memory[1:] if is_counted else after.memory
         picture = result.clamp(0, 1)
-        return self._joined(picture), torch.clamp(seen + 1, max=max(1, config.t3)), *after.results, *memory
+        judged_next = () if after_judged is None else (after_judged,)
+        return (
+            self._joined(picture),
+            torch.clamp(seen + 1, max=max(1, config.t3)),
+            *after.results,
+            *memory,
+            *judged_next,
+        )
 
     def _joined(self, picture: Tensor) -> Tensor:
         if not self.network.config.mirrored:
@@ -111,4 +129,5 @@ class SECNetStep(Step):
             return {}
         large = (self.batch, 3, height * config.scale, width * config.scale)
         shapes: Shapes = {"seen": (1,)} | dict.fromkeys((f"result_{k}" for k in range(1, config.t2 + 1)), large)
-        return shapes | dict.fromkeys(self.features, (self.batch, self.feature_channels, height, width))
+        shapes |= dict.fromkeys(self.features, (self.batch, self.feature_channels, height, width))
+        return shapes | ({"degradation": (self.batch, 4)} if self.network.estimator is not None else {})

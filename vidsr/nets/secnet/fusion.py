@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.layers.blocks import LEAKY_SLOPE, ResidualBlock, active3x3, conv3x3, run, start_near_zero
+from vidsr.nets.layers.blocks import LEAKY_SLOPE, ResidualBlock, active3x3, conv3x3, run, run_blocks, start_near_zero
+from vidsr.nets.secnet.conditioning import Tuning
 from vidsr.nets.secnet.feature_encoding import Memory, Strategy, build_encoding
 
 
@@ -34,9 +35,11 @@ class LocalFusion(nn.Module):
         self.out = conv3x3(tail, 3) if tail else conv3x3(width, 3 * scale**2)
         start_near_zero(self.out)  # training starts at the bicubic enlargement
 
-    def forward(self, window: Tensor) -> Tensor:
+    def forward(self, window: Tensor, tuning: Tuning | None = None) -> Tensor:
         """The aligned frames B x (3 * frames) x h x w in 0..1, oldest first; returns the residual, folded."""
         x = run(self.head, window - 0.5)
+        if tuning is not None:
+            return run(self.out, run_blocks(self.body, x + tuning.added, tuning.blocks))
         if self.join is None or self.up is None:
             return run(self.out, self.body(x))
         x = x + self.join(self.body(x))
@@ -123,24 +126,30 @@ class RecurrentFusion(nn.Module):
         self.out = conv3x3(ups[-1], 3 if details else 3 * scale**2)
         start_near_zero(self.out)
 
-    def forward(self, pictures: Tensor, recalled: Memory) -> tuple[Encoded, Memory]:
+    def forward(self, pictures: Tensor, recalled: Memory, tuning: Tuning | None = None) -> tuple[Encoded, Memory]:
         """Encoder and encoding: the first result and past results as `pictures`, and what is recalled of the memory."""
-        feature, skips = self.encode(pictures)
+        feature, skips = self.encode(pictures, tuning)
         enhanced, memory = self.encoding(feature, recalled)
         return Encoded(feature, enhanced, skips), memory
 
-    def encode(self, pictures: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def encode(self, pictures: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The feature E_3 (B x width x h x w) and the skip connections E_1, E_2 of the stacked pictures."""
         x, skips = pictures, []
         for detail in self.details_in:
             x = detail(x)
             skips.append(x)
-        return self.encoder(run(self.head, x)), tuple(skips)
+        x = run(self.head, x)
+        if tuning is None:
+            return self.encoder(x), tuple(skips)
+        return run_blocks(self.encoder, x + tuning.added, tuning.blocks[: len(self.encoder)]), tuple(skips)
 
-    def decode(self, feature: Tensor, enhanced: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
+    def decode(
+        self, feature: Tensor, enhanced: Tensor, skips: tuple[Tensor, ...], tuning: Tuning | None = None
+    ) -> Tensor:
         """From the enhanced feature and the skip connections to the correction of the first result."""
         enhanced = enhanced.to(feature.dtype)
-        x = self.decoder(enhanced if skips else feature + enhanced)
+        tuned = None if tuning is None else tuning.blocks[len(self.encoder) :]
+        x = run_blocks(self.decoder, enhanced if skips else feature + enhanced, tuned)
         if self.leave is not None:
             x = self.leave(x)
         for detail, skip in zip(self.details_out, reversed(skips), strict=True):

@@ -1,0 +1,216 @@
+"""Footage as people have it: every evaluation clip under a fixed list of conditions, enlarged by 4.
+
+    python -m benchmarks.quality.real_footage --data DIR [--models NAME ...] [--conditions NAME ...]
+        [--folders NAME ...] [--frames N] [--lpips FILE.pth] [--markdown FILE] [--json FILE]
+
+DIR holds vid4/, faces/ and general/ with ground-truth clips. A model is bicubic, the name or card of a model, or the
+checkpoint of a training (.pt, its averaged weights). Clips are cropped to multiples of 4, the first N frames of each
+are taken, reduced by 4 (BI unless the condition says something else), rounded to 8 bits, degraded, enlarged through the
+streaming engine, rounded again and compared with 8 pixels of border left out; the encoders make 4:2:0. PSNR is of the
+whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see lpips.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.common.clips import markdown
+from benchmarks.quality.baselines import SCALE, stream
+from benchmarks.quality.lpips import Lpips
+from benchmarks.quality.runner import clip_paths, compressed, read_truth
+from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.evaluation.metrics import decibels, squared_errors, to_8_bits, with_luma
+from vidsr.models.registry import build
+from vidsr.runtime.device import choose_precision
+from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.codecs import Encoding
+from vidsr.train.degrade import degrade_bd, degrade_bi, gaussian_taps, reduce
+from vidsr.train.degrade_real import encoded, noisy, uploaded_before
+from vidsr.types import Frame
+from vidsr.video.roundtrip import codec_roundtrip
+
+BORDER = 8
+LPIPS_FRAME = 8
+FRAMES_AT_ONCE = 8
+FOLDERS = ("faces", "general", "vid4")
+Figures = dict[str, float]
+
+
+def encode(low: Tensor, codec: str, **options: str) -> Tensor:
+    """The clip after an encoder; the blocks start at the same places for everybody."""
+    frames = encoded(to_bytes(low), Encoding(codec, options, 0.0), np.random.default_rng(1), codec_roundtrip)
+    return from_bytes(frames)
+
+
+def upload_twice(low: Tensor) -> Tensor:
+    """Encoded at three quarters of the size, brought back and encoded again."""
+    first = Encoding("libx264", {"crf": "28", "preset": "medium"}, 28.0)
+    frames = uploaded_before(to_bytes(low), 0.75, first, np.random.default_rng(1), codec_roundtrip)
+    return encode(from_bytes(frames), "libx264", crf="26", preset="veryfast")
+
+
+def quantised(codec: str, number: int) -> Callable[[Tensor], Tensor]:
+    """An encoder with a fixed quantiser, a group of 12 frames for the MPEGs."""
+    options = {"qmin": str(number), "qmax": str(number), "b": "1000000", "g": "12"}
+    if codec == "libvpx":
+        options |= {"deadline": "realtime", "cpu-used": "-5", "g": "250"}
+    return lambda low: encode(low, codec, **options)
+
+
+def with_noise(sigma: float) -> Callable[[Tensor], Tensor]:
+    """Gaussian noise, the same for everybody."""
+    return lambda low: to_8_bits(noisy(low, "gaussian", sigma, np.random.default_rng(1)))
+
+
+def unchanged(low: Tensor) -> Tensor:
+    """The clip itself."""
+    return low
+
+
+def by_blocks(reduction: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Of a uint8 clip, a few frames at a time, because float32 is large."""
+    return lambda truth: torch.cat([reduction(part.float() / 255) for part in torch.split(truth, FRAMES_AT_ONCE)])
+
+
+def blurred(clip: Tensor) -> Tensor:
+    """Out of focus: a Gaussian of sigma 2.6 of the large frame, of which one pixel of every block is kept."""
+    return to_8_bits(reduce(clip, gaussian_taps(2.6)))
+
+
+Condition = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+BI, BD = by_blocks(degrade_bi), by_blocks(degrade_bd)
+CLEAN: dict[str, Condition] = {"clean-BI": (BI, unchanged), "clean-BD": (BD, unchanged)}
+REAL: dict[str, Condition] = {
+    "crf23": (BI, lambda low: compressed(low, 23)),
+    "crf28": (BI, lambda low: compressed(low, 28)),
+    "crf35": (BI, lambda low: compressed(low, 35)),
+    "mpeg4-q6": (BI, quantised("mpeg4", 6)),
+    "mpeg2-q8": (BI, quantised("mpeg2video", 8)),
+    "flv1-q8": (BI, quantised("flv", 8)),
+    "vp8-q40": (BI, quantised("libvpx", 40)),
+    "jpeg-40": (BI, lambda low: encode(low, "jpeg", quality="40")),
+    "noise-5": (BI, with_noise(5)),
+    "noise-15": (BI, with_noise(15)),
+    "blur": (by_blocks(blurred), unchanged),
+    "re-upload": (BI, upload_twice),
+}
+BD_REAL: dict[str, Condition] = {"BD-crf28": (BD, lambda low: compressed(low, 28))}
+CONDITIONS = CLEAN | REAL | BD_REAL
+
+
+def to_bytes(low: Tensor) -> Any:
+    """N x 3 x h x w in 0..1 to N x h x w x 3, uint8."""
+    return np.ascontiguousarray((low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def from_bytes(frames: Any) -> Tensor:
+    """The opposite of `to_bytes`."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+
+
+def enlarged(model: str, low: Tensor, told: tuple[float | None, ...]) -> Tensor:
+    """The clip N x 3 x h x w by a model; `told` is for checkpoints of a network with an estimator."""
+    if not model.endswith(".pt"):
+        return stream(model, "auto", low)
+    saved = load_checkpoint(Path(model))
+    network = build(saved["recipe"]["architecture"], saved["recipe"]["network"])
+    network.load_state_dict(saved["average"])
+    device = torch.device("cpu")
+    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), told=told)  # type: ignore[arg-type]
+    state, results = engine.init_state(low.shape[2], low.shape[3]), list[Tensor]()
+    for index, image in enumerate(low):
+        ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
+        results += [frame.image for frame in ready]
+    return torch.stack(results + [frame.image for frame in engine.flush(state)])
+
+
+def score(truth: Tensor, result: Tensor, lpips: Lpips | None) -> Figures:
+    """PSNR RGB and Y of the clip, and LPIPS of one frame."""
+    rounded = (to_8_bits(result) * 255).round().to(torch.uint8)
+    errors = squared_errors(truth, rounded, BORDER, with_luma).mean(0)
+    figures = {"psnr": decibels(float(errors[:3].mean())), "psnr_y": decibels(float(errors[3]))}
+    if lpips is not None:
+        inner = slice(BORDER, -BORDER)
+        number = min(LPIPS_FRAME, len(truth) - 1)
+        figures["lpips"] = lpips(*(x[number, :, inner, inner].float() / 255 for x in (truth, rounded)))
+    return figures
+
+
+def mean(figures: list[Figures]) -> Figures:
+    """The mean over clips."""
+    return {key: sum(each[key] for each in figures) / len(figures) for key in figures[0]}
+
+
+def table(results: dict[str, dict[str, dict[str, Figures]]], models: list[str]) -> str:
+    """A row for each folder and condition: bicubic's figures, and what each other model gains over it."""
+    rows = []
+    for folder, conditions in results.items():
+        for condition, row in conditions.items():
+            base, cells = row[models[0]], []
+            for model in models:
+                own = row[model]
+                cell = f"{own['psnr']:.2f} / {own['psnr_y']:.2f}"
+                if model != models[0]:
+                    cell = f"{own['psnr'] - base['psnr']:+.2f} / {own['psnr_y'] - base['psnr_y']:+.2f}"
+                cells.append(cell + (f" / {own['lpips']:.3f}" if "lpips" in own else ""))
+            rows.append((folder, condition, *cells))
+    names = [Path(model).parent.name + "/" + Path(model).name if model.endswith(".pt") else model for model in models]
+    return markdown(("clips", "condition", *names), rows)
+
+
+def parse_told(text: str) -> float | None:
+    """auto or a number."""
+    return None if text == "auto" else float(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument(
+        "--models", nargs="+", default=["bicubic", "secnet-fast"], help="the first is what others gain over"
+    )
+    parser.add_argument("--conditions", nargs="+", choices=tuple(CONDITIONS), default=[*CLEAN, *REAL])
+    parser.add_argument("--folders", nargs="+", choices=FOLDERS, default=FOLDERS)
+    parser.add_argument("--frames", type=int, default=10_000, metavar="N", help="of each clip")
+    parser.add_argument(
+        "--told", nargs=3, type=parse_told, default=(None, None, None), metavar=("BLUR", "NOISE", "COMPRESSION")
+    )
+    parser.add_argument("--lpips", type=Path, metavar="FILE.pth")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    lpips = Lpips(options.lpips) if options.lpips else None
+    results: dict[str, dict[str, dict[str, Figures]]] = {}
+    for folder in options.folders:
+        clips: dict[str, dict[str, list[Figures]]] = {c: {m: [] for m in options.models} for c in options.conditions}
+        for path in clip_paths(options.data / folder):
+            truth = read_truth(path)[: options.frames]
+            started = time.monotonic()
+            for name in options.conditions:
+                reduction, damage = CONDITIONS[name]
+                low = damage(reduction(truth))
+                assert low.shape[-1] * SCALE == truth.shape[-1]
+                for model in options.models:
+                    clips[name][model].append(score(truth, enlarged(model, low, options.told), lpips))
+            print(f"{folder} {path.stem}: {time.monotonic() - started:.1f} s", file=sys.stderr)
+        results[folder] = {name: {m: mean(figures) for m, figures in row.items()} for name, row in clips.items()}
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2) + "\n")
+        if options.markdown:
+            options.markdown.write_text(table(results, options.models) + "\n")
+    print(table(results, options.models))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Training on real footage: batches tell what was done, the network learns it, and other recipes are as before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.tiny_footage import TINY_NETWORK, tiny_recipe, training_folder
+from tests.train.test_degrade_real import repeatable
+from vidsr.errors import UsageError
+from vidsr.models.registry import build
+from vidsr.nets.secnet.conditioning import Estimate, Estimator
+from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.data import Batches
+from vidsr.train.dataset import find_footage
+from vidsr.train.degrade import degrade_random
+from vidsr.train.degrade_real import MOST_NOISE, degrade_real, noisy
+from vidsr.train.loop import train
+from vidsr.train.losses import estimate_loss
+from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, RealConfig, Recipe, load_recipe
+from vidsr.train.tasks import task_of
+from vidsr.train.trainer import TrainOptions
+from vidsr.video.roundtrip import h264_roundtrip
+
+CLEAN = DegradationConfig(noise_share=0, jpeg_share=0, h264_share=0)
+DATA = DataConfig(crop=64, frames=3, batch=4, burn_in_share=0.5, burn_in_frames=3, holdout_clips=2)
+OPTIMISATION = OptimisationConfig(steps=3, learning_rate=1e-3, warmup_steps=1, validate_every=3)
+TOLD_NETWORK = TINY_NETWORK | {"estimator_width": 4, "modulation_width": 4}
+
+
+def real_recipe(real: RealConfig | None = None) -> Recipe:
+    recipe = tiny_recipe(DATA, CLEAN, OPTIMISATION)
+    return replace(recipe, network=TOLD_NETWORK, real=RealConfig() if real is None else real)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return training_folder(tmp_path_factory.mktemp("data"))
+
+
+def batches(recipe: Recipe, folder: Path, cache: Path) -> Batches:
+    items = find_footage(folder, recipe.data.licence_classes)
+    return Batches(recipe, items, cache, h264_roundtrip, repeatable)
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def test_a_recipe_without_real_draws_what_it_always_drew(folder: Path, tmp_path: Path) -> None:
+    """Draw by draw: burn-in, then for each sample the clip and `degrade_random`, from one generator."""
+    degradation = DegradationConfig(noise_share=0.4, jpeg_share=0.5, h264_share=0)
+    recipe = tiny_recipe(DATA, degradation, OPTIMISATION)
+    made = batches(recipe, folder, tmp_path)
+    for index in range(4):
+        generator = np.random.default_rng([recipe.seed, index])
+        burn_in = 3 if generator.random() < 0.5 else 0
+        batch = made[index]
+        assert batch.burn_in == burn_in and batch.quantities is None and batch.told is None and batch.guides is None
+        for low, truth in zip(batch.low, batch.truth, strict=True):
+            clip = torch.from_numpy(made._clip(generator, burn_in + 3)).permute(0, 3, 1, 2).float() / 255
+            assert torch.equal(low, degrade_random(clip, degradation, generator, h264_roundtrip))
+            assert torch.equal(truth, clip[burn_in:])
+
+
+def test_batches_of_real_footage(folder: Path, tmp_path: Path) -> None:
+    recipe = real_recipe()
+    made = batches(recipe, folder, tmp_path)
+    for index in range(6):
+        batch, again = made[index], made[index]
+        assert all(torch.equal(a, b) for a, b in zip(batch[:2], again[:2], strict=True))
+        assert batch.low.shape == (4, batch.burn_in + 3, 3, 16, 16) and batch.truth.shape == (4, 3, 3, 64, 64)
+        assert batch.quantities is not None and batch.told is not None
+        assert batch.quantities.shape == (4, 3) and 0 <= batch.quantities.min() <= batch.quantities.max() <= 1
+        is_told = ~torch.isnan(batch.told)
+        assert torch.equal(batch.told[is_told], batch.quantities[is_told])
+
+
+def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path, tmp_path: Path) -> None:
+    recipe = real_recipe(RealConfig(clean_share=0, lead_frames=5))
+    made = batches(recipe, folder, tmp_path)
+    leads = []
+    for index in range(5):
+        generator = np.random.default_rng([recipe.seed, index])
+        burn_in = 3 if generator.random() < 0.5 else 0
+        batch = made[index]
+        for low, truth in zip(batch.low, batch.truth, strict=True):
+            lead = int(generator.integers(6))
+            clip = torch.from_numpy(made._clip(generator, lead + burn_in + 3)).permute(0, 3, 1, 2).float() / 255
+            whole, _ = degrade_real(clip, CLEAN, RealConfig(clean_share=0), generator, repeatable)
+            assert torch.equal(low, whole[lead:]) and torch.equal(truth, clip[lead + burn_in :])
+            leads.append(lead)
+    assert len(set(leads)) > 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_share_that_is_told(folder: Path, tmp_path: Path, share: float) -> None:
+    recipe = real_recipe(RealConfig(told_share=share, encode_share=0))
+    made = batches(replace(recipe, data=replace(DATA, batch=40, burn_in_share=0)), folder, tmp_path)
+    told = torch.cat([made[index].told for index in range(3)])  # type: ignore[misc]
+    assert float((~torch.isnan(told)).float().mean()) == pytest.approx(share, abs=0.12)
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -> None:
+    entries: list[dict[str, float]] = []
+    options = TrainOptions(folder, tmp_path / "run", workers=0)
+    last = train(real_recipe(), options, entries.append)
+    losses = [entry for entry in entries if "estimate" in entry]
+    assert [set(entry) & {"psnr_bi", "psnr_bd", "psnr_jpeg"} for entry in entries if "psnr_bi" in entry] == [
+        {"psnr_bi", "psnr_bd", "psnr_jpeg"}
+    ]
+    assert losses and all(math.isfinite(value) for entry in entries for value in entry.values())
+    saved = load_checkpoint(last)
+    assert saved["step"] == 3 and saved["recipe"]["real"]["clean_share"] == 0.35
+    fresh = build("secnet", TOLD_NETWORK).state_dict()
+    assert saved["network"].keys() == fresh.keys()
+    assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
+
+
+def test_an_estimator_learns_to_tell_noise() -> None:
+    """On soft pictures with more or less noise, and it then tells that of pictures it has not seen."""
+    generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
+
+    def sample() -> tuple[torch.Tensor, torch.Tensor]:
+        soft = torch.nn.functional.interpolate(torch.rand(8, 3, 4, 4, generator=generator), (32, 32), mode="bicubic")
+        sigmas = 25 * torch.rand(8, generator=generator)
+        low = [noisy(each[None], "gaussian", float(s), random) for each, s in zip(soft, sigmas, strict=True)]
+        return torch.cat(low), torch.stack((torch.zeros(8), sigmas / MOST_NOISE, torch.zeros(8)), dim=1)
+
+    torch.manual_seed(0)
+    estimator = Estimator(8)
+    optimiser = torch.optim.Adam(estimator.parameters(), lr=5e-3)
+    for _ in range(120):
+        low, quantities = sample()
+        loss = estimate_loss(Estimate(*(part[:, None] for part in estimator.logits(low))), quantities)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    low, quantities = sample()
+    with torch.no_grad():
+        told = estimator(low).overall
+    assert float((told - quantities).abs().mean()) < 0.06
+    assert float(torch.corrcoef(torch.stack((told[:, 1], quantities[:, 1])))[0, 1]) > 0.9
+
+
+# -------------------------------------------------------------------------------------------------------------- recipes
+
+HEAD = 'name = "a"\nsummary = "b"\narchitecture = "secnet"\n'
+UNSPOILT = "[degradation]\nnoise_share = 0\njpeg_share = 0\nh264_share = 0\n"
+
+
+def test_the_table_real_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(HEAD + UNSPOILT + "[real]\nclean_share = 0.4\nh264_crf = [20, 30]\n")
+    assert load_recipe(path).real == RealConfig(clean_share=0.4, h264_crf=(20, 30))
+    path.write_text(HEAD)
+    assert load_recipe(path).real is None
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[real]\n", "degradation is its clean part"),
+        (UNSPOILT + "[real]\n[guidance]\n", "not for one recipe"),
+        (UNSPOILT + "[real]\nshare = 1\n", "unknown key 'share'"),
+    ],
+)
+def test_what_a_real_recipe_cannot_say(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(HEAD + text)
+    with pytest.raises(UsageError, match=message):
+        load_recipe(path)
+
+
+def test_an_estimator_cannot_be_trained_without_real_footage(folder: Path, tmp_path: Path) -> None:
+    recipe = replace(real_recipe(), real=None)
+    with pytest.raises(UsageError, match=r"trains an estimator, which needs the table \[real\]"):
+        train(recipe, TrainOptions(folder, tmp_path / "run", workers=0))
+
+
+def test_the_recipe_of_the_training_log_loads() -> None:
+    recipe = load_recipe(Path(__file__).parents[2] / "benchmarks" / "training" / "secnet-fast-real.toml")
+    network = build(recipe.architecture, recipe.network)
+    task_of(network).check(network, recipe)
+    assert recipe.real is not None and 0.3 <= recipe.real.clean_share <= 0.4

@@ -1,0 +1,303 @@
+"""What footage goes through before somebody wants it larger: blur, reduction, sharpening, noise, encoders, twice.
+
+Pure functions of their arguments and a seeded generator, on whole clips, and centred as in `degrade`, whose BI and BD
+stay a part of the mix. Every draw is kept with the sample, and summed up in the three numbers that the network is told.
+
+One thing is not pure: where a CPU has AVX-512, libx264 makes something slightly else of one small clip in some hundred
+when it is asked again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it does not).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidsr.evaluation.metrics import SCALE, to_8_bits
+from vidsr.train.codecs import Encoding, Roundtrip, draw_encoding
+from vidsr.train.degrade import area_taps, bicubic_taps, gaussian_taps, mirrored, random_taps, reduce
+from vidsr.train.recipe import DegradationConfig, RealConfig
+
+Frames = NDArray[np.uint8]
+MOST_BLUR = 4.0  # standard deviation of the whole kernel in ground-truth pixels that is blur 1
+MOST_NOISE = 25.0  # standard deviation in levels of 255 that is noise 1
+REDUCTIONS = ("bicubic", "gaussian", "area", "bilinear", "lanczos")
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was done to a clip: the three quantities in 0..1, and everything that was drawn.
+
+    `blur` is the kernel's standard deviation (the mean of both axes) in ground-truth pixels by MOST_BLUR, `noise` the
+    noise's in levels by MOST_NOISE, `compression` that of the strongest encoding (see `codecs`).
+    """
+
+    blur: float
+    noise: float
+    compression: float
+    drawn: dict[str, float | str] = field(default_factory=dict)
+
+    def values(self) -> tuple[float, float, float]:
+        """Blur, noise and compression, in the order of the network's QUANTITIES."""
+        return self.blur, self.noise, self.compression
+
+
+def degrade_real(
+    clip: Tensor,
+    clean: DegradationConfig,
+    real: RealConfig,
+    generator: np.random.Generator,
+    roundtrip: Roundtrip,
+) -> tuple[Tensor, Damage]:
+    """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and what was done to it.
+
+    The share `clean_share` goes through the reductions of `clean` alone, without noise or compression.
+    """
+    if generator.random() < real.clean_share:
+        taps = random_taps(clean, generator)
+        return to_8_bits(reduce(clip, taps)), Damage(blur_of(torch.outer(taps, taps)), 0.0, 0.0, {"kind": "clean"})
+    drawn: dict[str, float | str] = {"kind": "real"}
+    kernel = draw_kernel(real, generator, drawn)
+    low = reduce_by(clip, kernel)
+    blur = blur_of(kernel)
+    if generator.random() < real.enlarged_share:
+        factor = drawn["enlarged_before"] = float(generator.uniform(1.15, 2.0))
+        low = enlarged_before(low, factor)
+        blur = math.hypot(blur, SCALE * math.sqrt(factor**2 - 1) / 3 / MOST_BLUR)
+    if generator.random() < real.sharpened_share:
+        amount = drawn["sharpened"] = float(generator.uniform(0.3, 1.5))
+        low = sharpened(low, amount, float(generator.uniform(0.6, 1.4)))
+    noise = 0.0
+    if generator.random() < real.noise_share:
+        # Weak noise is more frequent than strong.
+        sigma = float(real.noise_sigma[0] + (real.noise_sigma[1] - real.noise_sigma[0]) * generator.random() ** 1.5)
+        kind = str(generator.choice(("gaussian", "signal", "chroma", "grain")))
+        drawn |= {"noise": kind, "noise_sigma": sigma}
+        low, noise = noisy(low, kind, sigma, generator), min(1.0, sigma / MOST_NOISE)
+    low = to_8_bits(low)
+    if generator.random() >= real.encode_share:
+        return low, Damage(min(1.0, blur), noise, 0.0, drawn)
+    ways = [random_encoding(real, generator)]
+    frames = _to_bytes(low)
+    if generator.random() < real.twice_share:
+        ways.append(random_encoding(real, generator))
+        factor = drawn["rescaled"] = float(generator.uniform(0.7, 1.4))
+        frames = uploaded_before(frames, factor, ways[1], generator, roundtrip)
+    frames = encoded(frames, ways[0], generator, roundtrip)
+    drawn |= {"codec": " ".join(way.codec for way in ways), "options": " ".join(str(way.options) for way in ways)}
+    return _from_bytes(frames), Damage(min(1.0, blur), noise, max(way.compression for way in ways), drawn)
+
+
+def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
+    """BI, each frame then compressed as a JPEG: what a validation without an encoder has."""
+    low = reduce(clip, bicubic_taps())
+    return _from_bytes(np.stack([_jpeg(frame, quality) for frame in _to_bytes(to_8_bits(low))]))
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+
+def draw_kernel(real: RealConfig, generator: np.random.Generator, drawn: dict[str, float | str]) -> Tensor:
+    """A blur and a reduction by 4 in one kernel of an even size, K x K, whose sum is 1."""
+    kind = drawn["reduction"] = str(generator.choice(REDUCTIONS, p=(0.3, 0.3, 0.15, 0.1, 0.15)))
+    if kind == "gaussian":
+        sigma = drawn["gaussian"] = 1.5 if generator.random() < 0.5 else float(generator.uniform(0.6, 3.0))
+        taps = gaussian_taps(sigma)
+    else:
+        taps = {"bicubic": bicubic_taps, "area": area_taps, "bilinear": bilinear_taps, "lanczos": lanczos_taps}[kind]()
+    kernel = torch.outer(taps, taps)
+    if generator.random() < real.blur_share:
+        shape = drawn["blur"] = str(generator.choice(("isotropic", "anisotropic", "defocus", "motion")))
+        sigmas = generator.uniform(*real.blur_sigma, 2)
+        angle = float(generator.uniform(0, math.pi))
+        drawn |= {"blur_sigma": float(sigmas[0]), "blur_sigma_2": float(sigmas[1]), "blur_angle": angle}
+        kernel = joined(kernel, blur_kernel(shape, float(sigmas[0]), float(sigmas[1]), angle))
+    return kernel
+
+
+def bilinear_taps() -> Tensor:
+    """The 8 weights of an antialiased bilinear reduction by 4 (a triangle, widened by 4)."""
+    distance = (torch.arange(8, dtype=torch.float64) - 3.5).abs() / SCALE
+    return ((1 - distance) / (1 - distance).sum()).float()
+
+
+def lanczos_taps() -> Tensor:
+    """The 24 weights of an antialiased Lanczos-3 reduction by 4."""
+    distance = (torch.arange(24, dtype=torch.float64) - 11.5) / SCALE
+    weights = torch.sinc(distance) * torch.sinc(distance / 3)
+    return (weights / weights.sum()).float()
+
+
+def blur_kernel(shape: str, sigma: float, other: float, angle: float) -> Tensor:
+    """A centred blur of an odd size, sum 1. `sigma` is its standard deviation in ground-truth pixels along `angle`
+    (radians); an anisotropic one has `other` across, a motion is straight and half as long.
+    """
+    radius = max(1, math.ceil(3 * max(sigma, other if shape == "anisotropic" else 0.0)))
+    axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+    if shape == "defocus":  # a disc of radius r has a variance of r^2 / 4 along each axis
+        weights = (2 * max(sigma, 0.3) + 0.5 - torch.hypot(x, y)).clamp(0, 1)
+    elif shape == "motion":  # a line of length L has a variance of L^2 / 12
+        length = math.sqrt(3) * sigma
+        weights = (length / 2 + 0.5 - along.abs()).clamp(0, 1) * (1 - across.abs()).clamp(0, 1)
+    else:
+        other = sigma if shape == "isotropic" else other
+        weights = torch.exp(-0.5 * ((along / max(sigma, 0.2)) ** 2 + (across / max(other, 0.2)) ** 2))
+    return (weights / weights.sum()).float()
+
+
+def joined(kernel: Tensor, blur: Tensor) -> Tensor:
+    """The kernel that does both, first the blur; what is almost nothing at the edges is cut off, the sum stays 1."""
+    pad = blur.shape[0] - 1
+    both = F.conv2d(F.pad(kernel, (pad, pad, pad, pad))[None, None], blur.flip(0, 1)[None, None])[0, 0]
+    while both.shape[0] > SCALE + 2:
+        edge = torch.cat((both[0], both[-1], both[:, 0], both[:, -1])).abs().max()
+        if float(edge) > 1e-4 * float(both.abs().max()):
+            break
+        both = both[1:-1, 1:-1]
+    return both / both.sum()
+
+
+def blur_of(kernel: Tensor) -> float:
+    """The standard deviation of a kernel, the mean of both axes, by MOST_BLUR; 0 for one that sharpens."""
+    weights = kernel.double()
+    axis = torch.arange(len(kernel), dtype=torch.float64) - (len(kernel) - 1) / 2
+    variance = ((weights.sum(0) + weights.sum(1)) * axis**2).sum() / 2
+    return min(1.0, math.sqrt(max(0.0, float(variance))) / MOST_BLUR)
+
+
+def reduce_by(clip: Tensor, kernel: Tensor) -> Tensor:
+    """As `reduce`, by a kernel K x K (K even) that need not be separable: a sum of separable ones."""
+    columns, values, rows = torch.linalg.svd(kernel.double())
+    height, width = clip.shape[-2:]
+    low = clip.new_zeros(*clip.shape[:2], height // SCALE, width // SCALE)
+    for k in range(int((values > 1e-3 * values[0]).sum())):
+        down = reduction_matrix((columns[:, k] * values[k]).float(), height)
+        low += down @ (clip @ reduction_matrix(rows[k].float(), width).T)
+    return low
+
+
+def reduction_matrix(taps: Tensor, size: int) -> Tensor:
+    """size / 4 x size: the reduction of one axis with the borders of `reduce`; faster than a convolution."""
+    pad = (len(taps) - SCALE) // 2
+    index = mirrored(size, pad, taps.device)
+    places = index.unfold(0, len(taps), SCALE)
+    matrix = torch.zeros(size // SCALE, size)
+    return matrix.scatter_add_(1, places, taps.expand_as(places))
+
+
+# ------------------------------------------------------------------------------------------- steps at low resolution
+
+
+def enlarged_before(low: Tensor, factor: float) -> Tensor:
+    """The clip as if it had been `factor` times smaller and was enlarged: soft, at its size."""
+    size = low.shape[-2:]
+    small = [max(8, round(side / factor)) for side in size]
+    reduced = F.interpolate(low, small, mode="bilinear", antialias=True)
+    return F.interpolate(reduced, size, mode="bicubic", antialias=True)
+
+
+def sharpened(low: Tensor, amount: float, sigma: float) -> Tensor:
+    """Unsharp masking, which leaves halos: `amount` times what a Gaussian of `sigma` (pixels of the clip) takes."""
+    radius = math.ceil(3 * sigma)
+    axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    taps = torch.exp(-(axis**2) / (2 * sigma**2))
+    taps = (taps / taps.sum()).to(low)
+    x = F.pad(low, (radius, radius, radius, radius), mode="reflect").flatten(0, 1)[:, None]
+    smooth = F.conv2d(F.conv2d(x, taps[None, None, :, None]), taps[None, None, None, :])
+    return low + amount * (low - smooth.view_as(low))
+
+
+def noisy(low: Tensor, kind: str, sigma: float, generator: np.random.Generator) -> Tensor:
+    """The clip with noise of `sigma` levels of 255 (its mean over all values), not clamped.
+
+    `gaussian` is alike everywhere, `signal` grows with the brightness as a sensor's does, `chroma` is mostly coloured
+    and coarse, `grain` is coarse, colourless and lasts: each frame keeps most of the one before.
+    """
+    shape = low.shape
+    white = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+    if kind == "signal":
+        white = white * (low.mean(1, keepdim=True).clamp(0, 1) + 0.05).sqrt()
+    elif kind == "chroma":
+        coarse = F.avg_pool2d(F.pad(white, (1, 1, 1, 1), mode="reflect"), 3, 1)
+        luma = (white * torch.from_numpy(_LUMA)[None, :, None, None]).sum(1, keepdim=True)
+        white = coarse * 2.5 + 0.5 * luma
+    elif kind == "grain":
+        grey = F.avg_pool2d(F.pad(white[:, :1], (0, 1, 0, 1), mode="reflect"), 2, 1)
+        kept = float(generator.choice((0.0, 0.7, 0.95)))
+        frames = [grey[0]]
+        for each in grey[1:]:
+            frames.append(kept * frames[-1] + math.sqrt(1 - kept**2) * each)
+        white = torch.stack(frames).expand(shape)
+    return low + white * (sigma / 255 / float(white.std().clamp(min=1e-6)))
+
+
+# ------------------------------------------------------------------------------------------------------------ encoders
+
+
+def random_encoding(real: RealConfig, generator: np.random.Generator) -> Encoding:
+    """An encoder by its share, and its strength: most often a middle one, weak and very strong ones less often."""
+    families = ("x264", "mpeg4", "mpeg2", "h263", "vp8", "vp9", "mjpeg", "jpeg")
+    family = str(generator.choice(families, p=(0.46, 0.09, 0.09, 0.09, 0.09, 0.06, 0.04, 0.08)))
+    if family == "x264":
+        low, high = real.h264_crf
+        strength = float(generator.triangular(low, 0.6 * low + 0.4 * high, high))
+    elif family == "jpeg":
+        strength = float(generator.uniform(*real.jpeg_quality))
+    elif family.startswith("vp"):
+        strength = float(generator.uniform(10, 60))
+    else:
+        strength = float(2 ** generator.uniform(1, math.log2(28)))
+    return draw_encoding(family, strength, generator)
+
+
+def encoded(frames: Frames, way: Encoding, generator: np.random.Generator, roundtrip: Roundtrip) -> Frames:
+    """The frames, N x h x w x 3, after an encoder; the blocks start anywhere, as after a crop."""
+    height, width = frames.shape[1:3]
+    if way.codec == "jpeg":
+        top, left = (int(v) for v in generator.integers(0, 8, 2))
+        around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
+        coded = np.stack([_jpeg(frame, int(way.options["quality"])) for frame in around])
+        return coded[:, top:, left:]
+    top, left = (int(v) for v in generator.integers(0, 8, 2))
+    pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 wants even sides
+    around = np.ascontiguousarray(np.pad(frames, pad, mode="symmetric"))
+    return roundtrip(around, way.codec, way.options)[:, top : top + height, left : left + width]
+
+
+def uploaded_before(
+    frames: Frames, factor: float, way: Encoding, generator: np.random.Generator, roundtrip: Roundtrip
+) -> Frames:
+    """The frames as if they had been encoded once already, `factor` times as large, and were brought to their size."""
+    height, width = frames.shape[1:3]
+    size = (max(16, round(width * factor)), max(16, round(height * factor)))
+    there = np.stack([cv2.resize(each, size, interpolation=_filter(factor)) for each in frames])
+    coded = encoded(there, way, generator, roundtrip)
+    return np.stack([cv2.resize(each, (width, height), interpolation=_filter(1 / factor)) for each in coded])
+
+
+def _filter(factor: float) -> int:
+    return cv2.INTER_CUBIC if factor >= 1 else cv2.INTER_AREA
+
+
+def _to_bytes(clip: Tensor) -> Frames:
+    return np.ascontiguousarray((clip * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def _from_bytes(frames: Frames) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+
+
+def _jpeg(frame: Frames, quality: int) -> Frames:
+    _, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.asarray(decoded[..., ::-1], np.uint8)
