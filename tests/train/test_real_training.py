@@ -20,10 +20,9 @@ from vidsr.train.data import Batches
 from vidsr.train.dataset import find_footage
 from vidsr.train.degrade import degrade_random
 from vidsr.train.degrade_real import MOST_NOISE, degrade_real, noisy
-from vidsr.train.loop import train
+from vidsr.train.loop import task_of, train
 from vidsr.train.losses import estimate_loss
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, RealConfig, Recipe, load_recipe
-from vidsr.train.tasks import task_of
 from vidsr.train.trainer import TrainOptions
 from vidsr.video.roundtrip import h264_roundtrip
 

@@ -10,6 +10,7 @@ import pytest
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.registry import build
 from vidsr.train.detector.recipe import is_detector_recipe
+from vidsr.train.loop import task_of
 from vidsr.train.recipe import (
     DataConfig,
     DegradationConfig,
@@ -18,7 +19,6 @@ from vidsr.train.recipe import (
     Recipe,
     load_recipe,
 )
-from vidsr.train.tasks import task_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.toml"))
 SHIPPED = [path for path in RECIPES if not is_detector_recipe(path)]

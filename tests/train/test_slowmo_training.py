@@ -29,9 +29,9 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import Item
 from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
 from vidsr.train.loop import train, train_step, validate
+from vidsr.train.losses import slowmo_losses
 from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
-from vidsr.train.slowmo_losses import slowmo_losses
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
