@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.support.tiny_footage import moving, noise, tiny_recipe, training_folder, write_clip, write_still
+from tests.support.tiny_training_data import moving, noise, tiny_recipe, training_folder, write_clip, write_still
 from vidsr.errors import InputError
 from vidsr.train.data import Batch, Batches, _best, _flip, _still_path, _time_order
-from vidsr.train.dataset import Item, find_footage, split_holdout
+from vidsr.train.dataset import Item, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.recipe import DataConfig, DegradationConfig
 
@@ -41,7 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(folder: Path, cache: Path, data: DataConfig = DATA, degradation: DegradationConfig = CLEAN) -> Batches:
-    items, _ = split_holdout(find_footage(folder, data.licence_classes), data.holdout_clips)
+    items, _ = split_holdout(find_training_files(folder, data.licence_classes), data.holdout_clips)
     return Batches(tiny_recipe(data=data, degradation=degradation), items, cache, None)
 
 

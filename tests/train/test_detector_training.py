@@ -22,7 +22,7 @@ from vidsr.models.loading import verify
 from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramidGraph
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.dataset import find_footage
+from vidsr.train.dataset import find_training_files
 from vidsr.train.detector.labels import read_labels
 from vidsr.train.detector.loop import detect, train_detector, train_detector_step
 from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
@@ -78,7 +78,7 @@ def test_the_log_is_json_and_finite(whole: Path) -> None:
 def test_network_learns_its_training_faces(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build("facepyramid", {"widths": (8, 12, 16, 16, 16), "blocks": (0, 0, 0, 0, 0), "pyramid": 12})
-    items = find_footage(data, ("A",))
+    items = find_training_files(data, ("A",))
     scenes = read_labels(data.parent / "face-labels.json", data, items)
     batch = FaceBatches(replace(RECIPE, data=replace(RECIPE.data, sizes=(96,))), scenes, tmp_path)[0]
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)

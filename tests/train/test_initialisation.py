@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.tiny_footage import TINY_NETWORK
 from tests.support.tiny_networks import slowmo_network
+from tests.support.tiny_training_data import TINY_NETWORK
 from vidsr.errors import ModelError
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet

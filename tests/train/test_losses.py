@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.tiny_footage import TINY_NETWORK
+from tests.support.tiny_training_data import TINY_NETWORK
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import ClipOutput, RecurrentState, SECNet
 from vidsr.train.losses import flow_loss, reconstruction_loss, secnet_losses, smoothness

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.tiny_footage import TINY_NETWORK, tiny_recipe, training_folder
+from tests.support.tiny_training_data import TINY_NETWORK, tiny_recipe, training_folder
 from tests.train.test_degrade_real import repeatable
 from vidsr.errors import UsageError
 from vidsr.models.registry import build
 from vidsr.nets.secnet.conditioning import Estimate, Estimator
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batches
-from vidsr.train.dataset import find_footage
+from vidsr.train.dataset import find_training_files
 from vidsr.train.degrade import degrade_random
 from vidsr.train.degrade_real import MOST_NOISE, degrade_real, noisy
 from vidsr.train.loop import task_of, train
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(recipe: Recipe, folder: Path, cache: Path) -> Batches:
-    items = find_footage(folder, recipe.data.licence_classes)
+    items = find_training_files(folder, recipe.data.licence_classes)
     return Batches(recipe, items, cache, h264_roundtrip, repeatable)
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.tiny_footage import moving, tiny_recipe, training_folder, write_clip
+from tests.support.tiny_training_data import moving, tiny_recipe, training_folder, write_clip
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import select, select_card
 from vidsr.errors import InputError, ModelError, UsageError

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.support.tiny_footage import TINY_NETWORK, moving, tiny_recipe, training_folder, write_clip
+from tests.support.tiny_training_data import TINY_NETWORK, moving, tiny_recipe, training_folder, write_clip
 from vidsr.errors import DeviceError, InputError, ModelError, OutputError, UsageError
 from vidsr.evaluation.metrics import to_8_bits
 from vidsr.models.registry import build
@@ -25,7 +25,7 @@ from vidsr.nets.secnet.network import SECNet
 from vidsr.train import loop
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batch
-from vidsr.train.dataset import cached_frames, find_footage, split_holdout
+from vidsr.train.dataset import cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import secnet_losses
@@ -241,7 +241,7 @@ def test_validation_scores_the_averaged_weights_on_the_films_held_out(data: Path
     last = load_checkpoint(whole / "last.pt")
     network = tiny_network()
     network.load_state_dict(last["average"])
-    _, held = split_holdout(find_footage(data, ("A", "B")), 2)
+    _, held = split_holdout(find_training_files(data, ("A", "B")), 2)
     clips = [torch.from_numpy(np.array(cached_frames(i, tmp_path))).permute(0, 3, 1, 2) / 255 for i in held]
     expected = validate(network.to(memory_format=torch.channels_last), clips, CPU)  # type: ignore[call-overload]
     logged = log_of(whole)[-1]

@@ -33,7 +33,7 @@ class Item:
     licence_class: str
 
 
-def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
+def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
     """Lists all training files below `folder`, in a fixed order.
 
     With an index.json (as in the project's data set) only its training files of the given licence classes are listed;

@@ -24,7 +24,7 @@ from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.runtime.device import choose_device
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, Batches
-from vidsr.train.dataset import CLIPS, Item, cached_frames, find_footage, split_holdout
+from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialisation import start_from
@@ -165,7 +165,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
     task.check(network, recipe)
-    items = find_footage(options.data, recipe.data.licence_classes)
+    items = find_training_files(options.data, recipe.data.licence_classes)
     shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
     judged = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
     items, held = split_holdout(items, recipe.data.holdout_clips, judged)

@@ -22,7 +22,7 @@ from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
 from vidsr.runtime.device import choose_device
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.dataset import find_footage, split_holdout
+from vidsr.train.dataset import find_training_files, split_holdout
 from vidsr.train.detector.augment import Image
 from vidsr.train.detector.labels import LABELS, LabeledImage, read_labels
 from vidsr.train.detector.losses import detector_losses
@@ -52,7 +52,9 @@ def train_detector(
     make_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = cast(FacePyramid, build(recipe.architecture, recipe.network)).to(device)
-    items, held = split_holdout(find_footage(options.data, recipe.data.licence_classes), recipe.data.holdout_clips)
+    items, held = split_holdout(
+        find_training_files(options.data, recipe.data.licence_classes), recipe.data.holdout_clips
+    )
     labels, cache = options.output.parent / LABELS, options.output.parent / "frames"
     batches = FaceBatches(recipe, read_labels(labels, options.data, items), cache)
     validation = read_labels(labels, options.data, held)
