@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.support.tiny_training_data import moving, noise, tiny_recipe, training_folder, write_clip, write_still
 from vidsr.errors import InputError
-from vidsr.train.data import Batch, Batches, _best, _flip, _still_path, _time_order
+from vidsr.train.data import Batch, Batches, _choose_crop, _flip, _frame_order, _still_motion
 from vidsr.train.dataset import Item, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.recipe import DataConfig, DegradationConfig
@@ -51,11 +51,11 @@ def stills(cache: Path, folder: Path, data: DataConfig, height: int = 160, width
     return Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)
 
 
-def shift_between(first: Pixels, second: Pixels, most: int) -> tuple[int, int] | None:
+def shift_between(first: Pixels, second: Pixels, max_shift: int) -> tuple[int, int] | None:
     """The one (dy, dx) with second[y, x] == first[y + dy, x + dx] wherever both exist; None if there is none."""
     height, width = first.shape[:2]
-    for dy in range(-most, most + 1):
-        for dx in range(-most, most + 1):
+    for dy in range(-max_shift, max_shift + 1):
+        for dx in range(-max_shift, max_shift + 1):
             a = first[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
             b = second[max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)]
             if np.array_equal(a, b):
@@ -211,24 +211,24 @@ def test_frozen_clips_stand_still(folder: Path, cache: Path) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 31), st.integers(1, 4), st.integers(0, 10**6))
-def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int, longest: int, seed: int) -> None:
-    order = _time_order(count, length, longest, np.random.default_rng(seed))
+def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int, max_stride: int, seed: int) -> None:
+    order = _frame_order(count, length, max_stride, np.random.default_rng(seed))
     assert order.shape == (length,) and order.min() >= 0 and order.max() < count
     steps = np.abs(np.diff(order))
-    assert steps.size == 0 or steps.max() <= longest
-    if count > longest * (length - 1) and length > 1:  # long enough: no turning back
-        assert len(set(np.diff(order).tolist())) == 1 and 1 <= steps[0] <= longest
+    assert steps.size == 0 or steps.max() <= max_stride
+    if count > max_stride * (length - 1) and length > 1:  # long enough: no turning back
+        assert len(set(np.diff(order).tolist())) == 1 and 1 <= steps[0] <= max_stride
 
 
 def test_time_runs_both_ways_at_every_stride() -> None:
     generator = np.random.default_rng(0)
-    assert {int(np.diff(_time_order(50, 4, 3, generator))[0]) for _ in range(100)} == {-3, -2, -1, 1, 2, 3}
+    assert {int(np.diff(_frame_order(50, 4, 3, generator))[0]) for _ in range(100)} == {-3, -2, -1, 1, 2, 3}
 
 
 @settings(deadline=None)
 @given(st.integers(1, 31), st.floats(0, 20), st.integers(0, 10**6))
 def test_paths_of_stills_start_at_zero_and_keep_the_speed(length: int, speed: float, seed: int) -> None:
-    path = _still_path(length, speed, np.random.default_rng(seed))
+    path = _still_motion(length, speed, np.random.default_rng(seed))
     assert path.shape == (length, 2) and path.dtype == np.int64 and not path[0].any()
     if speed == 0:
         assert not path.any()
@@ -239,11 +239,11 @@ def test_paths_of_stills_start_at_zero_and_keep_the_speed(length: int, speed: fl
 def test_crops_lie_inside_the_picture(height: int, width: int, speed: float, candidates: int, seed: int) -> None:
     """Pictures smaller than the crop are mirrored; a path that does not fit turns back at the edges."""
     generator = np.random.default_rng(seed)
-    picture = noise(1, height, width, seed)
-    clip = _best(picture, _still_path(12, speed, generator), 32, candidates, generator)
+    image = noise(1, height, width, seed)
+    clip = _choose_crop(image, _still_motion(12, speed, generator), 32, candidates, generator)
     assert clip.shape == (12, 32, 32, 3)
     if min(height, width) >= 32:
-        windows = np.lib.stride_tricks.sliding_window_view(picture[0, :, :, 0], (32, 32))
+        windows = np.lib.stride_tricks.sliding_window_view(image[0, :, :, 0], (32, 32))
         starts = windows[:, :, 0, 0]
         for frame in clip:
             places = np.argwhere(starts == frame[0, 0, 0])
@@ -251,12 +251,12 @@ def test_crops_lie_inside_the_picture(height: int, width: int, speed: float, can
 
 
 def test_of_several_crops_the_most_textured_is_taken() -> None:
-    picture = np.full((1, 64, 128, 3), 90, np.uint8)
-    picture[0, :, 96:] = noise(1, 64, 32, 0)[0]
+    image = np.full((1, 64, 128, 3), 90, np.uint8)
+    image[0, :, 96:] = noise(1, 64, 32, 0)[0]
 
     def texture(candidates: int) -> float:
         generator = np.random.default_rng(1)
-        clips = (_best(picture, np.zeros((1, 2), np.int64), 32, candidates, generator) for _ in range(40))
+        clips = (_choose_crop(image, np.zeros((1, 2), np.int64), 32, candidates, generator) for _ in range(40))
         return float(np.mean([clip.std() for clip in clips]))
 
     assert texture(3) > 1.5 * texture(1)
@@ -282,9 +282,9 @@ def test_flips_give_all_eight_views_or_two_upright_ones(is_upright: bool, expect
 
 def test_an_upright_recipe_turns_no_clip(tmp_path: Path, cache: Path) -> None:
     """Light above, dark below: so it stays, and in a recipe without the setting it does not."""
-    picture = np.full((32, 32, 3), 30, np.uint8)
-    picture[:16] = 220
-    item = Item(write_still(tmp_path / "sky.png", picture), "still", "sky", "A")
+    image = np.full((32, 32, 3), 30, np.uint8)
+    image[:16] = 220
+    item = Item(write_still(tmp_path / "sky.png", image), "still", "sky", "A")
     for is_upright in (True, False):
         source = Batches(tiny_recipe(data=replace(DATA, upright=is_upright), degradation=CLEAN), [item], cache, None)
         is_as_it_was = [bool((clip[:, 8] > 200).all() and (clip[:, 24] < 50).all()) for clip in truths(source, 8)]

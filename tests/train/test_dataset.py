@@ -59,7 +59,7 @@ def test_a_folder_without_index_gives_every_video_and_image(tmp_path: Path) -> N
     write_clip(tmp_path / "deep" / "down" / "one.AVI", moving(2, 32, 32, 0))
     write_clip(tmp_path / "two.avi", moving(2, 32, 32, 1))
     write_still(tmp_path / "photo.png", noise(1, 32, 32, 2)[0])
-    (tmp_path / "notes.txt").write_text("no dataset")
+    (tmp_path / "notes.txt").write_text("not a clip")
     (tmp_path / "a folder.mp4").mkdir()
     items = find_training_files(tmp_path, ("A",))
     assert [(item.path.name, item.kind) for item in items] == [

@@ -81,8 +81,8 @@ def test_network_learns_its_training_faces(data: Path, tmp_path: Path) -> None:
     items = find_training_files(data, ("A",))
     scenes = read_labels(data.parent / "face-labels.json", data, items)
     batch = FaceBatches(replace(RECIPE, data=replace(RECIPE.data, sizes=(96,))), scenes, tmp_path)[0]
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = [train_detector_step(network, batch, optimiser, RECIPE, CPU)["total"] for _ in range(80)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = [train_detector_step(network, batch, optimizer, RECIPE, CPU)["total"] for _ in range(80)]
     assert np.mean(losses[-5:]) < 0.35 * losses[0]
 
 

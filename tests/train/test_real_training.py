@@ -19,7 +19,7 @@ from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batches
 from vidsr.train.dataset import find_training_files
 from vidsr.train.degrade import degrade_random
-from vidsr.train.degrade_real import MOST_NOISE, degrade_real, noisy
+from vidsr.train.degrade_real import MAX_NOISE, add_noise, degrade_real
 from vidsr.train.loop import task_of, train
 from vidsr.train.losses import estimate_loss
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, RealConfig, Recipe, load_recipe
@@ -130,18 +130,18 @@ def test_an_estimator_learns_to_tell_noise() -> None:
     def sample() -> tuple[torch.Tensor, torch.Tensor]:
         soft = torch.nn.functional.interpolate(torch.rand(8, 3, 4, 4, generator=generator), (32, 32), mode="bicubic")
         sigmas = 25 * torch.rand(8, generator=generator)
-        low = [noisy(each[None], "gaussian", float(s), random) for each, s in zip(soft, sigmas, strict=True)]
-        return torch.cat(low), torch.stack((torch.zeros(8), sigmas / MOST_NOISE, torch.zeros(8)), dim=1)
+        low = [add_noise(each[None], "gaussian", float(s), random) for each, s in zip(soft, sigmas, strict=True)]
+        return torch.cat(low), torch.stack((torch.zeros(8), sigmas / MAX_NOISE, torch.zeros(8)), dim=1)
 
     torch.manual_seed(0)
     estimator = Estimator(8)
-    optimiser = torch.optim.Adam(estimator.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=5e-3)
     for _ in range(120):
         low, quantities = sample()
         loss = estimate_loss(Estimate(*(part[:, None] for part in estimator.logits(low))), quantities)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     low, quantities = sample()
     with torch.no_grad():
         told = estimator(low).overall

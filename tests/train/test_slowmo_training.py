@@ -172,8 +172,8 @@ def test_a_few_steps_reduce_the_loss() -> None:
     network, clip = tiny_network(), film(7)
     guides = degrade_bi(clip)[None]
     batch = Batch(guides[:, ::2], clip[None], 0, guides)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
-    parts = [train_step(network, batch, optimiser, RECIPE, CPU) for _ in range(15)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    parts = [train_step(network, batch, optimizer, RECIPE, CPU) for _ in range(15)]
     assert set(parts[0]) == {"total", "result", "first", "second", "gradient_norm"}
     for key in ("total", "result", "first"):
         assert parts[-1][key] < 0.9 * parts[0][key], key

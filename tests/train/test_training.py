@@ -127,10 +127,10 @@ def fixed_batch(burn_in: int = 0) -> Batch:
 @pytest.mark.parametrize("burn_in", [0, 2])
 def test_the_loss_falls(burn_in: int) -> None:
     network = tiny_network()
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
     totals = []
     for _ in range(30):
-        parts = train_step(network, fixed_batch(burn_in), optimiser, RECIPE, CPU)
+        parts = train_step(network, fixed_batch(burn_in), optimizer, RECIPE, CPU)
         totals.append(parts["total"])
     assert np.mean(totals[-3:]) < 0.9 * totals[0]
     assert set(parts) == {"total", "final", "first", "flow", "gradient_norm"}
@@ -142,8 +142,8 @@ def test_a_step_reports_the_losses_of_the_frames_after_burn_in() -> None:
         state = network(batch.low[:, :2]).state
         output = network(batch.low[:, 2:], state, batch.low[:, :2])
     expected = secnet_losses(output, batch.low[:, 2:], batch.truth, network.config.offsets, RECIPE.optimisation)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    parts = train_step(network, batch, optimiser, RECIPE, CPU)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    parts = train_step(network, batch, optimizer, RECIPE, CPU)
     assert [parts[key] for key in expected._fields] == pytest.approx([float(value) for value in expected])
 
 
@@ -151,9 +151,9 @@ def test_a_step_reports_the_losses_of_the_frames_after_burn_in() -> None:
 def test_pretraining_moves_the_local_fusion_and_the_motion_alone(burn_in: int) -> None:
     network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     totals = [
-        train_step(network, fixed_batch(burn_in), optimiser, RECIPE, CPU, pretraining=True)["total"] for _ in range(12)
+        train_step(network, fixed_batch(burn_in), optimizer, RECIPE, CPU, pretraining=True)["total"] for _ in range(12)
     ]
     assert totals[-1] < totals[0]
     moved = {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
@@ -176,16 +176,16 @@ def test_a_network_in_the_papers_form_learns() -> None:
     form = {"t1": 2, "t2": 2, "t3": 3, "encoding": "fused", "aligned": False, "detail_widths": [4, 6],
             "fusion_tail": 4, "attention": True}  # fmt: skip
     network = build("secnet", TINY_NETWORK | form)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
-    totals = [train_step(network, fixed_batch(2), optimiser, RECIPE, CPU)["total"] for _ in range(20)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    totals = [train_step(network, fixed_batch(2), optimizer, RECIPE, CPU)["total"] for _ in range(20)]
     assert np.mean(totals[-3:]) < 0.95 * totals[0]
 
 
 def test_a_broken_batch_does_not_break_the_weights() -> None:
     network, batch = tiny_network(), fixed_batch()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    parts = train_step(network, batch._replace(truth=batch.truth * math.nan), optimiser, RECIPE, CPU)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    parts = train_step(network, batch._replace(truth=batch.truth * math.nan), optimizer, RECIPE, CPU)
     assert math.isnan(parts["gradient_norm"]) and same(network.state_dict(), before)
 
 

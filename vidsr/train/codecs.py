@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 # Frames N x H x W x 3, the encoder's name and its options to what is left of the frames.
 Roundtrip = Callable[[NDArray[np.uint8], str, Mapping[str, str]], NDArray[np.uint8]]
-LEAST_CRF, MOST_CRF = 12.0, 42.0  # compression 0 and 1
+MIN_CRF, MAX_CRF = 12.0, 42.0  # compression 0 and 1
 
 
 class Family(NamedTuple):
@@ -55,10 +55,10 @@ _TUNES = ("", "", "film", "zerolatency")
 
 def compression_of(crf: float) -> float:
     """A crf of x264 as compression in 0..1."""
-    return min(1.0, max(0.0, (crf - LEAST_CRF) / (MOST_CRF - LEAST_CRF)))
+    return min(1.0, max(0.0, (crf - MIN_CRF) / (MAX_CRF - MIN_CRF)))
 
 
-def worth(family: str, strength: float) -> float:
+def equivalent_crf(family: str, strength: float) -> float:
     """The crf of x264 that a family's number is worth."""
     found = FAMILIES[family]
     return float(np.interp(strength, found.strengths, found.crfs))
@@ -90,4 +90,4 @@ def draw_encoding(family: str, strength: float, generator: np.random.Generator) 
         options = {"qmin": number, "qmax": number, "b": "1000000", "g": group}
         if codec in ("mpeg4", "mpeg2video") and generator.random() < 0.4:
             options["bf"] = "2"
-    return Encoding(codec, options, worth(family, round(strength)))
+    return Encoding(codec, options, equivalent_crf(family, round(strength)))

@@ -84,10 +84,10 @@ class Batches(Dataset[Batch]):
         generator = np.random.default_rng([self.recipe.seed, index])
         burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
         if self.recipe.real is not None:
-            return self._real(generator, burn_in)
+            return self._real_batch(generator, burn_in)
         low, truth, guides = [], [], []
         for _ in range(data.batch):
-            clip = torch.from_numpy(self._clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
+            clip = torch.from_numpy(self._draw_clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
             if self.recipe.guidance is None:
                 low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
             else:
@@ -97,23 +97,23 @@ class Batches(Dataset[Batch]):
             truth.append(clip[burn_in:])
         return Batch(torch.stack(low), torch.stack(truth), burn_in, torch.stack(guides) if guides else None)
 
-    def _real(self, generator: np.random.Generator, burn_in: int) -> Batch:
+    def _real_batch(self, generator: np.random.Generator, burn_in: int) -> Batch:
         data, real = self.recipe.data, self.recipe.real
         assert real is not None and self.roundtrip is not None, "[real] needs a round trip"
         lows, truth, quantities = [], [], []
         for _ in range(data.batch):
             lead = int(generator.integers(real.lead_frames + 1))
-            frames = self._clip(generator, lead + burn_in + data.frames)
+            frames = self._draw_clip(generator, lead + burn_in + data.frames)
             clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-            low, damage = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
+            low, applied = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
             lows.append(low[lead:])
             truth.append(clip[lead + burn_in :])
-            quantities.append(damage.values())
+            quantities.append(applied.values())
         exact = torch.tensor(quantities)
         told = torch.where(torch.from_numpy(_told(len(lows), real.told_share, generator)), exact, torch.nan)
         return Batch(torch.stack(lows), torch.stack(truth), burn_in, None, exact, told)
 
-    def _clip(self, generator: np.random.Generator, length: int) -> Frames:
+    def _draw_clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data
         shares = self._shares()
         kind = KINDS[generator.choice(len(KINDS), p=shares / shares.sum())]
@@ -124,18 +124,20 @@ class Batches(Dataset[Batch]):
             frames = _shrink(frames, data.crop, generator)
         if generator.random() < data.frozen_share:
             frames = np.repeat(frames[int(generator.integers(len(frames)))][None], length, axis=0)
-            clip = _best(frames, _still_path(length, 0.0, generator), data.crop, 3, generator)
+            clip = _choose_crop(frames, _still_motion(length, 0.0, generator), data.crop, 3, generator)
         elif kind not in CLIPS:
             candidates = 3 if generator.random() < data.texture_choice_share else 1
-            clip = _best(frames, _still_path(length, data.max_still_speed, generator), data.crop, candidates, generator)
+            clip = _choose_crop(
+                frames, _still_motion(length, data.max_still_speed, generator), data.crop, candidates, generator
+            )
         else:
-            longest = data.max_stride_faces if kind == "faces" else data.max_stride_general
+            max_stride = data.max_stride_faces if kind == "faces" else data.max_stride_general
             if self.recipe.guidance is not None:
                 # Where a clip turns round, the frame between two others is not half-way: better a smaller stride.
-                longest = max(1, min(longest, (len(frames) - 1) // (length - 1)))
-            order = _time_order(len(frames), length, longest, generator)
+                max_stride = max(1, min(max_stride, (len(frames) - 1) // (length - 1)))
+            order = _frame_order(len(frames), length, max_stride, generator)
             candidates = 3 if generator.random() < data.texture_choice_share else 1
-            clip = _best(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
+            clip = _choose_crop(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
         return _flip(clip, data.upright, generator)
 
     def _shares(self) -> NDArray[np.float64]:
@@ -159,9 +161,9 @@ def _told(count: int, share: float, generator: np.random.Generator) -> NDArray[n
     return np.where(generator.random((count, 1)) < 0.7, whole, single)
 
 
-def _time_order(count: int, length: int, longest_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _frame_order(count: int, length: int, max_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Indices of `length` frames at a random stride; a clip that is too short is run to and fro."""
-    stride = int(generator.integers(1, longest_stride + 1))
+    stride = int(generator.integers(1, max_stride + 1))
     start = int(generator.integers(max(1, count - stride * (length - 1))))
     order = start + stride * np.arange(length)
     order = order % max(1, 2 * count - 2)
@@ -169,7 +171,7 @@ def _time_order(count: int, length: int, longest_stride: int, generator: np.rand
     return order[::-1] if generator.random() < 0.5 else order
 
 
-def _still_path(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
+def _still_motion(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
     """Accelerated motion, length x 2 (y, x), from 0, in whole ground-truth pixels (quarters of low-resolution ones)."""
     t = np.arange(length)[:, None]
     velocity = generator.uniform(-1, 1, 2) * speed * generator.random()
@@ -177,7 +179,7 @@ def _still_path(length: int, speed: float, generator: np.random.Generator) -> ND
     return np.rint(velocity * t + 0.5 * acceleration * t**2).astype(np.int64)
 
 
-def _best(
+def _choose_crop(
     frames: Frames, path: NDArray[np.int64], crop: int, candidates: int, generator: np.random.Generator
 ) -> Frames:
     """The crop along `path` (one frame or one per point) whose first picture has most texture of the candidates."""
@@ -194,8 +196,8 @@ def _best(
     for _ in range(candidates):
         corner = np.array([int(generator.integers(free[0] + 1)), int(generator.integers(free[1] + 1))])
         y, x = corner + path[0]
-        grey = frames[0, y : y + crop : 2, x : x + crop : 2, 1].astype(np.int16)
-        texture = float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
+        gray = frames[0, y : y + crop : 2, x : x + crop : 2, 1].astype(np.int16)
+        texture = float(np.abs(np.diff(gray, axis=0)).mean() + np.abs(np.diff(gray, axis=1)).mean())
         if best is None or texture > best[0]:
             best = (texture, corner)
     assert best is not None
@@ -222,18 +224,18 @@ def _shrink(frames: Frames, crop: int, generator: np.random.Generator) -> Frames
     return np.asarray(cv2.resize(frames[0], size, interpolation=cv2.INTER_AREA))[None]
 
 
-def _write_text(picture: Frames, generator: np.random.Generator) -> Frames:
+def _write_text(image: Frames, generator: np.random.Generator) -> Frames:
     """The picture, or a plain ground, with lines of random text in several sizes and faces."""
-    height, width = picture.shape[:2]
-    canvas = picture.copy() if generator.random() < 0.4 else np.full_like(picture, generator.integers(0, 256, 3))
+    height, width = image.shape[:2]
+    canvas = image.copy() if generator.random() < 0.4 else np.full_like(image, generator.integers(0, 256, 3))
     alphabet = list(string.ascii_letters + string.digits + "  .,:-+/")
     for _ in range(int(generator.integers(4, 20))):
         text = "".join(generator.choice(alphabet, int(generator.integers(3, 24))))
         place = (int(generator.integers(-20, width)), int(generator.integers(0, height + 20)))
-        colour = tuple(int(v) for v in generator.integers(0, 256, 3))
+        color = tuple(int(v) for v in generator.integers(0, 256, 3))
         face = int(generator.integers(0, 8)) | (cv2.FONT_ITALIC if generator.random() < 0.2 else 0)
         size, thickness = float(generator.uniform(0.4, 2.5)), int(generator.integers(1, 5))
-        cv2.putText(canvas, text, place, face, size, colour, thickness, cv2.LINE_AA)
+        cv2.putText(canvas, text, place, face, size, color, thickness, cv2.LINE_AA)
     return canvas
 
 

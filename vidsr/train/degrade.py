@@ -72,7 +72,7 @@ def degrade_random(
 
     `h264` encodes and decodes N x h x w x 3 uint8 frames at a crf; it must be given if `config.h264_share` is not 0.
     """
-    return _spoil(reduce(clip, random_taps(config, generator)), config, generator, h264)
+    return _add_noise_and_compression(reduce(clip, random_taps(config, generator)), config, generator, h264)
 
 
 def degrade_alternate(
@@ -83,7 +83,7 @@ def degrade_alternate(
     The latter are Zooming SlowMo's low-resolution truth: as sharp as the given frames, without noise or compression.
     """
     low = reduce(clip, random_taps(config, generator))
-    return _spoil(low[::2], config, generator, h264), to_8_bits(low)
+    return _add_noise_and_compression(low[::2], config, generator, h264), to_8_bits(low)
 
 
 def random_taps(config: DegradationConfig, generator: np.random.Generator) -> Tensor:
@@ -98,7 +98,7 @@ def random_taps(config: DegradationConfig, generator: np.random.Generator) -> Te
     return area_taps()
 
 
-def _spoil(
+def _add_noise_and_compression(
     low: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
 ) -> Tensor:
     """Noise and compression on reduced frames, rounded to 8 bits."""

@@ -20,27 +20,27 @@ from vidsr.train.checkpoint import load_checkpoint
 class Growth:
     """In which tensors another network of the same architecture may differ.
 
-    `rows`: residual blocks in a row, of which there may be fewer. `inputs`: weights that may see more frames, those of
-    `centred` with new ones on both sides of the frame itself, the others with new ones behind. `optional`: parts of
+    `sequences`: residual blocks in a row, of which there may be fewer. `inputs`: weights that may see more frames, those of
+    `centered` with new ones on both sides of the frame itself, the others with new ones behind. `optional`: parts of
     names that only one of the two may have.
     """
 
-    rows: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
-    centred: tuple[str, ...] = ()
+    centered: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
 
 # By the ids of models/registry.py; an architecture that is not here takes weights of the same sizes alone.
 GROWTH: dict[str, Growth] = {
     "secnet": Growth(
-        rows=("fusion.body", "recurrent.encoder", "recurrent.decoder"),
+        sequences=("fusion.body", "recurrent.encoder", "recurrent.decoder"),
         # The layers that see the window, and the past results in the narrow form and in the paper's.
         inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
-        centred=("fusion.head.weight",),
+        centered=("fusion.head.weight",),
         optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent."),
     ),
-    "zsm": Growth(rows=("recon_trunk",)),
+    "zsm": Growth(sequences=("recon_trunk",)),
 }
 
 
@@ -58,7 +58,7 @@ def start_from(network: Network, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
     expected, growth = network.state_dict(), GROWTH.get(id_of(network), Growth())
-    weights = _thin_out(weights, expected, growth.rows)
+    weights = _drop_blocks(weights, expected, growth.sequences)
     missing = {name for name in expected.keys() - weights.keys() if not any(part in name for part in growth.optional)}
     if others := sorted(missing | (weights.keys() - expected.keys())):
         raise ModelError(f"the weights in {path} do not fit the network of the recipe: '{others[0]}' is not in both")
@@ -66,7 +66,7 @@ def start_from(network: Network, path: Path) -> None:
         wanted = expected[name].shape
         if name in growth.inputs and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
             # The window grows on both sides of the frame itself, past results are added behind.
-            before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centred else 0
+            before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centered else 0
             tensor = _widen(tensor, before, wanted[1])
         if tensor.shape != wanted:
             raise ModelError(
@@ -77,31 +77,39 @@ def start_from(network: Network, path: Path) -> None:
     network.load_state_dict(expected)
 
 
-def _thin_out(weights: dict[str, Tensor], expected: dict[str, Tensor], rows: tuple[str, ...]) -> dict[str, Tensor]:
+def _drop_blocks(
+    weights: dict[str, Tensor], expected: dict[str, Tensor], sequences: tuple[str, ...]
+) -> dict[str, Tensor]:
     """The weights without the blocks that the network has no room for, the others counted anew."""
     thinned = {}
     for name, tensor in weights.items():
-        row, number, rest = _in_row(name, rows)
-        old, new = _blocks(weights, row), _blocks(expected, row)
-        if row and 0 < new < old:
+        sequence, number, rest = _split_block_name(name, sequences)
+        old, new = _block_count(weights, sequence), _block_count(expected, sequence)
+        if sequence and 0 < new < old:
             kept = [(i + 1) * old // new - 1 for i in range(new)]
             if number not in kept:
                 continue
-            name = f"{row}.{kept.index(number)}.{rest}"
+            name = f"{sequence}.{kept.index(number)}.{rest}"
         thinned[name] = tensor
     return thinned
 
 
-def _blocks(weights: dict[str, Tensor], row: str) -> int:
-    return len({_in_row(name, (row,))[1] for name in weights if _in_row(name, (row,))[0] == row})
+def _block_count(weights: dict[str, Tensor], sequence: str) -> int:
+    return len(
+        {
+            _split_block_name(name, (sequence,))[1]
+            for name in weights
+            if _split_block_name(name, (sequence,))[0] == sequence
+        }
+    )
 
 
-def _in_row(name: str, rows: tuple[str, ...]) -> tuple[str, int, str]:
+def _split_block_name(name: str, sequences: tuple[str, ...]) -> tuple[str, int, str]:
     """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty row for a tensor of no residual block in a row."""
-    for row in rows:
-        if name.startswith(row + "."):
-            number, _, rest = name.removeprefix(row + ".").partition(".")
-            return row, int(number), rest
+    for sequence in sequences:
+        if name.startswith(sequence + "."):
+            number, _, rest = name.removeprefix(sequence + ".").partition(".")
+            return sequence, int(number), rest
     return "", 0, name
 
 

@@ -30,16 +30,16 @@ from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialisation import start_from
 from vidsr.train.losses import estimate_loss, secnet_losses, slowmo_losses
 from vidsr.train.recipe import Recipe
-from vidsr.train.trainer import Course, TrainOptions, make_folder
+from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
-VALIDATED_QUALITY = 40  # of JPEG
+VALIDATION_QUALITY = 40  # of JPEG
 N = TypeVar("N", contravariant=True)
 
 
 class Task(Protocol[N]):
-    """One architecture's part of the training loop. `least_frames`: of a validation clip."""
+    """One architecture's part of the training loop. `min_frames`: of a validation clip."""
 
-    least_frames: int
+    min_frames: int
 
     def check(self, network: N, recipe: Recipe) -> None:
         """Raises UsageError if the recipe cannot train the network."""
@@ -51,10 +51,10 @@ class Task(Protocol[N]):
         """PSNR in dB, RGB, 8-pixel border left out, of a clip T x 3 x H x W; more is better, the sum decides."""
 
 
-class EnlargingTask:
+class UpscalingTask:
     """SECNet: Algorithm 4 on all frames of a clip."""
 
-    least_frames = 1
+    min_frames = 1
 
     def check(self, network: SECNet, recipe: Recipe) -> None:
         """The motion must reach no further than a clip; nothing lies between the frames."""
@@ -93,7 +93,7 @@ class EnlargingTask:
         scores = {}
         ways: dict[str, Callable[[Tensor], Tensor]] = {"psnr_bi": degrade_bi, "psnr_bd": degrade_bd}
         if network.estimator is not None:
-            ways["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATED_QUALITY)
+            ways["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY)
         for name, degrade in ways.items():
             low = degrade(clip)[None].to(device)
             with torch.autocast(device.type, torch.bfloat16):
@@ -105,7 +105,7 @@ class EnlargingTask:
 class SlowmoTask:
     """Zooming SlowMo: the 1st, 3rd ... frame of a clip given, all of them to be found."""
 
-    least_frames = 3
+    min_frames = 3
 
     def check(self, network: ZoomingSlowMo, recipe: Recipe) -> None:
         """The guiding losses need their table, the head and two new frames at least; the state starts at rest."""
@@ -144,7 +144,7 @@ class SlowmoTask:
 
 # By the ids of models/registry.py: how networks of each architecture that makes frames are trained. Face detectors have
 # a training of their own (train/detector).
-TASKS: dict[str, Task[Any]] = {"secnet": EnlargingTask(), "zsm": SlowmoTask()}
+TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask()}
 
 
 def task_of(network: Network) -> Task[Any]:
@@ -160,41 +160,41 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     the recipe asks for what its network cannot learn, such as motion over more frames than a clip has.
     """
     settings, device = recipe.optimisation, choose_device(options.device)
-    make_folder(options.output)
+    create_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
     task.check(network, recipe)
     items = find_training_files(options.data, recipe.data.licence_classes)
     shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
-    judged = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
-    items, held = split_holdout(items, recipe.data.holdout_clips, judged)
+    validated_kinds = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
+    items, held_out = split_holdout(items, recipe.data.holdout_clips, validated_kinds)
     cache = options.output.parent / "frames"
     batches = Batches(recipe, items, cache, _h264(recipe), _roundtrip(recipe))
-    validation = [_validation_clip(item, cache) for item in held]
-    for item, clip in zip(held, validation, strict=True):
-        if len(clip) < task.least_frames:
+    validation = [_validation_clip(item, cache) for item in held_out]
+    for item, clip in zip(held_out, validation, strict=True):
+        if len(clip) < task.min_frames:
             raise InputError(
-                f"the validation clip {item.path} is too short: it has {len(clip)} of {task.least_frames} frames needed"
+                f"the validation clip {item.path} is too short: it has {len(clip)} of {task.min_frames} frames needed"
             )
 
     def step(batch: Batch, number: int) -> dict[str, float]:
-        return train_step(network, batch, optimiser, recipe, device, number < settings.fusion_steps)
+        return train_step(network, batch, optimizer, recipe, device, number < settings.fusion_steps)
 
     def scores(average: Network) -> dict[str, float]:
         return validate(average, validation, device) if validation else {}
 
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
     start = partial(start_from, network)
-    course = Course(recipe, options, network, optimiser, start, scores, lambda found: sum(found.values()), on_log)
-    return course.run(batches, step)
+    trainer = Trainer(recipe, options, network, optimizer, start, scores, lambda found: sum(found.values()), on_log)
+    return trainer.run(batches, step)
 
 
 def train_step(
     network: Network,
     batch: Batch,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     device: torch.device,
     pretraining: bool = False,
@@ -204,11 +204,11 @@ def train_step(
     While `pretraining`, a SECNet's local fusion and motion learn alone.
     """
     losses = task_of(network).losses(network, batch.to(device), recipe, pretraining)
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.gradient_clip)
     if torch.isfinite(norm):
-        optimiser.step()
+        optimizer.step()
     return {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
 
 

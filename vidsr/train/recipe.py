@@ -167,7 +167,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     kinds = (data.share_faces, data.share_general, data.share_stills, data.share_face_stills)
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
     guidance = recipe.guidance or GuidanceConfig()
-    spoilt = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
+    degraded = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
@@ -178,7 +178,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         "the shares of data must not be negative, nor all 0": min(kinds) >= 0 < sum(kinds),
         "the weights of degradation must not be negative, nor all 0": min(reductions) >= 0 < sum(reductions),
         "with [real], degradation is its clean part: set noise_share, jpeg_share and h264_share to 0": (
-            recipe.real is None or spoilt == 0
+            recipe.real is None or degraded == 0
         ),
         "[real] and [guidance] are not for one recipe": recipe.real is None or recipe.guidance is None,
     }

@@ -28,7 +28,7 @@ from vidsr.train.detector.labels import LABELS, LabeledImage, read_labels
 from vidsr.train.detector.losses import detector_losses
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.detector.targets import FaceBatch, FaceBatches
-from vidsr.train.trainer import Course, TrainOptions, make_folder
+from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
 # Validation: held-out images unchanged, and reduced with strong compression.
 _SCALES = {"full": 1.0, "small": 0.25}
@@ -49,7 +49,7 @@ def train_detector(
     last.pt. Raises UsageError if last.pt belongs to another recipe.
     """
     settings, device = recipe.optimisation, choose_device(options.device)
-    make_folder(options.output)
+    create_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = cast(FacePyramid, build(recipe.architecture, recipe.network)).to(device)
     items, held = split_holdout(
@@ -70,8 +70,8 @@ def train_detector(
 
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    course = Course(recipe, options, network, optimizer, partial(_start_from, network), scores, objective, on_log)
-    return course.run(batches, step)
+    trainer = Trainer(recipe, options, network, optimizer, partial(_start_from, network), scores, objective, on_log)
+    return trainer.run(batches, step)
 
 
 def train_detector_step(
