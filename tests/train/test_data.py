@@ -1,4 +1,4 @@
-"""Training batches: pure functions of their index, with crops, motion and flips as the recipe says."""
+"""Training batches: pure functions of their index, with crops, motion and flips as in the recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidsr.train.degrade import degrade_bi
 from vidsr.train.recipe import DataConfig, DegradationConfig
 
 CLEAN = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)
-# Films one at a time, cropped anywhere, in time order; each test switches on what it looks at.
+# Clips without any option; each test enables the option that it checks.
 DATA = DataConfig(
     crop=32, frames=4, batch=2, text_share=0, texture_choice_share=0, frozen_share=0, burn_in_share=0, holdout_clips=2
 )
@@ -46,7 +46,7 @@ def batches(folder: Path, cache: Path, data: DataConfig = DATA, degradation: Deg
 
 
 def stills(cache: Path, folder: Path, data: DataConfig, height: int = 160, width: int = 200) -> Batches:
-    """One picture of pure noise: every pixel tells where it comes from."""
+    """One still of pure noise, so that every crop can be located."""
     item = Item(write_still(folder / "noise.png", noise(1, height, width, 5)[0]), "still", "noise", "A")
     return Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)
 
@@ -139,13 +139,13 @@ def test_shares_choose_the_kind(
     assert picked == [kind, kind]
 
 
-def test_kinds_that_are_missing_give_their_share_to_the_others(tmp_path: Path, cache: Path) -> None:
-    source = stills(cache, tmp_path, DATA)  # no film at all
+def test_shares_of_missing_kinds_go_to_the_others(tmp_path: Path, cache: Path) -> None:
+    source = stills(cache, tmp_path, DATA)  # no clips
     assert source[0].truth.shape == (2, 4, 3, 32, 32)
 
 
-def test_pictures_of_faces_have_a_share_of_their_own(tmp_path: Path, cache: Path) -> None:
-    """Dark pictures of faces against light ones of other things, 3 to 1; without a share they are not used."""
+def test_stills_of_faces_have_their_own_share(tmp_path: Path, cache: Path) -> None:
+    """Dark stills of faces and light ones of other things, 3 to 1; without a share they are not used."""
     items = [
         Item(write_still(tmp_path / f"{kind}.png", np.full((64, 64, 3), level, np.uint8)), kind, kind, "A")
         for kind, level in (("still", 200), ("face_still", 40))
@@ -158,7 +158,7 @@ def test_pictures_of_faces_have_a_share_of_their_own(tmp_path: Path, cache: Path
 
 
 def test_no_text_is_written_on_faces(tmp_path: Path, cache: Path) -> None:
-    item = Item(write_still(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8)), "face_still", "grey", "A")
+    item = Item(write_still(tmp_path / "gray.png", np.full((64, 64, 3), 128, np.uint8)), "face_still", "gray", "A")
     data = replace(DATA, share_face_stills=1.0, text_share=1.0)
     source = Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)
     assert not any(clip.std() for clip in truths(source, 4))
@@ -166,14 +166,14 @@ def test_no_text_is_written_on_faces(tmp_path: Path, cache: Path) -> None:
 
 def test_nothing_left_to_train_on_is_an_input_error(tmp_path: Path, cache: Path) -> None:
     write_clip(tmp_path / "only.avi", moving(4, 48, 64, 0))
-    with pytest.raises(InputError, match="nothing is left to train on: beside 2 held-out clips"):
+    with pytest.raises(InputError, match="no training data is left: beside 2 held-out clips"):
         batches(tmp_path, cache)
-    with pytest.raises(InputError, match="nothing is left to train on"):
+    with pytest.raises(InputError, match="no training data is left"):
         stills(cache, tmp_path, replace(DATA, share_stills=0))
 
 
-def test_a_film_with_many_clips_counts_as_the_root_of_their_number(tmp_path: Path, cache: Path) -> None:
-    """Nine clips of one film against one of another: 3 to 1. Binomial, five standard deviations."""
+def test_videos_are_weighted_by_the_root_of_their_number_of_clips(tmp_path: Path, cache: Path) -> None:
+    """Nine clips of one video and one of another: 3 to 1. Binomial, five standard deviations."""
     levels = {f"long{n}": 200 for n in range(9)} | {"short": 40}
     for name, level in levels.items():
         write_still(tmp_path / f"{name}.png", np.full((32, 32, 3), level, np.uint8))
@@ -188,7 +188,7 @@ def test_a_film_with_many_clips_counts_as_the_root_of_their_number(tmp_path: Pat
 
 
 def test_stills_move_by_whole_pixels(tmp_path: Path, cache: Path) -> None:
-    """Reduced pictures too: they are shrunk once and then moved, so there is no blur that changes with the motion."""
+    """Reduced stills too: they are reduced once and then moved, so that no blur changes with the motion."""
     data = replace(DATA, share_faces=0, share_general=0, max_still_speed=5.0, frames=5)
     shifts, reduced = [], 0
     for clip in truths(stills(cache, tmp_path, data), 8):
@@ -197,7 +197,7 @@ def test_stills_move_by_whole_pixels(tmp_path: Path, cache: Path) -> None:
         shifts += pairs
         reduced += bool(clip.std() < 70)  # noise of all 256 levels has 74, mixtures less
     assert len(set(shifts)) > 8
-    assert 3 <= reduced <= 13, "about half of the 16 pictures are reduced"
+    assert 3 <= reduced <= 13, "about half of the 16 stills are reduced"
 
 
 def test_frozen_clips_stand_still(folder: Path, cache: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int
     assert order.shape == (length,) and order.min() >= 0 and order.max() < count
     steps = np.abs(np.diff(order))
     assert steps.size == 0 or steps.max() <= max_stride
-    if count > max_stride * (length - 1) and length > 1:  # long enough: no turning back
+    if count > max_stride * (length - 1) and length > 1:  # long enough: not reversed
         assert len(set(np.diff(order).tolist())) == 1 and 1 <= steps[0] <= max_stride
 
 
@@ -236,8 +236,8 @@ def test_paths_of_stills_start_at_zero_and_keep_the_speed(length: int, speed: fl
 
 @settings(deadline=None)
 @given(st.integers(20, 60), st.integers(20, 60), st.floats(0, 30), st.integers(1, 3), st.integers(0, 10**6))
-def test_crops_lie_inside_the_picture(height: int, width: int, speed: float, candidates: int, seed: int) -> None:
-    """Pictures smaller than the crop are mirrored; a path that does not fit turns back at the edges."""
+def test_crops_lie_inside_the_image(height: int, width: int, speed: float, candidates: int, seed: int) -> None:
+    """Images smaller than the crop are mirrored; a path that does not fit is reflected at the edges."""
     generator = np.random.default_rng(seed)
     image = noise(1, height, width, seed)
     clip = _choose_crop(image, _still_motion(12, speed, generator), 32, candidates, generator)
@@ -250,7 +250,7 @@ def test_crops_lie_inside_the_picture(height: int, width: int, speed: float, can
             assert any(np.array_equal(windows[y, x], frame[..., 0]) for y, x in places)
 
 
-def test_of_several_crops_the_most_textured_is_taken() -> None:
+def test_the_most_textured_crop_is_chosen() -> None:
     image = np.full((1, 64, 128, 3), 90, np.uint8)
     image[0, :, 96:] = noise(1, 64, 32, 0)[0]
 
@@ -280,19 +280,19 @@ def test_flips_give_all_eight_views_or_two_upright_ones(is_upright: bool, expect
     assert seen == expected
 
 
-def test_an_upright_recipe_turns_no_clip(tmp_path: Path, cache: Path) -> None:
-    """Light above, dark below: so it stays, and in a recipe without the setting it does not."""
+def test_upright_clips_are_not_turned(tmp_path: Path, cache: Path) -> None:
+    """Light above, dark below: this stays so with `upright`, and changes without."""
     image = np.full((32, 32, 3), 30, np.uint8)
     image[:16] = 220
     item = Item(write_still(tmp_path / "sky.png", image), "still", "sky", "A")
     for is_upright in (True, False):
         source = Batches(tiny_recipe(data=replace(DATA, upright=is_upright), degradation=CLEAN), [item], cache, None)
-        is_as_it_was = [bool((clip[:, 8] > 200).all() and (clip[:, 24] < 50).all()) for clip in truths(source, 8)]
-        assert all(is_as_it_was) == is_upright
+        is_unchanged = [bool((clip[:, 8] > 200).all() and (clip[:, 24] < 50).all()) for clip in truths(source, 8)]
+        assert all(is_unchanged) == is_upright
 
 
 def test_text_is_written_on_stills(tmp_path: Path, cache: Path) -> None:
-    item = Item(write_still(tmp_path / "grey.png", np.full((96, 96, 3), 128, np.uint8)), "still", "grey", "A")
+    item = Item(write_still(tmp_path / "gray.png", np.full((96, 96, 3), 128, np.uint8)), "still", "gray", "A")
     for share, expected in ((0.0, 0), (1.0, 8)):
         data = replace(DATA, text_share=share, texture_choice_share=1.0)
         source = Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)

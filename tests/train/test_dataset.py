@@ -1,4 +1,4 @@
-"""Which files training may use, which videos are held out, and what the decoder and its cache give."""
+"""Selection of training files, held-out videos, decoding and its cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(items: list[Item]) -> set[str]:
 
 
 @pytest.mark.parametrize("classes", [("A", "B"), ("A",), ("B",), ("A", "B", "C")])
-def test_the_index_gives_training_files_of_the_licence_classes_only(folder: Path, classes: tuple[str, ...]) -> None:
+def test_only_training_files_of_the_license_classes_are_used(folder: Path, classes: tuple[str, ...]) -> None:
     items = find_training_files(folder, classes)
     expected = {Path(name).name for name, split, _, _, licence in ENTRIES if split == "train" and licence in classes}
     assert names(items) == expected
@@ -84,9 +84,9 @@ def test_a_damaged_index_is_refused(tmp_path: Path, content: str) -> None:
         find_training_files(tmp_path, ("A",))
 
 
-def test_files_that_the_index_names_must_be_there(tmp_path: Path) -> None:
+def test_files_in_the_index_must_exist(tmp_path: Path) -> None:
     folder = training_folder(tmp_path)
-    (folder / "eval/faces/finn_0.avi").unlink()  # not asked for, so not missed
+    (folder / "eval/faces/finn_0.avi").unlink()  # not a training file, so not required
     (folder / "train/general/hill_0.avi").unlink()
     assert find_training_files(folder, ("A", "B"))
     (folder / "train/general/sea_0.avi").unlink()
@@ -115,7 +115,7 @@ def test_videos_held_out_are_never_trained_on(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("kind", ["faces", "general"])
 @pytest.mark.parametrize("count", [1, 2, 20])
-def test_only_the_kinds_that_are_judged_are_held_out(folder: Path, kind: Kind, count: int) -> None:
+def test_only_clips_of_the_validated_kinds_are_held_out(folder: Path, kind: Kind, count: int) -> None:
     items = find_training_files(folder, ("A", "B"))
     rest, held = split_holdout(items, count, [kind])
     assert [item.kind for item in held] == [kind] * min(count, 3)
@@ -150,11 +150,11 @@ def test_frames_come_in_order(tmp_path: Path) -> None:
     assert np.abs(levels - 20 * np.arange(12)).max() < 3
 
 
-def test_unreadable_footage_is_an_input_error(tmp_path: Path) -> None:
-    (tmp_path / "text.avi").write_text("this is no video")
+def test_unreadable_files_are_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "text.avi").write_text("not a video")
     with pytest.raises(InputError, match=r"no frame from the training clip .*text\.avi"):
         read_clip(tmp_path / "text.avi")
-    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(InputError, match=r"cannot read the training image .*text\.png"):
         read_still(tmp_path / "text.png")
 

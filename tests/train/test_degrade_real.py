@@ -1,4 +1,4 @@
-"""Real footage: each step does what it says and no more, each number means something, every draw can be repeated."""
+"""Realistic degradation: every step, the stated quantities, and repeatability."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def clip_of(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def frames_of(count: int = 6, height: int = 40, width: int = 48) -> np.ndarray:  # type: ignore[type-arg]
-    """Low-resolution frames that an encoder can encode: soft, with little colour and some grain."""
+    """Low-resolution frames that an encoder can encode: soft, with little color and some grain."""
     generator = torch.Generator().manual_seed(5)
     coarse = torch.rand(1, 3, height // 8 + 1, (width + 2 * count) // 8 + 1, generator=generator)
     coarse = 0.8 * coarse.mean(1, keepdim=True) + 0.2 * coarse
@@ -73,7 +73,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize("taps", [bilinear_taps(), lanczos_taps()], ids=["bilinear", "lanczos"])
-def test_reductions_are_centred_symmetric_and_keep_brightness(taps: Tensor) -> None:
+def test_reductions_are_centered_symmetric_and_keep_brightness(taps: Tensor) -> None:
     assert len(taps) % 2 == 0 and float(taps.sum()) == pytest.approx(1, abs=1e-6)
     torch.testing.assert_close(taps, taps.flip(0))
     ramp = (torch.arange(64.0) / 64).expand(1, 3, 64, 64)
@@ -91,8 +91,8 @@ def test_a_separable_kernel_is_the_same_reduction(taps: Tensor) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(shape=st.sampled_from(SHAPES), sigma=st.floats(0.3, 3.0), other=st.floats(0.3, 3.0), angle=st.floats(0, math.pi))
-def test_blur_first_and_reduction_then_are_one_kernel(shape: str, sigma: float, other: float, angle: float) -> None:
-    """Against the two steps one after the other, where the border does not reach."""
+def test_blur_then_reduction_equal_one_kernel(shape: str, sigma: float, other: float, angle: float) -> None:
+    """Against the two steps in sequence, away from the border."""
     blur = blur_kernel(shape, sigma, other, angle)
     assert float(blur.sum()) == pytest.approx(1, abs=1e-5) and float(blur.min()) >= 0
     torch.testing.assert_close(blur, blur.flip(0, 1), atol=1e-7, rtol=0)
@@ -109,7 +109,7 @@ def test_blur_first_and_reduction_then_are_one_kernel(shape: str, sigma: float, 
 
 @settings(deadline=None, max_examples=30)
 @given(sigma=st.floats(0.8, 3.0), angle=st.floats(0, math.pi))
-def test_a_blurs_number_is_its_standard_deviation(sigma: float, angle: float) -> None:
+def test_blur_is_measured_as_standard_deviation(sigma: float, angle: float) -> None:
     assert blur_of(torch.outer(gaussian_taps(1.5), gaussian_taps(1.5))) == pytest.approx(1.5 / MAX_BLUR, rel=0.02)
     for shape in ("isotropic", "defocus"):
         assert blur_of(blur_kernel(shape, sigma, 0, angle)) * MAX_BLUR == pytest.approx(sigma, rel=0.2)
@@ -131,7 +131,7 @@ def test_more_blur_is_a_larger_number_and_a_worse_clip(shape: str) -> None:
 # ------------------------------------------------------------------------------------------- steps at low resolution
 
 
-def test_footage_that_was_enlarged_before_is_soft_in_place_and_as_bright() -> None:
+def test_simulated_enlargement_is_soft_and_keeps_position_and_brightness() -> None:
     low = degrade_bi(clip_of(2, 128, 160))
     energies = [
         float((x[..., 1:] - x[..., :-1]).square().mean())
@@ -158,7 +158,7 @@ def test_sharpening_leaves_halos_and_flat_ground_alone() -> None:
 @given(
     kind=st.sampled_from(["gaussian", "signal", "chroma", "grain"]), sigma=st.floats(0.5, 20.0), seed=st.integers(0, 99)
 )
-def test_noise_has_the_strength_that_is_said(kind: str, sigma: float, seed: int) -> None:
+def test_noise_has_the_requested_strength(kind: str, sigma: float, seed: int) -> None:
     low = torch.full((5, 3, 40, 40), 0.5)
     noise = add_noise(low, kind, sigma, np.random.default_rng(seed)) - low
     assert float(noise.std()) * 255 == pytest.approx(sigma, rel=1e-3)
@@ -177,9 +177,9 @@ def test_kinds_of_noise_differ_as_they_should() -> None:
         float(noises["gaussian"][..., :32].std()), rel=0.05
     )
     grain = noises["grain"]
-    assert torch.equal(grain[:, 0], grain[:, 1]), "grain has no colour"
-    colour = {kind: float((noise[:, 0] - noise[:, 2]).std() / noise.mean(1).std()) for kind, noise in noises.items()}
-    assert colour["chroma"] > colour["grain"]
+    assert torch.equal(grain[:, 0], grain[:, 1]), "grain is colorless"
+    color = {kind: float((noise[:, 0] - noise[:, 2]).std() / noise.mean(1).std()) for kind, noise in noises.items()}
+    assert color["chroma"] > color["grain"]
 
     def lasting(noise: Tensor) -> float:
         a, b = noise[:-1].flatten(), noise[1:].flatten()
@@ -208,7 +208,7 @@ def test_every_encoder_is_real_and_stronger_settings_lose_more(family: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_strengths_are_worth_more_crf_the_more_they_compress(family: str) -> None:
+def test_stronger_compression_has_a_higher_equivalent_crf(family: str) -> None:
     strengths, crfs = FAMILIES[family].strengths, FAMILIES[family].crfs
     assert [equivalent_crf(family, strength) for strength in strengths] == pytest.approx(crfs)
     assert list(strengths) == sorted(strengths) and list(crfs) == sorted(crfs, reverse=family == "jpeg")
@@ -218,7 +218,7 @@ def test_compression_is_between_0_and_1() -> None:
     assert [compression_of(crf) for crf in (0, 12, 27, 42, 51)] == [0, 0, 0.5, 1, 1]
 
 
-def test_blocks_start_anywhere_and_frames_come_back_where_they_were() -> None:
+def test_blocks_start_anywhere_and_frames_keep_their_position() -> None:
     corners, sizes = [], set()
 
     def spy(frames: np.ndarray, codec: str, options: Mapping[str, str]) -> np.ndarray:  # type: ignore[type-arg]
@@ -245,7 +245,7 @@ def test_a_second_upload_loses_more_and_moves_nothing(factor: float) -> None:
 
 
 def test_an_encoder_that_loses_frames_is_an_error() -> None:
-    with pytest.raises(ValueError, match="of 6 frames back"):
+    with pytest.raises(ValueError, match="of 6 frames"):
         codec_roundtrip(
             frames_of(),
             "libvpx",
@@ -260,12 +260,12 @@ def test_an_encoder_that_loses_frames_is_an_error() -> None:
         )
 
 
-# ------------------------------------------------------------------------------------------------------------ the whole
+# ----------------------------------------------------------------------------------------------------------- complete
 
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000))
-def test_every_draw_can_be_repeated_and_is_told(seed: int) -> None:
+def test_random_parameters_are_repeatable_and_stated(seed: int) -> None:
     clip = clip_of(4, 96, 128)
     (low, applied), (again, same) = (
         degrade_real(clip, CLEAN, REAL, np.random.default_rng(seed), repeatable) for _ in range(2)
@@ -278,7 +278,7 @@ def test_every_draw_can_be_repeated_and_is_told(seed: int) -> None:
     assert ("codec" in applied.drawn) or applied.compression == 0
 
 
-def test_the_clean_part_is_the_clean_pipeline_to_the_bit() -> None:
+def test_clean_clips_are_only_reduced_bit_for_bit() -> None:
     clip, real = clip_of(3, 64, 64), replace(REAL, clean_share=1.0)
     for seed in range(10):
         low, applied = degrade_real(clip, CLEAN, real, np.random.default_rng(seed), codec_roundtrip)
@@ -289,7 +289,7 @@ def test_the_clean_part_is_the_clean_pipeline_to_the_bit() -> None:
         assert applied.values() == (blur_of(torch.outer(taps, taps)), 0.0, 0.0)
 
 
-def test_shares_are_kept_and_every_kind_comes() -> None:
+def test_shares_are_met_and_every_kind_occurs() -> None:
     clip, codecs, kinds, noises, twice = clip_of(2, 64, 64), Counter[str](), Counter[str](), Counter[str](), 0
     calls = []
 

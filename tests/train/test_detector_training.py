@@ -31,7 +31,7 @@ from vidsr.train.publish import Provenance, publish_detector
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
-TOLD = Provenance("MIT", "drawn faces", "none", "a test machine")
+PROVENANCE = Provenance("MIT", "drawn faces", "none", "a test machine")
 SHIPPED_RECIPE = models_folder() / "recipes" / "face-detector.toml"
 
 
@@ -103,10 +103,10 @@ def test_run_can_start_from_averaged_weights_of_another(data: Path, whole: Path)
 
 def test_published_files_equal_the_trained_network(whole: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, score_shift=0.5)
-    path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path, TOLD)
+    path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path, PROVENANCE)
     card = detector_card(tmp_path)
     assert path == card.path and card.recipe == "face-detector.toml" and card.metrics == {}
-    assert (card.licence, card.data, card.data_licences, card.hardware) == astuple(TOLD)
+    assert (card.licence, card.data, card.data_licences, card.hardware) == astuple(PROVENANCE)
     assert card.steps == load_checkpoint(whole / "best.pt")["step"]
     assert verify(detector_card(tmp_path)) == 0.0
     network = build(RECIPE.architecture, RECIPE.network)
@@ -119,11 +119,11 @@ def test_published_files_equal_the_trained_network(whole: Path, tmp_path: Path) 
     found = Yunet(shipped_detector(tmp_path), CPU, 1).run(padded, 0.05).suppressed(0.3)
     assert len(found) == len(expected) and np.allclose(found.boxes, expected.boxes, atol=0.05)
     with pytest.raises(UsageError, match="holds 'face-detector', not 'other'"):
-        publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path, TOLD)
+        publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path, PROVENANCE)
 
 
 def test_a_changed_or_missing_file_is_not_used(whole: Path, tmp_path: Path) -> None:
-    publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path, TOLD)
+    publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path, PROVENANCE)
     file, golden = tmp_path / "face-detector.onnx", tmp_path / "face-detector.golden.npz"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

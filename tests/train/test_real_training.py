@@ -1,4 +1,4 @@
-"""Training on real footage: batches tell what was done, the network learns it, and other recipes are as before."""
+"""Training with realistic degradation: batches state it, the network learns it, other recipes are unaffected."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_a_recipe_without_real_draws_what_it_always_drew(folder: Path, tmp_path:
         batch = made[index]
         assert batch.burn_in == burn_in and batch.quantities is None and batch.told is None and batch.guides is None
         for low, truth in zip(batch.low, batch.truth, strict=True):
-            clip = torch.from_numpy(made._clip(generator, burn_in + 3)).permute(0, 3, 1, 2).float() / 255
+            clip = torch.from_numpy(made._draw_clip(generator, burn_in + 3)).permute(0, 3, 1, 2).float() / 255
             assert torch.equal(low, degrade_random(clip, degradation, generator, h264_roundtrip))
             assert torch.equal(truth, clip[burn_in:])
 
 
-def test_batches_of_real_footage(folder: Path, tmp_path: Path) -> None:
+def test_batches_of_realistic_degradation(folder: Path, tmp_path: Path) -> None:
     recipe = real_recipe()
     made = batches(recipe, folder, tmp_path)
     for index in range(6):
@@ -79,7 +79,7 @@ def test_batches_of_real_footage(folder: Path, tmp_path: Path) -> None:
         assert torch.equal(batch.told[is_told], batch.quantities[is_told])
 
 
-def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path, tmp_path: Path) -> None:
+def test_leading_frames_are_encoded_and_then_dropped(folder: Path, tmp_path: Path) -> None:
     recipe = real_recipe(RealConfig(clean_share=0, lead_frames=5))
     made = batches(recipe, folder, tmp_path)
     leads = []
@@ -89,7 +89,7 @@ def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path,
         batch = made[index]
         for low, truth in zip(batch.low, batch.truth, strict=True):
             lead = int(generator.integers(6))
-            clip = torch.from_numpy(made._clip(generator, lead + burn_in + 3)).permute(0, 3, 1, 2).float() / 255
+            clip = torch.from_numpy(made._draw_clip(generator, lead + burn_in + 3)).permute(0, 3, 1, 2).float() / 255
             whole, _ = degrade_real(clip, CLEAN, RealConfig(clean_share=0), generator, repeatable)
             assert torch.equal(low, whole[lead:]) and torch.equal(truth, clip[lead + burn_in :])
             leads.append(lead)
@@ -97,7 +97,7 @@ def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path,
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_share_that_is_told(folder: Path, tmp_path: Path, share: float) -> None:
+def test_the_fraction_of_known_quantities(folder: Path, tmp_path: Path, share: float) -> None:
     recipe = real_recipe(RealConfig(told_share=share, encode_share=0))
     made = batches(replace(recipe, data=replace(DATA, batch=40, burn_in_share=0)), folder, tmp_path)
     told = torch.cat([made[index].told for index in range(3)])  # type: ignore[misc]
@@ -123,8 +123,8 @@ def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -
     assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
 
 
-def test_an_estimator_learns_to_tell_noise() -> None:
-    """On soft pictures with more or less noise, and it then tells that of pictures it has not seen."""
+def test_an_estimator_learns_the_noise() -> None:
+    """On soft images with more or less noise; tested on new images."""
     generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
 
     def sample() -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,20 +144,20 @@ def test_an_estimator_learns_to_tell_noise() -> None:
         optimizer.step()
     low, quantities = sample()
     with torch.no_grad():
-        told = estimator(low).overall
-    assert float((told - quantities).abs().mean()) < 0.06
-    assert float(torch.corrcoef(torch.stack((told[:, 1], quantities[:, 1])))[0, 1]) > 0.9
+        estimate = estimator(low).overall
+    assert float((estimate - quantities).abs().mean()) < 0.06
+    assert float(torch.corrcoef(torch.stack((estimate[:, 1], quantities[:, 1])))[0, 1]) > 0.9
 
 
 # -------------------------------------------------------------------------------------------------------------- recipes
 
 HEAD = 'name = "a"\nsummary = "b"\narchitecture = "secnet"\n'
-UNSPOILT = "[degradation]\nnoise_share = 0\njpeg_share = 0\nh264_share = 0\n"
+NOT_DEGRADED = "[degradation]\nnoise_share = 0\njpeg_share = 0\nh264_share = 0\n"
 
 
 def test_the_table_real_is_read(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text(HEAD + UNSPOILT + "[real]\nclean_share = 0.4\nh264_crf = [20, 30]\n")
+    path.write_text(HEAD + NOT_DEGRADED + "[real]\nclean_share = 0.4\nh264_crf = [20, 30]\n")
     assert load_recipe(path).real == RealConfig(clean_share=0.4, h264_crf=(20, 30))
     path.write_text(HEAD)
     assert load_recipe(path).real is None
@@ -166,9 +166,9 @@ def test_the_table_real_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[real]\n", "degradation is its clean part"),
-        (UNSPOILT + "[real]\n[guidance]\n", "not for one recipe"),
-        (UNSPOILT + "[real]\nshare = 1\n", "unknown key 'share'"),
+        ("[real]\n", r"\[degradation\] describes clean samples"),
+        (NOT_DEGRADED + "[real]\n[guidance]\n", r"\[real\] and \[guidance\] cannot be combined"),
+        (NOT_DEGRADED + "[real]\nshare = 1\n", "unknown key 'share'"),
     ],
 )
 def test_what_a_real_recipe_cannot_say(tmp_path: Path, text: str, message: str) -> None:
@@ -178,7 +178,7 @@ def test_what_a_real_recipe_cannot_say(tmp_path: Path, text: str, message: str) 
         load_recipe(path)
 
 
-def test_an_estimator_cannot_be_trained_without_real_footage(folder: Path, tmp_path: Path) -> None:
+def test_an_estimator_cannot_be_trained_without_realistic_degradation(folder: Path, tmp_path: Path) -> None:
     recipe = replace(real_recipe(), real=None)
     with pytest.raises(UsageError, match=r"trains an estimator, which needs the table \[real\]"):
         train(recipe, TrainOptions(folder, tmp_path / "run", workers=0))

@@ -161,7 +161,7 @@ def test_pretraining_moves_the_local_fusion_and_the_motion_alone(burn_in: int) -
 
 
 def test_the_first_steps_of_a_recipe_pretrain(data: Path, tmp_path: Path) -> None:
-    """III-A: first the local fusion alone, then the whole; stopped in between, a run goes on where it was."""
+    """III-A: first the local fusion alone, then the whole; a stopped run continues where it was."""
     recipe = replace(RECIPE, optimisation=replace(RECIPE.optimisation, fusion_steps=2))
     fresh = tiny_network(RECIPE.seed).state_dict()
     for step in range(1, 5):
@@ -213,7 +213,7 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
 # ------------------------------------------------------------------------------------------------- log, validation
 
 
-def test_the_log_tells_what_happened(data: Path, whole: Path) -> None:
+def test_the_log_holds_losses_and_scores(data: Path, whole: Path) -> None:
     log = log_of(whole)
     scores = [entry for entry in log if "psnr_bi" in entry]
     losses = [entry for entry in log if "total" in entry]
@@ -237,7 +237,7 @@ def test_logged_losses_are_means_over_the_steps_since_the_last_entry(data: Path,
     assert together == pytest.approx(np.mean(single), rel=1e-5)
 
 
-def test_validation_scores_the_averaged_weights_on_the_films_held_out(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_validation_scores_the_averaged_weights_on_held_out_videos(data: Path, whole: Path, tmp_path: Path) -> None:
     last = load_checkpoint(whole / "last.pt")
     network = tiny_network()
     network.load_state_dict(last["average"])
@@ -269,12 +269,12 @@ def test_without_held_out_clips_there_is_no_score_and_no_best(data: Path, tmp_pa
 
 
 def barely_moving() -> Recipe:
-    """One step that is too small to change anything that can be seen."""
+    """One step too small to change any weight noticeably."""
     settings = replace(RECIPE.optimisation, steps=1, learning_rate=1e-12, final_learning_rate=1e-12)
     return replace(RECIPE, optimisation=settings)
 
 
-def test_a_new_run_starts_from_given_weights(data: Path, tmp_path: Path) -> None:
+def test_a_new_run_starts_from_a_weights_file(data: Path, tmp_path: Path) -> None:
     start = tiny_network(99)
     save_file({name: value.half() for name, value in start.state_dict().items()}, tmp_path / "start.safetensors")
     train(barely_moving(), options(data, tmp_path / "run", init_from=tmp_path / "start.safetensors"))
@@ -305,9 +305,9 @@ def test_weights_that_cannot_be_used_are_a_model_error(data: Path, tmp_path: Pat
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_what_cannot_work_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot make the folder"):
+    with pytest.raises(OutputError, match="cannot create the folder"):
         train(RECIPE, options(data, tmp_path / "file"))
     with pytest.raises(UsageError, match="unknown device 'toaster'"):
         train(RECIPE, options(data, tmp_path / "run", device="toaster"))
@@ -319,17 +319,17 @@ def test_what_cannot_work_is_refused_before_any_work(data: Path, tmp_path: Path)
 
 
 def test_clips_shorter_than_the_window_are_refused(data: Path, tmp_path: Path) -> None:
-    """Motion over two frames cannot be judged on two frames; the loss would be no number for the whole run."""
+    """Motion over two frames cannot be judged on two frames; the loss would be NaN for the whole run."""
     recipe = replace(RECIPE, data=replace(RECIPE.data, frames=2), network=TINY_NETWORK | {"t1": 2})
     with pytest.raises(UsageError, match="'tiny' trains on 2 frames; motion over 2 frames needs more"):
         train(recipe, options(data, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("share_faces, share_general", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)])
-def test_the_kinds_with_a_share_are_judged(
+def test_the_kinds_with_a_share_are_validated(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share_faces: float, share_general: float
 ) -> None:
-    """Of pictures alone nothing can be judged: then clips of both kinds are."""
+    """Stills alone cannot validate a model: then clips of both kinds do."""
     shares = replace(RECIPE.data, share_faces=share_faces, share_general=share_general)
     judged: list[str] = []
     clip = loop._validation_clip

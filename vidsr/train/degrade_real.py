@@ -1,10 +1,10 @@
-"""What footage goes through before somebody wants it larger: blur, reduction, sharpening, noise, encoders, twice.
+"""Realistic degradation: blur, reduction, sharpening, noise and compression, as videos undergo before upscaling.
 
-Pure functions of their arguments and a seeded generator, on whole clips, and centred as in `degrade`, whose BI and BD
-stay a part of the mix. Every draw is kept with the sample, and summed up in the three numbers that the network is told.
+All are pure functions of their arguments and a seeded generator, on whole clips, centered as in `degrade`. Each sample
+keeps its random parameters and their summary in three numbers, which the network may be given.
 
-One thing is not pure: where a CPU has AVX-512, libx264 makes something slightly else of one small clip in some hundred
-when it is asked again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it does not).
+One exception: on CPUs with AVX-512, libx264 encodes about one small clip in several hundred slightly differently when
+called again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it is repeatable).
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from vidsr.train.degrade import area_taps, bicubic_taps, gaussian_taps, mirrored
 from vidsr.train.recipe import DegradationConfig, RealConfig
 
 Frames = NDArray[np.uint8]
-MAX_BLUR = 4.0  # standard deviation of the whole kernel in ground-truth pixels that is blur 1
-MAX_NOISE = 25.0  # standard deviation in levels of 255 that is noise 1
+MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels
+MAX_NOISE = 25.0  # standard deviation for noise 1, in 8-bit levels
 REDUCTIONS = ("bicubic", "gaussian", "area", "bilinear", "lanczos")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedDegradation:
-    """What was done to a clip: the three quantities in 0..1, and everything that was drawn.
+    """How a clip was degraded: three quantities in 0..1, and the random parameters in `drawn`.
 
-    `blur` is the kernel's standard deviation (the mean of both axes) in ground-truth pixels by MOST_BLUR, `noise` the
-    noise's in levels by MOST_NOISE, `compression` that of the strongest encoding (see `codecs`).
+    `blur` is the kernel's standard deviation (mean of both axes, in ground-truth pixels) divided by MAX_BLUR, `noise`
+    that of the noise (in 8-bit levels) divided by MAX_NOISE, `compression` that of the strongest encoding (see
+    `codecs`).
     """
 
     blur: float
@@ -45,7 +46,7 @@ class AppliedDegradation:
     drawn: dict[str, float | str] = field(default_factory=dict)
 
     def values(self) -> tuple[float, float, float]:
-        """Blur, noise and compression, in the order of the network's QUANTITIES."""
+        """Blur, noise and compression, in the order of QUANTITIES (nets/secnet)."""
         return self.blur, self.noise, self.compression
 
 
@@ -56,9 +57,9 @@ def degrade_real(
     generator: np.random.Generator,
     roundtrip: Roundtrip,
 ) -> tuple[Tensor, AppliedDegradation]:
-    """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and what was done to it.
+    """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and its degradation.
 
-    The share `clean_share` goes through the reductions of `clean` alone, without noise or compression.
+    A fraction `clean_share` of the clips is only reduced, as `clean` describes, without noise or compression.
     """
     if generator.random() < real.clean_share:
         taps = random_taps(clean, generator)
@@ -78,7 +79,7 @@ def degrade_real(
         low = sharpen(low, amount, float(generator.uniform(0.6, 1.4)))
     noise = 0.0
     if generator.random() < real.noise_share:
-        # Weak noise is more frequent than strong.
+        # Weak noise is more frequent than strong noise.
         sigma = float(real.noise_sigma[0] + (real.noise_sigma[1] - real.noise_sigma[0]) * generator.random() ** 1.5)
         kind = str(generator.choice(("gaussian", "signal", "chroma", "grain")))
         drawn |= {"noise": kind, "noise_sigma": sigma}
@@ -103,7 +104,7 @@ def degrade_real(
 
 
 def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
-    """BI, each frame then compressed as a JPEG: what a validation without an encoder has."""
+    """BI, then JPEG compression of each frame: a degradation for validation that needs no video encoder."""
     low = reduce(clip, bicubic_taps())
     return _from_bytes(np.stack([_jpeg(frame, quality) for frame in _to_bytes(to_8_bits(low))]))
 
@@ -112,7 +113,7 @@ def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
 
 
 def draw_kernel(real: RealConfig, generator: np.random.Generator, drawn: dict[str, float | str]) -> Tensor:
-    """A blur and a reduction by 4 in one kernel of an even size, K x K, whose sum is 1."""
+    """Draws a blur and a reduction by 4, combined in one K x K kernel (K even) with sum 1."""
     kind = drawn["reduction"] = str(generator.choice(REDUCTIONS, p=(0.3, 0.3, 0.15, 0.1, 0.15)))
     if kind == "gaussian":
         sigma = drawn["gaussian"] = 1.5 if generator.random() < 0.5 else float(generator.uniform(0.6, 3.0))
@@ -143,8 +144,10 @@ def lanczos_taps() -> Tensor:
 
 
 def blur_kernel(shape: str, sigma: float, other: float, angle: float) -> Tensor:
-    """A centred blur of an odd size, sum 1. `sigma` is its standard deviation in ground-truth pixels along `angle`
-    (radians); an anisotropic one has `other` across, a motion is straight and half as long.
+    """A centered blur kernel of odd size with sum 1.
+
+    `sigma` is its standard deviation in ground-truth pixels along `angle` (radians). An anisotropic kernel has `other`
+    across; motion blur is along a straight line, with half of `sigma`.
     """
     radius = max(1, math.ceil(3 * max(sigma, other if shape == "anisotropic" else 0.0)))
     axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
@@ -162,7 +165,7 @@ def blur_kernel(shape: str, sigma: float, other: float, angle: float) -> Tensor:
 
 
 def combine_kernels(kernel: Tensor, blur: Tensor) -> Tensor:
-    """The kernel that does both, first the blur; what is almost nothing at the edges is cut off, the sum stays 1."""
+    """One kernel for the blur followed by `kernel`; edges below 1e-4 of the peak are cut off, the sum is 1."""
     pad = blur.shape[0] - 1
     both = F.conv2d(F.pad(kernel, (pad, pad, pad, pad))[None, None], blur.flip(0, 1)[None, None])[0, 0]
     while both.shape[0] > SCALE + 2:
@@ -174,7 +177,7 @@ def combine_kernels(kernel: Tensor, blur: Tensor) -> Tensor:
 
 
 def blur_of(kernel: Tensor) -> float:
-    """The standard deviation of a kernel, the mean of both axes, by MOST_BLUR; 0 for one that sharpens."""
+    """A kernel's standard deviation (mean of both axes) divided by MAX_BLUR, at most 1; 0 for a sharpening kernel."""
     weights = kernel.double()
     axis = torch.arange(len(kernel), dtype=torch.float64) - (len(kernel) - 1) / 2
     variance = ((weights.sum(0) + weights.sum(1)) * axis**2).sum() / 2
@@ -182,7 +185,7 @@ def blur_of(kernel: Tensor) -> float:
 
 
 def reduce_by(clip: Tensor, kernel: Tensor) -> Tensor:
-    """As `reduce`, by a kernel K x K (K even) that need not be separable: a sum of separable ones."""
+    """Reduces as `reduce`, with any K x K kernel (K even), as a sum of separable ones."""
     columns, values, rows = torch.linalg.svd(kernel.double())
     height, width = clip.shape[-2:]
     low = clip.new_zeros(*clip.shape[:2], height // SCALE, width // SCALE)
@@ -193,7 +196,7 @@ def reduce_by(clip: Tensor, kernel: Tensor) -> Tensor:
 
 
 def reduction_matrix(taps: Tensor, size: int) -> Tensor:
-    """size / 4 x size: the reduction of one axis with the borders of `reduce`; faster than a convolution."""
+    """Reduction of one axis as a matrix, size / 4 x size, with the borders of `reduce`; faster than convolution."""
     pad = (len(taps) - SCALE) // 2
     index = mirrored(size, pad, taps.device)
     places = index.unfold(0, len(taps), SCALE)
@@ -205,7 +208,7 @@ def reduction_matrix(taps: Tensor, size: int) -> Tensor:
 
 
 def simulate_enlargement(low: Tensor, factor: float) -> Tensor:
-    """The clip as if it had been `factor` times smaller and was enlarged: soft, at its size."""
+    """Simulates a clip that was enlarged by `factor` before: soft, of the same size."""
     size = low.shape[-2:]
     small = [max(8, round(side / factor)) for side in size]
     reduced = F.interpolate(low, small, mode="bilinear", antialias=True)
@@ -213,7 +216,7 @@ def simulate_enlargement(low: Tensor, factor: float) -> Tensor:
 
 
 def sharpen(low: Tensor, amount: float, sigma: float) -> Tensor:
-    """Unsharp masking, which leaves halos: `amount` times what a Gaussian of `sigma` (pixels of the clip) takes."""
+    """Unsharp masking, which leaves halos: adds `amount` times the detail that a Gaussian removes (`sigma` in pixels)."""
     radius = math.ceil(3 * sigma)
     axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
     taps = torch.exp(-(axis**2) / (2 * sigma**2))
@@ -224,10 +227,10 @@ def sharpen(low: Tensor, amount: float, sigma: float) -> Tensor:
 
 
 def add_noise(low: Tensor, kind: str, sigma: float, generator: np.random.Generator) -> Tensor:
-    """The clip with noise of `sigma` levels of 255 (its mean over all values), not clamped.
+    """Adds noise with a standard deviation of `sigma` 8-bit levels over the whole clip; not clamped.
 
-    `gaussian` is alike everywhere, `signal` grows with the brightness as a sensor's does, `chroma` is mostly coloured
-    and coarse, `grain` is coarse, colourless and lasts: each frame keeps most of the one before.
+    `gaussian` is uniform, `signal` grows with brightness as sensor noise does, `chroma` is mostly in the color and
+    coarse, `grain` is coarse, colorless and correlated over time: a frame keeps 0, 70 or 95% of the previous noise.
     """
     shape = low.shape
     white = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
@@ -251,7 +254,7 @@ def add_noise(low: Tensor, kind: str, sigma: float, generator: np.random.Generat
 
 
 def random_encoding(real: RealConfig, generator: np.random.Generator) -> Encoding:
-    """An encoder by its share, and its strength: most often a middle one, weak and very strong ones less often."""
+    """Draws an encoder by its share and a strength: most often a medium one, less often a weak or very strong one."""
     families = ("x264", "mpeg4", "mpeg2", "h263", "vp8", "vp9", "mjpeg", "jpeg")
     family = str(generator.choice(families, p=(0.46, 0.09, 0.09, 0.09, 0.09, 0.06, 0.04, 0.08)))
     if family == "x264":
@@ -267,7 +270,7 @@ def random_encoding(real: RealConfig, generator: np.random.Generator) -> Encodin
 
 
 def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Generator, roundtrip: Roundtrip) -> Frames:
-    """The frames, N x h x w x 3, after an encoder; the blocks start anywhere, as after a crop."""
+    """Encodes and decodes frames, N x h x w x 3, at a random position of the block grid, as after a crop."""
     height, width = frames.shape[1:3]
     if encoding.codec == "jpeg":
         top, left = (int(v) for v in generator.integers(0, 8, 2))
@@ -275,7 +278,7 @@ def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Gener
         coded = np.stack([_jpeg(frame, int(encoding.options["quality"])) for frame in around])
         return coded[:, top:, left:]
     top, left = (int(v) for v in generator.integers(0, 8, 2))
-    pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 wants even sides
+    pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 needs even sides
     around = np.ascontiguousarray(np.pad(frames, pad, mode="symmetric"))
     return roundtrip(around, encoding.codec, encoding.options)[:, top : top + height, left : left + width]
 
@@ -283,7 +286,7 @@ def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Gener
 def encode_resized(
     frames: Frames, factor: float, encoding: Encoding, generator: np.random.Generator, roundtrip: Roundtrip
 ) -> Frames:
-    """The frames as if they had been encoded once already, `factor` times as large, and were brought to their size."""
+    """Encodes frames at `factor` times their size and resizes them back, as a video that is uploaded twice."""
     height, width = frames.shape[1:3]
     size = (max(16, round(width * factor)), max(16, round(height * factor)))
     resized = np.stack([cv2.resize(each, size, interpolation=_filter(factor)) for each in frames])

@@ -1,4 +1,4 @@
-"""A training that starts from another model's weights: of the same network, a deeper one, or one that saw less."""
+"""Initial weights from another model: of the same network, a deeper one, or one with fewer inputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vidsr.train.checkpoint import load_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """In which tensors another network of the same architecture may differ.
+    """Which tensors may differ between the source network and a network of the same architecture.
 
-    `sequences`: residual blocks in a row, of which there may be fewer. `inputs`: weights that may see more frames, those of
-    `centered` with new ones on both sides of the frame itself, the others with new ones behind. `optional`: parts of
-    names that only one of the two may have.
+    `sequences`: residual blocks in sequence, of which the new network may have fewer. `inputs`: weights that may get
+    more input channels: those in `centered` on both sides of the old ones, the others behind them. `optional`: parts of
+    the names of tensors that the source may lack.
     """
 
     sequences: tuple[str, ...] = ()
@@ -31,11 +31,11 @@ class Growth:
     optional: tuple[str, ...] = ()
 
 
-# By the ids of models/registry.py; an architecture that is not here takes weights of the same sizes alone.
+# By architecture id (models/registry.py). Architectures without a row only accept weights of the same shapes.
 GROWTH: dict[str, Growth] = {
     "secnet": Growth(
         sequences=("fusion.body", "recurrent.encoder", "recurrent.decoder"),
-        # The layers that see the window, and the past results in the narrow form and in the paper's.
+        # The layers whose input is the window, or the past results (in the narrow form and in the form of the paper).
         inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
         centered=("fusion.head.weight",),
         optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent."),
@@ -45,13 +45,13 @@ GROWTH: dict[str, Growth] = {
 
 
 def start_from(network: Network, path: Path) -> None:
-    """Gives `network` the weights of a safetensors file (also fp16) or of a checkpoint's average.
+    """Loads initial weights from a safetensors file (also fp16), or the averaged weights of a checkpoint.
 
-    Four things may differ in a SECNet so that the network first computes what the weights computed before: it may see
-    more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open, or an
-    estimator with its modulation, which starts as none. And
-    it, or a Zooming SlowMo, may have fewer residual blocks in a row: it takes some of the weights' blocks, evenly
-    spread, the last one among them. Raises ModelError if the file cannot be read or anything else differs.
+    A SECNet may have more input frames (T1) or past results (T2) than the source, whose weights start at 0; attention,
+    which starts open; and an estimator with modulation, which starts without effect. Except for attention, the network
+    first computes the same as the source. A SECNet or Zooming SlowMo may also have fewer residual blocks in sequence:
+    it takes evenly spaced blocks of the source, including the last one. Raises ModelError if the file cannot be read
+    or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
@@ -65,7 +65,7 @@ def start_from(network: Network, path: Path) -> None:
     for name, tensor in weights.items():
         wanted = expected[name].shape
         if name in growth.inputs and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
-            # The window grows on both sides of the frame itself, past results are added behind.
+            # The window grows on both sides of the current frame; past results are appended.
             before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centered else 0
             tensor = _widen(tensor, before, wanted[1])
         if tensor.shape != wanted:
@@ -80,7 +80,7 @@ def start_from(network: Network, path: Path) -> None:
 def _drop_blocks(
     weights: dict[str, Tensor], expected: dict[str, Tensor], sequences: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """The weights without the blocks that the network has no room for, the others counted anew."""
+    """Drops the blocks that the network does not have and renumbers the others."""
     thinned = {}
     for name, tensor in weights.items():
         sequence, number, rest = _split_block_name(name, sequences)
@@ -95,17 +95,12 @@ def _drop_blocks(
 
 
 def _block_count(weights: dict[str, Tensor], sequence: str) -> int:
-    return len(
-        {
-            _split_block_name(name, (sequence,))[1]
-            for name in weights
-            if _split_block_name(name, (sequence,))[0] == sequence
-        }
-    )
+    split = [_split_block_name(name, (sequence,)) for name in weights]
+    return len({number for found, number, _ in split if found == sequence})
 
 
 def _split_block_name(name: str, sequences: tuple[str, ...]) -> tuple[str, int, str]:
-    """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty row for a tensor of no residual block in a row."""
+    """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty sequence for a tensor outside of them."""
     for sequence in sequences:
         if name.startswith(sequence + "."):
             number, _, rest = name.removeprefix(sequence + ".").partition(".")

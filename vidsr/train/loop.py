@@ -1,6 +1,6 @@
-"""The training of networks for pictures: what one step and one validation are. What is common to all is `trainer`.
+"""Training of the networks that make frames: the run, one step and one validation.
 
-What a training does in its own way for each architecture is in TASKS; the numbers are in the recipe.
+TASKS holds what depends on the architecture, the recipe all numbers; `trainer` is the loop around the steps.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from vidsr.train.losses import estimate_loss, secnet_losses, slowmo_losses
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
-VALIDATION_QUALITY = 40  # of JPEG
+VALIDATION_QUALITY = 40  # JPEG quality
 N = TypeVar("N", contravariant=True)
 
 
 class Task(Protocol[N]):
-    """One architecture's part of the training loop. `min_frames`: of a validation clip."""
+    """What depends on the architecture in a training. A validation clip needs at least `min_frames` frames."""
 
     min_frames: int
 
@@ -45,19 +45,19 @@ class Task(Protocol[N]):
         """Raises UsageError if the recipe cannot train the network."""
 
     def losses(self, network: N, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
-        """One pass over a batch on the network's device, in bf16 autocast: the losses, `total` the one to minimise."""
+        """One forward pass over a batch on the network's device in bf16 autocast: losses by name; minimize `total`."""
 
     def scores(self, network: N, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """PSNR in dB, RGB, 8-pixel border left out, of a clip T x 3 x H x W; more is better, the sum decides."""
+        """PSNR in dB (RGB, without an 8-pixel border) for a clip T x 3 x H x W. The best model has the largest sum."""
 
 
 class UpscalingTask:
-    """SECNet: Algorithm 4 on all frames of a clip."""
+    """SECNet: upscales all frames of a clip (Algorithm 4)."""
 
     min_frames = 1
 
     def check(self, network: SECNet, recipe: Recipe) -> None:
-        """The motion must reach no further than a clip; nothing lies between the frames."""
+        """Refuses clips that are too short for the motion offsets, and tables that do not fit the network."""
         reach = max(map(abs, network.config.offsets))
         if recipe.data.frames <= reach:
             raise UsageError(
@@ -65,12 +65,14 @@ class UpscalingTask:
                 "more"
             )
         if network.estimator is not None and recipe.real is None:
-            raise UsageError(f"the recipe '{recipe.name}' trains an estimator, which needs the table [real]")
+            raise UsageError(f"the recipe '{recipe.name}' trains an estimator: add the table [real]")
         if recipe.guidance is not None:
-            raise UsageError(f"the recipe '{recipe.name}' trains a secnet network, which has no use for [guidance]")
+            raise UsageError(
+                f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
+            )
 
     def losses(self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
-        """Burn-in frames run without gradient; while `pretraining`, the local fusion and the motion learn alone."""
+        """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
         low = batch.low
         state = before = None
         told = batch.told
@@ -89,12 +91,12 @@ class UpscalingTask:
         return found
 
     def scores(self, network: SECNet, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """For BI and for BD; of a network that is told how degraded a frame is, also for BI and JPEG."""
+        """For BI and BD; for a network with an estimator of degradation also for BI and JPEG."""
         scores = {}
-        ways: dict[str, Callable[[Tensor], Tensor]] = {"psnr_bi": degrade_bi, "psnr_bd": degrade_bd}
+        degradations: dict[str, Callable[[Tensor], Tensor]] = {"psnr_bi": degrade_bi, "psnr_bd": degrade_bd}
         if network.estimator is not None:
-            ways["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY)
-        for name, degrade in ways.items():
+            degradations["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY)
+        for name, degrade in degradations.items():
             low = degrade(clip)[None].to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 result = network(low).results[0]
@@ -103,14 +105,14 @@ class UpscalingTask:
 
 
 class SlowmoTask:
-    """Zooming SlowMo: the 1st, 3rd ... frame of a clip given, all of them to be found."""
+    """Zooming SlowMo: the input is the 1st, 3rd ... frame of a clip, the output every frame."""
 
     min_frames = 3
 
     def check(self, network: ZoomingSlowMo, recipe: Recipe) -> None:
-        """The guiding losses need their table, the head and two new frames at least; the state starts at rest."""
+        """The guiding losses need [guidance], the synthesis head and at least two interpolated frames."""
         demands = {
-            "cannot be trained on real footage (leave [real] out)": recipe.real is None,
+            "cannot use the table [real]: remove it": recipe.real is None,
             "needs the table [guidance]": recipe.guidance is not None,
             "needs network.synthesis_blocks of 1 or more": network.config.synthesis_blocks >= 1,
             "needs an odd number of frames, 5 or more (data.frames)": recipe.data.frames in range(5, 1000, 2),
@@ -122,7 +124,7 @@ class SlowmoTask:
                 raise UsageError(f"the recipe '{recipe.name}' trains a zsm network; that {demand}")
 
     def losses(self, network: ZoomingSlowMo, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:  # noqa: ARG002 - nothing to pretrain
-        """Equation (6.10); the batch has guides."""
+        """Equation (6.10), for a batch with guides."""
         assert batch.guides is not None and recipe.guidance is not None, "see check"
         with torch.autocast(batch.low.device.type, torch.bfloat16):
             output = network.forward_guided(batch.low)
@@ -130,7 +132,7 @@ class SlowmoTask:
         return slowmo_losses(output, batch.truth, batch.guides, recipe.guidance, epsilon)._asdict()
 
     def scores(self, network: ZoomingSlowMo, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """For BI, the frames that were given and those between apart, over one window as published (7 frames)."""
+        """For BI: input frames and interpolated frames apart, over one window of 7 frames as in the publication."""
         length = min(len(clip), 2 * WINDOW - 1)
         clip = clip[: length - 1 + length % 2]
         low = degrade_bi(clip[::2])[None].to(device)
@@ -142,22 +144,21 @@ class SlowmoTask:
         }
 
 
-# By the ids of models/registry.py: how networks of each architecture that makes frames are trained. Face detectors have
-# a training of their own (train/detector).
+# How networks that make frames are trained, by architecture id (models/registry.py). Face detectors: train/detector.
 TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask()}
 
 
 def task_of(network: Network) -> Task[Any]:
-    """The task that trains networks of this architecture."""
+    """The task for a network's architecture."""
     return TASKS[id_of(network)]
 
 
 def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
-    """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it is there.
+    """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it exists.
 
     Writes last.pt, best.pt (averaged weights with the best validation PSNR; only if clips are held out) and log.jsonl
-    into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if
-    the recipe asks for what its network cannot learn, such as motion over more frames than a clip has.
+    into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if the recipe
+    does not fit its network, such as motion over more frames than a clip has.
     """
     settings, device = recipe.optimisation, choose_device(options.device)
     create_folder(options.output)
@@ -175,7 +176,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     for item, clip in zip(held_out, validation, strict=True):
         if len(clip) < task.min_frames:
             raise InputError(
-                f"the validation clip {item.path} is too short: it has {len(clip)} of {task.min_frames} frames needed"
+                f"the validation clip {item.path} has {len(clip)} frames: it needs at least {task.min_frames}"
             )
 
     def step(batch: Batch, number: int) -> dict[str, float]:
@@ -199,10 +200,7 @@ def train_step(
     device: torch.device,
     pretraining: bool = False,
 ) -> dict[str, float]:
-    """One step on one batch; returns the losses as numbers.
-
-    While `pretraining`, a SECNet's local fusion and motion learn alone.
-    """
+    """One step on a batch; returns the losses. `pretraining` trains only SECNet's local fusion and motion."""
     losses = task_of(network).losses(network, batch.to(device), recipe, pretraining)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
@@ -214,9 +212,9 @@ def train_step(
 
 @torch.no_grad()
 def validate(network: Network, clips: list[Tensor], device: torch.device) -> dict[str, float]:
-    """The task's scores in dB, each the mean over one or more clips (T x 3 x H x W)."""
+    """The task's scores in dB, each averaged over one or more clips (T x 3 x H x W)."""
     scores = [task_of(network).scores(network, clip, device) for clip in clips]
-    return {name: float(np.mean([of_clip[name] for of_clip in scores])) for name in scores[0]}
+    return {name: float(np.mean([clip_scores[name] for clip_scores in scores])) for name in scores[0]}
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:
@@ -230,7 +228,7 @@ def _validation_clip(item: Item, cache: Path) -> Tensor:
 def _h264(recipe: Recipe) -> H264Roundtrip | None:
     if recipe.degradation.h264_share == 0:
         return None
-    from vidsr.video.roundtrip import h264_roundtrip  # PyAV only where the recipe wants real compression
+    from vidsr.video.roundtrip import h264_roundtrip  # loads PyAV, so only if the recipe needs it
 
     return h264_roundtrip
 

@@ -45,11 +45,11 @@ class TrainOptions:
 
 
 class Trainer(Generic[N]):
-    """One training run. It resumes from last.pt in the output folder, or else starts anew.
+    """One training run. It resumes from last.pt in the output folder if that exists.
 
-    `scores` validates the averaged weights; an empty result means that nothing was validated. `objective` reduces scores to
-    one number, and best.pt holds the weights with the greatest one. Raises UsageError if last.pt belongs to another
-    recipe.
+    `scores` validates the averaged weights; an empty result means that there was no validation. `objective` reduces the
+    scores to one number; best.pt holds the weights with the largest one. Raises UsageError if last.pt belongs to
+    another recipe.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class Trainer(Generic[N]):
         if not scores:
             return
         self._log(started, scores)
-        if (objective := self._objective(scores)) > self._best:
-            self._best = objective
+        if (value := self._objective(scores)) > self._best:
+            self._best = value
             self._save(self._options.output / "best.pt")
 
     def _log(self, started: float, values: dict[str, float]) -> None:
@@ -166,11 +166,11 @@ def _one_thread(_: int) -> None:
 
 
 def create_folder(path: Path) -> None:
-    """Makes the output folder before any work, so that a long run cannot fail at its first checkpoint."""
+    """Creates the output folder before any work, so that a long run cannot fail at its first checkpoint."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
+        raise OutputError(f"cannot create the folder {path}: {error.strerror}") from error
 
 
 def plain_values(recipe: Recipe | DetectorRecipe) -> dict[str, Any]:
