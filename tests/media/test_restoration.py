@@ -231,7 +231,7 @@ def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Pat
     assert any(warning in text for text in run_of(tmp_path / "a.json")["warnings"])
 
 
-def test_bicubic_is_unchanged(room: Path, tmp_path: Path) -> None:
+def test_bicubic_restores_no_faces(room: Path, tmp_path: Path) -> None:
     options = ("--model", "bicubic", "--end", "0.12")
     upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--report", tmp_path / "a.json")
     upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--no-faces")

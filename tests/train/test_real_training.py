@@ -75,8 +75,8 @@ def test_batches_of_realistic_degradation(folder: Path, tmp_path: Path) -> None:
         assert batch.low.shape == (4, batch.burn_in + 3, 3, 16, 16) and batch.truth.shape == (4, 3, 3, 64, 64)
         assert batch.quantities is not None and batch.told is not None
         assert batch.quantities.shape == (4, 3) and 0 <= batch.quantities.min() <= batch.quantities.max() <= 1
-        is_told = ~torch.isnan(batch.told)
-        assert torch.equal(batch.told[is_told], batch.quantities[is_told])
+        is_known = ~torch.isnan(batch.told)
+        assert torch.equal(batch.told[is_known], batch.quantities[is_known])
 
 
 def test_leading_frames_are_encoded_and_then_dropped(folder: Path, tmp_path: Path) -> None:

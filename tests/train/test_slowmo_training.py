@@ -277,7 +277,7 @@ def test_a_validation_clip_of_two_frames_is_an_input_error(tmp_path: Path) -> No
         train(RECIPE, options(tmp_path, tmp_path / "run"))
 
 
-# ----------------------------------------------------------------------------------------- ---- published models
+# ------------------------------------------------------------------------------------------------ published models
 
 
 def test_a_published_model_is_complete_and_not_for_upscaling(whole: Path, tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_invalid_options_are_refused_before_any_work(data: Path, tmp_path: Path)
 
 
 def test_clips_shorter_than_the_window_are_refused(data: Path, tmp_path: Path) -> None:
-    """Motion over two frames cannot be judged on two frames; the loss would be NaN for the whole run."""
+    """Motion over two frames needs a third frame; the loss would be NaN for the whole run."""
     recipe = replace(RECIPE, data=replace(RECIPE.data, frames=2), network=TINY_NETWORK | {"t1": 2})
     with pytest.raises(UsageError, match="'tiny' trains on 2 frames; motion over 2 frames needs more"):
         train(recipe, options(data, tmp_path / "run"))
@@ -331,12 +331,12 @@ def test_the_kinds_with_a_share_are_validated(
 ) -> None:
     """Stills alone cannot validate a model: then clips of both kinds do."""
     shares = replace(RECIPE.data, share_faces=share_faces, share_general=share_general)
-    judged: list[str] = []
+    validated: list[str] = []
     clip = loop._validation_clip
-    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (judged.append(item.kind), clip(item, cache))[1])
+    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (validated.append(item.kind), clip(item, cache))[1])
     train(replace(RECIPE, data=shares), options(data, tmp_path / "run", stop_after_minutes=0.0))
     both = share_faces == share_general
-    assert judged == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
+    assert validated == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
 
 
 def test_a_validation_clip_too_small_to_score_is_an_input_error(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def _still_motion(length: int, speed: float, generator: np.random.Generator) -> 
 def _choose_crop(
     frames: Frames, path: NDArray[np.int64], crop: int, candidates: int, generator: np.random.Generator
 ) -> Frames:
-    """Crops one frame, or one per point of `path`, along it; chooses the random position with most texture at its start."""
+    """Crops one frame, or one per point, along `path`; of random positions, the one with most texture at the start."""
     height, width = frames.shape[1:3]
     if min(height, width) < crop:
         pad = ((0, 0), (0, max(0, crop - height)), (0, max(0, crop - width)), (0, 0))

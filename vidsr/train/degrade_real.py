@@ -216,7 +216,7 @@ def simulate_enlargement(low: Tensor, factor: float) -> Tensor:
 
 
 def sharpen(low: Tensor, amount: float, sigma: float) -> Tensor:
-    """Unsharp masking, which leaves halos: adds `amount` times the detail that a Gaussian removes (`sigma` in pixels)."""
+    """Unsharp masking, which leaves halos: adds `amount` times the detail a Gaussian removes (`sigma` in pixels)."""
     radius = math.ceil(3 * sigma)
     axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
     taps = torch.exp(-(axis**2) / (2 * sigma**2))

@@ -174,7 +174,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
-        "data.frames must be at least 2 (motion needs a neighbour)": data.frames >= 2,
+        "data.frames must be at least 2 (motion needs a neighbor)": data.frames >= 2,
         "data.batch must be at least 1": data.batch >= 1,
         "optimisation.steps must be at least 1": optimisation.steps >= 1,
         "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
