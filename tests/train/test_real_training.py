@@ -180,7 +180,7 @@ def test_what_a_real_recipe_cannot_say(tmp_path: Path, text: str, message: str) 
 
 def test_an_estimator_cannot_be_trained_without_realistic_degradation(folder: Path, tmp_path: Path) -> None:
     recipe = replace(real_recipe(), real=None)
-    with pytest.raises(UsageError, match=r"trains an estimator, which needs the table \[real\]"):
+    with pytest.raises(UsageError, match=r"trains an estimator: add the table \[real\]"):
         train(recipe, TrainOptions(folder, tmp_path / "run", workers=0))
 
 

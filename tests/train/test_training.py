@@ -331,12 +331,12 @@ def test_the_kinds_with_a_share_are_validated(
 ) -> None:
     """Stills alone cannot validate a model: then clips of both kinds do."""
     shares = replace(RECIPE.data, share_faces=share_faces, share_general=share_general)
-    validated: list[str] = []
+    kinds: list[str] = []
     clip = loop._validation_clip
-    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (validated.append(item.kind), clip(item, cache))[1])
+    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (kinds.append(item.kind), clip(item, cache))[1])
     train(replace(RECIPE, data=shares), options(data, tmp_path / "run", stop_after_minutes=0.0))
     both = share_faces == share_general
-    assert validated == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
+    assert kinds == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
 
 
 def test_a_validation_clip_too_small_to_score_is_an_input_error(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 All are pure functions of their arguments and a seeded generator, on whole clips, centered as in `degrade`. Each sample
 keeps its random parameters and their summary in three numbers, which the network may be given.
 
-One exception: on CPUs with AVX-512, libx264 encodes about one small clip in several hundred slightly differently when
+One exception: on CPUs with AVX-512, libx264 encodes roughly one small clip in some hundred slightly differently when
 called again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it is repeatable).
 """
 
