@@ -36,7 +36,7 @@ from vidsr.runtime.device import choose_precision
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.codecs import Encoding
 from vidsr.train.degrade import degrade_bd, degrade_bi, gaussian_taps, reduce
-from vidsr.train.degrade_real import encoded, noisy, uploaded_before
+from vidsr.train.degrade_real import add_noise, encode_frames, encode_resized
 from vidsr.types import Frame
 from vidsr.video.roundtrip import codec_roundtrip
 
@@ -49,14 +49,14 @@ Figures = dict[str, float]
 
 def encode(low: Tensor, codec: str, **options: str) -> Tensor:
     """The clip after an encoder; the blocks start at the same places for everybody."""
-    frames = encoded(to_bytes(low), Encoding(codec, options, 0.0), np.random.default_rng(1), codec_roundtrip)
+    frames = encode_frames(to_bytes(low), Encoding(codec, options, 0.0), np.random.default_rng(1), codec_roundtrip)
     return from_bytes(frames)
 
 
 def upload_twice(low: Tensor) -> Tensor:
     """Encoded at three quarters of the size, brought back and encoded again."""
     first = Encoding("libx264", {"crf": "28", "preset": "medium"}, 28.0)
-    frames = uploaded_before(to_bytes(low), 0.75, first, np.random.default_rng(1), codec_roundtrip)
+    frames = encode_resized(to_bytes(low), 0.75, first, np.random.default_rng(1), codec_roundtrip)
     return encode(from_bytes(frames), "libx264", crf="26", preset="veryfast")
 
 
@@ -70,7 +70,7 @@ def quantised(codec: str, number: int) -> Callable[[Tensor], Tensor]:
 
 def with_noise(sigma: float) -> Callable[[Tensor], Tensor]:
     """Gaussian noise, the same for everybody."""
-    return lambda low: to_8_bits(noisy(low, "gaussian", sigma, np.random.default_rng(1)))
+    return lambda low: to_8_bits(add_noise(low, "gaussian", sigma, np.random.default_rng(1)))
 
 
 def unchanged(low: Tensor) -> Tensor:

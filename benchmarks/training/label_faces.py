@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from vidsr.faces.detections import Detections, pairwise_iou
 from vidsr.faces.detector import OVERLAP
 from vidsr.faces.yunet import MULTIPLE, Yunet
-from vidsr.train.dataset import CLIPS, cached_frames, find_footage
+from vidsr.train.dataset import CLIPS, cached_frames, find_training_files
 from vidsr.train.detector.labels import SURE
 
 EVERY = 8
@@ -70,7 +70,7 @@ def main() -> None:
     stills = {e["path"]: e["faces"] for e in json.loads((folder / "labels.json").read_text(encoding="utf-8"))}
     clips = json.loads((folder / "clip_labels.json").read_text(encoding="utf-8"))
     labels, counts = {}, {"images": 0, "given": 0, "sure": 0, "unsure": 0}
-    for item in find_footage(options.data, ("A", "B")):
+    for item in find_training_files(options.data, ("A", "B")):
         path = str(item.path.relative_to(options.data))
         frames = cached_frames(item, options.output.parent / "frames")
         given = {e["frame"]: e["faces"] for e in clips[path]} if path in clips else {0: stills.get(path, [])}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.support.tiny_footage import TINY_NETWORK
+from tests.support.tiny_training_data import TINY_NETWORK
 from vidsr.errors import ModelError
 from vidsr.models.registry import build
 from vidsr.nets.layers.resize import resize

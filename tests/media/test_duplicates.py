@@ -205,12 +205,12 @@ def pointer(x: float) -> Tensor:
         "dark slow pan", "noisy pointer", "fade",
     ],
 )  # fmt: skip
-def test_what_is_no_repeat_stays(images: list[Tensor]) -> None:
+def test_frames_that_are_not_repeats_stay(images: list[Tensor]) -> None:
     assert filled(video(images))[1] == set()
 
 
 @pytest.mark.parametrize("run", [MAX_RUN + 1, MAX_RUN + 2, 2 * MAX_RUN + 3, 30])
-def test_a_pause_is_meant(run: int) -> None:
+def test_a_pause_stays(run: int) -> None:
     positions = [0, 1, 2, 3, *[3] * run, 4, 5, 6, *[6] * run, 7]
     assert filled(video([view(SPEED * i) for i in positions]))[1] == set()
 
@@ -219,7 +219,7 @@ def test_a_pointer_at_half_the_rate_of_the_screen_is_filled() -> None:
     assert filled(video([pointer(4 * (t // 2)) for t in range(24)]))[1] == set(range(3, 22, 2))
 
 
-def test_noise_on_repeats_hides_none() -> None:
+def test_noisy_repeats_are_found() -> None:
     shown = numbers("25 in 30", 20)
     assert filled(video(noisy([view(SPEED * i) for i in shown], 3)))[1] == inner_repeats(shown)
 
@@ -303,11 +303,11 @@ def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], g
             return super().step(frame, state)
 
     duplicates, count = Duplicates(Watched()), 0
-    for t, (given_frame, result) in enumerate(zip(frames, duplicates.fill(source()), strict=True)):
-        count += result.image is not given_frame.image
+    for t, (input_frame, result) in enumerate(zip(frames, duplicates.fill(source()), strict=True)):
+        count += result.image is not input_frame.image
         assert taken - t - 1 <= MAX_RUN + 1
-        assert result.with_image(given_frame.image) == given_frame
-        assert result.image.shape == given_frame.image.shape
+        assert result.with_image(input_frame.image) == input_frame
+        assert result.image.shape == input_frame.image.shape
     assert duplicates.replaced == count
     assert taken == len(frames)
 

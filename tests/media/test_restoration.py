@@ -137,7 +137,7 @@ def test_the_report_and_the_closing_line_tell_the_tracks_of_both_scenes(room: Pa
 @pytest.mark.parametrize(
     ("options", "is_looked_for"), [(("--min-face", "40"), True), (("--face-strength", "0"), False)], ids=str
 )
-def test_without_a_face_or_strength_every_bit_is_as_without(
+def test_without_faces_or_strength_the_result_is_bit_identical(
     room: Path, tmp_path: Path, options: tuple[str, ...], is_looked_for: bool
 ) -> None:
     """At the scale where faces of 40 pixels have 20, the toy detector finds none."""
@@ -156,7 +156,7 @@ def test_half_the_strength_is_half_the_change(room: Path, tmp_path: Path) -> Non
         torch.testing.assert_close(image, (none + all_of_it) / 2, atol=0.02, rtol=0)  # each rounded to 8 bits
 
 
-def test_no_more_faces_than_wished(room: Path, tmp_path: Path) -> None:
+def test_the_number_of_faces_is_limited(room: Path, tmp_path: Path) -> None:
     options = ("--faces", "--max-faces", "1", "--report", tmp_path / "a.json")
     result = upscale(room, "video.mkv", tmp_path / "a.mkv", *options)
     run = run_of(tmp_path / "a.json")
@@ -171,7 +171,7 @@ def test_no_more_faces_than_wished(room: Path, tmp_path: Path) -> None:
     assert_only_faces_differ(change, changed)
 
 
-def test_of_several_reasons_the_most_frequent_one_is_told() -> None:
+def test_the_most_frequent_of_several_reasons_is_reported() -> None:
     def track(number: int, restored: int, **skipped: int) -> TrackReport:
         seen = FaceTrack(number, 0, 9, Fraction(1, 25), 10, 10, 20, 20, 1.0)
         return TrackReport(seen, restored, {reason.replace("_", " "): count for reason, count in skipped.items()})
@@ -184,7 +184,7 @@ def test_of_several_reasons_the_most_frequent_one_is_told() -> None:
     assert said == ["faces: 1 of 5 restored by some-model; not restored: 1 large enough, 2 too many faces, 1 too small"]
 
 
-def test_tiles_and_another_scale_do_not_matter_to_them(room: Path, tmp_path: Path) -> None:
+def test_faces_do_not_depend_on_tiles_or_scale(room: Path, tmp_path: Path) -> None:
     options = ("--scale", "2", "--tile", "64", "--start", "0.24")
     upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--no-faces")
     upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--faces")
@@ -212,7 +212,7 @@ def test_a_video_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert_only_faces_differ(change, PLACES[FIRST:])
 
 
-# --------------------------------------------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------------------------------------------- messages
 
 
 def test_a_dry_run_names_the_face_model(room: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_detector_for_one_size_says_what_it_may_miss(room: Path, tmp_path: Pat
     assert any(warning in text for text in run_of(tmp_path / "a.json")["warnings"])
 
 
-def test_bicubic_is_itself(room: Path, tmp_path: Path) -> None:
+def test_bicubic_restores_no_faces(room: Path, tmp_path: Path) -> None:
     options = ("--model", "bicubic", "--end", "0.12")
     upscale(room, "video.mkv", tmp_path / "a.mkv", *options, "--report", tmp_path / "a.json")
     upscale(room, "video.mkv", tmp_path / "b.mkv", *options, "--no-faces")

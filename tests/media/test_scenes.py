@@ -69,30 +69,30 @@ def test_cuts_are_found_at_any_size(height: int, width: int) -> None:
     assert starts(video([dark, dark, light, light])) == [0, 2]
 
 
-def test_a_pan_is_no_cut() -> None:
+def test_a_pan_is_not_a_cut() -> None:
     wide = scene(3, 90, 600)
     assert starts(video(wide[:, :, 8 * t : 8 * t + 160] for t in range(50))) == [0]
 
 
-def test_a_fade_is_no_cut() -> None:
+def test_a_fade_is_not_a_cut() -> None:
     image = scene(4)
     levels = [t / 24 for t in range(24, -1, -1)] + [t / 24 for t in range(25)]
     assert starts(video(image * level for level in levels)) == [0]
 
 
-def test_a_dissolve_is_no_cut() -> None:
+def test_a_dissolve_is_not_a_cut() -> None:
     before, after = scene(5), scene(6)
     assert starts(video(torch.lerp(before, after, t / 24) for t in range(25))) == [0]
 
 
 @pytest.mark.parametrize("level", [0.0, 0.01, 0.5, 1.0])
-def test_still_frames_of_one_color_hold_no_cut(level: float) -> None:
+def test_still_frames_of_one_color_have_no_cut(level: float) -> None:
     assert starts(video([torch.full((3, 72, 128), level)] * 20)) == [0]
 
 
 @pytest.mark.parametrize("level", [0.0, 4.0, 16.0, 128.0])
 @pytest.mark.parametrize("noise", [1.0, 4.0])
-def test_noise_in_dark_and_gray_frames_is_no_cut(level: float, noise: float) -> None:
+def test_noise_in_dark_and_gray_frames_is_not_a_cut(level: float, noise: float) -> None:
     """Hue and saturation of such frames are random; the detector's content value alone reports a cut at every frame."""
     random = torch.Generator().manual_seed(7)
     images = [(level + noise * torch.randn(3, 72, 128, generator=random)).clamp(0, 255).round() for _ in range(12)]
@@ -109,7 +109,7 @@ def test_a_flash_is_a_scene_of_its_own() -> None:
     assert starts(video([scene(1)] * 5 + [torch.ones(3, 90, 160)] + [scene(1)] * 5)) == [0, 5, 6]
 
 
-def test_off_marks_the_first_frame_only() -> None:
+def test_off_marks_only_the_first_frame() -> None:
     frames = video([scene(seed) for seed in range(5)])
     assert starts(frames, SceneConfig(mode="off")) == [0]
 

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tests.support.tiny_footage import moving, noise, write_clip, write_still
+from tests.support.tiny_training_data import moving, noise, write_clip, write_still
 from vidsr.train.detector.recipe import DetectorDataConfig, DetectorOptimisationConfig, DetectorRecipe
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or not there, and nothing in them is ever run."""
+"""Checkpoint files: complete or absent, and code in them never runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training batches: pure functions of their index, with crops, motion and flips as the recipe says."""
+"""Training batches: pure functions of their index, with crops, motion and flips as in the recipe."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.support.tiny_footage import moving, noise, tiny_recipe, training_folder, write_clip, write_still
+from tests.support.tiny_training_data import moving, noise, tiny_recipe, training_folder, write_clip, write_still
 from vidsr.errors import InputError
-from vidsr.train.data import Batch, Batches, _best, _flip, _still_path, _time_order
-from vidsr.train.dataset import Item, find_footage, split_holdout
+from vidsr.train.data import Batch, Batches, _choose_crop, _flip, _frame_order, _still_motion
+from vidsr.train.dataset import Item, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.recipe import DataConfig, DegradationConfig
 
 CLEAN = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)
-# Films one at a time, cropped anywhere, in time order; each test switches on what it looks at.
+# Clips without any option; each test enables the option that it checks.
 DATA = DataConfig(
     crop=32, frames=4, batch=2, text_share=0, texture_choice_share=0, frozen_share=0, burn_in_share=0, holdout_clips=2
 )
@@ -41,21 +41,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(folder: Path, cache: Path, data: DataConfig = DATA, degradation: DegradationConfig = CLEAN) -> Batches:
-    items, _ = split_holdout(find_footage(folder, data.licence_classes), data.holdout_clips)
+    items, _ = split_holdout(find_training_files(folder, data.licence_classes), data.holdout_clips)
     return Batches(tiny_recipe(data=data, degradation=degradation), items, cache, None)
 
 
 def stills(cache: Path, folder: Path, data: DataConfig, height: int = 160, width: int = 200) -> Batches:
-    """One picture of pure noise: every pixel tells where it comes from."""
+    """One still of pure noise, so that every crop can be located."""
     item = Item(write_still(folder / "noise.png", noise(1, height, width, 5)[0]), "still", "noise", "A")
     return Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)
 
 
-def shift_between(first: Pixels, second: Pixels, most: int) -> tuple[int, int] | None:
+def shift_between(first: Pixels, second: Pixels, max_shift: int) -> tuple[int, int] | None:
     """The one (dy, dx) with second[y, x] == first[y + dy, x + dx] wherever both exist; None if there is none."""
     height, width = first.shape[:2]
-    for dy in range(-most, most + 1):
-        for dx in range(-most, most + 1):
+    for dy in range(-max_shift, max_shift + 1):
+        for dx in range(-max_shift, max_shift + 1):
             a = first[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
             b = second[max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)]
             if np.array_equal(a, b):
@@ -139,13 +139,13 @@ def test_shares_choose_the_kind(
     assert picked == [kind, kind]
 
 
-def test_kinds_that_are_missing_give_their_share_to_the_others(tmp_path: Path, cache: Path) -> None:
-    source = stills(cache, tmp_path, DATA)  # no film at all
+def test_shares_of_missing_kinds_go_to_the_others(tmp_path: Path, cache: Path) -> None:
+    source = stills(cache, tmp_path, DATA)  # no clips
     assert source[0].truth.shape == (2, 4, 3, 32, 32)
 
 
-def test_pictures_of_faces_have_a_share_of_their_own(tmp_path: Path, cache: Path) -> None:
-    """Dark pictures of faces against light ones of other things, 3 to 1; without a share they are not used."""
+def test_stills_of_faces_have_their_own_share(tmp_path: Path, cache: Path) -> None:
+    """Dark stills of faces and light ones of other things, 3 to 1; without a share they are not used."""
     items = [
         Item(write_still(tmp_path / f"{kind}.png", np.full((64, 64, 3), level, np.uint8)), kind, kind, "A")
         for kind, level in (("still", 200), ("face_still", 40))
@@ -158,7 +158,7 @@ def test_pictures_of_faces_have_a_share_of_their_own(tmp_path: Path, cache: Path
 
 
 def test_no_text_is_written_on_faces(tmp_path: Path, cache: Path) -> None:
-    item = Item(write_still(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8)), "face_still", "grey", "A")
+    item = Item(write_still(tmp_path / "gray.png", np.full((64, 64, 3), 128, np.uint8)), "face_still", "gray", "A")
     data = replace(DATA, share_face_stills=1.0, text_share=1.0)
     source = Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)
     assert not any(clip.std() for clip in truths(source, 4))
@@ -166,14 +166,14 @@ def test_no_text_is_written_on_faces(tmp_path: Path, cache: Path) -> None:
 
 def test_nothing_left_to_train_on_is_an_input_error(tmp_path: Path, cache: Path) -> None:
     write_clip(tmp_path / "only.avi", moving(4, 48, 64, 0))
-    with pytest.raises(InputError, match="nothing is left to train on: beside 2 held-out clips"):
+    with pytest.raises(InputError, match="no training data is left: beside 2 held-out clips"):
         batches(tmp_path, cache)
-    with pytest.raises(InputError, match="nothing is left to train on"):
+    with pytest.raises(InputError, match="no training data is left"):
         stills(cache, tmp_path, replace(DATA, share_stills=0))
 
 
-def test_a_film_with_many_clips_counts_as_the_root_of_their_number(tmp_path: Path, cache: Path) -> None:
-    """Nine clips of one film against one of another: 3 to 1. Binomial, five standard deviations."""
+def test_videos_are_weighted_by_the_root_of_their_number_of_clips(tmp_path: Path, cache: Path) -> None:
+    """Nine clips of one video and one of another: 3 to 1. Binomial, five standard deviations."""
     levels = {f"long{n}": 200 for n in range(9)} | {"short": 40}
     for name, level in levels.items():
         write_still(tmp_path / f"{name}.png", np.full((32, 32, 3), level, np.uint8))
@@ -188,7 +188,7 @@ def test_a_film_with_many_clips_counts_as_the_root_of_their_number(tmp_path: Pat
 
 
 def test_stills_move_by_whole_pixels(tmp_path: Path, cache: Path) -> None:
-    """Reduced pictures too: they are shrunk once and then moved, so there is no blur that changes with the motion."""
+    """Reduced stills too: they are reduced once and then moved, so that no blur changes with the motion."""
     data = replace(DATA, share_faces=0, share_general=0, max_still_speed=5.0, frames=5)
     shifts, reduced = [], 0
     for clip in truths(stills(cache, tmp_path, data), 8):
@@ -197,7 +197,7 @@ def test_stills_move_by_whole_pixels(tmp_path: Path, cache: Path) -> None:
         shifts += pairs
         reduced += bool(clip.std() < 70)  # noise of all 256 levels has 74, mixtures less
     assert len(set(shifts)) > 8
-    assert 3 <= reduced <= 13, "about half of the 16 pictures are reduced"
+    assert 3 <= reduced <= 13, "about half of the 16 stills are reduced"
 
 
 def test_frozen_clips_stand_still(folder: Path, cache: Path) -> None:
@@ -211,24 +211,24 @@ def test_frozen_clips_stand_still(folder: Path, cache: Path) -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 31), st.integers(1, 4), st.integers(0, 10**6))
-def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int, longest: int, seed: int) -> None:
-    order = _time_order(count, length, longest, np.random.default_rng(seed))
+def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int, max_stride: int, seed: int) -> None:
+    order = _frame_order(count, length, max_stride, np.random.default_rng(seed))
     assert order.shape == (length,) and order.min() >= 0 and order.max() < count
     steps = np.abs(np.diff(order))
-    assert steps.size == 0 or steps.max() <= longest
-    if count > longest * (length - 1) and length > 1:  # long enough: no turning back
-        assert len(set(np.diff(order).tolist())) == 1 and 1 <= steps[0] <= longest
+    assert steps.size == 0 or steps.max() <= max_stride
+    if count > max_stride * (length - 1) and length > 1:  # long enough: not reversed
+        assert len(set(np.diff(order).tolist())) == 1 and 1 <= steps[0] <= max_stride
 
 
 def test_time_runs_both_ways_at_every_stride() -> None:
     generator = np.random.default_rng(0)
-    assert {int(np.diff(_time_order(50, 4, 3, generator))[0]) for _ in range(100)} == {-3, -2, -1, 1, 2, 3}
+    assert {int(np.diff(_frame_order(50, 4, 3, generator))[0]) for _ in range(100)} == {-3, -2, -1, 1, 2, 3}
 
 
 @settings(deadline=None)
 @given(st.integers(1, 31), st.floats(0, 20), st.integers(0, 10**6))
 def test_paths_of_stills_start_at_zero_and_keep_the_speed(length: int, speed: float, seed: int) -> None:
-    path = _still_path(length, speed, np.random.default_rng(seed))
+    path = _still_motion(length, speed, np.random.default_rng(seed))
     assert path.shape == (length, 2) and path.dtype == np.int64 and not path[0].any()
     if speed == 0:
         assert not path.any()
@@ -236,27 +236,27 @@ def test_paths_of_stills_start_at_zero_and_keep_the_speed(length: int, speed: fl
 
 @settings(deadline=None)
 @given(st.integers(20, 60), st.integers(20, 60), st.floats(0, 30), st.integers(1, 3), st.integers(0, 10**6))
-def test_crops_lie_inside_the_picture(height: int, width: int, speed: float, candidates: int, seed: int) -> None:
-    """Pictures smaller than the crop are mirrored; a path that does not fit turns back at the edges."""
+def test_crops_lie_inside_the_image(height: int, width: int, speed: float, candidates: int, seed: int) -> None:
+    """Images smaller than the crop are mirrored; a path that does not fit is reflected at the edges."""
     generator = np.random.default_rng(seed)
-    picture = noise(1, height, width, seed)
-    clip = _best(picture, _still_path(12, speed, generator), 32, candidates, generator)
+    image = noise(1, height, width, seed)
+    clip = _choose_crop(image, _still_motion(12, speed, generator), 32, candidates, generator)
     assert clip.shape == (12, 32, 32, 3)
     if min(height, width) >= 32:
-        windows = np.lib.stride_tricks.sliding_window_view(picture[0, :, :, 0], (32, 32))
+        windows = np.lib.stride_tricks.sliding_window_view(image[0, :, :, 0], (32, 32))
         starts = windows[:, :, 0, 0]
         for frame in clip:
             places = np.argwhere(starts == frame[0, 0, 0])
             assert any(np.array_equal(windows[y, x], frame[..., 0]) for y, x in places)
 
 
-def test_of_several_crops_the_most_textured_is_taken() -> None:
-    picture = np.full((1, 64, 128, 3), 90, np.uint8)
-    picture[0, :, 96:] = noise(1, 64, 32, 0)[0]
+def test_the_most_textured_crop_is_chosen() -> None:
+    image = np.full((1, 64, 128, 3), 90, np.uint8)
+    image[0, :, 96:] = noise(1, 64, 32, 0)[0]
 
     def texture(candidates: int) -> float:
         generator = np.random.default_rng(1)
-        clips = (_best(picture, np.zeros((1, 2), np.int64), 32, candidates, generator) for _ in range(40))
+        clips = (_choose_crop(image, np.zeros((1, 2), np.int64), 32, candidates, generator) for _ in range(40))
         return float(np.mean([clip.std() for clip in clips]))
 
     assert texture(3) > 1.5 * texture(1)
@@ -280,19 +280,19 @@ def test_flips_give_all_eight_views_or_two_upright_ones(is_upright: bool, expect
     assert seen == expected
 
 
-def test_an_upright_recipe_turns_no_clip(tmp_path: Path, cache: Path) -> None:
-    """Light above, dark below: so it stays, and in a recipe without the setting it does not."""
-    picture = np.full((32, 32, 3), 30, np.uint8)
-    picture[:16] = 220
-    item = Item(write_still(tmp_path / "sky.png", picture), "still", "sky", "A")
+def test_upright_clips_are_not_turned(tmp_path: Path, cache: Path) -> None:
+    """Light above, dark below: this stays so with `upright`, and changes without."""
+    image = np.full((32, 32, 3), 30, np.uint8)
+    image[:16] = 220
+    item = Item(write_still(tmp_path / "sky.png", image), "still", "sky", "A")
     for is_upright in (True, False):
         source = Batches(tiny_recipe(data=replace(DATA, upright=is_upright), degradation=CLEAN), [item], cache, None)
-        is_as_it_was = [bool((clip[:, 8] > 200).all() and (clip[:, 24] < 50).all()) for clip in truths(source, 8)]
-        assert all(is_as_it_was) == is_upright
+        is_unchanged = [bool((clip[:, 8] > 200).all() and (clip[:, 24] < 50).all()) for clip in truths(source, 8)]
+        assert all(is_unchanged) == is_upright
 
 
 def test_text_is_written_on_stills(tmp_path: Path, cache: Path) -> None:
-    item = Item(write_still(tmp_path / "grey.png", np.full((96, 96, 3), 128, np.uint8)), "still", "grey", "A")
+    item = Item(write_still(tmp_path / "gray.png", np.full((96, 96, 3), 128, np.uint8)), "still", "gray", "A")
     for share, expected in ((0.0, 0), (1.0, 8)):
         data = replace(DATA, text_share=share, texture_choice_share=1.0)
         source = Batches(tiny_recipe(data=data, degradation=CLEAN), [item], cache, None)

@@ -1,4 +1,4 @@
-"""Which files training may use, which videos are held out, and what the decoder and its cache give."""
+"""Selection of training files, held-out videos, decoding and its cache."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.tiny_footage import ENTRIES, moving, noise, training_folder, write_clip, write_still
+from tests.support.tiny_training_data import ENTRIES, moving, noise, training_folder, write_clip, write_still
 from vidsr.errors import InputError, OutputError
-from vidsr.train import dataset as footage
-from vidsr.train.dataset import Item, Kind, cached_frames, find_footage, read_clip, read_still, split_holdout
+from vidsr.train import dataset
+from vidsr.train.dataset import Item, Kind, cached_frames, find_training_files, read_clip, read_still, split_holdout
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def names(items: list[Item]) -> set[str]:
 
 
 @pytest.mark.parametrize("classes", [("A", "B"), ("A",), ("B",), ("A", "B", "C")])
-def test_the_index_gives_training_files_of_the_licence_classes_only(folder: Path, classes: tuple[str, ...]) -> None:
-    items = find_footage(folder, classes)
+def test_only_training_files_of_the_license_classes_are_used(folder: Path, classes: tuple[str, ...]) -> None:
+    items = find_training_files(folder, classes)
     expected = {Path(name).name for name, split, _, _, licence in ENTRIES if split == "train" and licence in classes}
     assert names(items) == expected
     assert {item.licence_class for item in items} <= set(classes)
@@ -37,7 +37,7 @@ def test_the_index_gives_training_files_of_the_licence_classes_only(folder: Path
 
 
 def test_kinds_and_sources_come_from_the_index(folder: Path) -> None:
-    by_name = {item.path.name: item for item in find_footage(folder, ("A", "B"))}
+    by_name = {item.path.name: item for item in find_training_files(folder, ("A", "B"))}
     assert by_name["anna_1.avi"] == Item(folder / "train/faces/anna_1.avi", "faces", "films/anna", "A")
     assert {name: by_name[name].kind for name in ("road_0.avi", "tree.png", "eve.png")} == {
         "road_0.avi": "general",
@@ -47,21 +47,21 @@ def test_kinds_and_sources_come_from_the_index(folder: Path) -> None:
 
 
 def test_the_order_does_not_depend_on_the_index(folder: Path, tmp_path: Path) -> None:
-    items = find_footage(folder, ("A", "B"))
+    items = find_training_files(folder, ("A", "B"))
     assert items == sorted(items, key=lambda item: item.path)
     copy = training_folder(tmp_path)
     entries = json.loads((copy / "index.json").read_text())
     (copy / "index.json").write_text(json.dumps(entries[::-1]))
-    assert [i.path.name for i in find_footage(copy, ("A", "B"))] == [i.path.name for i in items]
+    assert [i.path.name for i in find_training_files(copy, ("A", "B"))] == [i.path.name for i in items]
 
 
 def test_a_folder_without_index_gives_every_video_and_image(tmp_path: Path) -> None:
     write_clip(tmp_path / "deep" / "down" / "one.AVI", moving(2, 32, 32, 0))
     write_clip(tmp_path / "two.avi", moving(2, 32, 32, 1))
     write_still(tmp_path / "photo.png", noise(1, 32, 32, 2)[0])
-    (tmp_path / "notes.txt").write_text("no footage")
+    (tmp_path / "notes.txt").write_text("not a clip")
     (tmp_path / "a folder.mp4").mkdir()
-    items = find_footage(tmp_path, ("A",))
+    items = find_training_files(tmp_path, ("A",))
     assert [(item.path.name, item.kind) for item in items] == [
         ("one.AVI", "general"),
         ("photo.png", "still"),
@@ -74,24 +74,24 @@ def test_folders_without_clips_are_refused(tmp_path: Path, folder: Path) -> None
     write_still(tmp_path / "photo.png", noise(1, 32, 32, 2)[0])
     for place, classes in ((tmp_path, ("A",)), (tmp_path / "missing", ("A",)), (folder, ("Z",))):
         with pytest.raises(InputError, match="no training clip found below"):
-            find_footage(place, classes)
+            find_training_files(place, classes)
 
 
 @pytest.mark.parametrize("content", ["{", '[{"path": "a.mp4"}]', "[3]", "3", "\xff"])
 def test_a_damaged_index_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "index.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError, match=r"cannot use the index .*index\.json"):
-        find_footage(tmp_path, ("A",))
+        find_training_files(tmp_path, ("A",))
 
 
-def test_files_that_the_index_names_must_be_there(tmp_path: Path) -> None:
+def test_files_in_the_index_must_exist(tmp_path: Path) -> None:
     folder = training_folder(tmp_path)
-    (folder / "eval/faces/finn_0.avi").unlink()  # not asked for, so not missed
+    (folder / "eval/faces/finn_0.avi").unlink()  # not a training file, so not required
     (folder / "train/general/hill_0.avi").unlink()
-    assert find_footage(folder, ("A", "B"))
+    assert find_training_files(folder, ("A", "B"))
     (folder / "train/general/sea_0.avi").unlink()
     with pytest.raises(InputError, match=r"names 1 files that are missing, the first one is .*sea_0\.avi"):
-        find_footage(folder, ("A", "B"))
+        find_training_files(folder, ("A", "B"))
 
 
 # ----------------------------------------------------------------------------------------------------- holding out
@@ -99,7 +99,7 @@ def test_files_that_the_index_names_must_be_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 2, 4, 6, 20])
 def test_videos_held_out_are_never_trained_on(folder: Path, count: int) -> None:
-    items = find_footage(folder, ("A", "B"))
+    items = find_training_files(folder, ("A", "B"))
     rest, held = split_holdout(items, count)
     assert not {item.source for item in held} & {item.source for item in rest}
     faces = [item for item in held if item.kind == "faces"]
@@ -115,8 +115,8 @@ def test_videos_held_out_are_never_trained_on(folder: Path, count: int) -> None:
 
 @pytest.mark.parametrize("kind", ["faces", "general"])
 @pytest.mark.parametrize("count", [1, 2, 20])
-def test_only_the_kinds_that_are_judged_are_held_out(folder: Path, kind: Kind, count: int) -> None:
-    items = find_footage(folder, ("A", "B"))
+def test_only_clips_of_the_validated_kinds_are_held_out(folder: Path, kind: Kind, count: int) -> None:
+    items = find_training_files(folder, ("A", "B"))
     rest, held = split_holdout(items, count, [kind])
     assert [item.kind for item in held] == [kind] * min(count, 3)
     assert not {item.source for item in held} & {item.source for item in rest}  # films/dora has clips of both kinds
@@ -124,7 +124,7 @@ def test_only_the_kinds_that_are_judged_are_held_out(folder: Path, kind: Kind, c
 
 
 def test_the_held_out_videos_do_not_depend_on_the_others(folder: Path) -> None:
-    items = find_footage(folder, ("A", "B"))
+    items = find_training_files(folder, ("A", "B"))
     rest, held = split_holdout(items, 2)
     for gone in rest:
         assert split_holdout([item for item in items if item.source != gone.source], 2)[1] == held
@@ -150,33 +150,35 @@ def test_frames_come_in_order(tmp_path: Path) -> None:
     assert np.abs(levels - 20 * np.arange(12)).max() < 3
 
 
-def test_unreadable_footage_is_an_input_error(tmp_path: Path) -> None:
-    (tmp_path / "text.avi").write_text("this is no video")
+def test_unreadable_files_are_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "text.avi").write_text("not a video")
     with pytest.raises(InputError, match=r"no frame from the training clip .*text\.avi"):
         read_clip(tmp_path / "text.avi")
-    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(InputError, match=r"cannot read the training image .*text\.png"):
         read_still(tmp_path / "text.png")
 
 
 def test_a_clip_too_long_for_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_clip(tmp_path / "long.avi", moving(6, 32, 32, 0))
-    monkeypatch.setattr(footage, "MAX_CLIP_BYTES", 6 * 32 * 32 * 3)
+    monkeypatch.setattr(dataset, "MAX_CLIP_BYTES", 6 * 32 * 32 * 3)
     assert len(read_clip(path)) == 6
-    monkeypatch.setattr(footage, "MAX_CLIP_BYTES", 6 * 32 * 32 * 3 - 1)
+    monkeypatch.setattr(dataset, "MAX_CLIP_BYTES", 6 * 32 * 32 * 3 - 1)
     with pytest.raises(InputError, match=r"long\.avi is too long: cut it into pieces of at most 5 frames"):
         read_clip(path)
 
 
 def test_a_file_is_decoded_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clip, still = (next(i for i in find_footage(folder, ("A",)) if i.kind == kind) for kind in ("general", "still"))
+    clip, still = (
+        next(i for i in find_training_files(folder, ("A",)) if i.kind == kind) for kind in ("general", "still")
+    )
     first = cached_frames(clip, tmp_path)
     assert np.array_equal(first, read_clip(clip.path))
     assert cached_frames(still, tmp_path).shape == (1, 64, 80, 3)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npy", ".npy"]
-    monkeypatch.delattr(footage, "read_clip")
+    monkeypatch.delattr(dataset, "read_clip")
     assert np.array_equal(cached_frames(clip, tmp_path), first)
-    face = next(item for item in find_footage(folder, ("B",)) if item.kind == "face_still")
+    face = next(item for item in find_training_files(folder, ("B",)) if item.kind == "face_still")
     assert np.array_equal(cached_frames(face, tmp_path)[0], read_still(face.path))
     with pytest.raises(ValueError, match="read-only"):
         cached_frames(clip, tmp_path)[0, 0, 0, 0] = 1

@@ -1,4 +1,4 @@
-"""Reductions against their definitions (MATLAB's imresize, Pillow, float64 sums), and what random degradation does."""
+"""Reductions against their definitions (MATLAB's imresize, Pillow, float64 sums), and random degradation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVERY_KIND = {"bicubic": bicubic_taps(), "paper": gaussian_taps(1.5), "narrow": 
 
 
 def cubic(x: Array) -> Array:
-    """MATLAB's cubic, as imresize.m has it."""
+    """MATLAB's cubic kernel, as in imresize.m."""
     a = np.abs(x)
     return (1.5 * a**3 - 2.5 * a**2 + 1) * (a <= 1) + (-0.5 * a**3 + 2.5 * a**2 - 4 * a + 2) * ((a > 1) & (a <= 2))
 
@@ -63,7 +63,7 @@ def clip_of(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def smooth_clip(count: int = 4, height: int = 128, width: int = 160) -> Tensor:
-    """Pictures with structure of every size, for codecs."""
+    """Images with structure of every size, for codecs."""
     noise = torch.nn.functional.interpolate(clip_of(count, height // 8, width // 8, 3), (height, width), mode="bicubic")
     return (0.75 * noise + 0.25 * clip_of(count, height, width, 4)).clamp(0, 1)
 
@@ -117,7 +117,7 @@ def test_the_papers_gaussian_has_14_weights() -> None:
 
 @settings(deadline=None)
 @given(sigma=st.floats(0.6, 2.0))
-def test_gaussians_are_even_in_number_symmetric_and_complete(sigma: float) -> None:
+def test_gaussians_have_even_length_and_are_symmetric_and_complete(sigma: float) -> None:
     taps = gaussian_taps(sigma)
     assert len(taps) % 2 == 0
     torch.testing.assert_close(taps, taps.flip(0), atol=0, rtol=0)
@@ -128,19 +128,19 @@ def test_gaussians_are_even_in_number_symmetric_and_complete(sigma: float) -> No
     assert spread == pytest.approx(sigma, rel=0.02)
 
 
-def test_the_gaussian_sits_in_the_middle_of_each_block() -> None:
+def test_the_gaussian_is_in_the_middle_of_each_block() -> None:
     clip = clip_of(1, 16, 20).double()
-    picture = np.pad(clip[0, 0].numpy(), 16, mode="symmetric")  # the edge pixel is repeated
+    image = np.pad(clip[0, 0].numpy(), 16, mode="symmetric")  # the edge pixel is repeated
     expected = np.zeros((4, 5))
     for i, j in np.ndindex(4, 5):
         y, x = (np.arange(n + 32) - 16 - (4 * k + 1.5) for n, k in ((16, i), (20, j)))
         wy, wx = (np.exp(-(d**2) / 4.5) * (np.abs(d) < 7) for d in (y, x))
-        expected[i, j] = (wy / wy.sum()) @ picture @ (wx / wx.sum())
+        expected[i, j] = (wy / wy.sum()) @ image @ (wx / wx.sum())
     np.testing.assert_allclose(reduce(clip, gaussian_taps(1.5))[0, 0].numpy(), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", EVERY_KIND)
-def test_every_reduction_is_centred_symmetric_and_keeps_brightness(kind: str) -> None:
+def test_every_reduction_is_centered_symmetric_and_keeps_brightness(kind: str) -> None:
     taps = EVERY_KIND[kind]
     ramp = (torch.arange(64.0) / 64).expand(1, 3, 32, 64)
     inside = reduce(ramp, taps)[0, 0, 3, 3:-3]
@@ -154,13 +154,13 @@ def test_every_reduction_is_centred_symmetric_and_keeps_brightness(kind: str) ->
 
 
 @pytest.mark.parametrize("kind, tolerance", [("bicubic", 1e-6), ("area", 1e-6), ("paper", 0.003)])
-def test_the_mean_stays(kind: str, tolerance: float) -> None:
-    """With mirrored borders every pixel weighs the same in all; in Keys' and the area kernel exactly."""
+def test_the_mean_is_kept(kind: str, tolerance: float) -> None:
+    """With mirrored borders every pixel has the same total weight; exactly so for Keys' and the area kernel."""
     clip = clip_of(1, 40, 32)
     assert float(reduce(clip, EVERY_KIND[kind]).mean()) == pytest.approx(float(clip.mean()), abs=tolerance)
 
 
-def test_small_pictures_mirror_more_than_once() -> None:
+def test_small_images_mirror_more_than_once() -> None:
     clip = clip_of(1, 4, 8)
     expected = np.einsum("ih,nchw,jw->ncij", matlab_matrix(4, 0.25), clip.double().numpy(), matlab_matrix(8, 0.25))
     np.testing.assert_allclose(reduce(clip, bicubic_taps()).numpy(), expected, atol=1e-6)
@@ -207,7 +207,7 @@ def test_weights_choose_the_reduction(config: DegradationConfig, expected: Calla
     assert all(torch.equal(random(clip, config, seed), expected(clip)) for seed in range(5))
 
 
-def test_blur_widths_come_from_the_given_range() -> None:
+def test_blur_widths_come_from_the_configured_range() -> None:
     impulse = torch.zeros(1, 3, 64, 64)
     impulse[:, :, 32:36, 32:36] = 1  # one block: the narrower the blur, the brighter its pixel
     config = replace(PLAIN, weight_bicubic=0, weight_blur=1, blur_paper_share=0.0, blur_sigma=(0.8, 1.2))
@@ -225,17 +225,17 @@ def test_shares_are_met() -> None:
     assert abs(count - 100) < 6 * math.sqrt(400 * 0.25 * 0.75)
 
 
-def test_noise_is_white_of_the_given_strength_and_new_in_every_frame() -> None:
-    grey = torch.full((4, 3, 256, 256), 0.5)
+def test_noise_is_white_of_the_configured_strength_and_differs_between_frames() -> None:
+    gray = torch.full((4, 3, 256, 256), 0.5)
     config = replace(PLAIN, noise_share=1.0, noise_sigma=(3.0, 3.0))
-    noise = (random(grey, config) - 0.5) * 255
+    noise = (random(gray, config) - 0.5) * 255
     noise = noise - noise.mean()
     assert noise.std().item() == pytest.approx(math.sqrt(9 + 1 / 12), rel=0.02)
-    neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
+    neighbors = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
     frames = (noise[1:] * noise[:-1]).mean() / noise.square().mean()
-    colours = (noise[:, 1:] * noise[:, :-1]).mean() / noise.square().mean()
-    assert max(abs(neighbours), abs(frames), abs(colours)) < 0.03
-    assert abs(float((random(grey, config) - 0.5).mean() * 255 - 0.0)) < 0.6  # 127.5 itself lies between two levels
+    colors = (noise[:, 1:] * noise[:, :-1]).mean() / noise.square().mean()
+    assert max(abs(neighbors), abs(frames), abs(colors)) < 0.03
+    assert abs(float((random(gray, config) - 0.5).mean() * 255 - 0.0)) < 0.6  # 127.5 itself lies between two levels
 
 
 def coded(kind: str, quality: int) -> tuple[Tensor, Tensor]:
@@ -260,13 +260,13 @@ def test_compression_really_changes_frames(kind: str, good: int, bad: int) -> No
 
 
 @pytest.mark.parametrize("share", ["jpeg_share", "h264_share"])
-def test_compression_keeps_colours_and_the_order_of_frames(share: str) -> None:
-    colours = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1], [0.2, 0.2, 0.2]])
-    clip = colours[:, :, None, None].expand(5, 3, 64, 64)
+def test_compression_keeps_colors_and_the_order_of_frames(share: str) -> None:
+    colors = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1], [0.1, 0.1, 0.9], [0.9, 0.9, 0.1], [0.2, 0.2, 0.2]])
+    clip = colors[:, :, None, None].expand(5, 3, 64, 64)
     after = random(clip.contiguous(), replace(PLAIN, **{share: 1.0}))  # type: ignore[arg-type]
-    torch.testing.assert_close(after.mean((2, 3)), colours, atol=4 / 255, rtol=0)
+    torch.testing.assert_close(after.mean((2, 3)), colors, atol=4 / 255, rtol=0)
 
 
-def test_h264_without_an_encoder_is_our_own_mistake() -> None:
+def test_h264_without_an_encoder_is_a_programming_error() -> None:
     with pytest.raises(AssertionError, match=r"H\.264 round trip"):
         degrade_random(clip_of(1, 16, 16), replace(PLAIN, h264_share=1.0), np.random.default_rng(0), None)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.tiny_faces import COLORS, RECIPE, Pixels, draw, face_folder
 from vidsr.errors import InputError
-from vidsr.train.dataset import Item, find_footage
+from vidsr.train.dataset import Item, find_training_files
 from vidsr.train.detector import composition
 from vidsr.train.detector.augment import (
     MIRRORED,
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes(folder: Path) -> list[LabeledImage]:
-    return read_labels(folder.parent / "face-labels.json", folder, find_footage(folder, ("A",)))
+    return read_labels(folder.parent / "face-labels.json", folder, find_training_files(folder, ("A",)))
 
 
 def one_face() -> tuple[Pixels, Faces]:
@@ -170,7 +170,7 @@ def test_small_faces_are_unsure(scenes: list[LabeledImage], tmp_path: Path) -> N
 
 
 def test_unusable_labels_are_refused(folder: Path, tmp_path: Path) -> None:
-    items = find_footage(folder, ("A",))
+    items = find_training_files(folder, ("A",))
     with pytest.raises(InputError, match=r"are missing: create them with 'python -m benchmarks.training\.label_faces"):
         read_labels(tmp_path / "none.json", folder, items)
     table = json.loads((folder.parent / "face-labels.json").read_text())
@@ -183,7 +183,7 @@ def test_unusable_labels_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_unsure_labels_are_ignored(folder: Path, tmp_path: Path) -> None:
-    items = [item for item in find_footage(folder, ("A",)) if item.path.stem == "anna"]
+    items = [item for item in find_training_files(folder, ("A",)) if item.path.stem == "anna"]
     table = json.loads((folder.parent / "face-labels.json").read_text())
     table["anna.avi"][0]["faces"][0]["score"] = 0.79
     (tmp_path / "labels.json").write_text(json.dumps(table))

@@ -22,7 +22,7 @@ from vidsr.models.loading import verify
 from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramidGraph
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.dataset import find_footage
+from vidsr.train.dataset import find_training_files
 from vidsr.train.detector.labels import read_labels
 from vidsr.train.detector.loop import detect, train_detector, train_detector_step
 from vidsr.train.detector.recipe import is_detector_recipe, load_detector_recipe
@@ -31,7 +31,7 @@ from vidsr.train.publish import Provenance, publish_detector
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
-TOLD = Provenance("MIT", "drawn faces", "none", "a test machine")
+PROVENANCE = Provenance("MIT", "drawn faces", "none", "a test machine")
 SHIPPED_RECIPE = models_folder() / "recipes" / "face-detector.toml"
 
 
@@ -78,11 +78,11 @@ def test_the_log_is_json_and_finite(whole: Path) -> None:
 def test_network_learns_its_training_faces(data: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build("facepyramid", {"widths": (8, 12, 16, 16, 16), "blocks": (0, 0, 0, 0, 0), "pyramid": 12})
-    items = find_footage(data, ("A",))
+    items = find_training_files(data, ("A",))
     scenes = read_labels(data.parent / "face-labels.json", data, items)
     batch = FaceBatches(replace(RECIPE, data=replace(RECIPE.data, sizes=(96,))), scenes, tmp_path)[0]
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = [train_detector_step(network, batch, optimiser, RECIPE, CPU)["total"] for _ in range(80)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = [train_detector_step(network, batch, optimizer, RECIPE, CPU)["total"] for _ in range(80)]
     assert np.mean(losses[-5:]) < 0.35 * losses[0]
 
 
@@ -103,10 +103,10 @@ def test_run_can_start_from_averaged_weights_of_another(data: Path, whole: Path)
 
 def test_published_files_equal_the_trained_network(whole: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, score_shift=0.5)
-    path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path, TOLD)
+    path = publish_detector(recipe, Path("a/face-detector.toml"), whole / "best.pt", tmp_path, PROVENANCE)
     card = detector_card(tmp_path)
     assert path == card.path and card.recipe == "face-detector.toml" and card.metrics == {}
-    assert (card.licence, card.data, card.data_licences, card.hardware) == astuple(TOLD)
+    assert (card.licence, card.data, card.data_licences, card.hardware) == astuple(PROVENANCE)
     assert card.steps == load_checkpoint(whole / "best.pt")["step"]
     assert verify(detector_card(tmp_path)) == 0.0
     network = build(RECIPE.architecture, RECIPE.network)
@@ -119,11 +119,11 @@ def test_published_files_equal_the_trained_network(whole: Path, tmp_path: Path) 
     found = Yunet(shipped_detector(tmp_path), CPU, 1).run(padded, 0.05).suppressed(0.3)
     assert len(found) == len(expected) and np.allclose(found.boxes, expected.boxes, atol=0.05)
     with pytest.raises(UsageError, match="holds 'face-detector', not 'other'"):
-        publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path, TOLD)
+        publish_detector(replace(RECIPE, name="other"), Path("a.toml"), whole / "best.pt", tmp_path, PROVENANCE)
 
 
 def test_a_changed_or_missing_file_is_not_used(whole: Path, tmp_path: Path) -> None:
-    publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path, TOLD)
+    publish_detector(RECIPE, Path("face-detector.toml"), whole / "best.pt", tmp_path, PROVENANCE)
     file, golden = tmp_path / "face-detector.onnx", tmp_path / "face-detector.golden.npz"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

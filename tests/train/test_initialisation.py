@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.support.tiny_footage import TINY_NETWORK
 from tests.support.tiny_networks import slowmo_network
+from tests.support.tiny_training_data import TINY_NETWORK
 from vidsr.errors import ModelError
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
@@ -117,10 +117,10 @@ def test_the_new_weights_learn(tmp_path: Path) -> None:
     start_from(network, weights_of(shaken(), tmp_path / "narrow.safetensors"))
     network(CLIP).results.square().sum().backward()
     assert network.fusion is not None and network.recurrent is not None
-    window, pictures = network.fusion.head.weight, network.recurrent.head.weight
-    assert not window[:, [0, 1, 2, -3, -2, -1]].any() and not pictures[:, 96:].any()
+    window, past = network.fusion.head.weight, network.recurrent.head.weight
+    assert not window[:, [0, 1, 2, -3, -2, -1]].any() and not past[:, 96:].any()
     assert window.grad is not None and window.grad[:, :3].any() and window.grad[:, -3:].any()
-    assert pictures.grad is not None and pictures.grad[:, 96:].any()
+    assert past.grad is not None and past.grad[:, 96:].any()
 
 
 def test_half_precision_files_and_checkpoints(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.tiny_footage import TINY_NETWORK
+from tests.support.tiny_training_data import TINY_NETWORK
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import ClipOutput, RecurrentState, SECNet
 from vidsr.train.losses import flow_loss, reconstruction_loss, secnet_losses, smoothness
@@ -72,7 +72,7 @@ def test_each_field_is_judged_by_the_frame_it_points_at() -> None:
     for k, offset in enumerate(offsets):
         outside = flows.clone()
         ends = [t for t in range(6) if not 0 <= t + offset < 6]
-        outside[:, ends, k] = 9.0  # those frames have no such neighbour
+        outside[:, ends, k] = 9.0  # those frames have no such neighbor
         assert float(flow_loss(low, outside, offsets, 0.0)) < 1e-6
         for t in set(range(6)) - set(ends):
             bad = flows.clone()
@@ -111,7 +111,7 @@ def test_the_exact_shift_costs_nothing_and_any_other_something() -> None:
         assert float(flow_loss(low, wrong, (-1, 1), 0.0)) > 0.005
 
 
-def test_the_ends_have_no_outer_neighbour() -> None:
+def test_the_ends_have_no_outer_neighbor() -> None:
     """The fields from the first frame backwards and from the last one forwards point at the frame itself."""
     low, flows = shifted_clip()
     flows[:, 0, 0] = flows[:, -1, 1] = 9.0

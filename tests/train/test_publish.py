@@ -1,4 +1,4 @@
-"""What a published card says of its training: what is known or was told, and nothing else."""
+"""The facts about the training on a published card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vidsr.train.recipe import load_recipe
 
 SHIPPED = models_folder() / "recipes" / "zsm-fast.toml"
 RECIPE = replace(load_recipe(SHIPPED), name="tiny", network=SLOWMO_FORMS["fast"])
-TOLD = Provenance("MIT", "clips of a canal", "CC0", "one core")
+PROVENANCE = Provenance("MIT", "clips of a canal", "CC0", "one core")
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -46,8 +46,8 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_card_says_what_was_told(checkpoint: Path, tmp_path: Path) -> None:
-    card = read_card(publish_model(RECIPE, tmp_path / "mine.toml", checkpoint, tmp_path / "out", TOLD))
+def test_the_card_states_the_provenance(checkpoint: Path, tmp_path: Path) -> None:
+    card = read_card(publish_model(RECIPE, tmp_path / "mine.toml", checkpoint, tmp_path / "out", PROVENANCE))
     assert isinstance(card, TrainedCard)
     assert (card.licence, card.data, card.data_licences, card.hardware) == (
         "MIT",
@@ -56,7 +56,7 @@ def test_the_card_says_what_was_told(checkpoint: Path, tmp_path: Path) -> None:
         "one core",
     )
     assert (card.recipe, card.steps, card.seed, dict(card.metrics)) == ("mine.toml", 7, RECIPE.seed, {})
-    shipped = read_card(publish_model(RECIPE, SHIPPED, checkpoint, tmp_path / "out", TOLD))
+    shipped = read_card(publish_model(RECIPE, SHIPPED, checkpoint, tmp_path / "out", PROVENANCE))
     assert isinstance(shipped, TrainedCard) and shipped.recipe == "recipes/zsm-fast.toml"
 
 
@@ -65,7 +65,7 @@ def test_the_commit_is_never_that_of_the_users_folder(
 ) -> None:
     stranger = repository(tmp_path / "stranger")
     monkeypatch.chdir(tmp_path / "stranger")
-    card = read_card(publish_model(RECIPE, SHIPPED, checkpoint, tmp_path / "out", TOLD))
+    card = read_card(publish_model(RECIPE, SHIPPED, checkpoint, tmp_path / "out", PROVENANCE))
     assert isinstance(card, TrainedCard) and stranger not in card.recipe_commit
 
 
@@ -86,16 +86,16 @@ def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_hardware_is_the_device_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = ("MIT", "clips", "CC0")
-    assert f"{torch.get_num_threads()} threads" in provenance_of(RECIPE, tmp_path, "cpu", *told).hardware
+    values = ("MIT", "clips", "CC0")
+    assert f"{torch.get_num_threads()} threads" in provenance_of(RECIPE, tmp_path, "cpu", *values).hardware
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
-    assert provenance_of(RECIPE, tmp_path, "cuda:1", *told).hardware == "Card 1, bf16"
+    assert provenance_of(RECIPE, tmp_path, "cuda:1", *values).hardware == "Card 1, bf16"
     with pytest.raises(DeviceError, match="device 'cuda:2' is not available"):
-        provenance_of(RECIPE, tmp_path, "cuda:2", *told)
+        provenance_of(RECIPE, tmp_path, "cuda:2", *values)
 
 
-def test_only_an_index_tells_the_licences_of_the_data(tmp_path: Path) -> None:
+def test_only_an_index_states_the_licenses_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="card needs --data-licences: "):
         provenance_of(RECIPE, tmp_path, "cpu", "MIT", "clips", None)
     (tmp_path / "index.json").write_text("[]")
@@ -107,7 +107,7 @@ def train(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["train", *(str(argument) for argument in arguments)])
 
 
-def test_what_is_missing_is_asked_for_before_any_work(tmp_path: Path) -> None:
+def test_missing_facts_are_refused_before_any_work(tmp_path: Path) -> None:
     common = (SHIPPED, "--data", tmp_path, "--output", tmp_path / "run")
     result = train(*common, "--publish", tmp_path / "out", "--licence", "MIT")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Training on real footage: batches tell what was done, the network learns it, and other recipes are as before."""
+"""Training with realistic degradation: batches state it, the network learns it, other recipes are unaffected."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.tiny_footage import TINY_NETWORK, tiny_recipe, training_folder
+from tests.support.tiny_training_data import TINY_NETWORK, tiny_recipe, training_folder
 from tests.train.test_degrade_real import repeatable
 from vidsr.errors import UsageError
 from vidsr.models.registry import build
 from vidsr.nets.secnet.conditioning import Estimate, Estimator
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batches
-from vidsr.train.dataset import find_footage
+from vidsr.train.dataset import find_training_files
 from vidsr.train.degrade import degrade_random
-from vidsr.train.degrade_real import MOST_NOISE, degrade_real, noisy
-from vidsr.train.loop import train
+from vidsr.train.degrade_real import MAX_NOISE, add_noise, degrade_real
+from vidsr.train.loop import task_of, train
 from vidsr.train.losses import estimate_loss
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, RealConfig, Recipe, load_recipe
-from vidsr.train.tasks import task_of
 from vidsr.train.trainer import TrainOptions
 from vidsr.video.roundtrip import h264_roundtrip
 
@@ -44,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(recipe: Recipe, folder: Path, cache: Path) -> Batches:
-    items = find_footage(folder, recipe.data.licence_classes)
+    items = find_training_files(folder, recipe.data.licence_classes)
     return Batches(recipe, items, cache, h264_roundtrip, repeatable)
 
 
@@ -62,12 +61,12 @@ def test_a_recipe_without_real_draws_what_it_always_drew(folder: Path, tmp_path:
         batch = made[index]
         assert batch.burn_in == burn_in and batch.quantities is None and batch.told is None and batch.guides is None
         for low, truth in zip(batch.low, batch.truth, strict=True):
-            clip = torch.from_numpy(made._clip(generator, burn_in + 3)).permute(0, 3, 1, 2).float() / 255
+            clip = torch.from_numpy(made._draw_clip(generator, burn_in + 3)).permute(0, 3, 1, 2).float() / 255
             assert torch.equal(low, degrade_random(clip, degradation, generator, h264_roundtrip))
             assert torch.equal(truth, clip[burn_in:])
 
 
-def test_batches_of_real_footage(folder: Path, tmp_path: Path) -> None:
+def test_batches_of_realistic_degradation(folder: Path, tmp_path: Path) -> None:
     recipe = real_recipe()
     made = batches(recipe, folder, tmp_path)
     for index in range(6):
@@ -76,11 +75,11 @@ def test_batches_of_real_footage(folder: Path, tmp_path: Path) -> None:
         assert batch.low.shape == (4, batch.burn_in + 3, 3, 16, 16) and batch.truth.shape == (4, 3, 3, 64, 64)
         assert batch.quantities is not None and batch.told is not None
         assert batch.quantities.shape == (4, 3) and 0 <= batch.quantities.min() <= batch.quantities.max() <= 1
-        is_told = ~torch.isnan(batch.told)
-        assert torch.equal(batch.told[is_told], batch.quantities[is_told])
+        is_known = ~torch.isnan(batch.told)
+        assert torch.equal(batch.told[is_known], batch.quantities[is_known])
 
 
-def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path, tmp_path: Path) -> None:
+def test_leading_frames_are_encoded_and_then_dropped(folder: Path, tmp_path: Path) -> None:
     recipe = real_recipe(RealConfig(clean_share=0, lead_frames=5))
     made = batches(recipe, folder, tmp_path)
     leads = []
@@ -90,7 +89,7 @@ def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path,
         batch = made[index]
         for low, truth in zip(batch.low, batch.truth, strict=True):
             lead = int(generator.integers(6))
-            clip = torch.from_numpy(made._clip(generator, lead + burn_in + 3)).permute(0, 3, 1, 2).float() / 255
+            clip = torch.from_numpy(made._draw_clip(generator, lead + burn_in + 3)).permute(0, 3, 1, 2).float() / 255
             whole, _ = degrade_real(clip, CLEAN, RealConfig(clean_share=0), generator, repeatable)
             assert torch.equal(low, whole[lead:]) and torch.equal(truth, clip[lead + burn_in :])
             leads.append(lead)
@@ -98,7 +97,7 @@ def test_the_frames_before_the_first_one_are_encoded_but_not_shown(folder: Path,
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_share_that_is_told(folder: Path, tmp_path: Path, share: float) -> None:
+def test_the_fraction_of_known_quantities(folder: Path, tmp_path: Path, share: float) -> None:
     recipe = real_recipe(RealConfig(told_share=share, encode_share=0))
     made = batches(replace(recipe, data=replace(DATA, batch=40, burn_in_share=0)), folder, tmp_path)
     told = torch.cat([made[index].told for index in range(3)])  # type: ignore[misc]
@@ -124,41 +123,41 @@ def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -
     assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
 
 
-def test_an_estimator_learns_to_tell_noise() -> None:
-    """On soft pictures with more or less noise, and it then tells that of pictures it has not seen."""
+def test_an_estimator_learns_the_noise() -> None:
+    """On soft images with more or less noise; tested on new images."""
     generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
 
     def sample() -> tuple[torch.Tensor, torch.Tensor]:
         soft = torch.nn.functional.interpolate(torch.rand(8, 3, 4, 4, generator=generator), (32, 32), mode="bicubic")
         sigmas = 25 * torch.rand(8, generator=generator)
-        low = [noisy(each[None], "gaussian", float(s), random) for each, s in zip(soft, sigmas, strict=True)]
-        return torch.cat(low), torch.stack((torch.zeros(8), sigmas / MOST_NOISE, torch.zeros(8)), dim=1)
+        low = [add_noise(each[None], "gaussian", float(s), random) for each, s in zip(soft, sigmas, strict=True)]
+        return torch.cat(low), torch.stack((torch.zeros(8), sigmas / MAX_NOISE, torch.zeros(8)), dim=1)
 
     torch.manual_seed(0)
     estimator = Estimator(8)
-    optimiser = torch.optim.Adam(estimator.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=5e-3)
     for _ in range(120):
         low, quantities = sample()
         loss = estimate_loss(Estimate(*(part[:, None] for part in estimator.logits(low))), quantities)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimizer.step()
     low, quantities = sample()
     with torch.no_grad():
-        told = estimator(low).overall
-    assert float((told - quantities).abs().mean()) < 0.06
-    assert float(torch.corrcoef(torch.stack((told[:, 1], quantities[:, 1])))[0, 1]) > 0.9
+        estimate = estimator(low).overall
+    assert float((estimate - quantities).abs().mean()) < 0.06
+    assert float(torch.corrcoef(torch.stack((estimate[:, 1], quantities[:, 1])))[0, 1]) > 0.9
 
 
 # -------------------------------------------------------------------------------------------------------------- recipes
 
 HEAD = 'name = "a"\nsummary = "b"\narchitecture = "secnet"\n'
-UNSPOILT = "[degradation]\nnoise_share = 0\njpeg_share = 0\nh264_share = 0\n"
+NOT_DEGRADED = "[degradation]\nnoise_share = 0\njpeg_share = 0\nh264_share = 0\n"
 
 
 def test_the_table_real_is_read(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
-    path.write_text(HEAD + UNSPOILT + "[real]\nclean_share = 0.4\nh264_crf = [20, 30]\n")
+    path.write_text(HEAD + NOT_DEGRADED + "[real]\nclean_share = 0.4\nh264_crf = [20, 30]\n")
     assert load_recipe(path).real == RealConfig(clean_share=0.4, h264_crf=(20, 30))
     path.write_text(HEAD)
     assert load_recipe(path).real is None
@@ -167,9 +166,9 @@ def test_the_table_real_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[real]\n", "degradation is its clean part"),
-        (UNSPOILT + "[real]\n[guidance]\n", "not for one recipe"),
-        (UNSPOILT + "[real]\nshare = 1\n", "unknown key 'share'"),
+        ("[real]\n", r"\[degradation\] describes clean samples"),
+        (NOT_DEGRADED + "[real]\n[guidance]\n", r"\[real\] and \[guidance\] cannot be combined"),
+        (NOT_DEGRADED + "[real]\nshare = 1\n", "unknown key 'share'"),
     ],
 )
 def test_what_a_real_recipe_cannot_say(tmp_path: Path, text: str, message: str) -> None:
@@ -179,9 +178,9 @@ def test_what_a_real_recipe_cannot_say(tmp_path: Path, text: str, message: str) 
         load_recipe(path)
 
 
-def test_an_estimator_cannot_be_trained_without_real_footage(folder: Path, tmp_path: Path) -> None:
+def test_an_estimator_cannot_be_trained_without_realistic_degradation(folder: Path, tmp_path: Path) -> None:
     recipe = replace(real_recipe(), real=None)
-    with pytest.raises(UsageError, match=r"trains an estimator, which needs the table \[real\]"):
+    with pytest.raises(UsageError, match=r"trains an estimator: add the table \[real\]"):
         train(recipe, TrainOptions(folder, tmp_path / "run", workers=0))
 
 

@@ -1,4 +1,4 @@
-"""Recipes: the shipped ones load, and every mistake in one is a sentence that names it."""
+"""Recipes: the shipped ones load, and every error message names the mistake."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.registry import build
 from vidsr.train.detector.recipe import is_detector_recipe
+from vidsr.train.loop import task_of
 from vidsr.train.recipe import (
     DataConfig,
     DegradationConfig,
@@ -18,7 +19,6 @@ from vidsr.train.recipe import (
     Recipe,
     load_recipe,
 )
-from vidsr.train.tasks import task_of
 
 RECIPES = sorted((Path(__file__).parents[2] / "models" / "recipes").glob("*.toml"))
 SHIPPED = [path for path in RECIPES if not is_detector_recipe(path)]
@@ -43,7 +43,7 @@ def test_every_shipped_recipe_loads_and_builds_its_network(path: Path) -> None:
     build(recipe.architecture, recipe.network)
 
 
-def test_what_a_recipe_leaves_out_has_the_default(tmp_path: Path) -> None:
+def test_missing_settings_have_their_defaults(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, HEAD))
     assert recipe == Recipe(name="a", summary="b", architecture="secnet")
     assert (recipe.data, recipe.degradation) == (DataConfig(), DegradationConfig())
@@ -66,7 +66,7 @@ def test_every_value_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["name", "summary", "architecture"])
-def test_what_must_be_there(tmp_path: Path, missing: str) -> None:
+def test_required_settings(tmp_path: Path, missing: str) -> None:
     text = "".join(line + "\n" for line in HEAD.splitlines() if not line.startswith(missing))
     with pytest.raises(UsageError, match=rf"recipe\.toml is incomplete: '{missing}' is missing"):
         load_recipe(write(tmp_path, text))
@@ -117,7 +117,7 @@ def test_wrong_types_are_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["2.5", '"wide"', "true", "[1]", "0", "-1"])
-def test_the_architecture_says_which_sizes_it_can_have(tmp_path: Path, size: str) -> None:
+def test_the_architecture_refuses_invalid_sizes(tmp_path: Path, size: str) -> None:
     recipe = load_recipe(write(tmp_path, HEAD + f"[network]\nflow_width = {size}"))
     with pytest.raises(ModelError, match="the architecture 'secnet'"):
         build(recipe.architecture, recipe.network)
@@ -131,7 +131,7 @@ def test_a_network_may_have_sizes_switches_and_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_recipe_can_train_its_network(path: Path) -> None:
-    """Such as: its frames hold the network's window."""
+    """For example, its clips are as long as the network's window."""
     recipe = load_recipe(path)
     network = build(recipe.architecture, recipe.network)
     task_of(network).check(network, recipe)

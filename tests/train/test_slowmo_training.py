@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.support.tiny_footage import moving, tiny_recipe, training_folder, write_clip
+from tests.support.tiny_training_data import moving, tiny_recipe, training_folder, write_clip
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import select, select_card
 from vidsr.errors import InputError, ModelError, UsageError
@@ -29,9 +29,9 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import Item
 from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
 from vidsr.train.loop import train, train_step, validate
+from vidsr.train.losses import slowmo_losses
 from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
-from vidsr.train.slowmo_losses import slowmo_losses
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ TINY_ZSM: dict[str, Any] = {
     "state_levels": 1, "state_sides": 1, "upsampler_width": 0, "synthesis_blocks": 1, "shared_sides": True,
     "residual": True,
 }  # fmt: skip
-TOLD = Provenance("MIT", "noise", "none", "a test machine")
+PROVENANCE = Provenance("MIT", "noise", "none", "a test machine")
 RECIPE = replace(
     tiny_recipe(
         DATA,
@@ -69,7 +69,7 @@ def tiny_network(seed: int = 0) -> ZoomingSlowMo:
     return build("zsm", TINY_ZSM)
 
 
-def film(count: int, seed: int = 3, size: int = 64) -> Tensor:
+def clip_of(count: int, seed: int = 3, size: int = 64) -> Tensor:
     return torch.from_numpy(moving(count, size, size, seed)).permute(0, 3, 1, 2).float() / 255
 
 
@@ -77,14 +77,14 @@ def film(count: int, seed: int = 3, size: int = 64) -> Tensor:
 
 
 def flat(values: list[float], size: int) -> Tensor:
-    """One clip of frames of one grey each."""
+    """One clip of frames, each of one gray level."""
     return torch.tensor(values).view(1, -1, 1, 1, 1).expand(1, len(values), 3, size, size)
 
 
 def test_equations_6_7_to_6_10_by_hand() -> None:
-    """Five frames, three of them given. Penalty of a difference d with epsilon 0.4: sqrt(d^2 + 0.16).
+    """Five frames, three of them input frames. Penalty of a difference d with epsilon 0.4: sqrt(d^2 + 0.16).
 
-    Results: 0.3 off in two frames of five, 0.5 and 0.4. Frames 2 and 4 against pictures: right, and 0.3 off; frame 3
+    Results: 0.3 off in two frames of five, 0.5 and 0.4. Frames 2 and 4 of the head: exact, and 0.3 off; frame 3
     from features interpolated twice: 0.3 off.
     """
     truth, guides = flat([0.1, 0.2, 0.3, 0.4, 0.5], 8), flat([0.0, 0.2, 0.4, 0.6, 0.8], 2)
@@ -95,9 +95,9 @@ def test_equations_6_7_to_6_10_by_hand() -> None:
     assert float(losses.total) == pytest.approx(2 * expected[0] + 0.5 * expected[1] + 0.25 * expected[2])
 
 
-def test_the_head_learns_from_the_guides_alone() -> None:
-    """What is not guided has no gradient from (6.8) and (6.9): frames 1 and 7 of the guides do not matter."""
-    clip = film(7)
+def test_the_head_learns_only_from_the_guides() -> None:
+    """Frames 1 and 7 are in neither (6.8) nor (6.9), so their guides do not matter."""
+    clip = clip_of(7)
     guides = degrade_bi(clip)[None]
     output = tiny_network().forward_guided(guides[:, ::2])
     once = slowmo_losses(output, clip[None], guides, GuidanceConfig(), 1e-3)
@@ -114,9 +114,9 @@ def test_the_head_learns_from_the_guides_alone() -> None:
 # --------------------------------------------------------------------------------------------------------- samples
 
 
-def test_the_odd_frames_are_given_and_all_are_the_truth(data: Path, tmp_path: Path) -> None:
-    clip = film(7, size=48)
-    item = Item(write_clip(tmp_path / "film.avi", moving(9, 48, 64, 1)), "general", "film", "A")
+def test_odd_frames_are_the_input_and_all_are_the_truth(data: Path, tmp_path: Path) -> None:
+    clip = clip_of(7, size=48)
+    item = Item(write_clip(tmp_path / "clip.avi", moving(9, 48, 64, 1)), "general", "clip", "A")
     recipe = replace(RECIPE, degradation=CLEAN)
     batch = Batches(recipe, [item], tmp_path / "frames", None)[0]
     assert batch.low.shape == (2, 4, 3, 8, 8) and batch.truth.shape == (2, 7, 3, 32, 32)
@@ -124,35 +124,35 @@ def test_the_odd_frames_are_given_and_all_are_the_truth(data: Path, tmp_path: Pa
     for b in range(2):
         torch.testing.assert_close(batch.guides[b], degrade_bi(batch.truth[b]), atol=0, rtol=0)
         torch.testing.assert_close(batch.low[b], degrade_bi(batch.truth[b, [0, 2, 4, 6]]), atol=0, rtol=0)
-    given, guides = degrade_alternate(clip, CLEAN, np.random.default_rng(0), None)
-    assert torch.equal(given, guides[::2]) and torch.equal(guides, degrade_bi(clip))
+    low, guides = degrade_alternate(clip, CLEAN, np.random.default_rng(0), None)
+    assert torch.equal(low, guides[::2]) and torch.equal(guides, degrade_bi(clip))
 
 
-def test_only_the_given_frames_are_spoilt_and_the_guides_are_as_sharp() -> None:
+def test_only_input_frames_have_noise_and_the_guides_are_as_sharp() -> None:
     noisy = replace(CLEAN, weight_bicubic=0, weight_blur=1, blur_paper_share=1, noise_share=1, noise_sigma=(8.0, 8.0))
-    clip = film(7)
-    given, guides = degrade_alternate(clip, noisy, np.random.default_rng(1), None)
+    clip = clip_of(7)
+    low, guides = degrade_alternate(clip, noisy, np.random.default_rng(1), None)
     assert torch.equal(guides, degrade_bd(clip))
-    assert float((given - guides[::2]).std()) == pytest.approx(8 / 255, rel=0.1)
+    assert float((low - guides[::2]).std()) == pytest.approx(8 / 255, rel=0.1)
 
 
-def test_compression_sees_the_given_frames_as_one_film() -> None:
-    """A codec that also saw the frames between would be told what the network has to find."""
+def test_input_frames_are_compressed_as_one_video() -> None:
+    """A codec that also sees the frames between would leak what the network has to find."""
     seen: list[np.ndarray] = []
 
     def codec(frames: np.ndarray, crf: int) -> np.ndarray:
         seen.append(frames)
         return 255 - frames
 
-    clip = film(7)
-    given, guides = degrade_alternate(clip, replace(CLEAN, h264_share=1), np.random.default_rng(1), codec)
+    clip = clip_of(7)
+    low, guides = degrade_alternate(clip, replace(CLEAN, h264_share=1), np.random.default_rng(1), codec)
     assert len(seen) == 1 and len(seen[0]) == 4
-    torch.testing.assert_close(given, 1 - degrade_bi(clip)[::2])
+    torch.testing.assert_close(low, 1 - degrade_bi(clip)[::2])
     assert torch.equal(guides, degrade_bi(clip))
 
 
 def test_strides_are_even_and_fit_the_clip_in_both_directions(tmp_path: Path) -> None:
-    """Of 15 frames 7 can be taken at strides 1 and 2; at 3 the clip would have to turn round."""
+    """Of 15 frames 7 can be taken at strides 1 and 2; at 3 the clip would have to be reversed."""
     shades = np.arange(15, dtype=np.uint8)[:, None, None, None] * 16 + np.zeros((15, 48, 48, 3), np.uint8)
     item = Item(write_clip(tmp_path / "shades.avi", shades), "general", "shades", "A")
     wide = replace(DATA, max_stride_general=3, frozen_share=0, batch=8)
@@ -169,11 +169,11 @@ def test_strides_are_even_and_fit_the_clip_in_both_directions(tmp_path: Path) ->
 
 
 def test_a_few_steps_reduce_the_loss() -> None:
-    network, clip = tiny_network(), film(7)
+    network, clip = tiny_network(), clip_of(7)
     guides = degrade_bi(clip)[None]
     batch = Batch(guides[:, ::2], clip[None], 0, guides)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
-    parts = [train_step(network, batch, optimiser, RECIPE, CPU) for _ in range(15)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    parts = [train_step(network, batch, optimizer, RECIPE, CPU) for _ in range(15)]
     assert set(parts[0]) == {"total", "result", "first", "second", "gradient_norm"}
     for key in ("total", "result", "first"):
         assert parts[-1][key] < 0.9 * parts[0][key], key
@@ -204,7 +204,7 @@ def test_a_run_stopped_after_every_step_gives_the_same_weights(data: Path, whole
     assert not all(torch.equal(value, fresh[name]) for name, value in expected["network"].items())
 
 
-def test_the_log_judges_given_and_new_frames_apart(whole: Path) -> None:
+def test_the_log_scores_input_and_interpolated_frames_apart(whole: Path) -> None:
     log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     scores = [entry for entry in log if "psnr_synthetic" in entry]
     assert [entry["step"] for entry in scores] == [2, 3]
@@ -215,7 +215,7 @@ def test_the_log_judges_given_and_new_frames_apart(whole: Path) -> None:
 
 
 class Blend(ZoomingSlowMo):
-    """Bicubic enlargement, the mean of the neighbours between them."""
+    """Bicubic enlargement; frames between are the mean of their neighbors."""
 
     def forward(self, clip: Tensor) -> Tensor:
         results = torch.stack([resize(frame, (64, 64)) for frame in clip[0]])
@@ -225,7 +225,7 @@ class Blend(ZoomingSlowMo):
 
 @pytest.mark.parametrize("count, used", [(10, 7), (7, 7), (6, 5), (3, 3)])
 def test_validation_psnr_of_a_blend_by_hand(count: int, used: int) -> None:
-    clip = film(count)
+    clip = clip_of(count)
     large = resize(degrade_bi(clip[:used:2]), (64, 64))
     between = (large[1:] + large[:-1]) / 2
     expected = {}
@@ -243,7 +243,7 @@ def test_validation_psnr_of_a_blend_by_hand(count: int, used: int) -> None:
     )
 
 
-# -------------------------------------------------------------------------------------------------- what is refused
+# -------------------------------------------------------------------------------------------------------- refusals
 
 
 def changed(part: str, **values: Any) -> Recipe:
@@ -259,7 +259,7 @@ def changed(part: str, **values: Any) -> Recipe:
         (changed("data", frames=6), "odd number of frames, 5 or more"),
         (changed("data", burn_in_share=0.1), "burn_in_share to 0"),
         (changed("optimisation", fusion_steps=1), "fusion_steps to 0"),
-        (replace(RECIPE, architecture="secnet", network={}), "secnet network, which has no use"),
+        (replace(RECIPE, architecture="secnet", network={}), "secnet network, which cannot use"),
     ],
 )
 def test_a_recipe_that_does_not_fit_its_network_is_refused(
@@ -270,18 +270,18 @@ def test_a_recipe_that_does_not_fit_its_network_is_refused(
     assert not (tmp_path / "frames").exists()
 
 
-def test_a_validation_clip_without_a_frame_between_two_is_an_input_error(tmp_path: Path) -> None:
+def test_a_validation_clip_of_two_frames_is_an_input_error(tmp_path: Path) -> None:
     for index in range(3):
         write_clip(tmp_path / f"{index}.avi", moving(2, 48, 64, index))
-    with pytest.raises(InputError, match=r"the validation clip .*\.avi is too short: it has 2 of 3 frames needed"):
+    with pytest.raises(InputError, match=r"the validation clip .*\.avi has 2 frames: it needs at least 3"):
         train(RECIPE, options(tmp_path, tmp_path / "run"))
 
 
-# ----------------------------------------------------------------------------------------- publishing, and what for
+# ------------------------------------------------------------------------------------------------ published models
 
 
-def test_a_published_model_is_whole_and_not_for_enlarging_alone(whole: Path, tmp_path: Path) -> None:
-    path = publish_model(RECIPE, Path("tiny.toml"), whole / "best.pt", tmp_path / "models", TOLD)
+def test_a_published_model_is_complete_and_not_for_upscaling(whole: Path, tmp_path: Path) -> None:
+    path = publish_model(RECIPE, Path("tiny.toml"), whole / "best.pt", tmp_path / "models", PROVENANCE)
     card = read_card(path)
     assert (card.architecture, card.scale, card.lookahead) == ("zsm", 4, 3)
     assert 0 <= verify(card) < 1e-3
@@ -290,7 +290,7 @@ def test_a_published_model_is_whole_and_not_for_enlarging_alone(whole: Path, tmp
         select(ComputeConfig(model=str(path)), "upscale", 16, 16)
 
 
-def test_presets_for_slow_motion_are_listed_but_not_chosen_for_enlarging() -> None:
+def test_presets_for_slow_motion_are_listed_but_not_chosen_for_upscaling() -> None:
     of_zsm = [preset.name for preset in list_presets() if preset.architecture == "zsm"]
     assert {"zsm", "zsm-fast"} <= set(of_zsm)
     for name in of_zsm:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.support.tiny_footage import TINY_NETWORK, moving, tiny_recipe, training_folder, write_clip
+from tests.support.tiny_training_data import TINY_NETWORK, moving, tiny_recipe, training_folder, write_clip
 from vidsr.errors import DeviceError, InputError, ModelError, OutputError, UsageError
 from vidsr.evaluation.metrics import to_8_bits
 from vidsr.models.registry import build
@@ -25,7 +25,7 @@ from vidsr.nets.secnet.network import SECNet
 from vidsr.train import loop
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batch
-from vidsr.train.dataset import cached_frames, find_footage, split_holdout
+from vidsr.train.dataset import cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import secnet_losses
@@ -127,10 +127,10 @@ def fixed_batch(burn_in: int = 0) -> Batch:
 @pytest.mark.parametrize("burn_in", [0, 2])
 def test_the_loss_falls(burn_in: int) -> None:
     network = tiny_network()
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
     totals = []
     for _ in range(30):
-        parts = train_step(network, fixed_batch(burn_in), optimiser, RECIPE, CPU)
+        parts = train_step(network, fixed_batch(burn_in), optimizer, RECIPE, CPU)
         totals.append(parts["total"])
     assert np.mean(totals[-3:]) < 0.9 * totals[0]
     assert set(parts) == {"total", "final", "first", "flow", "gradient_norm"}
@@ -142,8 +142,8 @@ def test_a_step_reports_the_losses_of_the_frames_after_burn_in() -> None:
         state = network(batch.low[:, :2]).state
         output = network(batch.low[:, 2:], state, batch.low[:, :2])
     expected = secnet_losses(output, batch.low[:, 2:], batch.truth, network.config.offsets, RECIPE.optimisation)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    parts = train_step(network, batch, optimiser, RECIPE, CPU)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    parts = train_step(network, batch, optimizer, RECIPE, CPU)
     assert [parts[key] for key in expected._fields] == pytest.approx([float(value) for value in expected])
 
 
@@ -151,9 +151,9 @@ def test_a_step_reports_the_losses_of_the_frames_after_burn_in() -> None:
 def test_pretraining_moves_the_local_fusion_and_the_motion_alone(burn_in: int) -> None:
     network = tiny_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     totals = [
-        train_step(network, fixed_batch(burn_in), optimiser, RECIPE, CPU, pretraining=True)["total"] for _ in range(12)
+        train_step(network, fixed_batch(burn_in), optimizer, RECIPE, CPU, pretraining=True)["total"] for _ in range(12)
     ]
     assert totals[-1] < totals[0]
     moved = {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
@@ -161,7 +161,7 @@ def test_pretraining_moves_the_local_fusion_and_the_motion_alone(burn_in: int) -
 
 
 def test_the_first_steps_of_a_recipe_pretrain(data: Path, tmp_path: Path) -> None:
-    """III-A: first the local fusion alone, then the whole; stopped in between, a run goes on where it was."""
+    """III-A: first the local fusion alone, then the whole; a stopped run continues where it was."""
     recipe = replace(RECIPE, optimisation=replace(RECIPE.optimisation, fusion_steps=2))
     fresh = tiny_network(RECIPE.seed).state_dict()
     for step in range(1, 5):
@@ -176,16 +176,16 @@ def test_a_network_in_the_papers_form_learns() -> None:
     form = {"t1": 2, "t2": 2, "t3": 3, "encoding": "fused", "aligned": False, "detail_widths": [4, 6],
             "fusion_tail": 4, "attention": True}  # fmt: skip
     network = build("secnet", TINY_NETWORK | form)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
-    totals = [train_step(network, fixed_batch(2), optimiser, RECIPE, CPU)["total"] for _ in range(20)]
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    totals = [train_step(network, fixed_batch(2), optimizer, RECIPE, CPU)["total"] for _ in range(20)]
     assert np.mean(totals[-3:]) < 0.95 * totals[0]
 
 
 def test_a_broken_batch_does_not_break_the_weights() -> None:
     network, batch = tiny_network(), fixed_batch()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
-    parts = train_step(network, batch._replace(truth=batch.truth * math.nan), optimiser, RECIPE, CPU)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    parts = train_step(network, batch._replace(truth=batch.truth * math.nan), optimizer, RECIPE, CPU)
     assert math.isnan(parts["gradient_norm"]) and same(network.state_dict(), before)
 
 
@@ -213,7 +213,7 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
 # ------------------------------------------------------------------------------------------------- log, validation
 
 
-def test_the_log_tells_what_happened(data: Path, whole: Path) -> None:
+def test_the_log_holds_losses_and_scores(data: Path, whole: Path) -> None:
     log = log_of(whole)
     scores = [entry for entry in log if "psnr_bi" in entry]
     losses = [entry for entry in log if "total" in entry]
@@ -237,11 +237,11 @@ def test_logged_losses_are_means_over_the_steps_since_the_last_entry(data: Path,
     assert together == pytest.approx(np.mean(single), rel=1e-5)
 
 
-def test_validation_scores_the_averaged_weights_on_the_films_held_out(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_validation_scores_the_averaged_weights_on_held_out_videos(data: Path, whole: Path, tmp_path: Path) -> None:
     last = load_checkpoint(whole / "last.pt")
     network = tiny_network()
     network.load_state_dict(last["average"])
-    _, held = split_holdout(find_footage(data, ("A", "B")), 2)
+    _, held = split_holdout(find_training_files(data, ("A", "B")), 2)
     clips = [torch.from_numpy(np.array(cached_frames(i, tmp_path))).permute(0, 3, 1, 2) / 255 for i in held]
     expected = validate(network.to(memory_format=torch.channels_last), clips, CPU)  # type: ignore[call-overload]
     logged = log_of(whole)[-1]
@@ -269,12 +269,12 @@ def test_without_held_out_clips_there_is_no_score_and_no_best(data: Path, tmp_pa
 
 
 def barely_moving() -> Recipe:
-    """One step that is too small to change anything that can be seen."""
+    """One step too small to change any weight noticeably."""
     settings = replace(RECIPE.optimisation, steps=1, learning_rate=1e-12, final_learning_rate=1e-12)
     return replace(RECIPE, optimisation=settings)
 
 
-def test_a_new_run_starts_from_given_weights(data: Path, tmp_path: Path) -> None:
+def test_a_new_run_starts_from_a_weights_file(data: Path, tmp_path: Path) -> None:
     start = tiny_network(99)
     save_file({name: value.half() for name, value in start.state_dict().items()}, tmp_path / "start.safetensors")
     train(barely_moving(), options(data, tmp_path / "run", init_from=tmp_path / "start.safetensors"))
@@ -305,9 +305,9 @@ def test_weights_that_cannot_be_used_are_a_model_error(data: Path, tmp_path: Pat
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
-def test_what_cannot_work_is_refused_before_any_work(data: Path, tmp_path: Path) -> None:
+def test_invalid_options_are_refused_before_any_work(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot make the folder"):
+    with pytest.raises(OutputError, match="cannot create the folder"):
         train(RECIPE, options(data, tmp_path / "file"))
     with pytest.raises(UsageError, match="unknown device 'toaster'"):
         train(RECIPE, options(data, tmp_path / "run", device="toaster"))
@@ -319,24 +319,24 @@ def test_what_cannot_work_is_refused_before_any_work(data: Path, tmp_path: Path)
 
 
 def test_clips_shorter_than_the_window_are_refused(data: Path, tmp_path: Path) -> None:
-    """Motion over two frames cannot be judged on two frames; the loss would be no number for the whole run."""
+    """Motion over two frames needs a third frame; the loss would be NaN for the whole run."""
     recipe = replace(RECIPE, data=replace(RECIPE.data, frames=2), network=TINY_NETWORK | {"t1": 2})
     with pytest.raises(UsageError, match="'tiny' trains on 2 frames; motion over 2 frames needs more"):
         train(recipe, options(data, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("share_faces, share_general", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)])
-def test_the_kinds_with_a_share_are_judged(
+def test_the_kinds_with_a_share_are_validated(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share_faces: float, share_general: float
 ) -> None:
-    """Of pictures alone nothing can be judged: then clips of both kinds are."""
+    """Stills alone cannot validate a model: then clips of both kinds do."""
     shares = replace(RECIPE.data, share_faces=share_faces, share_general=share_general)
-    judged: list[str] = []
+    kinds: list[str] = []
     clip = loop._validation_clip
-    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (judged.append(item.kind), clip(item, cache))[1])
+    monkeypatch.setattr(loop, "_validation_clip", lambda item, cache: (kinds.append(item.kind), clip(item, cache))[1])
     train(replace(RECIPE, data=shares), options(data, tmp_path / "run", stop_after_minutes=0.0))
     both = share_faces == share_general
-    assert judged == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
+    assert kinds == (["faces", "general"] if both else ["faces"] * 2 if share_faces else ["general"] * 2)
 
 
 def test_a_validation_clip_too_small_to_score_is_an_input_error(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from vidsr.models.writing import write_model
 from vidsr.nets.base import Network
 from vidsr.train.detector.recipe import is_detector_recipe
 from vidsr.train.initialisation import GROWTH
-from vidsr.train.tasks import TASKS
+from vidsr.train.loop import TASKS
 from vidsr.video.reader import Reader
 
 Tables = Mapping[str, tuple[frozenset[Task], Mapping[str, Any]]]
@@ -121,7 +121,7 @@ def names_in(lines: Iterable[str]) -> list[str]:
 
 
 def test_no_architecture_is_named_outside_the_tables() -> None:
-    tables = {"models/registry.py", "engines/select.py", "faces/engine.py", "train/tasks.py", "train/initialisation.py"}
+    tables = {"models/registry.py", "engines/select.py", "faces/engine.py", "train/loop.py", "train/initialisation.py"}
     package = Path(inspect.getfile(build)).parents[1]
     for path in package.rglob("*.py"):
         place = path.relative_to(package).as_posix()

@@ -1,7 +1,7 @@
 """Registry of architectures: one literal row for each, by the id that cards and recipes use.
 
 Rows name code as "module:object", so that listing models loads no network. Two more tables have the same keys: ENGINES
-in `engines/select.py` and TASKS in `train/tasks.py`.
+in `engines/select.py` and TASKS in `train/loop.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, written atomically so that a stopped run can always be resumed, and its log."""
+"""Checkpoints of a training, written atomically so that a stopped run can be resumed, and the training log."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _first_line(error: Exception) -> str:
 
 
 def append_entry(path: Path, entry: dict[str, Any]) -> None:
-    """Adds one line of JSON to a training's log. Raises OutputError."""
+    """Appends one line of JSON to a training log; raises OutputError if it cannot be written."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

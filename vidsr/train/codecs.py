@@ -1,7 +1,7 @@
-"""Which encoders a training clip goes through and how strongly, on one scale. Nothing is encoded here.
+"""Random encoder settings for training clips, and their strength on a common scale. Nothing is encoded here.
 
-The scale is x264's crf: that of the preset medium which leaves the same PSNR. It was measured on 11 training clips
-reduced by 4 (the middle 40 x 40 pixels, 15 frames, PSNR from the 5th frame on).
+The scale is the crf of x264 (preset medium) that gives the same PSNR, measured on 11 training clips reduced by 4 (the
+middle 40 x 40 pixels, 15 frames, PSNR from the 5th frame on).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Frames N x H x W x 3, the encoder's name and its options to what is left of the frames.
+# (frames N x H x W x 3, encoder name, encoder options) -> decoded frames.
 Roundtrip = Callable[[NDArray[np.uint8], str, Mapping[str, str]], NDArray[np.uint8]]
-LEAST_CRF, MOST_CRF = 12.0, 42.0  # compression 0 and 1
+MIN_CRF, MAX_CRF = 12.0, 42.0  # crf for compression 0 and for compression 1
 
 
 class Family(NamedTuple):
-    """Encoders that are set in the same way: by a number from `strengths`, which is worth the crf beside it."""
+    """Encoders with the same kind of quality number; `crfs` holds the equivalent crf for each of `strengths`."""
 
     codecs: tuple[str, ...]
     strengths: tuple[float, ...]
@@ -26,7 +26,7 @@ class Family(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """One way through an encoder: its name, its options, and the crf of x264 that it is worth."""
+    """An encoder with its options, and the equivalent crf of x264."""
 
     codec: str
     options: dict[str, str]
@@ -46,7 +46,7 @@ FAMILIES = {
     "vp8": Family(("libvpx",), (4, 16, 30, 45, 56, 63), (8, 17.5, 23.2, 31, 36.3, 39.5)),
     "vp9": Family(("libvpx-vp9",), (4, 16, 30, 45, 56, 63), (7.5, 15, 23, 33, 39.5, 46)),
     "mjpeg": Family(("mjpeg",), (2, 4, 8, 16, 31), (12.4, 18.5, 24.8, 30.4, 35.6)),
-    # By quality: for stills, and for cameras that send JPEGs.
+    # By JPEG quality: for stills and cameras that send JPEGs.
     "jpeg": Family(("jpeg",), (10, 30, 50, 75, 90, 95), (36.8, 30, 27.2, 23, 16.3, 12)),
 }
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium")
@@ -54,18 +54,18 @@ _TUNES = ("", "", "film", "zerolatency")
 
 
 def compression_of(crf: float) -> float:
-    """A crf of x264 as compression in 0..1."""
-    return min(1.0, max(0.0, (crf - LEAST_CRF) / (MOST_CRF - LEAST_CRF)))
+    """Maps a crf of x264 to compression in 0..1."""
+    return min(1.0, max(0.0, (crf - MIN_CRF) / (MAX_CRF - MIN_CRF)))
 
 
-def worth(family: str, strength: float) -> float:
-    """The crf of x264 that a family's number is worth."""
+def equivalent_crf(family: str, strength: float) -> float:
+    """The crf of x264 that is equivalent to a strength of a family."""
     found = FAMILIES[family]
     return float(np.interp(strength, found.strengths, found.crfs))
 
 
 def draw_encoding(family: str, strength: float, generator: np.random.Generator) -> Encoding:
-    """An encoder of the family at this strength, with a random group of pictures and speed."""
+    """Draws an encoder of the family at this strength, with a random GOP length and speed."""
     codec = str(generator.choice(FAMILIES[family].codecs))
     group = str(int(generator.choice((1, 4, 8, 12, 25, 250))))
     number = str(round(strength))
@@ -76,7 +76,7 @@ def draw_encoding(family: str, strength: float, generator: np.random.Generator) 
         if tune := str(generator.choice(_TUNES)):
             options["tune"] = tune
     elif codec.startswith("libvpx"):
-        # VP8 takes a positive speed as a hint, and looks at the clock: then no draw could be repeated.
+        # VP8 adapts a positive speed to the elapsed time, so results could not be repeated.
         speed = str(int(generator.choice((5, 8))) * (-1 if codec == "libvpx" else 1))
         options = {
             "deadline": "realtime",
@@ -90,4 +90,4 @@ def draw_encoding(family: str, strength: float, generator: np.random.Generator) 
         options = {"qmin": number, "qmax": number, "b": "1000000", "g": group}
         if codec in ("mpeg4", "mpeg2video") and generator.random() < 0.4:
             options["bf"] = "2"
-    return Encoding(codec, options, worth(family, round(strength)))
+    return Encoding(codec, options, equivalent_crf(family, round(strength)))

@@ -1,4 +1,4 @@
-"""Training batches: which footage, crop and motion. A batch is a pure function of recipe, footage and index."""
+"""Training batches: choice of clips, crops and motion. A batch is a pure function of recipe, data and index."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Batch(NamedTuple):
     """`low` B x (burn_in + T) x 3 x h x w and `truth` (of the last T frames) B x T x 3 x H x W, float32 0..1.
 
     For slow motion `low` holds only the 1st, 3rd ... of the T frames, and `guides`, B x T x 3 x h x w, is the
-    low-resolution truth of all of them; otherwise it is None. For real footage `quantities`, B x 3, is how blurred,
-    noisy and compressed each clip is, in 0..1, and `told` the same where the network is told, else not a number.
+    low-resolution truth of all of them; otherwise it is None. With realistic degradation `quantities`, B x 3, is the
+    blur, noise and compression of each clip in 0..1, and `told` holds those that the network is given, else NaN.
     """
 
     low: Tensor
@@ -41,7 +41,7 @@ class Batch(NamedTuple):
     told: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on another device."""
+        """Copies the batch to a device."""
         guides, quantities, told = (
             None if part is None else part.to(device) for part in (self.guides, self.quantities, self.told)
         )
@@ -49,15 +49,15 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """The endless row of batches of a recipe; batch i does not depend on any other, so a run can resume anywhere."""
+    """The batches of a recipe, one per step. They are independent of each other, so a run can resume at any step."""
 
     def __init__(
         self, recipe: Recipe, items: list[Item], cache: Path, h264: H264Roundtrip | None,
         roundtrip: Roundtrip | None = None,
     ) -> None:  # fmt: skip
-        """`items` without the validation clips; `h264` as `degrade_random` wants it, `roundtrip` as `degrade_real`.
+        """`items` exclude the validation clips; `h264` is for `degrade_random`, `roundtrip` for `degrade_real`.
 
-        Raises InputError if no item is of a kind that has a share.
+        Raises InputError if every kind of item has a share of 0.
         """
         self.recipe, self.cache, self.h264, self.roundtrip = recipe, cache, h264, roundtrip
         self.by_source: dict[Kind, list[list[Item]]] = {}
@@ -65,17 +65,17 @@ class Batches(Dataset[Batch]):
             groups: dict[str, list[Item]] = defaultdict(list)
             for item in items:
                 if item.kind == kind:
-                    # every still is a source of its own: the index names the picture's file
+                    # the index gives every still its own source
                     groups[item.source].append(item)
             self.by_source[kind] = [groups[source] for source in sorted(groups)]
         if not self._shares().any():
             raise InputError(
-                f"nothing is left to train on: beside {recipe.data.holdout_clips} held-out clips there is no footage "
-                "that has a share in the recipe; add footage or lower 'holdout_clips'"
+                f"no training data is left: beside {recipe.data.holdout_clips} held-out clips there are no files of a "
+                "kind with a share in the recipe; add files or lower 'holdout_clips'"
             )
 
     def __len__(self) -> int:
-        """As many as the recipe has steps."""
+        """The number of steps in the recipe."""
         return self.recipe.optimisation.steps
 
     def __getitem__(self, index: int) -> Batch:
@@ -84,36 +84,36 @@ class Batches(Dataset[Batch]):
         generator = np.random.default_rng([self.recipe.seed, index])
         burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
         if self.recipe.real is not None:
-            return self._real(generator, burn_in)
+            return self._real_batch(generator, burn_in)
         low, truth, guides = [], [], []
         for _ in range(data.batch):
-            clip = torch.from_numpy(self._clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
+            clip = torch.from_numpy(self._draw_clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
             if self.recipe.guidance is None:
                 low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
             else:
-                given, guide = degrade_alternate(clip, self.recipe.degradation, generator, self.h264)
-                low.append(given)
+                input_frames, guide = degrade_alternate(clip, self.recipe.degradation, generator, self.h264)
+                low.append(input_frames)
                 guides.append(guide)
             truth.append(clip[burn_in:])
         return Batch(torch.stack(low), torch.stack(truth), burn_in, torch.stack(guides) if guides else None)
 
-    def _real(self, generator: np.random.Generator, burn_in: int) -> Batch:
+    def _real_batch(self, generator: np.random.Generator, burn_in: int) -> Batch:
         data, real = self.recipe.data, self.recipe.real
         assert real is not None and self.roundtrip is not None, "[real] needs a round trip"
         lows, truth, quantities = [], [], []
         for _ in range(data.batch):
             lead = int(generator.integers(real.lead_frames + 1))
-            frames = self._clip(generator, lead + burn_in + data.frames)
+            frames = self._draw_clip(generator, lead + burn_in + data.frames)
             clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-            low, damage = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
+            low, applied = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
             lows.append(low[lead:])
             truth.append(clip[lead + burn_in :])
-            quantities.append(damage.values())
+            quantities.append(applied.values())
         exact = torch.tensor(quantities)
         told = torch.where(torch.from_numpy(_told(len(lows), real.told_share, generator)), exact, torch.nan)
         return Batch(torch.stack(lows), torch.stack(truth), burn_in, None, exact, told)
 
-    def _clip(self, generator: np.random.Generator, length: int) -> Frames:
+    def _draw_clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data
         shares = self._shares()
         kind = KINDS[generator.choice(len(KINDS), p=shares / shares.sum())]
@@ -124,18 +124,20 @@ class Batches(Dataset[Batch]):
             frames = _shrink(frames, data.crop, generator)
         if generator.random() < data.frozen_share:
             frames = np.repeat(frames[int(generator.integers(len(frames)))][None], length, axis=0)
-            clip = _best(frames, _still_path(length, 0.0, generator), data.crop, 3, generator)
+            clip = _choose_crop(frames, _still_motion(length, 0.0, generator), data.crop, 3, generator)
         elif kind not in CLIPS:
             candidates = 3 if generator.random() < data.texture_choice_share else 1
-            clip = _best(frames, _still_path(length, data.max_still_speed, generator), data.crop, candidates, generator)
+            clip = _choose_crop(
+                frames, _still_motion(length, data.max_still_speed, generator), data.crop, candidates, generator
+            )
         else:
-            longest = data.max_stride_faces if kind == "faces" else data.max_stride_general
+            max_stride = data.max_stride_faces if kind == "faces" else data.max_stride_general
             if self.recipe.guidance is not None:
-                # Where a clip turns round, the frame between two others is not half-way: better a smaller stride.
-                longest = max(1, min(longest, (len(frames) - 1) // (length - 1)))
-            order = _time_order(len(frames), length, longest, generator)
+                # Where a clip is reversed, a frame is not half-way between its neighbors: use a smaller stride instead.
+                max_stride = max(1, min(max_stride, (len(frames) - 1) // (length - 1)))
+            order = _frame_order(len(frames), length, max_stride, generator)
             candidates = 3 if generator.random() < data.texture_choice_share else 1
-            clip = _best(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
+            clip = _choose_crop(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
         return _flip(clip, data.upright, generator)
 
     def _shares(self) -> NDArray[np.float64]:
@@ -146,22 +148,22 @@ class Batches(Dataset[Batch]):
 
     def _pick(self, kind: Kind, generator: np.random.Generator) -> Frames:
         groups = self.by_source[kind]
-        # Between "every film alike" and "every clip alike": a film's weight is the root of its number of clips.
+        # A compromise between equal weights for videos and for clips: the square root of a video's number of clips.
         weights = np.sqrt([len(group) for group in groups])
         group = groups[generator.choice(len(groups), p=weights / weights.sum())]
         return cached_frames(group[int(generator.integers(len(group)))], self.cache)
 
 
 def _told(count: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Which quantities of which samples are told, count x 3: mostly all of a sample's or none."""
+    """Mask, count x 3, of the quantities given to the network: for 70% of the samples all three or none."""
     whole = np.repeat(generator.random((count, 1)) < share, 3, axis=1)
     single = generator.random((count, 3)) < share
     return np.where(generator.random((count, 1)) < 0.7, whole, single)
 
 
-def _time_order(count: int, length: int, longest_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of `length` frames at a random stride; a clip that is too short is run to and fro."""
-    stride = int(generator.integers(1, longest_stride + 1))
+def _frame_order(count: int, length: int, max_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Indices of `length` frames at a random stride; a clip that is too short plays forward and backward."""
+    stride = int(generator.integers(1, max_stride + 1))
     start = int(generator.integers(max(1, count - stride * (length - 1))))
     order = start + stride * np.arange(length)
     order = order % max(1, 2 * count - 2)
@@ -169,18 +171,18 @@ def _time_order(count: int, length: int, longest_stride: int, generator: np.rand
     return order[::-1] if generator.random() < 0.5 else order
 
 
-def _still_path(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Accelerated motion, length x 2 (y, x), from 0, in whole ground-truth pixels (quarters of low-resolution ones)."""
+def _still_motion(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Accelerated motion of a still: length x 2 (y, x), from 0, in whole ground-truth pixels."""
     t = np.arange(length)[:, None]
     velocity = generator.uniform(-1, 1, 2) * speed * generator.random()
     acceleration = generator.normal(0, 0.08 * speed / max(1, length / 7), 2)
     return np.rint(velocity * t + 0.5 * acceleration * t**2).astype(np.int64)
 
 
-def _best(
+def _choose_crop(
     frames: Frames, path: NDArray[np.int64], crop: int, candidates: int, generator: np.random.Generator
 ) -> Frames:
-    """The crop along `path` (one frame or one per point) whose first picture has most texture of the candidates."""
+    """Crops one frame, or one per point, along `path`; of random positions, the one with most texture at the start."""
     height, width = frames.shape[1:3]
     if min(height, width) < crop:
         pad = ((0, 0), (0, max(0, crop - height)), (0, max(0, crop - width)), (0, 0))
@@ -194,8 +196,8 @@ def _best(
     for _ in range(candidates):
         corner = np.array([int(generator.integers(free[0] + 1)), int(generator.integers(free[1] + 1))])
         y, x = corner + path[0]
-        grey = frames[0, y : y + crop : 2, x : x + crop : 2, 1].astype(np.int16)
-        texture = float(np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean())
+        gray = frames[0, y : y + crop : 2, x : x + crop : 2, 1].astype(np.int16)
+        texture = float(np.abs(np.diff(gray, axis=0)).mean() + np.abs(np.diff(gray, axis=1)).mean())
         if best is None or texture > best[0]:
             best = (texture, corner)
     assert best is not None
@@ -206,14 +208,14 @@ def _best(
 
 
 def _bounce(path: NDArray[np.int64], room: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A path that does not fit runs back from the edges of the picture."""
+    """Reflects a path that does not fit at the edges of the image."""
     period = np.maximum(2 * room, 1)
     folded = path % period
     return np.minimum(np.where(folded <= room, folded, period - folded), room)
 
 
 def _shrink(frames: Frames, crop: int, generator: np.random.Generator) -> Frames:
-    """The still reduced by area to a random size that still holds the crop: finer texture, no interpolation blur."""
+    """Reduces a still by area averaging to a random size that holds the crop: finer texture, no interpolation blur."""
     height, width = frames.shape[1:3]
     factor = max(float(generator.uniform(0.5, 1.0)), (crop + 8) / min(height, width))
     if factor >= 1:
@@ -222,18 +224,18 @@ def _shrink(frames: Frames, crop: int, generator: np.random.Generator) -> Frames
     return np.asarray(cv2.resize(frames[0], size, interpolation=cv2.INTER_AREA))[None]
 
 
-def _write_text(picture: Frames, generator: np.random.Generator) -> Frames:
-    """The picture, or a plain ground, with lines of random text in several sizes and faces."""
-    height, width = picture.shape[:2]
-    canvas = picture.copy() if generator.random() < 0.4 else np.full_like(picture, generator.integers(0, 256, 3))
-    alphabet = list(string.ascii_letters + string.digits + "  .,:-+/")
+def _write_text(image: Frames, generator: np.random.Generator) -> Frames:
+    """Draws random text in several sizes and fonts on the image or on a uniform background."""
+    height, width = image.shape[:2]
+    canvas = image.copy() if generator.random() < 0.4 else np.full_like(image, generator.integers(0, 256, 3))
+    characters = list(string.ascii_letters + string.digits + "  .,:-+/")
     for _ in range(int(generator.integers(4, 20))):
-        text = "".join(generator.choice(alphabet, int(generator.integers(3, 24))))
+        text = "".join(generator.choice(characters, int(generator.integers(3, 24))))
         place = (int(generator.integers(-20, width)), int(generator.integers(0, height + 20)))
-        colour = tuple(int(v) for v in generator.integers(0, 256, 3))
-        face = int(generator.integers(0, 8)) | (cv2.FONT_ITALIC if generator.random() < 0.2 else 0)
+        color = tuple(int(v) for v in generator.integers(0, 256, 3))
+        font = int(generator.integers(0, 8)) | (cv2.FONT_ITALIC if generator.random() < 0.2 else 0)
         size, thickness = float(generator.uniform(0.4, 2.5)), int(generator.integers(1, 5))
-        cv2.putText(canvas, text, place, face, size, colour, thickness, cv2.LINE_AA)
+        cv2.putText(canvas, text, place, font, size, color, thickness, cv2.LINE_AA)
     return canvas
 
 

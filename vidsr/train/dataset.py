@@ -25,7 +25,7 @@ CLIPS: tuple[Kind, ...] = ("faces", "general")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One training file; `source` names the video it was cut from, so that sampling can be even over videos."""
+    """One training file; `source` names the video it was cut from, for sampling by video."""
 
     path: Path
     kind: Kind
@@ -33,11 +33,11 @@ class Item:
     licence_class: str
 
 
-def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
-    """Lists all training files below `folder`, in a fixed order.
+def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
+    """Lists the training files below `folder` in a fixed order.
 
-    With an index.json (as in the project's data set) only its training files of the given licence classes are listed;
-    without one every video counts as a general clip and every image as a still. Raises InputError if there is no clip,
+    With an index.json (as in the project's data set) only its training files of these license classes are listed.
+    Without one, every video counts as a general clip and every image as a still. Raises InputError if there is no clip,
     or if the index is damaged or names a file that is missing.
     """
     index = folder / "index.json"
@@ -70,7 +70,7 @@ def find_footage(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
 
 
 def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) -> tuple[list[Item], list[Item]]:
-    """Splits off `count` validation clips, equally many of each of `kinds`, whose sources training never sees."""
+    """Splits off `count` validation clips, the same number of each kind; training never uses their sources."""
     held: list[Item] = []
     for kind in kinds:
         first_of_source = {item.source: item for item in reversed(items) if item.kind == kind}

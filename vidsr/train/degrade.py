@@ -1,7 +1,7 @@
 """Low-resolution frames from ground truth: pure functions of their arguments and a seeded generator.
 
-All reductions are by 4 and centred: a low-resolution pixel sits in the middle of its 4 x 4 block, so one set of weights
-serves every kind. Borders are mirrored with the edge pixel repeated, as MATLAB does.
+All reductions are by 4 and centered: a low-resolution pixel lies in the middle of its 4 x 4 block, so that one network
+can learn them all. Borders are mirrored with the edge pixel repeated, as MATLAB does.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def area_taps() -> Tensor:
 
 
 def reduce(clip: Tensor, taps: Tensor) -> Tensor:
-    """Filters and takes one pixel of every 4 x 4 block: N x C x H x W (H, W multiples of 4) to N x C x h x w."""
+    """Filters and keeps one pixel per 4 x 4 block: N x C x H x W (H, W multiples of 4) to N x C x h x w."""
     count, channels, height, width = clip.shape
     pad = (len(taps) - SCALE) // 2
     taps = taps.to(clip)
@@ -61,33 +61,33 @@ def degrade_bi(clip: Tensor) -> Tensor:
 
 
 def degrade_bd(clip: Tensor, sigma: float = 1.5) -> Tensor:
-    """SECNet's degradation (section III-A): Gaussian blur, then every 4th pixel, centred; rounded to 8 bits."""
+    """SECNet's degradation (section III-A): Gaussian blur, then every 4th pixel, centered; rounded to 8 bits."""
     return to_8_bits(reduce(clip, gaussian_taps(sigma)))
 
 
 def degrade_random(
     clip: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
 ) -> Tensor:
-    """A random degradation of `clip` (N x 3 x H x W in 0..1) by the shares of `config`.
+    """A random degradation of `clip` (N x 3 x H x W in 0..1) as `config` describes; N x 3 x h x w, 8 bits in 0..1.
 
     `h264` encodes and decodes N x h x w x 3 uint8 frames at a crf; it must be given if `config.h264_share` is not 0.
     """
-    return _spoil(reduce(clip, random_taps(config, generator)), config, generator, h264)
+    return _add_noise_and_compression(reduce(clip, random_taps(config, generator)), config, generator, h264)
 
 
 def degrade_alternate(
     clip: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
 ) -> tuple[Tensor, Tensor]:
-    """A film at half the rate: the 1st, 3rd ... frame as in `degrade_random`, and all frames reduced but not spoilt.
+    """The 1st, 3rd ... frame degraded as in `degrade_random`, and all frames only reduced.
 
-    The latter are Zooming SlowMo's low-resolution truth: as sharp as the given frames, without noise or compression.
+    The latter are Zooming SlowMo's low-resolution truth: as sharp as the input frames, without noise or compression.
     """
     low = reduce(clip, random_taps(config, generator))
-    return _spoil(low[::2], config, generator, h264), to_8_bits(low)
+    return _add_noise_and_compression(low[::2], config, generator, h264), to_8_bits(low)
 
 
 def random_taps(config: DegradationConfig, generator: np.random.Generator) -> Tensor:
-    """The weights of a reduction, drawn by the weights of `config`."""
+    """Draws the kind of reduction by the weights of `config`; returns its filter weights."""
     weights = np.array([config.weight_bicubic, config.weight_blur, config.weight_area])
     kind = generator.choice(3, p=weights / weights.sum())
     if kind == 0:
@@ -98,10 +98,10 @@ def random_taps(config: DegradationConfig, generator: np.random.Generator) -> Te
     return area_taps()
 
 
-def _spoil(
+def _add_noise_and_compression(
     low: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
 ) -> Tensor:
-    """Noise and compression on reduced frames, rounded to 8 bits."""
+    """Adds random noise and compression to reduced frames; rounded to 8 bits."""
     if generator.random() < config.noise_share:
         sigma = generator.uniform(*config.noise_sigma) / 255
         low = low + torch.from_numpy(generator.standard_normal(low.shape, dtype=np.float32) * np.float32(sigma))
@@ -118,7 +118,7 @@ def _spoil(
 
 
 def mirrored(size: int, pad: int, device: torch.device) -> Tensor:
-    """The index of each row or column, `pad` more on both sides; the edge pixel is repeated."""
+    """Indices of rows or columns with `pad` mirrored ones on both sides; the edge pixel is repeated."""
     index = torch.arange(-pad, size + pad, device=device) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
 

@@ -1,10 +1,10 @@
-"""What footage goes through before somebody wants it larger: blur, reduction, sharpening, noise, encoders, twice.
+"""Realistic degradation: blur, reduction, sharpening, noise and compression, as videos undergo before upscaling.
 
-Pure functions of their arguments and a seeded generator, on whole clips, and centred as in `degrade`, whose BI and BD
-stay a part of the mix. Every draw is kept with the sample, and summed up in the three numbers that the network is told.
+All are pure functions of their arguments and a seeded generator, on whole clips, centered as in `degrade`. Each sample
+keeps its random parameters and their summary in three numbers, which the network may be given.
 
-One thing is not pure: where a CPU has AVX-512, libx264 makes something slightly else of one small clip in some hundred
-when it is asked again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it does not).
+One exception: on CPUs with AVX-512, libx264 encodes roughly one small clip in some hundred slightly differently when
+called again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it is repeatable).
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from vidsr.train.degrade import area_taps, bicubic_taps, gaussian_taps, mirrored
 from vidsr.train.recipe import DegradationConfig, RealConfig
 
 Frames = NDArray[np.uint8]
-MOST_BLUR = 4.0  # standard deviation of the whole kernel in ground-truth pixels that is blur 1
-MOST_NOISE = 25.0  # standard deviation in levels of 255 that is noise 1
+MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels
+MAX_NOISE = 25.0  # standard deviation for noise 1, in 8-bit levels
 REDUCTIONS = ("bicubic", "gaussian", "area", "bilinear", "lanczos")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """What was done to a clip: the three quantities in 0..1, and everything that was drawn.
+class AppliedDegradation:
+    """How a clip was degraded: three quantities in 0..1, and the random parameters in `drawn`.
 
-    `blur` is the kernel's standard deviation (the mean of both axes) in ground-truth pixels by MOST_BLUR, `noise` the
-    noise's in levels by MOST_NOISE, `compression` that of the strongest encoding (see `codecs`).
+    `blur` is the kernel's standard deviation (mean of both axes, in ground-truth pixels) divided by MAX_BLUR, `noise`
+    that of the noise (in 8-bit levels) divided by MAX_NOISE, `compression` that of the strongest encoding (see
+    `codecs`).
     """
 
     blur: float
@@ -45,7 +46,7 @@ class Damage:
     drawn: dict[str, float | str] = field(default_factory=dict)
 
     def values(self) -> tuple[float, float, float]:
-        """Blur, noise and compression, in the order of the network's QUANTITIES."""
+        """Blur, noise and compression, in the order of QUANTITIES (nets/secnet)."""
         return self.blur, self.noise, self.compression
 
 
@@ -55,48 +56,55 @@ def degrade_real(
     real: RealConfig,
     generator: np.random.Generator,
     roundtrip: Roundtrip,
-) -> tuple[Tensor, Damage]:
-    """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and what was done to it.
+) -> tuple[Tensor, AppliedDegradation]:
+    """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and its degradation.
 
-    The share `clean_share` goes through the reductions of `clean` alone, without noise or compression.
+    A fraction `clean_share` of the clips is only reduced, as `clean` describes, without noise or compression.
     """
     if generator.random() < real.clean_share:
         taps = random_taps(clean, generator)
-        return to_8_bits(reduce(clip, taps)), Damage(blur_of(torch.outer(taps, taps)), 0.0, 0.0, {"kind": "clean"})
+        return to_8_bits(reduce(clip, taps)), AppliedDegradation(
+            blur_of(torch.outer(taps, taps)), 0.0, 0.0, {"kind": "clean"}
+        )
     drawn: dict[str, float | str] = {"kind": "real"}
     kernel = draw_kernel(real, generator, drawn)
     low = reduce_by(clip, kernel)
     blur = blur_of(kernel)
     if generator.random() < real.enlarged_share:
         factor = drawn["enlarged_before"] = float(generator.uniform(1.15, 2.0))
-        low = enlarged_before(low, factor)
-        blur = math.hypot(blur, SCALE * math.sqrt(factor**2 - 1) / 3 / MOST_BLUR)
+        low = simulate_enlargement(low, factor)
+        blur = math.hypot(blur, SCALE * math.sqrt(factor**2 - 1) / 3 / MAX_BLUR)
     if generator.random() < real.sharpened_share:
         amount = drawn["sharpened"] = float(generator.uniform(0.3, 1.5))
-        low = sharpened(low, amount, float(generator.uniform(0.6, 1.4)))
+        low = sharpen(low, amount, float(generator.uniform(0.6, 1.4)))
     noise = 0.0
     if generator.random() < real.noise_share:
-        # Weak noise is more frequent than strong.
+        # Weak noise is more frequent than strong noise.
         sigma = float(real.noise_sigma[0] + (real.noise_sigma[1] - real.noise_sigma[0]) * generator.random() ** 1.5)
         kind = str(generator.choice(("gaussian", "signal", "chroma", "grain")))
         drawn |= {"noise": kind, "noise_sigma": sigma}
-        low, noise = noisy(low, kind, sigma, generator), min(1.0, sigma / MOST_NOISE)
+        low, noise = add_noise(low, kind, sigma, generator), min(1.0, sigma / MAX_NOISE)
     low = to_8_bits(low)
     if generator.random() >= real.encode_share:
-        return low, Damage(min(1.0, blur), noise, 0.0, drawn)
-    ways = [random_encoding(real, generator)]
+        return low, AppliedDegradation(min(1.0, blur), noise, 0.0, drawn)
+    encodings = [random_encoding(real, generator)]
     frames = _to_bytes(low)
     if generator.random() < real.twice_share:
-        ways.append(random_encoding(real, generator))
+        encodings.append(random_encoding(real, generator))
         factor = drawn["rescaled"] = float(generator.uniform(0.7, 1.4))
-        frames = uploaded_before(frames, factor, ways[1], generator, roundtrip)
-    frames = encoded(frames, ways[0], generator, roundtrip)
-    drawn |= {"codec": " ".join(way.codec for way in ways), "options": " ".join(str(way.options) for way in ways)}
-    return _from_bytes(frames), Damage(min(1.0, blur), noise, max(way.compression for way in ways), drawn)
+        frames = encode_resized(frames, factor, encodings[1], generator, roundtrip)
+    frames = encode_frames(frames, encodings[0], generator, roundtrip)
+    drawn |= {
+        "codec": " ".join(encoding.codec for encoding in encodings),
+        "options": " ".join(str(encoding.options) for encoding in encodings),
+    }
+    return _from_bytes(frames), AppliedDegradation(
+        min(1.0, blur), noise, max(encoding.compression for encoding in encodings), drawn
+    )
 
 
 def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
-    """BI, each frame then compressed as a JPEG: what a validation without an encoder has."""
+    """BI, then JPEG compression of each frame: a degradation for validation that needs no video encoder."""
     low = reduce(clip, bicubic_taps())
     return _from_bytes(np.stack([_jpeg(frame, quality) for frame in _to_bytes(to_8_bits(low))]))
 
@@ -105,7 +113,7 @@ def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
 
 
 def draw_kernel(real: RealConfig, generator: np.random.Generator, drawn: dict[str, float | str]) -> Tensor:
-    """A blur and a reduction by 4 in one kernel of an even size, K x K, whose sum is 1."""
+    """Draws a blur and a reduction by 4, combined in one K x K kernel (K even) with sum 1."""
     kind = drawn["reduction"] = str(generator.choice(REDUCTIONS, p=(0.3, 0.3, 0.15, 0.1, 0.15)))
     if kind == "gaussian":
         sigma = drawn["gaussian"] = 1.5 if generator.random() < 0.5 else float(generator.uniform(0.6, 3.0))
@@ -118,7 +126,7 @@ def draw_kernel(real: RealConfig, generator: np.random.Generator, drawn: dict[st
         sigmas = generator.uniform(*real.blur_sigma, 2)
         angle = float(generator.uniform(0, math.pi))
         drawn |= {"blur_sigma": float(sigmas[0]), "blur_sigma_2": float(sigmas[1]), "blur_angle": angle}
-        kernel = joined(kernel, blur_kernel(shape, float(sigmas[0]), float(sigmas[1]), angle))
+        kernel = combine_kernels(kernel, blur_kernel(shape, float(sigmas[0]), float(sigmas[1]), angle))
     return kernel
 
 
@@ -136,8 +144,10 @@ def lanczos_taps() -> Tensor:
 
 
 def blur_kernel(shape: str, sigma: float, other: float, angle: float) -> Tensor:
-    """A centred blur of an odd size, sum 1. `sigma` is its standard deviation in ground-truth pixels along `angle`
-    (radians); an anisotropic one has `other` across, a motion is straight and half as long.
+    """A centered blur kernel of odd size with sum 1.
+
+    `sigma` is its standard deviation in ground-truth pixels along `angle` (radians). An anisotropic kernel has `other`
+    across; motion blur is along a straight line, with half of `sigma`.
     """
     radius = max(1, math.ceil(3 * max(sigma, other if shape == "anisotropic" else 0.0)))
     axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
@@ -154,8 +164,8 @@ def blur_kernel(shape: str, sigma: float, other: float, angle: float) -> Tensor:
     return (weights / weights.sum()).float()
 
 
-def joined(kernel: Tensor, blur: Tensor) -> Tensor:
-    """The kernel that does both, first the blur; what is almost nothing at the edges is cut off, the sum stays 1."""
+def combine_kernels(kernel: Tensor, blur: Tensor) -> Tensor:
+    """One kernel for the blur followed by `kernel`; edges below 1e-4 of the peak are cut off, the sum is 1."""
     pad = blur.shape[0] - 1
     both = F.conv2d(F.pad(kernel, (pad, pad, pad, pad))[None, None], blur.flip(0, 1)[None, None])[0, 0]
     while both.shape[0] > SCALE + 2:
@@ -167,15 +177,15 @@ def joined(kernel: Tensor, blur: Tensor) -> Tensor:
 
 
 def blur_of(kernel: Tensor) -> float:
-    """The standard deviation of a kernel, the mean of both axes, by MOST_BLUR; 0 for one that sharpens."""
+    """A kernel's standard deviation (mean of both axes) divided by MAX_BLUR, at most 1; 0 for a sharpening kernel."""
     weights = kernel.double()
     axis = torch.arange(len(kernel), dtype=torch.float64) - (len(kernel) - 1) / 2
     variance = ((weights.sum(0) + weights.sum(1)) * axis**2).sum() / 2
-    return min(1.0, math.sqrt(max(0.0, float(variance))) / MOST_BLUR)
+    return min(1.0, math.sqrt(max(0.0, float(variance))) / MAX_BLUR)
 
 
 def reduce_by(clip: Tensor, kernel: Tensor) -> Tensor:
-    """As `reduce`, by a kernel K x K (K even) that need not be separable: a sum of separable ones."""
+    """Reduces as `reduce`, with any K x K kernel (K even), as a sum of separable ones."""
     columns, values, rows = torch.linalg.svd(kernel.double())
     height, width = clip.shape[-2:]
     low = clip.new_zeros(*clip.shape[:2], height // SCALE, width // SCALE)
@@ -186,7 +196,7 @@ def reduce_by(clip: Tensor, kernel: Tensor) -> Tensor:
 
 
 def reduction_matrix(taps: Tensor, size: int) -> Tensor:
-    """size / 4 x size: the reduction of one axis with the borders of `reduce`; faster than a convolution."""
+    """Reduction of one axis as a matrix, size / 4 x size, with the borders of `reduce`; faster than convolution."""
     pad = (len(taps) - SCALE) // 2
     index = mirrored(size, pad, taps.device)
     places = index.unfold(0, len(taps), SCALE)
@@ -197,16 +207,16 @@ def reduction_matrix(taps: Tensor, size: int) -> Tensor:
 # ------------------------------------------------------------------------------------------- steps at low resolution
 
 
-def enlarged_before(low: Tensor, factor: float) -> Tensor:
-    """The clip as if it had been `factor` times smaller and was enlarged: soft, at its size."""
+def simulate_enlargement(low: Tensor, factor: float) -> Tensor:
+    """Simulates a clip that was enlarged by `factor` before: soft, of the same size."""
     size = low.shape[-2:]
     small = [max(8, round(side / factor)) for side in size]
     reduced = F.interpolate(low, small, mode="bilinear", antialias=True)
     return F.interpolate(reduced, size, mode="bicubic", antialias=True)
 
 
-def sharpened(low: Tensor, amount: float, sigma: float) -> Tensor:
-    """Unsharp masking, which leaves halos: `amount` times what a Gaussian of `sigma` (pixels of the clip) takes."""
+def sharpen(low: Tensor, amount: float, sigma: float) -> Tensor:
+    """Unsharp masking, which leaves halos: adds `amount` times the detail a Gaussian removes (`sigma` in pixels)."""
     radius = math.ceil(3 * sigma)
     axis = torch.arange(-radius, radius + 1, dtype=torch.float64)
     taps = torch.exp(-(axis**2) / (2 * sigma**2))
@@ -216,11 +226,11 @@ def sharpened(low: Tensor, amount: float, sigma: float) -> Tensor:
     return low + amount * (low - smooth.view_as(low))
 
 
-def noisy(low: Tensor, kind: str, sigma: float, generator: np.random.Generator) -> Tensor:
-    """The clip with noise of `sigma` levels of 255 (its mean over all values), not clamped.
+def add_noise(low: Tensor, kind: str, sigma: float, generator: np.random.Generator) -> Tensor:
+    """Adds noise with a standard deviation of `sigma` 8-bit levels over the whole clip; not clamped.
 
-    `gaussian` is alike everywhere, `signal` grows with the brightness as a sensor's does, `chroma` is mostly coloured
-    and coarse, `grain` is coarse, colourless and lasts: each frame keeps most of the one before.
+    `gaussian` is uniform, `signal` grows with brightness as sensor noise does, `chroma` is mostly in the color and
+    coarse, `grain` is coarse, colorless and correlated over time: a frame keeps 0, 70 or 95% of the previous noise.
     """
     shape = low.shape
     white = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
@@ -231,10 +241,10 @@ def noisy(low: Tensor, kind: str, sigma: float, generator: np.random.Generator) 
         luma = (white * torch.from_numpy(_LUMA)[None, :, None, None]).sum(1, keepdim=True)
         white = coarse * 2.5 + 0.5 * luma
     elif kind == "grain":
-        grey = F.avg_pool2d(F.pad(white[:, :1], (0, 1, 0, 1), mode="reflect"), 2, 1)
+        gray = F.avg_pool2d(F.pad(white[:, :1], (0, 1, 0, 1), mode="reflect"), 2, 1)
         kept = float(generator.choice((0.0, 0.7, 0.95)))
-        frames = [grey[0]]
-        for each in grey[1:]:
+        frames = [gray[0]]
+        for each in gray[1:]:
             frames.append(kept * frames[-1] + math.sqrt(1 - kept**2) * each)
         white = torch.stack(frames).expand(shape)
     return low + white * (sigma / 255 / float(white.std().clamp(min=1e-6)))
@@ -244,7 +254,7 @@ def noisy(low: Tensor, kind: str, sigma: float, generator: np.random.Generator) 
 
 
 def random_encoding(real: RealConfig, generator: np.random.Generator) -> Encoding:
-    """An encoder by its share, and its strength: most often a middle one, weak and very strong ones less often."""
+    """Draws an encoder by its share and a strength: most often a medium one, less often a weak or very strong one."""
     families = ("x264", "mpeg4", "mpeg2", "h263", "vp8", "vp9", "mjpeg", "jpeg")
     family = str(generator.choice(families, p=(0.46, 0.09, 0.09, 0.09, 0.09, 0.06, 0.04, 0.08)))
     if family == "x264":
@@ -259,28 +269,28 @@ def random_encoding(real: RealConfig, generator: np.random.Generator) -> Encodin
     return draw_encoding(family, strength, generator)
 
 
-def encoded(frames: Frames, way: Encoding, generator: np.random.Generator, roundtrip: Roundtrip) -> Frames:
-    """The frames, N x h x w x 3, after an encoder; the blocks start anywhere, as after a crop."""
+def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Generator, roundtrip: Roundtrip) -> Frames:
+    """Encodes and decodes frames, N x h x w x 3, at a random position of the block grid, as after a crop."""
     height, width = frames.shape[1:3]
-    if way.codec == "jpeg":
+    if encoding.codec == "jpeg":
         top, left = (int(v) for v in generator.integers(0, 8, 2))
         around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
-        coded = np.stack([_jpeg(frame, int(way.options["quality"])) for frame in around])
+        coded = np.stack([_jpeg(frame, int(encoding.options["quality"])) for frame in around])
         return coded[:, top:, left:]
     top, left = (int(v) for v in generator.integers(0, 8, 2))
-    pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 wants even sides
+    pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 needs even sides
     around = np.ascontiguousarray(np.pad(frames, pad, mode="symmetric"))
-    return roundtrip(around, way.codec, way.options)[:, top : top + height, left : left + width]
+    return roundtrip(around, encoding.codec, encoding.options)[:, top : top + height, left : left + width]
 
 
-def uploaded_before(
-    frames: Frames, factor: float, way: Encoding, generator: np.random.Generator, roundtrip: Roundtrip
+def encode_resized(
+    frames: Frames, factor: float, encoding: Encoding, generator: np.random.Generator, roundtrip: Roundtrip
 ) -> Frames:
-    """The frames as if they had been encoded once already, `factor` times as large, and were brought to their size."""
+    """Encodes frames at `factor` times their size and resizes them back, as a video that is uploaded twice."""
     height, width = frames.shape[1:3]
     size = (max(16, round(width * factor)), max(16, round(height * factor)))
-    there = np.stack([cv2.resize(each, size, interpolation=_filter(factor)) for each in frames])
-    coded = encoded(there, way, generator, roundtrip)
+    resized = np.stack([cv2.resize(each, size, interpolation=_filter(factor)) for each in frames])
+    coded = encode_frames(resized, encoding, generator, roundtrip)
     return np.stack([cv2.resize(each, (width, height), interpolation=_filter(1 / factor)) for each in coded])
 
 

@@ -1,4 +1,4 @@
-"""A training that starts from another model's weights: of the same network, a deeper one, or one that saw less."""
+"""Initial weights from another model: of the same network, a deeper one, or one with fewer inputs."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ from vidsr.train.checkpoint import load_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """In which tensors another network of the same architecture may differ.
+    """Which tensors may differ between the source network and a network of the same architecture.
 
-    `rows`: residual blocks in a row, of which there may be fewer. `inputs`: weights that may see more frames, those of
-    `centred` with new ones on both sides of the frame itself, the others with new ones behind. `optional`: parts of
-    names that only one of the two may have.
+    `sequences`: residual blocks in sequence, of which the new network may have fewer. `inputs`: weights that may get
+    more input channels: those in `centered` on both sides of the old ones, the others behind them. `optional`: parts of
+    the names of tensors that the source may lack.
     """
 
-    rows: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
-    centred: tuple[str, ...] = ()
+    centered: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
 
-# By the ids of models/registry.py; an architecture that is not here takes weights of the same sizes alone.
+# By architecture id (models/registry.py). Architectures without a row only accept weights of the same shapes.
 GROWTH: dict[str, Growth] = {
     "secnet": Growth(
-        rows=("fusion.body", "recurrent.encoder", "recurrent.decoder"),
-        # The layers that see the window, and the past results in the narrow form and in the paper's.
+        sequences=("fusion.body", "recurrent.encoder", "recurrent.decoder"),
+        # The layers whose input is the window, or the past results (in the narrow form and in the form of the paper).
         inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
-        centred=("fusion.head.weight",),
+        centered=("fusion.head.weight",),
         optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent."),
     ),
-    "zsm": Growth(rows=("recon_trunk",)),
+    "zsm": Growth(sequences=("recon_trunk",)),
 }
 
 
 def start_from(network: Network, path: Path) -> None:
-    """Gives `network` the weights of a safetensors file (also fp16) or of a checkpoint's average.
+    """Loads initial weights from a safetensors file (also fp16), or the averaged weights of a checkpoint.
 
-    Four things may differ in a SECNet so that the network first computes what the weights computed before: it may see
-    more frames (T1) or past results (T2), whose weights start at 0, and it may have attention, which starts open, or an
-    estimator with its modulation, which starts as none. And
-    it, or a Zooming SlowMo, may have fewer residual blocks in a row: it takes some of the weights' blocks, evenly
-    spread, the last one among them. Raises ModelError if the file cannot be read or anything else differs.
+    A SECNet may have more input frames (T1) or past results (T2) than the source, whose weights start at 0; attention,
+    which starts open; and an estimator with modulation, which starts without effect. Except for attention, the network
+    first computes the same as the source. A SECNet or Zooming SlowMo may also have fewer residual blocks in sequence:
+    it takes evenly spaced blocks of the source, including the last one. Raises ModelError if the file cannot be read
+    or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot read the weights {path}: {error}") from error
     expected, growth = network.state_dict(), GROWTH.get(id_of(network), Growth())
-    weights = _thin_out(weights, expected, growth.rows)
+    weights = _drop_blocks(weights, expected, growth.sequences)
     missing = {name for name in expected.keys() - weights.keys() if not any(part in name for part in growth.optional)}
     if others := sorted(missing | (weights.keys() - expected.keys())):
         raise ModelError(f"the weights in {path} do not fit the network of the recipe: '{others[0]}' is not in both")
     for name, tensor in weights.items():
         wanted = expected[name].shape
         if name in growth.inputs and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
-            # The window grows on both sides of the frame itself, past results are added behind.
-            before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centred else 0
+            # The window grows on both sides of the current frame; past results are appended.
+            before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centered else 0
             tensor = _widen(tensor, before, wanted[1])
         if tensor.shape != wanted:
             raise ModelError(
@@ -77,31 +77,34 @@ def start_from(network: Network, path: Path) -> None:
     network.load_state_dict(expected)
 
 
-def _thin_out(weights: dict[str, Tensor], expected: dict[str, Tensor], rows: tuple[str, ...]) -> dict[str, Tensor]:
-    """The weights without the blocks that the network has no room for, the others counted anew."""
+def _drop_blocks(
+    weights: dict[str, Tensor], expected: dict[str, Tensor], sequences: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Drops the blocks that the network does not have and renumbers the others."""
     thinned = {}
     for name, tensor in weights.items():
-        row, number, rest = _in_row(name, rows)
-        old, new = _blocks(weights, row), _blocks(expected, row)
-        if row and 0 < new < old:
+        sequence, number, rest = _split_block_name(name, sequences)
+        old, new = _block_count(weights, sequence), _block_count(expected, sequence)
+        if sequence and 0 < new < old:
             kept = [(i + 1) * old // new - 1 for i in range(new)]
             if number not in kept:
                 continue
-            name = f"{row}.{kept.index(number)}.{rest}"
+            name = f"{sequence}.{kept.index(number)}.{rest}"
         thinned[name] = tensor
     return thinned
 
 
-def _blocks(weights: dict[str, Tensor], row: str) -> int:
-    return len({_in_row(name, (row,))[1] for name in weights if _in_row(name, (row,))[0] == row})
+def _block_count(weights: dict[str, Tensor], sequence: str) -> int:
+    split = [_split_block_name(name, (sequence,)) for name in weights]
+    return len({number for found, number, _ in split if found == sequence})
 
 
-def _in_row(name: str, rows: tuple[str, ...]) -> tuple[str, int, str]:
-    """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty row for a tensor of no residual block in a row."""
-    for row in rows:
-        if name.startswith(row + "."):
-            number, _, rest = name.removeprefix(row + ".").partition(".")
-            return row, int(number), rest
+def _split_block_name(name: str, sequences: tuple[str, ...]) -> tuple[str, int, str]:
+    """ "a.b.3.conv.bias" as ("a.b", 3, "conv.bias"); an empty sequence for a tensor outside of them."""
+    for sequence in sequences:
+        if name.startswith(sequence + "."):
+            number, _, rest = name.removeprefix(sequence + ".").partition(".")
+            return sequence, int(number), rest
     return "", 0, name
 
 

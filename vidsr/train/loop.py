@@ -1,6 +1,6 @@
-"""The training of networks for pictures: what one step and one validation are. What is common to all is `course`.
+"""Training of the networks that make frames: the run, one step and one validation.
 
-What differs between architectures is in tasks, the numbers are in the recipe.
+TASKS holds what depends on the architecture, the recipe all numbers; `trainer` is the loop around the steps.
 """
 
 from __future__ import annotations
@@ -8,91 +8,213 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidsr.errors import InputError
-from vidsr.models.registry import build
+from vidsr.errors import InputError, UsageError
+from vidsr.evaluation.metrics import decibels, to_8_bits
+from vidsr.models.registry import build, id_of
 from vidsr.nets.base import Network
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.zsm.config import WINDOW
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.runtime.device import choose_device
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, Batches
-from vidsr.train.dataset import CLIPS, Item, cached_frames, find_footage, split_holdout
-from vidsr.train.degrade import H264Roundtrip
+from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
+from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi
+from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialisation import start_from
+from vidsr.train.losses import estimate_loss, secnet_losses, slowmo_losses
 from vidsr.train.recipe import Recipe
-from vidsr.train.tasks import task_of
-from vidsr.train.trainer import Course, TrainOptions, make_folder
+from vidsr.train.trainer import Trainer, TrainOptions, create_folder
+
+VALIDATION_QUALITY = 40  # JPEG quality
+N = TypeVar("N", contravariant=True)
+
+
+class Task(Protocol[N]):
+    """What depends on the architecture in a training. A validation clip needs at least `min_frames` frames."""
+
+    min_frames: int
+
+    def check(self, network: N, recipe: Recipe) -> None:
+        """Raises UsageError if the recipe cannot train the network."""
+
+    def losses(self, network: N, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
+        """One forward pass over a batch on the network's device in bf16 autocast: losses by name; minimize `total`."""
+
+    def scores(self, network: N, clip: Tensor, device: torch.device) -> dict[str, float]:
+        """PSNR in dB (RGB, without an 8-pixel border) for a clip T x 3 x H x W. The best model has the largest sum."""
+
+
+class UpscalingTask:
+    """SECNet: upscales all frames of a clip (Algorithm 4)."""
+
+    min_frames = 1
+
+    def check(self, network: SECNet, recipe: Recipe) -> None:
+        """Refuses clips that are too short for the motion offsets, and tables that do not fit the network."""
+        reach = max(map(abs, network.config.offsets))
+        if recipe.data.frames <= reach:
+            raise UsageError(
+                f"the recipe '{recipe.name}' trains on {recipe.data.frames} frames; motion over {reach} frames needs "
+                "more"
+            )
+        if network.estimator is not None and recipe.real is None:
+            raise UsageError(f"the recipe '{recipe.name}' trains an estimator: add the table [real]")
+        if recipe.guidance is not None:
+            raise UsageError(
+                f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
+            )
+
+    def losses(self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
+        """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
+        low = batch.low
+        state = before = None
+        told = batch.told
+        with torch.autocast(low.device.type, torch.bfloat16):
+            if batch.burn_in:
+                before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
+                if not pretraining:
+                    with torch.no_grad():
+                        state = network(before, told=told).state
+            output = network(low, state, before, pretraining, told)
+        losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
+        found = losses._asdict()
+        if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
+            found["estimate"] = estimate_loss(output.estimates, batch.quantities)
+            found["total"] = found["total"] + recipe.real.estimate_weight * found["estimate"]
+        return found
+
+    def scores(self, network: SECNet, clip: Tensor, device: torch.device) -> dict[str, float]:
+        """For BI and BD; for a network with an estimator of degradation also for BI and JPEG."""
+        scores = {}
+        degradations: dict[str, Callable[[Tensor], Tensor]] = {"psnr_bi": degrade_bi, "psnr_bd": degrade_bd}
+        if network.estimator is not None:
+            degradations["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY)
+        for name, degrade in degradations.items():
+            low = degrade(clip)[None].to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                result = network(low).results[0]
+            scores[name] = _psnr(result, clip)
+        return scores
+
+
+class SlowmoTask:
+    """Zooming SlowMo: the input is the 1st, 3rd ... frame of a clip, the output every frame."""
+
+    min_frames = 3
+
+    def check(self, network: ZoomingSlowMo, recipe: Recipe) -> None:
+        """The guiding losses need [guidance], the synthesis head and at least two interpolated frames."""
+        demands = {
+            "cannot use the table [real]: remove it": recipe.real is None,
+            "needs the table [guidance]": recipe.guidance is not None,
+            "needs network.synthesis_blocks of 1 or more": network.config.synthesis_blocks >= 1,
+            "needs an odd number of frames, 5 or more (data.frames)": recipe.data.frames in range(5, 1000, 2),
+            "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
+            "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
+        }
+        for demand, met in demands.items():
+            if not met:
+                raise UsageError(f"the recipe '{recipe.name}' trains a zsm network; that {demand}")
+
+    def losses(self, network: ZoomingSlowMo, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:  # noqa: ARG002 - nothing to pretrain
+        """Equation (6.10), for a batch with guides."""
+        assert batch.guides is not None and recipe.guidance is not None, "see check"
+        with torch.autocast(batch.low.device.type, torch.bfloat16):
+            output = network.forward_guided(batch.low)
+        epsilon = recipe.optimisation.charbonnier_epsilon
+        return slowmo_losses(output, batch.truth, batch.guides, recipe.guidance, epsilon)._asdict()
+
+    def scores(self, network: ZoomingSlowMo, clip: Tensor, device: torch.device) -> dict[str, float]:
+        """For BI: input frames and interpolated frames apart, over one window of 7 frames as in the publication."""
+        length = min(len(clip), 2 * WINDOW - 1)
+        clip = clip[: length - 1 + length % 2]
+        low = degrade_bi(clip[::2])[None].to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            results = network(low)[0]
+        return {
+            "psnr_existing": _psnr(results[::2], clip[::2]),
+            "psnr_synthetic": _psnr(results[1::2], clip[1::2]),
+        }
+
+
+# How networks that make frames are trained, by architecture id (models/registry.py). Face detectors: train/detector.
+TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask()}
+
+
+def task_of(network: Network) -> Task[Any]:
+    """The task for a network's architecture."""
+    return TASKS[id_of(network)]
 
 
 def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
-    """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it is there.
+    """Trains until the recipe's steps are done or the time is up; resumes from `output`/last.pt if it exists.
 
     Writes last.pt, best.pt (averaged weights with the best validation PSNR; only if clips are held out) and log.jsonl
-    into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if
-    the recipe asks for what its network cannot learn, such as motion over more frames than a clip has.
+    into `output`; returns the path of last.pt. Raises UsageError if last.pt belongs to another recipe, or if the recipe
+    does not fit its network, such as motion over more frames than a clip has.
     """
     settings, device = recipe.optimisation, choose_device(options.device)
-    make_folder(options.output)
+    create_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
     task.check(network, recipe)
-    items = find_footage(options.data, recipe.data.licence_classes)
+    items = find_training_files(options.data, recipe.data.licence_classes)
     shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
-    judged = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
-    items, held = split_holdout(items, recipe.data.holdout_clips, judged)
+    validated_kinds = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
+    items, held_out = split_holdout(items, recipe.data.holdout_clips, validated_kinds)
     cache = options.output.parent / "frames"
     batches = Batches(recipe, items, cache, _h264(recipe), _roundtrip(recipe))
-    validation = [_validation_clip(item, cache) for item in held]
-    for item, clip in zip(held, validation, strict=True):
-        if len(clip) < task.least_frames:
+    validation = [_validation_clip(item, cache) for item in held_out]
+    for item, clip in zip(held_out, validation, strict=True):
+        if len(clip) < task.min_frames:
             raise InputError(
-                f"the validation clip {item.path} is too short: it has {len(clip)} of {task.least_frames} frames needed"
+                f"the validation clip {item.path} has {len(clip)} frames: it needs at least {task.min_frames}"
             )
 
     def step(batch: Batch, number: int) -> dict[str, float]:
-        return train_step(network, batch, optimiser, recipe, device, number < settings.fusion_steps)
+        return train_step(network, batch, optimizer, recipe, device, number < settings.fusion_steps)
 
     def scores(average: Network) -> dict[str, float]:
         return validate(average, validation, device) if validation else {}
 
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
-    optimiser = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
     start = partial(start_from, network)
-    course = Course(recipe, options, network, optimiser, start, scores, lambda found: sum(found.values()), on_log)
-    return course.run(batches, step)
+    trainer = Trainer(recipe, options, network, optimizer, start, scores, lambda found: sum(found.values()), on_log)
+    return trainer.run(batches, step)
 
 
 def train_step(
     network: Network,
     batch: Batch,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     device: torch.device,
     pretraining: bool = False,
 ) -> dict[str, float]:
-    """One step on one batch; returns the losses as numbers.
-
-    While `pretraining`, a SECNet's local fusion and motion learn alone.
-    """
+    """One step on a batch; returns the losses. `pretraining` trains only SECNet's local fusion and motion."""
     losses = task_of(network).losses(network, batch.to(device), recipe, pretraining)
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.gradient_clip)
     if torch.isfinite(norm):
-        optimiser.step()
+        optimizer.step()
     return {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
 
 
 @torch.no_grad()
 def validate(network: Network, clips: list[Tensor], device: torch.device) -> dict[str, float]:
-    """The task's scores in dB, each the mean over one or more clips (T x 3 x H x W)."""
+    """The task's scores in dB, each averaged over one or more clips (T x 3 x H x W)."""
     scores = [task_of(network).scores(network, clip, device) for clip in clips]
-    return {name: float(np.mean([of_clip[name] for of_clip in scores])) for name in scores[0]}
+    return {name: float(np.mean([clip_scores[name] for clip_scores in scores])) for name in scores[0]}
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:
@@ -106,7 +228,7 @@ def _validation_clip(item: Item, cache: Path) -> Tensor:
 def _h264(recipe: Recipe) -> H264Roundtrip | None:
     if recipe.degradation.h264_share == 0:
         return None
-    from vidsr.video.roundtrip import h264_roundtrip  # PyAV only where the recipe wants real compression
+    from vidsr.video.roundtrip import h264_roundtrip  # loads PyAV, so only if the recipe needs it
 
     return h264_roundtrip
 
@@ -117,3 +239,8 @@ def _roundtrip(recipe: Recipe) -> Roundtrip | None:
     from vidsr.video.roundtrip import codec_roundtrip
 
     return codec_roundtrip
+
+
+def _psnr(result: Tensor, truth: Tensor) -> float:
+    error = (to_8_bits(result.float().cpu()) - truth)[..., 8:-8, 8:-8].square().mean()
+    return decibels(float(error))

@@ -1,4 +1,4 @@
-"""The losses of SECNet's training, equations (2) to (4) and (10)."""
+"""The losses of SECNet's training, equations (2) to (4) and (10), and of Zooming SlowMo's, (6.7) to (6.10)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from vidsr.nets.layers.warp import warp
 from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
-from vidsr.train.recipe import OptimisationConfig
+from vidsr.nets.zsm.network import GuidedOutput
+from vidsr.train.recipe import GuidanceConfig, OptimisationConfig
 
 
 class Losses(NamedTuple):
@@ -31,17 +32,17 @@ def reconstruction_loss(result: Tensor, truth: Tensor, epsilon: float) -> Tensor
 
 
 def smoothness(flow: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring displacements of ... x 2 x h x w, in pixels per pixel."""
+    """Mean absolute difference of neighboring displacements of ... x 2 x h x w, in pixels per pixel."""
     vertical = (flow[..., 1:, :] - flow[..., :-1, :]).abs().mean()
     horizontal = (flow[..., :, 1:] - flow[..., :, :-1]).abs().mean()
     return vertical + horizontal
 
 
 def flow_loss(low: Tensor, flows: Tensor, offsets: Sequence[int], alpha: float) -> Tensor:
-    """Warping error of the neighbours plus `alpha` times smoothness; equation (3) is missing, this is the usual form.
+    """Warping error of the neighbors plus `alpha` times smoothness: the usual form, as the paper omits equation (3).
 
-    `low` is B x T x 3 x h x w; `flows` B x T x K x 2 x h x w, field k of frame t points at frame t + `offsets`[k]. Near
-    the ends some neighbours are missing and not counted; T is above every offset.
+    `low` is B x T x 3 x h x w; `flows` B x T x K x 2 x h x w, field k of frame t points at frame t + `offsets`[k]. At
+    the ends of the clip, missing neighbors are not counted. T is larger than every offset.
     """
     length = low.shape[1]
     errors = []
@@ -54,10 +55,10 @@ def flow_loss(low: Tensor, flows: Tensor, offsets: Sequence[int], alpha: float) 
 
 
 def estimate_loss(estimates: Estimate, quantities: Tensor) -> Tensor:
-    """Cross-entropy of blur, noise and compression: of the frames' and, counting half, of the cells' estimates.
+    """Cross-entropy of the estimated blur, noise and compression: per frame, and per cell with weight 0.5.
 
-    `estimates` as in ClipOutput, `quantities` B x 3. With the absolute error nothing is learnt of what is 0 for most
-    samples: the sigmoid is flat there.
+    `estimates` as in ClipOutput; `quantities` B x 3 in 0..1. Absolute error would not train quantities that are 0 for
+    most samples, because the sigmoid is flat there.
     """
     overall, local = (part.float() for part in estimates)
     truth = quantities[:, None].expand_as(overall)
@@ -74,12 +75,37 @@ def secnet_losses(
     config: OptimisationConfig,
     pretraining: bool = False,
 ) -> Losses:
-    """Equation (10): final result, first result and gamma times the flow loss; the first one's weight 1 is a setting.
+    """Equation (10): losses of the final result and the first one (with a weight), plus gamma times the flow loss.
 
-    While `pretraining` the local fusion (III-A) there is no final result, and the first one counts fully.
+    During `pretraining` of the local fusion (III-A) the first result replaces the final one, with weight 1.
     """
     final = reconstruction_loss(output.results, truth, config.charbonnier_epsilon)
     first = reconstruction_loss(output.firsts, truth, config.charbonnier_epsilon)
     flow = flow_loss(low, output.flows, offsets, config.alpha)
     fused = first if pretraining else final + config.weight_first * first
     return Losses(fused + config.gamma * flow, final, first, flow)
+
+
+class SlowmoLosses(NamedTuple):
+    """The weighted sum (6.10) and its parts, each a scalar tensor: (6.7), (6.8) and (6.9)."""
+
+    total: Tensor
+    result: Tensor
+    first: Tensor
+    second: Tensor
+
+
+def slowmo_losses(
+    output: GuidedOutput, truth: Tensor, guides: Tensor, config: GuidanceConfig, epsilon: float
+) -> SlowmoLosses:
+    """Results against `truth`, B x T x 3 x H x W; the head's images against `guides`, B x T x 3 x h x w; T odd.
+
+    Frames are counted from 1 as in the equations. Features interpolated once belong to the even frames (6.8), features
+    interpolated twice to the odd ones except the first and the last (6.9). The Charbonnier penalty is averaged over all
+    values, so that no term depends on the crop size; (6.7) prints one norm per frame.
+    """
+    result = reconstruction_loss(output.results, truth, epsilon)
+    first = reconstruction_loss(output.firsts, guides[:, 1::2], epsilon)
+    second = reconstruction_loss(output.seconds, guides[:, 2:-1:2], epsilon)
+    total = config.lambda_1 * result + config.lambda_2 * first + config.lambda_3 * second
+    return SlowmoLosses(total, result, first, second)

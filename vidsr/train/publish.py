@@ -83,17 +83,19 @@ def provenance_of(
     recipe: Recipe | DetectorRecipe, data: Path, device: str, licence: str | None, data_name: str | None,
     data_licences: str | None,
 ) -> Provenance:  # fmt: skip
-    """Collects the facts for a card that no file of the training holds.
+    """Collects the facts for a card that are not in the training files.
 
     `licence`, `data_name` and `data_licences` are the values of the options of these names. `data_licences` may be None
-    if the data has an index: then the recipe's licence classes are stated. Raises UsageError for a missing fact,
+    if the data has an index: then the card states the recipe's license classes. Raises UsageError for a missing fact,
     DeviceError for a device that does not exist.
     """
     if data_licences is None and (data / "index.json").is_file():
         data_licences = "classes " + " and ".join(recipe.data.licence_classes)
-    told = {"--licence": licence, "--data-name": data_name, "--data-licences": data_licences}
-    if missing := [option for option, value in told.items() if not value]:
-        raise UsageError(f"a published model's card needs {' and '.join(missing)}: vidsr cannot know it, so give it")
+    values = {"--licence": licence, "--data-name": data_name, "--data-licences": data_licences}
+    if missing := [option for option, value in values.items() if not value]:
+        raise UsageError(
+            f"a published model's card needs {' and '.join(missing)}: add {'it' if len(missing) == 1 else 'them'}"
+        )
     assert licence and data_name and data_licences, "checked above"
     return Provenance(licence, data_name, data_licences, _hardware(choose_device(device)))
 

@@ -1,4 +1,4 @@
-"""A training recipe: every number that decides what a model becomes, read from one TOML file, misspelt keys refused."""
+"""Training recipes: all settings of a training, read from one TOML file; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Where samples come from. The four shares (clips of faces, other clips, moved stills, of faces) are weights.
+    """Which samples are drawn. `share_*` are weights of clips of faces, other clips, moving stills and face stills.
 
-    `crop` is in ground-truth pixels; `burn_in_share` of the batches run `burn_in_frames` frames without gradient first;
-    `upright` leaves out the flips that put a face on its head or side.
+    `crop` is the side of a crop in ground-truth pixels. A fraction `burn_in_share` of the batches first runs
+    `burn_in_frames` frames without gradient. `upright` allows only the left-right flip.
     """
 
     crop: int = 160
@@ -43,7 +43,10 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True)
 class DegradationConfig:
-    """How low-resolution frames are made; the first three are relative weights, the shares are of all samples."""
+    """How low-resolution frames are made. `weight_*` are relative weights, `*_share` are fractions of the samples.
+
+    Blur sigmas are in ground-truth pixels, noise sigmas in 8-bit levels; pairs are ranges.
+    """
 
     weight_bicubic: float = 0.45
     weight_blur: float = 0.45
@@ -60,10 +63,10 @@ class DegradationConfig:
 
 @dataclass(frozen=True, slots=True)
 class OptimisationConfig:
-    """`charbonnier_epsilon` 0 means mean squared error.
+    """Steps, learning rate and losses. `charbonnier_epsilon` 0 means mean squared error.
 
-    SECNet's alone are `weight_first`, `gamma` and `alpha`, the loss weights of its (10) with its names, and
-    `fusion_steps`: the first ones train the local fusion and the motion alone (III-A).
+    Only for SECNet: `weight_first`, `gamma` and `alpha` are the loss weights of equation (10), with its names; the
+    first `fusion_steps` steps train only the local fusion and the motion (III-A).
     """
 
     steps: int = 3600
@@ -83,7 +86,7 @@ class OptimisationConfig:
 
 @dataclass(frozen=True, slots=True)
 class GuidanceConfig:
-    """Guided interpolation: the loss weights of Zooming SlowMo (6.10), with its names."""
+    """The loss weights of Zooming SlowMo's guided interpolation, equation (6.10)."""
 
     lambda_1: float = 1.0
     lambda_2: float = 0.5
@@ -92,12 +95,12 @@ class GuidanceConfig:
 
 @dataclass(frozen=True, slots=True)
 class RealConfig:
-    """Real footage (see degrade_real), and how a network learns to be told of it.
+    """Realistic degradation (see degrade_real), and how a network learns to use known degradations.
 
-    The share `clean_share` of the samples stays clean; the other shares are of the rest. `blur_sigma` is of an extra
-    blur, in ground-truth pixels. `lead_frames` at most are encoded before the first frame that counts, so that it is
-    not always a key frame. Each of a sample's true quantities is told with the chance `told_share`; `estimate_weight`
-    is that of the loss of the network's own estimates.
+    A fraction `clean_share` of the samples stays clean; the other shares are fractions of the rest. `blur_sigma` is the
+    range of an additional blur, in ground-truth pixels; `noise_sigma` is in 8-bit levels. Up to `lead_frames` frames
+    are encoded before the first frame of a sample, so that it is not always a key frame. Each true quantity of a sample
+    is given to the network with probability `told_share`; `estimate_weight` weighs the loss of the network's estimates.
     """
 
     clean_share: float = 0.35
@@ -118,10 +121,10 @@ class RealConfig:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One model's training from start to end. `network` holds the arguments of the architecture's configuration.
+    """All settings of a model's training. `network` holds the arguments of the architecture's configuration.
 
-    `guidance` makes it a training of slow motion: every second frame is given, all of them are to be found. `real`
-    makes it a training on real footage, whose clean part is what `degradation` says.
+    With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
+    `real` the degradation is realistic, and `degradation` applies to its clean samples.
     """
 
     name: str
@@ -154,9 +157,9 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def fill_tables(kind: type[T], parts: dict[str, type[Any]], table: dict[str, Any], path: Path) -> T:
-    """A recipe of this kind, with the fields named in `parts` from tables of their own.
+    """Builds a recipe of class `kind`; the fields named in `parts` come from subtables.
 
-    Raises UsageError for an unknown key, a wrong type or a field that is missing.
+    Raises UsageError for an unknown key, a wrong type or a missing field.
     """
     filled = {key: fill(part, table.get(key, {}), f"{path}: [{key}]", UsageError) for key, part in parts.items()}
     return fill(kind, {**table, **filled}, str(path), UsageError)
@@ -167,20 +170,20 @@ def _check(recipe: Recipe, path: Path) -> None:
     kinds = (data.share_faces, data.share_general, data.share_stills, data.share_face_stills)
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
     guidance = recipe.guidance or GuidanceConfig()
-    spoilt = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
+    degraded = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
-        "data.frames must be at least 2 (motion needs a neighbour)": data.frames >= 2,
+        "data.frames must be at least 2 (motion needs a neighbor)": data.frames >= 2,
         "data.batch must be at least 1": data.batch >= 1,
         "optimisation.steps must be at least 1": optimisation.steps >= 1,
         "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
-        "the shares of data must not be negative, nor all 0": min(kinds) >= 0 < sum(kinds),
-        "the weights of degradation must not be negative, nor all 0": min(reductions) >= 0 < sum(reductions),
-        "with [real], degradation is its clean part: set noise_share, jpeg_share and h264_share to 0": (
-            recipe.real is None or spoilt == 0
+        "the shares of data must not be negative or all 0": min(kinds) >= 0 < sum(kinds),
+        "the weights of degradation must not be negative or all 0": min(reductions) >= 0 < sum(reductions),
+        "with [real], [degradation] describes clean samples: set noise_share, jpeg_share and h264_share to 0": (
+            recipe.real is None or degraded == 0
         ),
-        "[real] and [guidance] are not for one recipe": recipe.real is None or recipe.guidance is None,
+        "[real] and [guidance] cannot be combined: remove one of them": recipe.real is None or recipe.guidance is None,
     }
     for demand, met in demands.items():
         if not met:

@@ -44,22 +44,22 @@ class TrainOptions:
     init_from: Path | None = None
 
 
-class Course(Generic[N]):
-    """One training run. It resumes from last.pt in the output folder, or else starts anew.
+class Trainer(Generic[N]):
+    """One training run. It resumes from last.pt in the output folder if that exists.
 
-    `scores` validates the averaged weights; an empty result means that nothing was validated. `worth` reduces scores to
-    one number, and best.pt holds the weights with the greatest one. Raises UsageError if last.pt belongs to another
-    recipe.
+    `scores` validates the averaged weights; an empty result means that there was no validation. `objective` reduces the
+    scores to one number; best.pt holds the weights with the largest one. Raises UsageError if last.pt belongs to
+    another recipe.
     """
 
     def __init__(
-        self, recipe: Recipe | DetectorRecipe, options: TrainOptions, network: N, optimiser: torch.optim.Optimizer,
+        self, recipe: Recipe | DetectorRecipe, options: TrainOptions, network: N, optimizer: torch.optim.Optimizer,
         start: Callable[[Path], None], scores: Callable[[N], dict[str, float]],
-        worth: Callable[[dict[str, float]], float], on_log: Callable[[dict[str, Any]], None],
+        objective: Callable[[dict[str, float]], float], on_log: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
         """`start` loads the weights of `options.init_from` into the network of a new run."""
-        self._recipe, self._options, self._network, self._optimiser = recipe, options, network, optimiser
-        self._scores, self._worth, self._on_log = scores, worth, on_log
+        self._recipe, self._options, self._network, self._optimizer = recipe, options, network, optimizer
+        self._scores, self._objective, self._on_log = scores, objective, on_log
         self._last = options.output / "last.pt"
         is_resumed = self._last.is_file()
         if options.init_from is not None and not is_resumed:
@@ -80,7 +80,7 @@ class Course(Generic[N]):
         summed = 0
         for batch in batch_loader(batches, self._step, self._options.workers):
             rate = learning_rate(self._step, self._recipe)
-            for group in self._optimiser.param_groups:
+            for group in self._optimizer.param_groups:
                 group["lr"] = rate
             parts = train(batch, self._step)
             self._step += 1
@@ -107,8 +107,8 @@ class Course(Generic[N]):
         if not scores:
             return
         self._log(started, scores)
-        if (worth := self._worth(scores)) > self._best:
-            self._best = worth
+        if (value := self._objective(scores)) > self._best:
+            self._best = value
             self._save(self._options.output / "best.pt")
 
     def _log(self, started: float, values: dict[str, float]) -> None:
@@ -120,7 +120,7 @@ class Course(Generic[N]):
         content = {
             "recipe": plain_values(self._recipe), "step": self._step, "best": self._best,
             "network": self._network.state_dict(), "average": self._average.state_dict(),
-            "optimiser": self._optimiser.state_dict(), "torch_random": torch.get_rng_state(),
+            "optimiser": self._optimizer.state_dict(), "torch_random": torch.get_rng_state(),
         }  # fmt: skip
         save_checkpoint(path, content)
 
@@ -129,7 +129,7 @@ class Course(Generic[N]):
         check_same_recipe(saved["recipe"], plain_values(self._recipe), self._last)
         self._network.load_state_dict(saved["network"])
         self._average.load_state_dict(saved["average"])
-        self._optimiser.load_state_dict(saved["optimiser"])
+        self._optimizer.load_state_dict(saved["optimiser"])
         self._step, self._best = int(saved["step"]), float(saved["best"])
         torch.set_rng_state(saved["torch_random"])
 
@@ -165,12 +165,12 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def make_folder(path: Path) -> None:
-    """Makes the output folder before any work, so that a long run cannot fail at its first checkpoint."""
+def create_folder(path: Path) -> None:
+    """Creates the output folder before any work, so that a long run cannot fail at its first checkpoint."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
+        raise OutputError(f"cannot create the folder {path}: {error.strerror}") from error
 
 
 def plain_values(recipe: Recipe | DetectorRecipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Encoding and decoding frames in memory, so that training sees real compression. No files."""
+"""Encoding and decoding of frames in memory, so that training uses real compression."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, full chroma in both directions
-# Decoders whose names are not their encoders'.
+# Decoders whose names differ from their encoders'.
 DECODERS = {"libx264": "h264", "libvpx": "vp8", "libvpx-vp9": "vp9"}
 
 
@@ -40,10 +40,10 @@ def h264_roundtrip(frames: NDArray[np.uint8], crf: int) -> NDArray[np.uint8]:
 
 
 def codec_roundtrip(frames: NDArray[np.uint8], codec: str, options: Mapping[str, str]) -> NDArray[np.uint8]:
-    """What an encoder of FFmpeg leaves of `frames` (N x H x W x 3 RGB, H and W even); same shape, 8 bits, 4:2:0.
+    """Encodes `frames` (N x H x W x 3, RGB, 8 bit, H and W even) in 4:2:0 and decodes them; same shape.
 
-    `options` are the encoder's, as its command line names them (`crf`, `g`, `qmin` ...). Encoder and decoder meet
-    without a container. Raises ValueError if the encoder gives another number of frames back.
+    `options` are FFmpeg's encoder options (`crf`, `g`, `qmin` ...). No container is used. Raises ValueError if the
+    number of frames changes.
     """
     encoder = av.CodecContext.create(codec, "w")
     assert isinstance(encoder, av.VideoCodecContext)
@@ -51,23 +51,23 @@ def codec_roundtrip(frames: NDArray[np.uint8], codec: str, options: Mapping[str,
     encoder.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     encoder.time_base, encoder.framerate, encoder.thread_count = Fraction(1, 25), Fraction(25), 1
     encoder.options = dict(options)
-    # One each for the whole clip: a converter takes longer to make than a small picture to convert.
+    # One converter each for the whole clip: creating one takes longer than converting a small image.
     to_yuv, to_rgb = VideoReformatter(), VideoReformatter()
     packets = []
     for index, frame in enumerate(frames):
         rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture = to_yuv.reformat(rgb, format=encoder.pix_fmt, interpolation=SWSCALE_ACCURATE)
-        picture.pts, picture.time_base = index, encoder.time_base
-        packets += encoder.encode(picture)
+        yuv = to_yuv.reformat(rgb, format=encoder.pix_fmt, interpolation=SWSCALE_ACCURATE)
+        yuv.pts, yuv.time_base = index, encoder.time_base
+        packets += encoder.encode(yuv)
     packets += encoder.encode(None)
     decoder = av.CodecContext.create(DECODERS.get(codec, codec), "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1
     if encoder.extradata:
         decoder.extradata = encoder.extradata
-    decoded = [picture for packet in [*packets, None] for picture in decoder.decode(packet)]
+    decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
     if len(decoded) != len(frames):
-        raise ValueError(f"{codec} gave {len(decoded)} of {len(frames)} frames back")
+        raise ValueError(f"{codec} returned {len(decoded)} of {len(frames)} frames")
     return np.stack(
         [to_rgb.reformat(each, format="rgb24", interpolation=SWSCALE_ACCURATE).to_ndarray() for each in decoded]
     )

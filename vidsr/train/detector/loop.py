@@ -22,13 +22,13 @@ from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
 from vidsr.runtime.device import choose_device
 from vidsr.train.checkpoint import load_checkpoint
-from vidsr.train.dataset import find_footage, split_holdout
+from vidsr.train.dataset import find_training_files, split_holdout
 from vidsr.train.detector.augment import Image
 from vidsr.train.detector.labels import LABELS, LabeledImage, read_labels
 from vidsr.train.detector.losses import detector_losses
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.detector.targets import FaceBatch, FaceBatches
-from vidsr.train.trainer import Course, TrainOptions, make_folder
+from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
 # Validation: held-out images unchanged, and reduced with strong compression.
 _SCALES = {"full": 1.0, "small": 0.25}
@@ -49,10 +49,12 @@ def train_detector(
     last.pt. Raises UsageError if last.pt belongs to another recipe.
     """
     settings, device = recipe.optimisation, choose_device(options.device)
-    make_folder(options.output)
+    create_folder(options.output)
     torch.manual_seed(recipe.seed)
     network = cast(FacePyramid, build(recipe.architecture, recipe.network)).to(device)
-    items, held = split_holdout(find_footage(options.data, recipe.data.licence_classes), recipe.data.holdout_clips)
+    items, held = split_holdout(
+        find_training_files(options.data, recipe.data.licence_classes), recipe.data.holdout_clips
+    )
     labels, cache = options.output.parent / LABELS, options.output.parent / "frames"
     batches = FaceBatches(recipe, read_labels(labels, options.data, items), cache)
     validation = read_labels(labels, options.data, held)
@@ -68,8 +70,8 @@ def train_detector(
 
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    course = Course(recipe, options, network, optimizer, partial(_start_from, network), scores, objective, on_log)
-    return course.run(batches, step)
+    trainer = Trainer(recipe, options, network, optimizer, partial(_start_from, network), scores, objective, on_log)
+    return trainer.run(batches, step)
 
 
 def train_detector_step(

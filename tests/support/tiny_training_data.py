@@ -1,4 +1,4 @@
-"""A small training folder with an index like the project's, what must not be used included, and a small recipe."""
+"""A small training folder with an index like the project's, including files not to be used, and a small recipe."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tiny_recipe(
     optimisation: OptimisationConfig | None = None,
     seed: int = 7,
 ) -> Recipe:
-    """A recipe whose network learns in no time."""
+    """A recipe with a tiny network."""
     return Recipe(
         name="tiny",
         summary="for tests",
@@ -66,7 +66,7 @@ def tiny_recipe(
 
 
 def noise(count: int, height: int, width: int, seed: int) -> Pixels:
-    """Frames x height x width x 3; no two places alike, so that any shift can be recognised."""
+    """Frames x height x width x 3; every position is unique, so that any shift can be recognized."""
     return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
