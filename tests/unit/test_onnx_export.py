@@ -1,4 +1,4 @@
-"""ONNX files: every graph computes what its part of the network computes, at any size; files are whole or not there."""
+"""ONNX export: each graph equals its part of the network, at any size; files are complete or not written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_graph_computes_what_the_network_computes_at_any_size(name: str, par
         generator = torch.Generator().manual_seed(seed)
         values = [torch.rand(shape, generator=generator) for shape in step.inputs(height, width).values()]
         if "seen" in step.inputs(height, width):
-            values[1] = torch.tensor([3.0 * seed])  # nothing, some or all of the past is there
+            values[1] = torch.tensor([3.0 * seed])  # the past is missing, partial or complete
         feeds = {key: value.numpy() for key, value in zip(step.inputs(height, width), values, strict=True)}
         results = session.run(None, feeds)
         expected = outputs_of(step, values)
