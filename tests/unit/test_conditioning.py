@@ -70,7 +70,7 @@ def engine_of(network: SECNet, overrides: Overrides = NONE, is_overlapped: bool 
     return RecurrentEngine(network, "conditioned", CPU, "fp32", is_overlapped, overrides)
 
 
-# ----------------------------------------------------------------------------------------------------------- the initial network
+# --------------------------------------------------------------------------------------------------- the initial network
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -88,10 +88,8 @@ def test_the_initial_network_equals_the_one_without_an_estimator(tmp_path: Path,
     assert torch.equal(conditioned(clip).results, plain(clip).results)
     assert torch.equal(conditioned(clip).firsts, plain(clip).firsts)
     for is_overlapped in (False, True):
-        streams = [
-            stream(engine_of(network, is_overlapped=is_overlapped), clip[0])[0] for network in (overrides, plain)
-        ]
-        assert torch.equal(*streams)
+        engines = [engine_of(network, is_overlapped=is_overlapped) for network in (conditioned, plain)]
+        assert torch.equal(*(stream(engine, clip[0])[0] for engine in engines))
 
 
 def test_networks_without_an_estimator_have_none_of_its_tensors() -> None:
@@ -265,8 +263,6 @@ def test_the_loss_of_the_estimates_and_the_gradients_of_the_estimator() -> None:
     clip = clip_of(3)[None]
     network(clip).results.square().mean().backward()
     assert network.estimator is not None and network.tune_recurrent is not None
-    assert network.estimator.overall.weight.grad is None, (
-        "reconstruction must not change the meaning of the overall levels"
-    )
+    assert network.estimator.overall.weight.grad is None, "reconstruction must not change what the levels mean"
     for part in (network.estimator.local.weight, network.tune_recurrent.tune.weight):
         assert part.grad is not None and part.grad.abs().max() > 0

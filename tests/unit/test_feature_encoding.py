@@ -114,7 +114,7 @@ def test_one_way_never_forgets_but_its_memory_is_one_pair() -> None:
 
 @pytest.mark.parametrize("strategy, kept", [("cascaded", 4 * WIDTH), ("fused", 8 * WIDTH)])
 def test_the_memory_holds_t3_features(strategy: Strategy, kept: int) -> None:
-    """The memory holds only the contributions of a feature to the gates of its cells."""
+    """Of each feature, only the contributions to the gates of its cells are kept."""
     for t, memory in enumerate(enhance(encoding(strategy, 3), 9)[1], 1):
         assert [tuple(tensor.shape) for tensor in memory] == [(2, kept, *SIZE)] * min(t, 3)
         assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in memory), "a view keeps more alive"
