@@ -159,7 +159,7 @@ def test_streaming_equals_the_whole_clip() -> None:
     assert whole.flows.abs().max() > 0.3, "without motion this test would show nothing"
 
 
-def test_the_past_is_moved_to_where_things_are_now() -> None:
+def test_the_past_is_warped_along_the_motion() -> None:
     """Motion by 2 right and 1 up has the effect of shifting the past result and the ConvLSTM's state beforehand."""
     network, size = shaken(), (26, 30)
     folded = torch.rand(2, 1, 48, *size, generator=torch.Generator().manual_seed(3))
@@ -293,6 +293,6 @@ def test_unknown_architectures_and_arguments_are_refused() -> None:
         ({"encoding": "fused", "t3": 2}, "only the one-way encoding can be aligned"),
     ],
 )
-def test_sizes_that_make_no_network_are_refused(arguments: dict[str, Any], reason: str) -> None:
+def test_invalid_sizes_are_refused(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         build("secnet", arguments)

@@ -82,13 +82,13 @@ def test_warp_agrees_with_its_definition(mode: Mode, height: int, width: int) ->
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_a_whole_displacement_takes_the_pixel_itself(mode: Mode) -> None:
+def test_an_integer_displacement_copies_pixels(mode: Mode) -> None:
     image = torch.rand(1, 2, 12, 15, generator=torch.Generator().manual_seed(0))
     flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 12, 15)  # 3 to the right, 2 up
     torch.testing.assert_close(warp(image, flow, mode)[..., 2:, :-3], image[..., :-2, 3:], atol=1e-5, rtol=0)
 
 
-def test_warp_computes_in_float32_whatever_comes_in() -> None:
+def test_warp_computes_in_float32_for_every_input_type() -> None:
     image, flow = torch.rand(1, 1, 5, 300), torch.full((1, 2, 5, 300), 0.25)
     low = warp(image.bfloat16(), flow.bfloat16())
     assert low.dtype == torch.float32
@@ -96,7 +96,7 @@ def test_warp_computes_in_float32_whatever_comes_in() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_an_enlarged_field_points_to_the_same_place_of_the_larger_image(factor: int) -> None:
+def test_an_enlarged_field_points_to_the_same_place_in_the_larger_image(factor: int) -> None:
     flow = np.random.default_rng(1).normal(0, 2, (1, 2, 4, 5))
     expected = np.empty((1, 2, 4 * factor, 5 * factor))
     for b, c, y, x in np.ndindex(*expected.shape):
@@ -105,7 +105,7 @@ def test_an_enlarged_field_points_to_the_same_place_of_the_larger_image(factor: 
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_bicubic_phases_are_keys_kernel_on_centred_grids(scale: int) -> None:
+def test_bicubic_phases_are_keys_kernel_on_centered_grids(scale: int) -> None:
     image = np.random.default_rng(scale).random((1, 3, 6, 5))
     expected = np.empty((1, 3, 6 * scale, 5 * scale))
     for b, c, y, x in np.ndindex(*expected.shape):
@@ -254,7 +254,7 @@ def test_attention_stays_between_0_and_1(size: float, seed: int) -> None:
     assert given_map.shape == (2, 1, 4, 6) and given_map.min() >= 0 and given_map.max() <= 1
 
 
-def test_attention_starts_almost_open_and_is_absent_when_off() -> None:
+def test_initial_attention_is_close_to_1_and_absent_when_off() -> None:
     torch.manual_seed(10)
     x = torch.randn(1, 8, 6, 6)
     fresh = SpatialAttention(8)(x)

@@ -70,7 +70,7 @@ def engine_of(network: SECNet, overrides: Overrides = NONE, is_overlapped: bool 
     return RecurrentEngine(network, "conditioned", CPU, "fp32", is_overlapped, overrides)
 
 
-# --------------------------------------------------------------------------------------------------- the initial network
+# -------------------------------------------------------------------------------------------------- the initial network
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -129,7 +129,7 @@ COST = {
 
 
 @pytest.mark.parametrize("strategy, past", COST)
-def test_a_frame_costs_the_same_for_ever_and_computes_nothing_twice(strategy: Strategy, past: int) -> None:
+def test_the_cost_per_frame_is_constant_and_nothing_is_computed_twice(strategy: Strategy, past: int) -> None:
     module = encoding(strategy, past)
     memory = module.start(feature(1))
     costs = []
