@@ -147,7 +147,7 @@ def test_no_partial_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_without_the_onnx_suffix_are_refused(tmp_path: Path) -> None:
+def test_invalid_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"end it with \.onnx"):
         export(narrow_network(), tmp_path / "a.pb", overwrite=False)
     assert vidsr_cli("models", "export", "nosuch", tmp_path / "a.onnx").exit_code == 5
