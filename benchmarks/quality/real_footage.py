@@ -127,7 +127,7 @@ def enlarged(model: str, low: Tensor, told: tuple[float | None, ...]) -> Tensor:
     network = build(saved["recipe"]["architecture"], saved["recipe"]["network"])
     network.load_state_dict(saved["average"])
     device = torch.device("cpu")
-    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), told=told)  # type: ignore[arg-type]
+    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=told)  # type: ignore[arg-type]
     state, results = engine.init_state(low.shape[2], low.shape[3]), list[Tensor]()
     for index, image in enumerate(low):
         ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)

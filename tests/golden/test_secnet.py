@@ -1,4 +1,4 @@
-"""SECNet as a whole: its size, its start, how it streams, and where gradients may go."""
+"""The complete SECNet: operation counts, initialization, streaming and gradient flow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fresh(**arguments: Any) -> SECNet:
 
 @cache
 def shaken() -> SECNet:
-    """Weights far from the start, so that motion, recurrence and both residuals all take part; never changed."""
+    """A network far from its initialization: motion, recurrence and both residuals matter; must not be modified."""
     network = fresh(**TINY_NETWORK).requires_grad_(False)
     for parameter in network.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.1)
@@ -41,7 +41,7 @@ def make_clip(batch: int, length: int, height: int = 12, width: int = 17, seed: 
 
 
 def stream(network: SECNet, clip: Tensor) -> tuple[list[Tensor], list[RecurrentState]]:
-    """Frame by frame, as an engine does it: each step sees the frames of its window and the state, nothing else."""
+    """Runs frame by frame like an engine: a step only uses the frames of its window and the state."""
     results, states = [], []
     state = network.init_state(clip[:, 0])
     reach = network.config.lookahead
@@ -50,7 +50,7 @@ def stream(network: SECNet, clip: Tensor) -> tuple[list[Tensor], list[RecurrentS
         pyramids = {k: network.flow.pyramid(frame) for k, frame in near.items()}
         flows = network.motion(pyramids[0], [pyramids[k] for k in network.config.offsets])
         first = network.fuse([near[k] for k in range(-reach, reach + 1)], flows)
-        result, state = network.refine(network.ground(network.bicubic(near[0]), first, flows), state)
+        result, state = network.refine(network.fused_frame(network.bicubic(near[0]), first, flows), state)
         results.append(result)
         states.append(state)
     return results, states
@@ -67,7 +67,7 @@ def test_the_default_network_keeps_the_budget() -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.rand(1, 1, 3, 64, 64))
     convolutions = counter.get_total_flops() / 2 / 64**2  # two operations per multiply-add
-    # The counter passes over grid_sample: bilinear is 4 per value, bicubic 16 plus its weights.
+    # The counter ignores grid_sample: bilinear takes 4 per value, bicubic 16 plus its weights.
     channels_low, channels_high = 2 * 32, 3 * 16
     warps = 4 * (channels_low + channels_high) + 2 * 3 * 20 + 3 * 2 * 4
     assert 200_000 < convolutions + warps <= 300_000
@@ -159,17 +159,19 @@ def test_streaming_equals_the_whole_clip() -> None:
     assert whole.flows.abs().max() > 0.3, "without motion this test would show nothing"
 
 
-def test_the_past_is_moved_to_where_things_are_now() -> None:
-    """Motion by 2 right and 1 up acts as if the past result and the ConvLSTM's state had been moved so before."""
+def test_the_past_is_warped_along_the_motion() -> None:
+    """Motion by 2 right and 1 up has the effect of shifting the past result and the ConvLSTM's state beforehand."""
     network, size = shaken(), (26, 30)
     folded = torch.rand(2, 1, 48, *size, generator=torch.Generator().manual_seed(3))
     past = network(make_clip(1, 2, *size)).state
     flows = torch.tensor([2.0, -1.0]).view(1, 1, 2, 1, 1).expand(1, 2, 2, *size)
-    result, state = network.refine(network.ground(folded[0], folded[1], flows), past)
+    result, state = network.refine(network.fused_frame(folded[0], folded[1], flows), past)
     last, hidden, cell = (t.roll((f, -2 * f), (2, 3)) for t, f in zip(tensors(past), (4, 1, 1), strict=True))
     moved = RecurrentState((last,), (hidden, cell))
-    expected_result, expected = network.refine(network.ground(folded[0], folded[1], torch.zeros_like(flows)), moved)
-    inside = slice(9, -9)  # the borders differ, and seven convolutions carry them in
+    expected_result, expected = network.refine(
+        network.fused_frame(folded[0], folded[1], torch.zeros_like(flows)), moved
+    )
+    inside = slice(9, -9)  # borders differ, and seven convolutions spread the difference inwards
     torch.testing.assert_close(result[..., 36:-36, 36:-36], expected_result[..., 36:-36, 36:-36], atol=1e-4, rtol=0)
     for a, b in zip(state.memory, expected.memory, strict=True):
         torch.testing.assert_close(a[..., inside, inside], b[..., inside, inside], atol=1e-4, rtol=0)
@@ -291,6 +293,6 @@ def test_unknown_architectures_and_arguments_are_refused() -> None:
         ({"encoding": "fused", "t3": 2}, "only the one-way encoding can be aligned"),
     ],
 )
-def test_sizes_that_make_no_network_are_refused(arguments: dict[str, Any], reason: str) -> None:
+def test_invalid_sizes_are_refused(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         build("secnet", arguments)

@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.support.rounding import rounding_gap
 from tests.support.tiny_networks import paper_network
 from tests.support.torch_threads import torch_threads
-from vidsr.engines.recurrent import RecurrentEngine, advance, look, plain
+from vidsr.engines.recurrent import RecurrentEngine, advance, merge_ensemble, prepare_frame
 from vidsr.faces.engine import FaceEngine, FaceStream
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.types import Crop, Frame
@@ -52,7 +52,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 def noise(length: int, height: int, width: int, seed: int = 0) -> list[Frame]:
     chance = torch.Generator().manual_seed(seed)
     images = torch.rand(length, 3, height, width, generator=chance)
-    return [Frame(picture, t, Fraction(1, 25), 1, t == 0) for t, picture in enumerate(images)]
+    return [Frame(image, t, Fraction(1, 25), 1, t == 0) for t, image in enumerate(images)]
 
 
 def drifting(length: int, height: int, width: int) -> list[Frame]:
@@ -105,17 +105,17 @@ def gap(form: str) -> float:
     return rounding_gap(paper_network(**arguments), lambda network: torch.stack(alone(network, frames, crop)))
 
 
-def part(crop: Crop, picture: Tensor, ground: Crop) -> Tensor:
+def part(crop: Crop, image: Tensor, area: Crop) -> Tensor:
     """The part of an enlarged crop inside an area."""
-    top, left = 4 * (ground.top - crop.top), 4 * (ground.left - crop.left)
-    assert top >= 0 and left >= 0 and picture.shape[1:] == (4 * crop.height, 4 * crop.width)
-    return picture[:, top : top + 4 * ground.height, left : left + 4 * ground.width]
+    top, left = 4 * (area.top - crop.top), 4 * (area.left - crop.left)
+    assert top >= 0 and left >= 0 and image.shape[1:] == (4 * crop.height, 4 * crop.width)
+    return image[:, top : top + 4 * area.height, left : left + 4 * area.width]
 
 
 def assert_same(results: Sequence[tuple[Crop, Tensor]], expected: Sequence[Tensor], within: float) -> None:
     assert len(results) == len(expected)
-    for (_, picture), wanted in zip(results, expected, strict=True):
-        torch.testing.assert_close(picture, wanted, atol=within, rtol=0)
+    for (_, image), wanted in zip(results, expected, strict=True):
+        torch.testing.assert_close(image, wanted, atol=within, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------------------ crops that stay
@@ -187,13 +187,13 @@ def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
     frames, (before, after) = drifting(3, 147, 149), MOVES[move]
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] * 2 + [{1: after}]).values()
     assert [shown for shown, _ in results] == [before, after, after]
-    large, ground = Crop(0, 0, 144, 144), Crop(68, 68, 4, 4)
+    large, area = Crop(0, 0, 144, 144), Crop(68, 68, 4, 4)
     fixed = alone(network, frames, large)
-    for (shown, picture), wanted in zip(results, fixed, strict=True):
+    for (shown, image), wanted in zip(results, fixed, strict=True):
         # Positions are rounded relative to the width, which differs; the recurrence doubles the error per frame.
-        torch.testing.assert_close(part(shown, picture, ground), part(large, wanted, ground), atol=5e-4, rtol=0)
+        torch.testing.assert_close(part(shown, image, area), part(large, wanted, area), atol=5e-4, rtol=0)
     fresh = alone(network, frames[1:], large)
-    assert (part(large, fresh[0], ground) - part(large, fixed[1], ground)).abs().max() > 1e-2, "its past does not show"
+    assert (part(large, fresh[0], area) - part(large, fixed[1], area)).abs().max() > 1e-2, "its past does not show"
 
 
 def test_moving_crop_stays_close_to_one_that_contains_it() -> None:
@@ -207,10 +207,10 @@ def test_moving_crop_stays_close_to_one_that_contains_it() -> None:
     fixed = run(engine, frames, [{1: large}] * len(frames))[1]
     moved = run(engine, frames, plan)[1]
     again = [result for rest in run(engine, frames, restarted).values() for result in rest]
-    ground = Crop(44, 36, 12, 16)  # at least 12 pixels inside all of them
+    area = Crop(44, 36, 12, 16)  # at least 12 pixels inside all of them
     gaps = [
         sum(
-            float((part(*result, ground) - part(*wanted, ground)).pow(2).mean())
+            float((part(*result, area) - part(*wanted, area)).pow(2).mean())
             for result, wanted in zip(results[4:], fixed[4:], strict=True)
         )
         for results in (moved, again)
@@ -245,8 +245,8 @@ def test_large_face_is_not_mirrored_and_stays_so(monkeypatch: pytest.MonkeyPatch
     once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: crops[1]} for crops in plan])
     monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 64 * 64)
     twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: crops[2]} for crops in plan])
-    assert_same(both[1], [picture for _, picture in once[1]], gap("near-sighted, mirrored"))
-    assert_same(both[2], [picture for _, picture in twice[2]], gap("near-sighted, mirrored"))
+    assert_same(both[1], [image for _, image in once[1]], gap("near-sighted, mirrored"))
+    assert_same(both[2], [image for _, image in twice[2]], gap("near-sighted, mirrored"))
 
 
 @pytest.mark.parametrize("form", ["fast", "fast, mirrored"])
@@ -263,9 +263,9 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
     ready, moved = engine.step(frames[4], {1: after}, streams)
     results = [ready[1], *engine.flush(moved, [1])[1]]
     assert [shown for shown, _ in results] == [after] * 2
-    known = [look(network, frame, cropped(frame, after)) for frame in frames]
+    window = [prepare_frame(network, frame, cropped(frame, after)) for frame in frames]
     with torch.inference_mode():
-        past, fresh = streams[1].past, network.init_state(known[2].picture)
+        past, fresh = streams[1].past, network.init_state(window[2].image)
         assert past is not None
         past = RecurrentState(
             *(
@@ -273,9 +273,9 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
                 for news, olds in zip(fresh, past, strict=True)
             )
         )
-        for here, (_, picture) in zip((3, 4), results, strict=True):
-            wanted, past = advance(network, known, here, past)
-            torch.testing.assert_close(picture, plain(network, wanted), atol=gap(form), rtol=0)
+        for here, (_, image) in zip((3, 4), results, strict=True):
+            wanted, past = advance(network, window, here, past)
+            torch.testing.assert_close(image, merge_ensemble(network, wanted), atol=gap(form), rtol=0)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -307,9 +307,9 @@ def test_rotated_video_gives_rotated_faces(form: str, quarters: int) -> None:
     upright = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop} for crop in path])[1]
     plan = [{1: turned(crop, -quarters, 40, 48)} for crop in path]
     results = run(FaceEngine(network, CPU, "fp32", quarters), coded, plan)[1]
-    for (shown, picture), (crop, wanted) in zip(results, upright, strict=True):
+    for (shown, image), (crop, wanted) in zip(results, upright, strict=True):
         assert shown == turned(crop, -quarters, 40, 48)
-        torch.testing.assert_close(torch.rot90(picture, quarters, (1, 2)), wanted, atol=gap(form), rtol=0)
+        torch.testing.assert_close(torch.rot90(image, quarters, (1, 2)), wanted, atol=gap(form), rtol=0)
 
 
 # -------------------------------------------------------------------------------------------------------------- streams
@@ -326,7 +326,7 @@ def test_streams_do_not_grow_and_drop_ended_faces(form: str) -> None:
         assert streams.keys() == crops.keys()
         assert all(stream.crop == crops[track] for track, stream in streams.items())
         stream = streams[1]
-        assert len(stream.known) <= config.lookahead - min(config.offsets)
+        assert len(stream.window) <= config.lookahead - min(config.offsets)
         assert stream.past is not None or t < config.lookahead
         sizes.append(
             sum(tensor.numel() for tensor in (*stream.past.results, *stream.past.memory)) if stream.past else 0
@@ -351,8 +351,8 @@ def test_streams_can_be_copied_and_are_not_modified(form: str) -> None:
         images = []
         for frame in frames[5:]:
             ready, streams = engine.step(frame, {1: Crop(0, 8, 24, 16), 2: Crop(0, 0, 16, 16)}, streams)
-            images += [picture for _, picture in ready.values()]
-        return images + [picture for rest in engine.flush(streams, [1, 2]).values() for _, picture in rest]
+            images += [image for _, image in ready.values()]
+        return images + [image for rest in engine.flush(streams, [1, 2]).values() for _, image in rest]
 
     first, second, third = going_on(streams), going_on(streams), going_on(loaded)
     assert len(first) == 2 * (4 + engine.lookahead)
@@ -365,5 +365,5 @@ def test_network_is_not_modified_and_lookahead_is_reported() -> None:
     engine = FaceEngine(network, CPU, "bf16")
     assert engine.lookahead == 2
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-    (((_, picture),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
-    assert picture.dtype == torch.float32 and picture.shape == (3, 64, 64) and 0 <= picture.min() <= picture.max() <= 1
+    (((_, image),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
+    assert image.dtype == torch.float32 and image.shape == (3, 64, 64) and 0 <= image.min() <= image.max() <= 1

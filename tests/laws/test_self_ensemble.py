@@ -38,7 +38,7 @@ def stream(network: SECNet, clip: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"recurrent_fusion": False}])
-def test_both_pictures_have_a_past_of_their_own(arguments: dict[str, bool]) -> None:
+def test_both_images_have_their_own_past(arguments: dict[str, bool]) -> None:
     network = paper_network(**arguments)
     clip = torch.rand(5, 3, 9, 14, generator=torch.Generator().manual_seed(1))
     plain, flipped = stream(twin(network, False), clip), stream(twin(network, False), clip.flip(-1)).flip(-1)
@@ -48,9 +48,9 @@ def test_both_pictures_have_a_past_of_their_own(arguments: dict[str, bool]) -> N
     torch.testing.assert_close(stream(twin(network, True), clip.flip(-1)).flip(-1), mirrored, atol=1e-5, rtol=0)
 
 
-def test_its_price_is_said() -> None:
+def test_cost_estimates_double() -> None:
     plain, mirrored = (twin(paper_network(), value) for value in (False, True))
     assert multiply_adds_per_pixel(mirrored) == 2 * multiply_adds_per_pixel(plain)
     for precision in ("fp32", "bf16"):
-        prices = [network_bytes_per_pixel(network.config, precision) for network in (plain, mirrored)]
-        assert prices[1] == 2 * prices[0]
+        costs = [network_bytes_per_pixel(network.config, precision) for network in (plain, mirrored)]
+        assert costs[1] == 2 * costs[0]

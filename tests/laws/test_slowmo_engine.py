@@ -59,8 +59,8 @@ def midpoint(form: str = "fast", precision: str = "fp32") -> InterpolationEngine
 def run(engine: Engine, frames: list[Frame]) -> list[Frame]:
     state, ready = engine.init_state(*frames[0].image.shape[1:]), []
     for frame in frames:
-        given, state = engine.step(frame, state)
-        ready += given
+        outputs, state = engine.step(frame, state)
+        ready += outputs
     return ready + engine.flush(state)
 
 
@@ -138,7 +138,7 @@ def test_streaming_equals_the_whole_scene_in_memory(
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
-def test_windows_differ_in_what_they_know(lookahead: int) -> None:
+def test_carried_state_and_lookahead_change_the_result(lookahead: int) -> None:
     """Shows that the tests above can fail: carrying the state and looking ahead both have an effect."""
     frames = make_clip(9)
     plain = images(run(slowmo(lookahead=lookahead), frames))
@@ -148,7 +148,7 @@ def test_windows_differ_in_what_they_know(lookahead: int) -> None:
 
 @pytest.mark.parametrize("form", SLOWMO_FORMS)
 @torch.inference_mode()
-def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
+def test_interpolated_frames_are_the_heads_and_input_frames_unchanged(form: str) -> None:
     network, frames = network_of(form), make_clip(6, cuts=(0, 4))
     results = run(midpoint(form), frames)
     assert len(results) == 11
@@ -163,14 +163,14 @@ def test_midpoints_are_the_heads_and_given_frames_stay(form: str) -> None:
         torch.testing.assert_close(results[2 * t + 1].image, expected, rtol=0, atol=1e-5)
 
 
-def test_given_frames_stay_bit_for_bit_in_tiles_too() -> None:
+def test_input_frames_are_unchanged_bit_for_bit_with_tiles() -> None:
     frames = make_clip(3, 100, 90)
     results = run(TiledEngine(midpoint(), 64), frames)
     assert all(torch.equal(result.image, frame.image) for result, frame in zip(results[::2], frames, strict=True))
 
 
 @pytest.mark.parametrize("make", [slowmo, midpoint])
-def test_new_frames_lie_exactly_between(make: Any) -> None:
+def test_interpolated_frames_are_exactly_halfway(make: Any) -> None:
     times = [-3, 0, 1, 8, 9, 11]
     random = torch.Generator().manual_seed(0)
     frames = [
@@ -238,13 +238,13 @@ def test_streaming_recomputes_next_to_nothing(name: str) -> None:
     assert 1.0 <= ratio <= 1.15
 
 
-def test_windows_that_make_no_sense_are_refused() -> None:
+def test_invalid_windows_are_refused() -> None:
     for arguments in ({"window": 1}, {"lookahead": -1}):
         with pytest.raises(UsageError, match="slow motion cannot run with"):
             slowmo(**arguments)
 
 
-def test_without_a_head_there_are_no_midpoints() -> None:
+def test_interpolation_needs_the_low_resolution_head() -> None:
     headless = slowmo_network("published", synthesis_blocks=0)
     with pytest.raises(ModelError, match="'headless' has no low-resolution head"):
         InterpolationEngine.of_network(headless, "headless", CPU, "fp32")
@@ -252,7 +252,7 @@ def test_without_a_head_there_are_no_midpoints() -> None:
     assert len(results) == 5
 
 
-def test_engines_behind_each_other_are_one() -> None:
+def test_chained_engines_act_as_one() -> None:
     frames = make_clip(7, cuts=(0, 3))
     chain = ChainEngine([midpoint(), midpoint(), slowmo()])
     assert (chain.info.scale, chain.info.interp) == (4, 8)

@@ -31,8 +31,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "LFFNet": {"recurrent_fusion": False},
     "ERFFNet": {"local_fusion": False},
     "no past result": {"t2": 0},
-    "more past results than neighbours": {"t1": 1, "t2": 3, "t3": 2},
-    "more neighbours than past results": {"t1": 3, "t2": 1, "t3": 1},
+    "more past results than neighbors": {"t1": 1, "t2": 3, "t3": 2},
+    "more neighbors than past results": {"t1": 3, "t2": 1, "t3": 1},
 }
 
 
@@ -60,8 +60,8 @@ def engine_of(network: SECNet, is_overlapped: bool = False) -> RecurrentEngine:
 def stream(engine: RecurrentEngine, clip: Tensor) -> tuple[list[Frame], list[StreamState]]:
     state, ready, states = engine.init_state(*SIZE), [], []
     for frame in frames_of(clip):
-        given, state = engine.step(frame, state)
-        ready += given
+        outputs, state = engine.step(frame, state)
+        ready += outputs
         states.append(state)
     return ready + engine.flush(state), states
 
@@ -98,7 +98,7 @@ def test_the_comparison_sees_every_part() -> None:
     assert (network(clip).results - plain).abs().max() > 1e-2
 
 
-def test_missing_past_results_are_black_and_nothing_is_remembered() -> None:
+def test_missing_past_results_are_zero_and_the_memory_is_empty() -> None:
     state = paper_network().init_state(torch.rand(2, 3, *SIZE))
     assert [tuple(result.shape) for result in state.results] == [(2, 3, 36, 44)] * 2
     assert not any(result.any() for result in state.results)
@@ -145,11 +145,11 @@ def test_pyramids_and_fields_are_computed_once_per_frame(
             part.register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
     state = engine.init_state(*SIZE)
     for t, frame in enumerate(frames_of(clip), 1):
-        given, state = engine.step(frame, state)
+        outputs, state = engine.step(frame, state)
         done = max(0, t - engine.info.lookahead)
-        assert len(given) == min(done, 1)
-        begun = done + (is_overlapped and done > 0)
-        expected = {"pyramids": t, "fields": offsets * begun, "fusions": begun, "corrections": done}
+        assert len(outputs) == min(done, 1)
+        started = done + (is_overlapped and done > 0)
+        expected = {"pyramids": t, "fields": offsets * started, "fusions": started, "corrections": done}
         assert {name: calls[name] for name in expected} == expected | (
             ({"fusions": 0} if network.fusion is None else {})
             | ({"corrections": 0} if network.recurrent is None else {})
@@ -157,7 +157,7 @@ def test_pyramids_and_fields_are_computed_once_per_frame(
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_frame_costs_the_same_for_ever(variant: str) -> None:
+def test_the_cost_per_frame_is_constant(variant: str) -> None:
     engine = engine_of(paper_network(**VARIANTS[variant]))
     state, costs = engine.init_state(*SIZE), []
     for t, frame in enumerate(frames_of(clip_of(20))):

@@ -1,4 +1,4 @@
-"""Warping and the shared blocks against definitions written out in float64."""
+"""Warping and the shared blocks compared with explicit definitions in float64."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def test_warp_agrees_with_its_definition(mode: Mode, height: int, width: int) ->
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_a_whole_displacement_takes_the_pixel_itself(mode: Mode) -> None:
+def test_an_integer_displacement_copies_pixels(mode: Mode) -> None:
     image = torch.rand(1, 2, 12, 15, generator=torch.Generator().manual_seed(0))
     flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 12, 15)  # 3 to the right, 2 up
     torch.testing.assert_close(warp(image, flow, mode)[..., 2:, :-3], image[..., :-2, 3:], atol=1e-5, rtol=0)
 
 
-def test_warp_computes_in_float32_whatever_comes_in() -> None:
+def test_warp_computes_in_float32_for_every_input_type() -> None:
     image, flow = torch.rand(1, 1, 5, 300), torch.full((1, 2, 5, 300), 0.25)
     low = warp(image.bfloat16(), flow.bfloat16())
     assert low.dtype == torch.float32
@@ -96,7 +96,7 @@ def test_warp_computes_in_float32_whatever_comes_in() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_an_enlarged_field_points_to_the_same_place_of_the_larger_picture(factor: int) -> None:
+def test_an_enlarged_field_points_to_the_same_place_in_the_larger_image(factor: int) -> None:
     flow = np.random.default_rng(1).normal(0, 2, (1, 2, 4, 5))
     expected = np.empty((1, 2, 4 * factor, 5 * factor))
     for b, c, y, x in np.ndindex(*expected.shape):
@@ -105,7 +105,7 @@ def test_an_enlarged_field_points_to_the_same_place_of_the_larger_picture(factor
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_bicubic_phases_are_keys_kernel_on_centred_grids(scale: int) -> None:
+def test_bicubic_phases_are_keys_kernel_on_centered_grids(scale: int) -> None:
     image = np.random.default_rng(scale).random((1, 3, 6, 5))
     expected = np.empty((1, 3, 6 * scale, 5 * scale))
     for b, c, y, x in np.ndindex(*expected.shape):
@@ -117,7 +117,7 @@ def test_bicubic_phases_are_keys_kernel_on_centred_grids(scale: int) -> None:
 
 
 def test_bicubic_phases_are_the_bicubic_engine_inside_the_border() -> None:
-    """At the border the two differ on purpose: repeated pixel here, mirrored there."""
+    """At the border they differ by design: edge pixels are repeated here, mirrored there."""
     image = torch.rand(2, 3, 11, 14, generator=torch.Generator().manual_seed(2))
     phases = F.pixel_shuffle(BicubicPhases(4)(image), 4)
     reference = resize(image, (44, 56))
@@ -144,12 +144,12 @@ def sigmoid(x: Array) -> Array:
 
 
 @pytest.mark.parametrize("learns", [True, False])
-@pytest.mark.parametrize("strip_values", [1, 16 * 6 * 2, blocks.STRIP_VALUES])
+@pytest.mark.parametrize("band_values", [1, 16 * 6 * 2, blocks.BAND_VALUES])
 def test_the_convlstm_takes_the_six_steps_of_the_paper(
-    strip_values: int, learns: bool, monkeypatch: pytest.MonkeyPatch
+    band_values: int, learns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole, in strips of two rows with one left over, and row by row."""
-    monkeypatch.setattr(blocks, "STRIP_VALUES", strip_values)
+    """Whole, in bands of two rows with a shorter last one, and row by row."""
+    monkeypatch.setattr(blocks, "BAND_VALUES", band_values)
     torch.manual_seed(5)
     inputs, hidden_channels, height, width = 3, 4, 5, 6
     cell_net = ConvLSTMCell(inputs, hidden_channels)
@@ -178,12 +178,12 @@ def test_the_convlstm_takes_the_six_steps_of_the_paper(
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("batch, height", [(1, 24), (1, 28), (2, 24)])
-@pytest.mark.parametrize("strip", [1, 600, 1 << 18])
+@pytest.mark.parametrize("band", [1, 600, 1 << 18])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_an_image_has_more_in_bands_and_strips_is_the_same_bit_for_bit(
-    threads: int, batch: int, height: int, strip: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_residuals_folded_in_bands_and_threads_are_the_same_bit_for_bit(
+    threads: int, batch: int, height: int, band: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidsr.nets.layers.pixel_shuffle.BAND_VALUES", strip)
+    monkeypatch.setattr("vidsr.nets.layers.pixel_shuffle.BAND_VALUES", band)
     generator = torch.Generator().manual_seed(11)
     image = torch.rand(batch, 3, height, 20, generator=generator)
     flow = 6 * torch.randn(batch, 2, height, 20, generator=generator)
@@ -254,7 +254,7 @@ def test_attention_stays_between_0_and_1(size: float, seed: int) -> None:
     assert given_map.shape == (2, 1, 4, 6) and given_map.min() >= 0 and given_map.max() <= 1
 
 
-def test_attention_starts_almost_open_and_is_absent_when_off() -> None:
+def test_initial_attention_is_close_to_1_and_absent_when_off() -> None:
     torch.manual_seed(10)
     x = torch.randn(1, 8, 6, 6)
     fresh = SpatialAttention(8)(x)
@@ -288,7 +288,7 @@ def test_small_pieces() -> None:
 
 
 def test_gradients_of_warp_point_to_the_better_motion() -> None:
-    """A ramp seen one pixel off: the gradient must drive the displacement to +1 in x and leave y alone."""
+    """A ramp displaced by one pixel: the gradient must drive the displacement to +1 in x and 0 in y."""
     ramp = torch.linspace(0, 1, 16).expand(1, 1, 8, 16)
     target = ramp.roll(-1, 3)
     flow: Tensor = torch.zeros(1, 2, 8, 16, requires_grad=True)
@@ -299,11 +299,11 @@ def test_gradients_of_warp_point_to_the_better_motion() -> None:
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("strip_values", [1, 4000, 1 << 20])
-def test_a_sum_is_unfolded_alike_in_strips_and_whole(
-    scale: int, layout: torch.memory_format, strip_values: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("band_values", [1, 4000, 1 << 20])
+def test_a_sum_is_unfolded_alike_in_bands_and_whole(
+    scale: int, layout: torch.memory_format, band_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folding, "BAND_VALUES", strip_values)
+    monkeypatch.setattr(folding, "BAND_VALUES", band_values)
     base, first, second = torch.rand(3, 2, 3 * scale**2, 7, 5).sub_(0.1).unbind()
     base, first, second = (x.contiguous(memory_format=layout) for x in (base, first.bfloat16(), second / 9))
     whole = depth_to_space((base + first + second).clamp(0, 1), scale)

@@ -1,4 +1,4 @@
-"""The network that is told how degraded a frame is: it starts as the plain one, streams as it trains, and obeys."""
+"""SECNet conditioned on degradation levels: initialization, streams, overrides and the loss of the estimator."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from vidsr.engines.recurrent import RecurrentEngine, StreamState
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.registry import build
-from vidsr.nets.secnet.conditioning import LEAST_RATE, Estimate, decided, smooth, told_values
+from vidsr.nets.secnet.conditioning import MIN_RATE, Estimate, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.network import SECNet
 from vidsr.train.initialisation import start_from
 from vidsr.train.losses import estimate_loss
 from vidsr.types import Frame
 
 CPU = torch.device("cpu")
-SIZE = (18, 23)  # no multiple of a cell
-TOLD = NARROW | {"estimator_width": 8, "modulation_width": 4}
-Told = tuple[float | None, float | None, float | None]
-NONE: Told = (None, None, None)
+SIZE = (18, 23)  # not multiples of CELL
+CONDITIONED = NARROW | {"estimator_width": 8, "modulation_width": 4}
+Overrides = tuple[float | None, float | None, float | None]
+NONE: Overrides = (None, None, None)
 
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """As many as overlapping takes, on any machine."""
+    """Sets enough torch threads for overlap, on any machine."""
     with torch_threads(2):
         yield
 
 
-def told_network(**arguments: Any) -> SECNet:
-    """Weights far from the start, so that estimates differ and change the result."""
+def conditioned_network(**arguments: Any) -> SECNet:
+    """A network far from its initialization, so that estimates differ and change the result."""
     torch.manual_seed(0)
-    network = build("secnet", TOLD | arguments).requires_grad_(False).eval()
+    network = build("secnet", CONDITIONED | arguments).requires_grad_(False).eval()
     assert isinstance(network, SECNet)
     for parameter in network.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.1)
@@ -60,52 +60,52 @@ def clip_of(length: int, seed: int = 1) -> Tensor:
 def stream(engine: Any, clip: Tensor, cuts: tuple[int, ...] = (0,)) -> tuple[Tensor, list[Any]]:
     state, ready, states = engine.init_state(*SIZE), list[Frame](), []
     for t, image in enumerate(clip):
-        given, state = engine.step(Frame(image, 40 * t, Fraction(1, 1000), 40, t in cuts), state)
-        ready += given
+        ready_now, state = engine.step(Frame(image, 40 * t, Fraction(1, 1000), 40, t in cuts), state)
+        ready += ready_now
         states.append(state)
     return torch.stack([frame.image for frame in ready + engine.flush(state)]), states
 
 
-def engine_of(network: SECNet, told: Told = NONE, is_overlapped: bool = False) -> RecurrentEngine:
-    return RecurrentEngine(network, "told", CPU, "fp32", is_overlapped, told)
+def engine_of(network: SECNet, overrides: Overrides = NONE, is_overlapped: bool = False) -> RecurrentEngine:
+    return RecurrentEngine(network, "conditioned", CPU, "fp32", is_overlapped, overrides)
 
 
-# ----------------------------------------------------------------------------------------------------------- the start
+# -------------------------------------------------------------------------------------------------- the initial network
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_it_starts_as_the_network_that_is_not_told(tmp_path: Path, batch: int) -> None:
-    """To the bit, also where the weights are tuned instead of the pixels (batch 1)."""
+def test_the_initial_network_equals_the_one_without_an_estimator(tmp_path: Path, batch: int) -> None:
+    """Bit for bit, also where the weights are modulated instead of the pixels (batch size 1)."""
     torch.manual_seed(3)
     plain = build("secnet", NARROW).requires_grad_(False).eval()
     for parameter in plain.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.1)
     save_file(plain.state_dict(), tmp_path / "plain.safetensors")
-    told = build("secnet", TOLD).requires_grad_(False).eval()
-    start_from(told, tmp_path / "plain.safetensors")
+    conditioned = build("secnet", CONDITIONED).requires_grad_(False).eval()
+    start_from(conditioned, tmp_path / "plain.safetensors")
     clip = torch.stack([clip_of(4, seed) for seed in range(batch)])
-    assert isinstance(plain, SECNet) and isinstance(told, SECNet)
-    assert torch.equal(told(clip).results, plain(clip).results)
-    assert torch.equal(told(clip).firsts, plain(clip).firsts)
+    assert isinstance(plain, SECNet) and isinstance(conditioned, SECNet)
+    assert torch.equal(conditioned(clip).results, plain(clip).results)
+    assert torch.equal(conditioned(clip).firsts, plain(clip).firsts)
     for is_overlapped in (False, True):
-        streams = [stream(engine_of(network, is_overlapped=is_overlapped), clip[0])[0] for network in (told, plain)]
-        assert torch.equal(*streams)
+        engines = [engine_of(network, is_overlapped=is_overlapped) for network in (conditioned, plain)]
+        assert torch.equal(*(stream(engine, clip[0])[0] for engine in engines))
 
 
-def test_todays_networks_have_no_new_tensor() -> None:
+def test_networks_without_an_estimator_have_none_of_its_tensors() -> None:
     assert not [name for name in build("secnet", {}).state_dict() if name.startswith(("estimator", "tune_"))]
 
 
-def test_weights_that_lack_something_else_are_still_refused(tmp_path: Path) -> None:
-    state = build("secnet", TOLD).state_dict()
+def test_weights_that_lack_other_tensors_are_refused(tmp_path: Path) -> None:
+    state = build("secnet", CONDITIONED).state_dict()
     del state["fusion.head.weight"]
     save_file(state, tmp_path / "broken.safetensors")
     with pytest.raises(ModelError, match=r"'fusion\.head\.weight' is not in both"):
-        start_from(build("secnet", TOLD), tmp_path / "broken.safetensors")
+        start_from(build("secnet", CONDITIONED), tmp_path / "broken.safetensors")
 
 
 def test_the_estimator_and_the_modulation_are_cheap() -> None:
-    """At most 4 % of the multiply-adds, in the size that is trained."""
+    """At most 4 % of the multiply-adds, at the trained size."""
     counts = []
     for arguments in ({}, {"estimator_width": 32}):
         network = build("secnet", arguments)
@@ -133,33 +133,35 @@ def test_impossible_sizes_are_refused(sizes: dict[str, Any]) -> None:
 # ---------------------------------------------------------------------------------------------------------- the stream
 
 
-@pytest.mark.parametrize("told", [NONE, (0.3, None, 1.0), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("overrides", [NONE, (0.3, None, 1.0), (0.0, 0.0, 0.0)])
 @pytest.mark.parametrize("is_overlapped", [False, True])
 @pytest.mark.parametrize("length", [1, 2, 9])
-def test_a_stream_is_the_whole_clip(told: Told, is_overlapped: bool, length: int) -> None:
-    network, clip = told_network(), clip_of(length)
-    expected = network(clip[None], told=told_values(told)).results[0].clamp(0, 1)
-    torch.testing.assert_close(stream(engine_of(network, told, is_overlapped), clip)[0], expected, atol=1e-5, rtol=0)
+def test_a_stream_equals_the_whole_clip(overrides: Overrides, is_overlapped: bool, length: int) -> None:
+    network, clip = conditioned_network(), clip_of(length)
+    expected = network(clip[None], overrides=overrides_tensor(overrides)).results[0].clamp(0, 1)
+    torch.testing.assert_close(
+        stream(engine_of(network, overrides, is_overlapped), clip)[0], expected, atol=1e-5, rtol=0
+    )
 
 
 def test_the_comparison_sees_estimate_time_and_place() -> None:
-    network, clip = told_network(), clip_of(6)[None]
+    network, clip = conditioned_network(), clip_of(6)[None]
     estimates = network(clip).estimates
     assert estimates is not None
     overall, local = estimates
     assert overall.shape == (1, 6, 3) and local.shape == (1, 6, 3, 5, 6)
     assert overall.std(1).min() > 1e-3 and local.std((-1, -2)).min() > 1e-3
     plain = network(clip).results
-    for told in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
-        assert (network(clip, told=told_values(told)).results - plain).abs().max() > 1e-3
+    for overrides in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)):
+        assert (network(clip, overrides=overrides_tensor(overrides)).results - plain).abs().max() > 1e-3
     shuffled = network(clip[:, [1, 0, 2, 3, 4, 5]]).results[:, 4:]  # another past, another mean
     assert (shuffled - plain[:, 4:]).abs().max() > 1e-4
 
 
-def test_a_clip_continued_with_the_frames_before_it_is_the_whole_clip() -> None:
-    network, clip = told_network(), clip_of(8)[None]
+def test_a_clip_continued_with_the_frames_before_it_equals_the_whole_clip() -> None:
+    network, clip = conditioned_network(), clip_of(8)[None]
     first = network(clip[:, :5])
-    # The window of frame 4 ended there, so what follows is compared from where the state is the same.
+    # The state after frame 4 differs, because the window was clamped there: only parts without the state are compared.
     whole = network(clip)
     second = network(clip[:, 5:], first.state, clip[:, :5])
     assert second.estimates is not None and whole.estimates is not None
@@ -168,14 +170,14 @@ def test_a_clip_continued_with_the_frames_before_it_is_the_whole_clip() -> None:
 
 
 def test_cuts_reset_the_estimate() -> None:
-    network, clip = told_network(), clip_of(9)
+    network, clip = conditioned_network(), clip_of(9)
     streamed, _ = stream(engine_of(network), clip, cuts=(0, 4))
     scenes = [network(part[None]).results[0].clamp(0, 1) for part in (clip[:4], clip[4:])]
     torch.testing.assert_close(streamed, torch.cat(scenes), atol=1e-5, rtol=0)
 
 
 def test_the_state_does_not_grow() -> None:
-    _, states = stream(engine_of(told_network()), clip_of(40))
+    _, states = stream(engine_of(conditioned_network()), clip_of(40))
 
     def numbers(state: StreamState) -> int:
         assert state.recurrent is not None
@@ -185,23 +187,23 @@ def test_the_state_does_not_grow() -> None:
 
     assert len({numbers(state) for state in states[3:]}) == 1
     weight = states[-1].window[-1].smoothed
-    assert weight is not None and float(weight[0, 3]) == pytest.approx(1 / LEAST_RATE)
+    assert weight is not None and float(weight[0, 3]) == pytest.approx(1 / MIN_RATE)
 
 
 def test_a_frozen_scene_has_a_frozen_estimate() -> None:
-    _, states = stream(engine_of(told_network()), clip_of(1).expand(30, -1, -1, -1))
+    _, states = stream(engine_of(conditioned_network()), clip_of(1).expand(30, -1, -1, -1))
     smoothed = [state.window[-1].smoothed for state in states]
     assert all(each is not None for each in smoothed)
     values = torch.cat([each[:, :3] for each in smoothed if each is not None])
     assert (values - values[0]).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("told", [NONE, (None, 0.7, None)])
+@pytest.mark.parametrize("overrides", [NONE, (None, 0.7, None)])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_onnx_computes_the_same(told: Told, mirrored: bool) -> None:
-    network, clip = told_network(mirrored=mirrored), clip_of(5)
-    expected, _ = stream(engine_of(network, told), clip, cuts=(0, 3))
-    result, _ = stream(OnnxRecurrentEngine(network, "told", CPU, told), clip, cuts=(0, 3))
+def test_onnx_computes_the_same(overrides: Overrides, mirrored: bool) -> None:
+    network, clip = conditioned_network(mirrored=mirrored), clip_of(5)
+    expected, _ = stream(engine_of(network, overrides), clip, cuts=(0, 3))
+    result, _ = stream(OnnxRecurrentEngine(network, "conditioned", CPU, overrides), clip, cuts=(0, 3))
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
 
@@ -212,55 +214,55 @@ def test_smoothing_is_the_mean_at_first_and_then_follows() -> None:
     values, state = torch.rand(30, 1, 3, generator=torch.Generator().manual_seed(0)), None
     for t, value in enumerate(values):
         state = smooth(value, state)
-        if t < 1 / LEAST_RATE:
+        if t < 1 / MIN_RATE:
             torch.testing.assert_close(state[:, :3], values[: t + 1].mean(0), atol=1e-6, rtol=0)
     assert state is not None
     before = smooth(torch.zeros(1, 3), state)
-    torch.testing.assert_close(before[:, :3], state[:, :3] * (1 - LEAST_RATE), atol=1e-6, rtol=0)
+    torch.testing.assert_close(before[:, :3], state[:, :3] * (1 - MIN_RATE), atol=1e-6, rtol=0)
 
 
-def test_what_is_told_takes_the_place_of_the_estimate() -> None:
+def test_overrides_replace_the_estimate() -> None:
     estimate = Estimate(torch.tensor([[0.1, 0.2, 0.3]]), torch.rand(1, 3, 2, 2))
     smoothed = smooth(estimate.overall, None)
-    condition = decided(estimate, smoothed, told_values((None, 0.9, None)))
+    condition = apply_overrides(estimate, smoothed, overrides_tensor((None, 0.9, None)))
     torch.testing.assert_close(condition.overall, torch.tensor([[0.1, 0.9, 0.3]]))
     assert torch.equal(condition.local[:, 0], estimate.local[:, 0])
     assert (condition.local[:, 1] == 0.9).all()
-    assert told_values(NONE) is None
+    assert overrides_tensor(NONE) is None
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, math.nan])
-def test_what_is_told_is_in_0_to_1(value: float) -> None:
-    with pytest.raises(UsageError, match=r"told in 0\.\.1"):
-        engine_of(told_network(), (None, None, value))
+def test_overrides_outside_0_to_1_are_refused(value: float) -> None:
+    with pytest.raises(UsageError, match=r"must be in 0\.\.1"):
+        engine_of(conditioned_network(), (None, None, value))
 
 
-def test_only_a_network_with_an_estimator_can_be_told() -> None:
+def test_overrides_need_a_network_with_an_estimator() -> None:
     plain = build("secnet", NARROW)
     assert isinstance(plain, SECNet)
-    with pytest.raises(UsageError, match="the model 'told' cannot be told"):
+    with pytest.raises(UsageError, match="the model 'conditioned' does not take degradation levels"):
         engine_of(plain, (0.5, None, None))
-    with pytest.raises(UsageError, match="the model 'told' cannot be told"):
-        OnnxRecurrentEngine(plain, "told", CPU, (0.5, None, None))
+    with pytest.raises(UsageError, match="the model 'conditioned' does not take degradation levels"):
+        OnnxRecurrentEngine(plain, "conditioned", CPU, (0.5, None, None))
     with pytest.raises(UsageError, match="cannot restore faces"):
-        FaceEngine(told_network(), CPU, "fp32")
+        FaceEngine(conditioned_network(), CPU, "fp32")
 
 
-def test_the_estimates_loss_and_what_it_teaches() -> None:
+def test_the_loss_of_the_estimates_and_the_gradients_of_the_estimator() -> None:
     quantities = torch.full((2, 3), 0.75)
 
     def loss(overall: float, local: float) -> float:
-        logits = (math.log(share / (1 - share)) for share in (overall, local))
+        logits = (math.log(level / (1 - level)) for level in (overall, local))
         parts = (torch.full(shape, each) for shape, each in zip(((2, 3, 3), (2, 3, 3, 4, 4)), logits, strict=True))
         return float(estimate_loss(Estimate(*parts), quantities))
 
     expected = -1.5 * (0.75 * math.log(0.75) + 0.25 * math.log(0.25))
     assert loss(0.75, 0.75) == pytest.approx(expected, rel=1e-5)
     assert loss(0.75, 0.75) < loss(0.75, 0.5) < loss(0.5, 0.75) < loss(0.05, 0.75)
-    network = told_network().requires_grad_(True)
+    network = conditioned_network().requires_grad_(True)
     clip = clip_of(3)[None]
     network(clip).results.square().mean().backward()
     assert network.estimator is not None and network.tune_recurrent is not None
-    assert network.estimator.overall.weight.grad is None, "reconstruction must not change what the numbers mean"
+    assert network.estimator.overall.weight.grad is None, "reconstruction must not change what the levels mean"
     for part in (network.estimator.local.weight, network.tune_recurrent.tune.weight):
         assert part.grad is not None and part.grad.abs().max() > 0

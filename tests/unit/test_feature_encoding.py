@@ -1,4 +1,4 @@
-"""The three sequential feature encodings against the paper's algorithms in float64, and what they cost."""
+"""The three sequential feature encodings compared with the paper's algorithms in float64, and their cost."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_one_way_is_algorithm_1() -> None:
 
 
 def test_aligned_one_way_is_algorithm_1_on_the_warped_pair() -> None:
-    """Ours: H and C of the frame before are read along the motion to it."""
+    """Ours: H and C of the previous frame are warped along the motion."""
     module = encoding("one-way", 0, is_aligned=True)
     assert isinstance(module, OneWay)
     theta = theta_of(module.cell, [slice(0, WIDTH)])
@@ -80,7 +80,7 @@ def test_aligned_one_way_is_algorithm_1_on_the_warped_pair() -> None:
 @pytest.mark.parametrize("strategy", ["cascaded", "fused"])
 @pytest.mark.parametrize("past", [1, 3, 6])
 def test_bidirectional_is_algorithm_2_or_3(strategy: Strategy, past: int) -> None:
-    """From the first frame, with fewer than T3 features behind it, to frames with T3 of them and others forgotten."""
+    """From the first frame, with fewer than T3 past features, to frames that drop older ones."""
     module = encoding(strategy, past)
     assert isinstance(module, Bidirectional)
     theta_b = theta_of(module.backward_cell, [slice(0, WIDTH)])
@@ -114,13 +114,13 @@ def test_one_way_never_forgets_but_its_memory_is_one_pair() -> None:
 
 @pytest.mark.parametrize("strategy, kept", [("cascaded", 4 * WIDTH), ("fused", 8 * WIDTH)])
 def test_the_memory_holds_t3_features(strategy: Strategy, kept: int) -> None:
-    """What a feature adds to the gates of the cells that see it, and nothing else."""
+    """Of each feature, only the contributions to the gates of its cells are kept."""
     for t, memory in enumerate(enhance(encoding(strategy, 3), 9)[1], 1):
         assert [tuple(tensor.shape) for tensor in memory] == [(2, kept, *SIZE)] * min(t, 3)
         assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in memory), "a view keeps more alive"
 
 
-# What one frame takes, in 3x3 convolutions from WIDTH channels to the WIDTH channels of four gates.
+# Cost of one frame, in 3x3 convolutions from WIDTH channels to the WIDTH channels of four gates.
 COST = {
     ("one-way", 0): 1 + 1,
     ("cascaded", 6): 1 + 6 + (7 + 6),  # E once; H_b of 6 frames; [H_b, H_f], where the first H_f is 0
@@ -129,7 +129,7 @@ COST = {
 
 
 @pytest.mark.parametrize("strategy, past", COST)
-def test_a_frame_costs_the_same_for_ever_and_computes_nothing_twice(strategy: Strategy, past: int) -> None:
+def test_the_cost_per_frame_is_constant_and_nothing_is_computed_twice(strategy: Strategy, past: int) -> None:
     module = encoding(strategy, past)
     memory = module.start(feature(1))
     costs = []

@@ -1,4 +1,4 @@
-"""ONNX files: every graph computes what its part of the network computes, at any size; files are whole or not there."""
+"""ONNX export: each graph equals its part of the network, at any size; files are complete or not written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_graph_computes_what_the_network_computes_at_any_size(name: str, par
         generator = torch.Generator().manual_seed(seed)
         values = [torch.rand(shape, generator=generator) for shape in step.inputs(height, width).values()]
         if "seen" in step.inputs(height, width):
-            values[1] = torch.tensor([3.0 * seed])  # nothing, some or all of the past is there
+            values[1] = torch.tensor([3.0 * seed])  # the past is missing, partial or complete
         feeds = {key: value.numpy() for key, value in zip(step.inputs(height, width), values, strict=True)}
         results = session.run(None, feeds)
         expected = outputs_of(step, values)
@@ -91,7 +91,7 @@ def test_the_graph_computes_what_the_network_computes_at_any_size(name: str, par
             torch.testing.assert_close(torch.from_numpy(result), wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_the_file_says_which_axes_follow_the_frame(tmp_path: Path) -> None:
+def test_the_file_names_the_axes_that_depend_on_the_frame_size(tmp_path: Path) -> None:
     result = vidsr_cli("models", "export", "secnet-fast", tmp_path / "out.onnx")
     assert (result.exit_code, result.stdout) == (0, f"{tmp_path / 'out.onnx'}\n")
     model = onnx.load(tmp_path / "out.onnx")
@@ -121,7 +121,7 @@ def test_zooming_slowmo_is_one_file_for_each_part(tmp_path: Path) -> None:
     assert [value.name for value in step.output] == ["hidden_next", "cell_next"]
 
 
-def test_a_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     target = tmp_path / "a.onnx"
     target.write_bytes(b"mine")
     with pytest.raises(OutputError, match="already exists"):
@@ -132,7 +132,7 @@ def test_a_file_that_is_there_is_replaced_only_if_asked(tmp_path: Path) -> None:
     assert vidsr_cli("models", "export", "secnet-fast", target).exit_code == 4
 
 
-def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_partial_file_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = iter([b"one", b"two"])
 
     def next_graph(step: Step) -> bytes:
@@ -147,7 +147,7 @@ def test_nothing_half_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_names(tmp_path: Path) -> None:
+def test_invalid_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"end it with \.onnx"):
         export(narrow_network(), tmp_path / "a.pb", overwrite=False)
     assert vidsr_cli("models", "export", "nosuch", tmp_path / "a.onnx").exit_code == 5

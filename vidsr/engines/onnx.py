@@ -1,7 +1,7 @@
-"""Networks run by ONNX Runtime, in float32, for the engines. How graphs are made is models/onnx_export.
+"""Runs networks with ONNX Runtime, in float32; models/onnx_export.py makes the graphs.
 
-Images and states are torch tensors on the engine's device; ONNX Runtime is given their addresses (IO binding), so
-nothing is copied between host and device.
+Images and states are torch tensors on the engine's device. ONNX Runtime gets their addresses (IO binding), so nothing
+is copied between host and device.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
-from vidsr.engines.recurrent import told_tensor
+from vidsr.engines.recurrent import checked_overrides
 from vidsr.models.onnx_export import graph_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Step
@@ -29,21 +29,21 @@ from vidsr.runtime.onnx_session import start_session
 from vidsr.types import Frame
 
 PRECISIONS = ("fp32",)
-# ONNX Runtime takes twice as much: 8.4 instead of 4.3 kB for secnet-fast, 16.3 instead of 10.6 for zsm-fast.
+# Factor on peak memory: 8.4 instead of 4.3 kB per pixel for secnet-fast, 16.3 instead of 10.6 for zsm-fast.
 ONNX_MEMORY = 2.0
 
 
 class Graph:
-    """A step's graph, ready to run on a device; without state of its own."""
+    """The graph of a step, ready to run on a device; stateless."""
 
     def __init__(self, step: Step, device: torch.device) -> None:
-        """Makes the graph in memory. Raises DeviceError where ONNX Runtime does not reach the device."""
+        """Makes the graph in memory. Raises DeviceError if ONNX Runtime cannot use the device."""
         self._step, self._device = step, device
         remedy = "use --device cpu, or --backend torch"
         self._session = start_session(graph_of(step), device, torch.get_num_threads(), is_exact=True, remedy=remedy)
 
     def run(self, values: Sequence[Tensor], height: int, width: int) -> tuple[Tensor, ...]:
-        """The outputs, new tensors, for frames of this size; `values` in the order of the step's inputs."""
+        """The outputs, as new tensors, for frames of this size; `values` are in the order of the step's inputs."""
         names = self._step.inputs(height, width)
         kept = [value.to(self._device, torch.float32).contiguous() for value in values]
         outputs = {
@@ -55,11 +55,11 @@ class Graph:
             binding.bind_input(name, place, index, np.float32, tuple(value.shape), value.data_ptr())
         for name, value in outputs.items():
             binding.bind_output(name, place, index, np.float32, tuple(value.shape), value.data_ptr())
-        if place == "cuda":  # torch and ONNX Runtime each have a queue of their own
+        if place == "cuda":  # torch and ONNX Runtime use different streams
             torch.cuda.current_stream(self._device).synchronize()
         try:
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's own classes share no base with those that mean "out of memory"
+        except Exception as error:  # ONNX Runtime's exceptions, "out of memory" included, have no common base class
             raise RuntimeError(f"ONNX Runtime: {error}") from error
         binding.synchronize_outputs()
         return tuple(outputs.values())
@@ -67,7 +67,7 @@ class Graph:
 
 @dataclass(slots=True)
 class OnnxState:
-    """The frames still needed, oldest first, how many of them are done, and the step's state; none before the first."""
+    """Frames still needed, oldest first, the number of them done, and the step's state (empty before the first)."""
 
     window: tuple[Frame, ...] = ()
     done: int = 0
@@ -75,32 +75,33 @@ class OnnxState:
 
 
 class OnnxRecurrentEngine:
-    """A SECNet frame by frame, as RecurrentEngine does it, one graph for each frame."""
+    """Runs a SECNet frame by frame like RecurrentEngine, with one graph call per frame."""
 
     def __init__(
-        self, network: SECNet, name: str, device: torch.device, told: Sequence[float | None] = (None, None, None)
+        self, network: SECNet, name: str, device: torch.device, overrides: Sequence[float | None] = (None, None, None)
     ) -> None:
-        """`network` is copied into the graph, with what it is `told` (see RecurrentEngine). Raises UsageError or
-        DeviceError.
+        """`network` and `overrides` (see RecurrentEngine) become part of the graph.
+
+        Raises UsageError or DeviceError.
         """
-        told_tensor(network, told, name, device)
-        self._step = SECNetStep(network, told)
+        checked_overrides(network, overrides, name, device)
+        self._step = SECNetStep(network, overrides)
         self._graph = Graph(self._step, device)
         self._info = EngineInfo(name, network.config.scale, network.config.lookahead, 1, PRECISIONS)
         self._device = device
 
     @property
     def info(self) -> EngineInfo:
-        """Name, scale 4, look-ahead T1, float32."""
+        """Name and scale; look-ahead T1, float32 only."""
         return self._info
 
-    def init_state(self, height: int, width: int) -> OnnxState:  # noqa: ARG002 - sizes follow the frames
-        """An empty state: the first frame starts a scene whatever it says."""
+    def init_state(self, height: int, width: int) -> OnnxState:  # noqa: ARG002 - size follows from frames
+        """An empty state: the first frame starts a scene in any case."""
         return OnnxState()
 
     @torch.inference_mode()
     def step(self, frame: Frame, state: OnnxState) -> tuple[list[Frame], OnnxState]:
-        """Takes frame t, gives frame t - T1; at a cut the waiting frames are finished without looking across it."""
+        """Takes frame t, returns frame t - T1; at a cut, first the remaining frames of the scene before it."""
         finished = list[Frame]()
         if frame.starts_scene:
             finished, state = self.flush(state), OnnxState()
@@ -112,7 +113,7 @@ class OnnxRecurrentEngine:
 
     @torch.inference_mode()
     def flush(self, state: OnnxState) -> list[Frame]:
-        """The last frames; the last one stands for those that would follow it."""
+        """Returns the remaining frames; the last input frame is repeated in place of later ones."""
         finished = list[Frame]()
         while state.done < len(state.window):
             result, state = self._enhance(state)
@@ -120,7 +121,7 @@ class OnnxRecurrentEngine:
         return finished
 
     def _enhance(self, state: OnnxState) -> tuple[Frame, OnnxState]:
-        """The first frame that is not done yet, and the state without the frames that nothing needs any more."""
+        """The result of the first frame that is not done, and the state without the frames no longer needed."""
         window, here = state.window, state.done
         frame = window[here]
         height, width = frame.image.shape[1:]
@@ -129,29 +130,29 @@ class OnnxRecurrentEngine:
         if not past:
             shapes = list(self._step.inputs(height, width).values())[1:]
             past = tuple(torch.zeros(shape, device=self._device) for shape in shapes)
-        picture, *after = self._graph.run((torch.stack(around), *past), height, width)
+        image, *after = self._graph.run((torch.stack(around), *past), height, width)
         drop = max(0, here + 1 - self._step.past)
-        return frame.with_image(picture[0]), OnnxState(window[drop:], here + 1 - drop, tuple(after))
+        return frame.with_image(image[0]), OnnxState(window[drop:], here + 1 - drop, tuple(after))
 
 
 class OnnxParts:
-    """A Zooming SlowMo's parts as graphs: what SlowmoEngine and InterpolationEngine need of a network (SlowmoParts)."""
+    """Implements SlowmoParts, for SlowmoEngine and InterpolationEngine, with the graphs of a Zooming SlowMo."""
 
     def __init__(self, network: ZoomingSlowMo, device: torch.device, wanted: Sequence[str]) -> None:
-        """The `wanted` parts of `network` are copied into graphs. Raises UsageError or DeviceError."""
+        """Makes graphs of the `wanted` parts of `network`. Raises UsageError or DeviceError."""
         self.config = network.config
         self._graphs = {name: Graph(step, device) for name, step in parts_of(network).items() if name in wanted}
 
     def features(self, frames: Tensor) -> Pyramid:
-        """The levels of one frame 1 x 3 x h x w."""
+        """The feature pyramid of one frame 1 x 3 x h x w."""
         return self._run("features", frames, frames)
 
     def interpolate(self, before: Pyramid, after: Pyramid) -> Tensor:
-        """The feature half-way between two frames."""
+        """The feature halfway between two frames."""
         return self._run("between", before[0], *before, *after)[0]
 
     def prepare_neighbor(self, levels: Pyramid) -> Prepared:
-        """The levels alone: the graph computes their shares itself."""
+        """The levels alone: the graph computes their contributions itself."""
         return Prepared(levels, ())
 
     def between(self, before: Prepared, after: Prepared) -> Tensor:
@@ -159,18 +160,18 @@ class OnnxParts:
         return self.interpolate(before.levels, after.levels)
 
     def synthesize(self, feature: Tensor) -> Tensor:
-        """The low-resolution head's picture; the engines that need the head ask for it beforehand."""
+        """The image of the low-resolution head; callers check beforehand that the network has one."""
         return self._run("picture", feature, feature)[0]
 
     def init_state(self, feature: Tensor) -> LSTMState:
-        """Zeros."""
+        """The zero state."""
         zeros = feature.new_zeros(1, self.config.state_width, *feature.shape[-2:])
         return LSTMState(zeros, zeros.clone())
 
     def prepare_step(self, feature: Tensor) -> StepInput:
-        """All shares in one row, as the graph of the step takes them."""
-        *shares, gates = self._run("shares", feature, feature)
-        return StepInput(Prepared(tuple(shares), ()), None, gates)
+        """The contributions of a moment as a flat tuple, as the graph of the step takes them."""
+        *contributions, gates = self._run("shares", feature, feature)
+        return StepInput(Prepared(tuple(contributions), ()), None, gates)
 
     def step(self, current: StepInput, state: LSTMState) -> LSTMState:
         """One step, forwards or backwards."""
@@ -178,20 +179,20 @@ class OnnxParts:
         return LSTMState(hidden, cell)
 
     def reconstruct(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
-        """The large picture of a moment."""
+        """The enlarged image of a moment."""
         hidden = forward_hidden, backward_hidden
         if not self.config.residual:
             return self._run("result", feature, *hidden)[0]
-        picture = self.synthesize(feature) if picture is None else picture
-        return self._run("result", feature, *hidden, feature, picture)[0]
+        image = self.synthesize(feature) if image is None else image
+        return self._run("result", feature, *hidden, feature, image)[0]
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
         """As `reconstruct`, clamped."""
-        return self.reconstruct(feature, forward_hidden, backward_hidden, picture).clamp_(0, 1)
+        return self.reconstruct(feature, forward_hidden, backward_hidden, image).clamp_(0, 1)
 
     def _run(self, part: str, like: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         height, width = like.shape[-2:]
@@ -199,18 +200,18 @@ class OnnxParts:
 
 
 def slowmo_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
-    """The parts that SlowmoEngine calls. Raises UsageError or DeviceError."""
+    """The parts needed by SlowmoEngine. Raises UsageError or DeviceError."""
     wanted = ["features", "between", "shares", "step", "result"]
     return OnnxParts(network, device, wanted + ["picture"] * network.config.residual)
 
 
 def midpoint_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
-    """The parts that InterpolationEngine calls. Raises UsageError or DeviceError."""
+    """The parts needed by InterpolationEngine. Raises UsageError or DeviceError."""
     return OnnxParts(network, device, ("features", "between", "picture"))
 
 
 def single_image_graph(network: Network, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """What a network of single images computes, as SingleImageEngine runs it. Raises UsageError or DeviceError."""
+    """A single-image network as a function for SingleImageEngine. Raises UsageError or DeviceError."""
     graph = Graph(SingleImageStep(network), device)
 
     def run(image: Tensor) -> Tensor:

@@ -121,9 +121,9 @@ class SlowmoParts(Protocol):
         ...
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, picture: Tensor | None = None
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
     ) -> Tensor:
-        """The enlarged image of a moment, 1 x 3 x H x W in 0..1; `picture` is the input frame, None if interpolated."""
+        """The enlarged image of a moment, 1 x 3 x H x W in 0..1; `image` is the input frame, None if interpolated."""
         ...
 
 
@@ -268,19 +268,19 @@ class SlowmoEngine:
             state = self._prepare_window(state, size)
         window, rest = state.waiting[:size], network.init_state(state.waiting[0].feature)
         after = replace(state, waiting=state.waiting[size:], backwards=())
-        begun, results = None, list[Frame]()
+        prepared_window, results = None, list[Frame]()
         with self._overlap.open():
             if self._overlap.enabled and (after.waiting or after.fresh):
-                begun = self._overlap.start(partial(self._prepare_window, after, self._stride))
+                prepared_window = self._overlap.start(partial(self._prepare_window, after, self._stride))
             past = rest if state.past is None else state.past
             for moment, backward in zip(window, state.backwards, strict=True):
                 past = network.step(moment.step_input, past)
-                picture = None if moment.is_interpolated else moment.frame.image[None]
-                result = network.finish(moment.feature, past.hidden, backward, picture)
+                image = None if moment.is_interpolated else moment.frame.image[None]
+                result = network.finish(moment.feature, past.hidden, backward, image)
                 results.append(moment.frame.with_image(result[0]))
         if not self._carry:  # the last frame of this window is the first of the next
             past = network.step(window[-1].step_input, rest)
-        return results, replace(begun() if begun else after, past=past)
+        return results, replace(prepared_window() if prepared_window else after, past=past)
 
 
 @dataclass(slots=True)

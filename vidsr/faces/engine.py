@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.base import prepared
-from vidsr.engines.recurrent import Known, advance, look, plain
+from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
 from vidsr.engines.select import Selection, select, selected_card
 from vidsr.errors import UsageError
 from vidsr.models.loading import load_network
@@ -36,12 +36,12 @@ MAX_MIRRORED_AREA = 144 * 144
 class FaceStream:
     """The state of one face: its crop, the frames still needed (oldest first), how many of them are done, the past.
 
-    `is_mirrored`: the network runs twice, once on the mirrored crop; this is fixed for the life of the stream.
+    `is_mirrored`: the network also runs on the mirrored crop; this is fixed for the life of the stream.
     """
 
     crop: Crop
     is_mirrored: bool
-    known: tuple[Known, ...] = ()
+    window: tuple[FrameFeatures, ...] = ()
     done: int = 0
     past: RecurrentState | None = None
 
@@ -59,14 +59,14 @@ class FaceEngine:
     def __init__(self, network: SECNet, device: torch.device, precision: str, quarters: int = 0) -> None:
         """`network` is copied, not changed. `precision`: of the convolutions.
 
-        Raises UsageError for a network with an estimator: a face's window moves, and its estimate is not carried along.
+        Raises UsageError for a network with an estimator: a face's crop moves, and its estimate would be lost.
         """
         if network.estimator is not None:
-            raise UsageError("a network that estimates how degraded a video is cannot restore faces: use one without")
+            raise UsageError("a network with a degradation estimator cannot restore faces: use one without")
         self._network = prepared(network, device, precision)
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)
-        self._lanes = Overlap(device, 0.5)
+        self._overlap = Overlap(device, 0.5)
         self._quarters = quarters
         self._keep = -min(network.config.offsets)
 
@@ -89,7 +89,7 @@ class FaceEngine:
         end one. Each image, 3 x H x W in 0..1, comes with the crop that it shows: the latest one of its face.
         """
         after = {track: self._extended(frame, crop, streams.get(track)) for track, crop in crops.items()}
-        due = {track: stream for track, stream in after.items() if len(stream.known) - stream.done > self.lookahead}
+        due = {track: stream for track, stream in after.items() if len(stream.window) - stream.done > self.lookahead}
         ready, advanced = self._advance(due)
         return ready, after | advanced
 
@@ -98,10 +98,10 @@ class FaceEngine:
         """The pending results of these tracks, in order; the last frame is repeated in place of later ones."""
         rest = {track: streams[track] for track in tracks}
         ready: dict[int, list[EnlargedCrop]] = {track: [] for track in rest}
-        while rest := {track: stream for track, stream in rest.items() if stream.done < len(stream.known)}:
-            pictures, rest = self._advance(rest)
-            for track, picture in pictures.items():
-                ready[track].append(picture)
+        while rest := {track: stream for track, stream in rest.items() if stream.done < len(stream.window)}:
+            results, rest = self._advance(rest)
+            for track, result in results.items():
+                ready[track].append(result)
         return ready
 
     def _advance(self, streams: Streams) -> tuple[dict[int, EnlargedCrop], dict[int, FaceStream]]:
@@ -111,36 +111,34 @@ class FaceEngine:
             size = stream.crop.height, stream.crop.width
             # Bidirectional encodings store a growing number of features at first.
             remembered = -1 if stream.past is None else len(stream.past.memory)
-            key = (*size, stream.is_mirrored, len(stream.known), stream.done, remembered)
+            key = (*size, stream.is_mirrored, len(stream.window), stream.done, remembered)
             groups.setdefault(key, {})[track] = stream
         ready: dict[int, EnlargedCrop] = {}
         after: dict[int, FaceStream] = {}
         for group in groups.values():
             members = list(group.values())
             network, here = self._network_of(members[0]), members[0].done
-            known = [_batch(frames) for frames in zip(*(stream.known for stream in members), strict=True)]
-            pictures, past = self._advance_batch(
-                network, known, here, _batch_pasts([stream.past for stream in members])
-            )
+            window = [_batch(frames) for frames in zip(*(stream.window for stream in members), strict=True)]
+            images, past = self._advance_batch(network, window, here, _batch_pasts([stream.past for stream in members]))
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
-                picture = plain(network, pictures.chunk(len(members))[index])
-                ready[track] = stream.crop, torch.rot90(picture, -self._quarters, (1, 2))
+                image = merge_ensemble(network, images.chunk(len(members))[index])
+                ready[track] = stream.crop, torch.rot90(image, -self._quarters, (1, 2))
                 own = _part(past, index, len(members))
-                after[track] = replace(stream, known=stream.known[drop:], done=here + 1 - drop, past=own)
+                after[track] = replace(stream, window=stream.window[drop:], done=here + 1 - drop, past=own)
         return ready, after
 
     def _advance_batch(
-        self, network: SECNet, known: Sequence[Known], here: int, past: RecurrentState | None
+        self, network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None
     ) -> tuple[Tensor, RecurrentState]:
         """As `advance`; with several cores, the two halves of an even batch run in parallel."""
-        lanes = self._lanes
-        if not lanes.enabled or known[0].picture.shape[0] % 2:
-            return advance(network, known, here, past)
+        overlap = self._overlap
+        if not overlap.enabled or window[0].image.shape[0] % 2:
+            return advance(network, window, here, past)
         pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
-        halves = [([_half(each, k) for each in known], here, pasts[k]) for k in range(2)]
-        with lanes.open():
-            later = lanes.start(partial(advance, network, *halves[1]))
+        halves = [([_half(each, k) for each in window], here, pasts[k]) for k in range(2)]
+        with overlap.open():
+            later = overlap.start(partial(advance, network, *halves[1]))
             first, first_past = advance(network, *halves[0])
             second, second_past = later()
         joined = _batch_pasts((first_past, second_past))
@@ -153,11 +151,11 @@ class FaceEngine:
             stream = FaceStream(crop, self._network.config.mirrored and crop.area <= MAX_MIRRORED_AREA)
         else:
             stream = self._moved(stream, crop)
-        return replace(stream, known=(*stream.known, self._look(stream, frame, crop)))
+        return replace(stream, window=(*stream.window, self._prepare_frame(stream, frame, crop)))
 
-    def _look(self, stream: FaceStream, frame: Frame, crop: Crop) -> Known:
+    def _prepare_frame(self, stream: FaceStream, frame: Frame, crop: Crop) -> FrameFeatures:
         part = frame.image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        return look(self._network_of(stream), frame, torch.rot90(part, self._quarters, (1, 2)))
+        return prepare_frame(self._network_of(stream), frame, torch.rot90(part, self._quarters, (1, 2)))
 
     def _network_of(self, stream: FaceStream) -> SECNet:
         return self._network if stream.is_mirrored else self._single
@@ -166,10 +164,10 @@ class FaceEngine:
         """The stream moved to another crop, as if it had always had it, as far as its data cover it."""
         if crop == stream.crop:
             return stream
-        known = tuple(self._look(stream, each.frame, crop) for each in stream.known)
+        window = tuple(self._prepare_frame(stream, each.frame, crop) for each in stream.window)
         if stream.past is None:
-            return replace(stream, crop=crop, known=known)
-        fresh = self._network_of(stream).init_state(known[max(0, stream.done - 1)].picture)
+            return replace(stream, crop=crop, window=window)
+        fresh = self._network_of(stream).init_state(window[max(0, stream.done - 1)].image)
         past = RecurrentState(
             tuple(
                 self._shifted(old, new, stream, crop)
@@ -177,7 +175,7 @@ class FaceEngine:
             ),
             tuple(self._shifted(old, self._zeros(old, stream, crop), stream, crop) for old in stream.past.memory),
         )
-        return replace(stream, crop=crop, known=known, past=past)
+        return replace(stream, crop=crop, window=window, past=past)
 
     def _zeros(self, old: Tensor, stream: FaceStream, after: Crop) -> Tensor:
         """Zeros for the crop `after`, in the layout that `old` has for the stream's crop."""
@@ -218,19 +216,19 @@ def _flip_second_half(tensor: Tensor) -> Tensor:
     return torch.cat((straight, mirrored.flip(-1)))
 
 
-def _batch(frames: Sequence[Known]) -> Known:
+def _batch(frames: Sequence[FrameFeatures]) -> FrameFeatures:
     """The entries of several streams as one batch; its `frame` is that of the first."""
     first = frames[0]
     if len(frames) == 1:
         return first
-    pyramid = stack_pyramids([known.pyramid for known in frames])
-    return Known(first.frame, torch.cat([known.picture for known in frames]), pyramid)
+    pyramid = stack_pyramids([each.pyramid for each in frames])
+    return FrameFeatures(first.frame, torch.cat([each.image for each in frames]), pyramid)
 
 
-def _half(known: Known, number: int) -> Known:
+def _half(features: FrameFeatures, number: int) -> FrameFeatures:
     """The first (0) or second (1) half of a batch."""
-    pyramid = Pyramid(tuple(level.chunk(2)[number] for level in known.pyramid.levels), known.pyramid.size)
-    return Known(known.frame, known.picture.chunk(2)[number], pyramid)
+    pyramid = Pyramid(tuple(level.chunk(2)[number] for level in features.pyramid.levels), features.pyramid.size)
+    return FrameFeatures(features.frame, features.image.chunk(2)[number], pyramid)
 
 
 def _part(past: RecurrentState, number: int, count: int) -> RecurrentState:
@@ -242,12 +240,12 @@ def _part(past: RecurrentState, number: int, count: int) -> RecurrentState:
 
 
 def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | None:
-    known = [past for past in pasts if past is not None]
-    if len(known) < 2:
-        return known[0] if known else None
+    present = [past for past in pasts if past is not None]
+    if len(present) < 2:
+        return present[0] if present else None
     return RecurrentState(
-        tuple(torch.cat(tensors) for tensors in zip(*(past.results for past in known), strict=True)),
-        tuple(torch.cat(tensors) for tensors in zip(*(past.memory for past in known), strict=True)),
+        tuple(torch.cat(tensors) for tensors in zip(*(past.results for past in present), strict=True)),
+        tuple(torch.cat(tensors) for tensors in zip(*(past.memory for past in present), strict=True)),
     )
 
 

@@ -32,12 +32,12 @@ OPSET = 18  # the newest whose grid sampling ONNX Runtime runs on both CPU and C
 EXAMPLE = (24, 40)  # size of the traced frame; the graph takes other sizes too
 DETECTOR_EXAMPLE = (64, 96)
 
-# A network's ONNX models by name; each is made when it is called for.
+# A network's ONNX models by name; each is made when its function is called.
 Graphs = dict[str, Callable[[], bytes]]
 
 
 def secnet_graphs(network: SECNet) -> Graphs:
-    """One graph, from a frame's temporal window and the previous state to a frame and the next state."""
+    """One graph: temporal window of a frame and previous state to result and next state."""
     return {"": lambda: graph_of(SECNetStep(network))}
 
 

@@ -81,7 +81,7 @@ class UpscalingTask:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
                     with torch.no_grad():
-                        state = network(before, told=told).state
+                        state = network(before, overrides=told).state
             output = network(low, state, before, pretraining, told)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
         found = losses._asdict()

@@ -1,4 +1,4 @@
-"""Building blocks that several networks share: residual block, ConvLSTM cell, fixed bicubic enlargement."""
+"""Building blocks shared by several networks: residual block, ConvLSTM cell, fixed bicubic enlargement."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from vidsr.nets.layers.keys import keys_weights
 
 LEAKY_SLOPE = 0.1
 ATTENTION_REDUCTION = 4
-STRIP_VALUES = 1 << 20  # of a ConvLSTM's gates that are worked on at a time
+BAND_VALUES = 1 << 20  # number of gate values of a ConvLSTM computed at a time
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size, or divides it by `stride`."""
+    """A 3x3 convolution that keeps the size or divides it by `stride`."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1)
 
 
 def active3x3(in_channels: int, out_channels: int, stride: int = 1, slope: float = LEAKY_SLOPE) -> ActivatedConv2d:
-    """`conv3x3` with a leaky ReLU behind it; the default slope is ours, SECNet does not give one. 0 is ReLU."""
+    """`conv3x3` followed by a leaky ReLU; 0 is ReLU. The default slope is ours, SECNet gives none."""
     return ActivatedConv2d(in_channels, out_channels, 3, stride, padding=1, slope=slope)
 
 
 def start_near_zero(conv: nn.Conv2d) -> None:
-    """Gives an output layer small weights and no bias, so that a residual starts as almost nothing."""
+    """Initializes an output layer with small weights and zero bias, so that its residual is close to 0 at first."""
     assert conv.bias is not None
     nn.init.normal_(conv.weight, std=1e-3)
     nn.init.zeros_(conv.bias)
@@ -46,9 +46,9 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 
 def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent of a float32 tensor by its identity with the sigmoid, exact to 1e-7.
+    """The hyperbolic tangent of a float32 tensor, computed from the sigmoid, exact to 1e-7.
 
-    torch's own takes nearly four times as long on a CPU.
+    torch.tanh takes nearly four times as long on a CPU.
     """
     return (torch.sigmoid(2 * x) * 2).sub_(1)
 
@@ -56,33 +56,33 @@ def tanh(x: Tensor) -> Tensor:
 def update_cell(gates: Tensor, cell: Tensor | None, candidate: int) -> tuple[Tensor, Tensor]:
     """A ConvLSTM's new hidden state and cell, both B x C x H x W float32, from its gates B x 4 C x H x W.
 
-    The quarter `candidate` (2 or 3) of the gates is the candidate, the others are input, forget and output gate in this
-    order; `cell` None stands for 0.
+    The quarter `candidate` (2 or 3) of the gates is the candidate; the others are input, forget and output gate in this
+    order. `cell` None means 0.
     """
     batch, channels, height, width = gates.shape
-    # On a CPU in strips that stay in its cache: less than half of the time, together with one sigmoid for all gates.
-    rows = max(1, STRIP_VALUES // (batch * channels * width)) if gates.device.type == "cpu" else height
+    # Bands that fit the cache of a CPU, together with one sigmoid for all gates, take less than half of the time.
+    rows = max(1, BAND_VALUES // (batch * channels * width)) if gates.device.type == "cpu" else height
     if rows >= height:
-        return _update_strip(gates, cell, candidate)
-    gate_strips = torch.split(gates, rows, dim=2)
-    cell_strips = [None] * len(gate_strips) if cell is None else torch.split(cell, rows, dim=2)
-    strips = zip(gate_strips, cell_strips, strict=True)
-    if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():  # neither of them follows writing into a part
-        done = [_update_strip(*strip, candidate) for strip in strips]
+        return _update_band(gates, cell, candidate)
+    gate_bands = torch.split(gates, rows, dim=2)
+    cell_bands = [None] * len(gate_bands) if cell is None else torch.split(cell, rows, dim=2)
+    bands = zip(gate_bands, cell_bands, strict=True)
+    if torch.is_grad_enabled() or torch.onnx.is_in_onnx_export():  # neither supports writing into a slice
+        done = [_update_band(*band, candidate) for band in bands]
         return torch.cat([hidden for hidden, _ in done], dim=2), torch.cat([new for _, new in done], dim=2)
     hidden, new = (torch.empty_like(gates[:, : channels // 4], dtype=torch.float32) for _ in range(2))
     outs = zip(torch.split(hidden, rows, dim=2), torch.split(new, rows, dim=2), strict=True)
-    for strip, out in zip(strips, outs, strict=True):
-        _update_strip(*strip, candidate, *out)
+    for band, out in zip(bands, outs, strict=True):
+        _update_band(*band, candidate, *out)
     return hidden, new
 
 
-def _update_strip(
+def _update_band(
     gates: Tensor, cell: Tensor | None, candidate: int, hidden: Tensor | None = None, new: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`hidden` and `new` are written to, if there are any."""
-    # All four quarters go through the sigmoid: three slices of a channels-last tensor take longer. Bringing the
-    # quarters apart first takes longer too: 12.4 instead of 7.0 ms for 4 x 32 channels of 320x180 in bf16.
+    """As `update_cell`; the results are written to `hidden` and `new` if these are not None."""
+    # The sigmoid is applied to all four quarters: three slices of a channels-last tensor take longer. Separating the
+    # quarters first takes longer too: 12.4 instead of 7.0 ms for 4 x 32 channels of 320x180 in bf16.
     gates = gates.float()
     opened = torch.sigmoid(gates).chunk(4, dim=1)
     new = torch.mul(opened[0], tanh(gates.chunk(4, dim=1)[candidate]), out=new)
@@ -92,14 +92,14 @@ def _update_strip(
 
 
 class SpatialAttention(nn.Module):
-    """Self-learned spatial attention (SECNet, II-C4): two convolutions and one ReLU make a map that weighs each pixel.
+    """Self-learned spatial attention (SECNet, II-C4): two convolutions and one ReLU make a map of pixel weights.
 
-    The paper leaves kernels, widths and the last function open. Ours: 1x1 to a quarter of the channels, 3x3 to one,
-    sigmoid; it starts almost open, so that weights trained without attention can be continued with it.
+    The paper does not give kernels, widths and the last function. Ours: 1x1 to a quarter of the channels, 3x3 to one,
+    sigmoid. Its initial weights are close to 1, so that a network trained without attention can be trained on with it.
     """
 
     def __init__(self, channels: int) -> None:
-        """`channels` of the features that are weighed."""
+        """`channels`: number of channels of the weighted feature."""
         super().__init__()
         hidden = max(1, channels // ATTENTION_REDUCTION)
         self.squeeze = ActivatedConv2d(channels, hidden, 1)
@@ -117,15 +117,16 @@ class ResidualBlock(nn.Module):
     """Convolution, ReLU, convolution, plus the input (SECNet, Fig. 2 (d)); with or without the attention branch."""
 
     def __init__(self, channels: int, attention: bool = False) -> None:
-        """`channels` in and out; `attention` weighs the residual before it is added."""
+        """`channels` in and out; with `attention` the residual is weighted before it is added."""
         super().__init__()
         self.conv1 = active3x3(channels, channels, slope=0.0)
         self.conv2 = SummedConv2d(channels, channels, 3)
         self.attention = SpatialAttention(channels) if attention else None
 
     def forward(self, x: Tensor, tuned: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """B x C x H x W to the same shape; `tuned`: factors of the inner channels, and what is added before the ReLU,
-        both B x C.
+        """B x C x H x W to the same shape.
+
+        `tuned`: scale of the inner channels and shift added to them before the ReLU, both B x C.
         """
         if tuned is not None:
             return self._tuned(x, *tuned)
@@ -140,7 +141,7 @@ class ResidualBlock(nn.Module):
     def _tuned(self, x: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
         assert self.conv1.bias is not None
         factor, shift = factor.to(x.dtype), shift.to(x.dtype)
-        if x.shape[0] == 1 and not torch.is_grad_enabled():  # then the weights can be tuned instead of the pixels
+        if x.shape[0] == 1 and not torch.is_grad_enabled():  # then the weights can be modulated instead of the pixels
             inner = self.conv1.with_bias(x, self.conv1.bias + shift[0])
             weight = self.conv2.weight * factor[0, None, :, None, None]
         else:
@@ -150,12 +151,12 @@ class ResidualBlock(nn.Module):
         if self.attention is None:
             return convolve_and_add(inner, weight, self.conv2.bias, x)
         residual = F.conv2d(inner, weight, self.conv2.bias, padding=1)
-        weighed: Tensor = residual * self.attention(residual)
-        return weighed.add_(x)
+        weighted: Tensor = residual * self.attention(residual)
+        return weighted.add_(x)
 
 
 def run_blocks(blocks: nn.Sequential, x: Tensor, tuned: Sequence[tuple[Tensor, Tensor]] | None = None) -> Tensor:
-    """A row of residual blocks, each with its part of `tuned` if that is given."""
+    """Runs a sequence of residual blocks, each with its entry of `tuned` if that is not None."""
     if tuned is None:
         out: Tensor = blocks(x)
         return out
@@ -174,50 +175,50 @@ class ConvLSTMCell(nn.Module):
         self.gates = conv3x3(input_channels + hidden_channels, 4 * hidden_channels)
 
     def project(self, x: Tensor, first: int, bias: bool) -> Tensor:
-        """What the channels `first` and following of [input, hidden state] add to the gates: B x 4 hidden x H x W.
+        """The contribution to the gates of the channels of [input, hidden state] from `first` on: B x 4 hidden x H x W.
 
-        The gates are a sum over channels, so what is known of some of them needs computing only once.
+        The gates are a sum over channels, so contributions that do not change are computed only once.
         """
         weight = self.gates.weight[:, first : first + x.shape[1]]
         return F.conv2d(x.to(weight.dtype), weight, self.gates.bias if bias else None, padding=1)
 
     @staticmethod
     def step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Steps 1 to 6 from the summed gates; `cell` None stands for 0. Returns the new hidden state and cell.
+        """Steps 1 to 6 from the summed gates; `cell` None means 0. Returns the new hidden state and cell.
 
-        The cell is kept in float32: it is summed over the whole film.
+        The cell is kept in float32 because it accumulates over the whole video.
         """
         return update_cell(gates, cell, candidate=2)
 
 
-def space_to_depth(picture: Tensor, scale: int) -> Tensor:
-    """`pixel_unshuffle` that gives channels last, the layout in which convolutions are quickest."""
-    batch, channels, height, width = picture.shape
+def space_to_depth(image: Tensor, scale: int) -> Tensor:
+    """`pixel_unshuffle` with a channels-last result, the fastest layout for convolutions."""
+    batch, channels, height, width = image.shape
     height, width = height // scale, width // scale
-    # In two steps, whole rows first: half of the time of one that jumps over the whole picture.
-    rows = picture.reshape(batch, channels, height, scale, width, scale).transpose(1, 2)
+    # In two steps, whole rows first: half of the time of a single step with strides across the whole image.
+    rows = image.reshape(batch, channels, height, scale, width, scale).transpose(1, 2)
     rows = rows.reshape(batch * height, channels * scale, width, scale).transpose(1, 2)
     return rows.reshape(batch, height, width, channels * scale**2).permute(0, 3, 1, 2)
 
 
 def depth_to_space(folded: Tensor, scale: int) -> Tensor:
-    """`pixel_shuffle` to a picture plane by plane whatever the layout of `folded`: warping wants that."""
+    """`pixel_shuffle` with a contiguous (planar) result for any layout of `folded`, as warping needs it."""
     batch, channels, height, width = folded.shape
     phases = folded.reshape(batch, channels // scale**2, scale, scale, height, width).permute(0, 1, 4, 2, 5, 3)
     return phases.reshape(batch, channels // scale**2, height * scale, width * scale)
 
 
 class BicubicPhases(nn.Module):
-    """Keys' bicubic enlargement (a = -0.5) before the pixel shuffle: one output channel per phase, no learnt weight.
+    """Keys' bicubic enlargement (a = -0.5) before the pixel shuffle: one output channel per phase, no learned weights.
 
-    The grids are centred, so a low-resolution pixel sits in the middle of its scale x scale block. Beyond the border
-    the edge pixel is repeated.
+    The grids are centered: a low-resolution pixel is in the middle of its scale x scale block. Edge pixels are repeated
+    beyond the border.
     """
 
     kernel: Tensor
 
     def __init__(self, scale: int) -> None:
-        """`scale`: the enlargement, a whole number; no phase is half a pixel off, so five taps reach all of them."""
+        """`scale`: an integer; offsets of phases are less than half a pixel, so five taps are enough for all."""
         super().__init__()
         taps = torch.arange(-2, 3, dtype=torch.float64)
         phases = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5

@@ -1,8 +1,8 @@
-"""How degraded a frame is, and how a network is told: an estimator of blur, noise and compression, and a modulation.
+"""Degradation (blur, noise, compression): an estimator of its levels, and the modulation of a network by them.
 
-Ours; the idea that a network profits from knowing the level is CAVSR's (Wang et al., CVPR 2023). Each quantity is 0..1;
-what the ends mean is decided by the training (vidsr/train/degrade_real.py). Everything that changes the enlarging
-network starts at 0, so that it first computes what it computed without.
+Ours; the idea that a network benefits from knowing the level is CAVSR's (Wang et al., CVPR 2023). Each level is in
+0..1; training defines what the ends mean (vidsr/train/degrade_real.py). The layers that modulate the upscaling
+network are initialized to 0, so that at first its results are those of the network without them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from vidsr.nets.layers.blocks import active3x3, run
 from vidsr.nets.layers.fused_conv import ActivatedConv2d
 
 QUANTITIES = ("blur", "noise", "compression")
-CELL = 4  # side of an estimate's cell in pixels of the frame
-LEAST_RATE = 0.1  # of a new frame in the mean over time: a scene's estimate settles and then follows slowly
+CELL = 4  # side in frame pixels of a cell of the local estimate
+MIN_RATE = 0.1  # lowest weight of a new frame in the mean over time: the estimate settles, then follows slowly
 
 
 class Estimate(NamedTuple):
-    """Blur, noise and compression in 0..1: `overall` B x 3 of the frame, `local` B x 3 x h/4 x w/4 (rounded up).
+    """Degradation levels in 0..1: `overall` B x 3 for the frame, `local` B x 3 x h/4 x w/4 (rounded up) for its cells.
 
-    While an estimator is trained they are logits, whose sigmoid that is.
+    In training, these are logits: the levels before the sigmoid.
     """
 
     overall: Tensor
@@ -33,8 +33,10 @@ class Estimate(NamedTuple):
 
 
 class Tuning(NamedTuple):
-    """What a condition does to a row of residual blocks: `added`, B x C x h x w, to the first one's input; then per
-    block the factor of its inner channels and what is added to them before the ReLU, both B x C.
+    """Modulation of a sequence of residual blocks.
+
+    `added`, B x C x h x w, is added to the input of the first block. `blocks` has two tensors B x C for each block: the
+    scale of its inner channels and the shift added to them before the ReLU.
     """
 
     added: Tensor
@@ -42,14 +44,16 @@ class Tuning(NamedTuple):
 
 
 class Estimator(nn.Module):
-    """Looks at one frame: four convolutions down to a quarter of its size, then each cell, and their mean and spread.
+    """Estimates the degradation levels of one frame.
 
-    They see the frame, eight times what it differs from its 3 x 3 means, and the logarithm of that difference's power:
-    without these two nothing but the median was learnt. With 32 channels 2,600 multiply-adds for each of its pixels.
+    Four convolutions reduce the frame to a quarter of its size. The local levels come from each cell, the overall
+    levels from the mean and standard deviation over the cells. The inputs are the frame, 8 times its difference from
+    its 3 x 3 mean, and the logarithm of that difference's power; without the last two, training learned nothing but the
+    median. With 32 channels: 2,600 multiply-adds per pixel of the frame.
     """
 
     def __init__(self, width: int) -> None:
-        """`width` channels at a quarter of the size."""
+        """`width`: number of channels at a quarter of the size."""
         super().__init__()
         self.enter = ActivatedConv2d(7, width * 3 // 4, 5, 2, padding=2, slope=0.1)
         self.reduce = active3x3(width * 3 // 4, width, stride=2)
@@ -58,18 +62,18 @@ class Estimator(nn.Module):
         self.squeeze = nn.Linear(2 * width, width)
         self.overall = nn.Linear(width, 3)
 
-    def forward(self, picture: Tensor) -> Estimate:
-        """B x 3 x h x w in 0..1."""
-        overall, local = self.logits(picture)
+    def forward(self, image: Tensor) -> Estimate:
+        """The levels in 0..1 of an image B x 3 x h x w in 0..1."""
+        overall, local = self.logits(image)
         return Estimate(torch.sigmoid(overall), torch.sigmoid(local))
 
-    def logits(self, picture: Tensor) -> Estimate:
-        """The same before the sigmoid."""
-        height, width = picture.shape[-2:]
-        picture = F.pad(picture.float(), (0, -width % CELL, 0, -height % CELL), mode="replicate")
-        detail = picture - _blurred(picture)
-        power = torch.log(_blurred(detail.square().mean(1, keepdim=True)) + 1e-6) / 4 + 2
-        seen = torch.cat((picture - 0.5, 8 * detail, power), dim=1).contiguous(memory_format=torch.channels_last)
+    def logits(self, image: Tensor) -> Estimate:
+        """The levels before the sigmoid."""
+        height, width = image.shape[-2:]
+        image = F.pad(image.float(), (0, -width % CELL, 0, -height % CELL), mode="replicate")
+        detail = image - _blur(image)
+        power = torch.log(_blur(detail.square().mean(1, keepdim=True)) + 1e-6) / 4 + 2
+        seen = torch.cat((image - 0.5, 8 * detail, power), dim=1).contiguous(memory_format=torch.channels_last)
         feature = self.body(self.reduce(run(self.enter, seen)))
         local = run(self.local, feature).float()
         cells = feature.float().flatten(2)
@@ -79,54 +83,55 @@ class Estimator(nn.Module):
         return Estimate(overall.float(), local)
 
 
-def _blurred(picture: Tensor) -> Tensor:
-    """The mean of each pixel's 3 x 3 neighbours, the edge pixel repeated."""
-    return F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, 1)
+def _blur(image: Tensor) -> Tensor:
+    """The 3 x 3 mean around each pixel; edge pixels are repeated."""
+    return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
 def smooth(estimate: Tensor, before: Tensor | None) -> Tensor:
-    """The mean over a scene up to this frame: B x 4, the three quantities and the weight of the frames so far.
+    """The mean of the levels over a scene up to this frame, B x 4: three levels and the weight of the frames so far.
 
-    `estimate` is the frame's, B x 3; `before` what this gave for the frame before, None or zeros at a scene's start.
+    `estimate` B x 3 is that of this frame. `before` is the result for the previous frame; None or zeros at the start of
+    a scene.
     """
     if before is None:
         before = estimate.new_zeros(estimate.shape[0], 4)
-    weight = (before[:, 3:] + 1).clamp(max=1 / LEAST_RATE)
+    weight = (before[:, 3:] + 1).clamp(max=1 / MIN_RATE)
     return torch.cat((before[:, :3] + (estimate - before[:, :3]) / weight, weight), dim=1)
 
 
-def decided(estimate: Estimate, smoothed: Tensor, told: Tensor | None) -> Estimate:
-    """What the network is told: the smoothed estimate, and in place of it each quantity of `told` that is a number.
+def apply_overrides(estimate: Estimate, smoothed: Tensor, overrides: Tensor | None) -> Estimate:
+    """The condition of a network: the smoothed estimate, with the overridden levels replaced.
 
-    `smoothed` B x 4 as `smooth` gives it; `told` B x 3 or 1 x 3, not a number where the estimate counts.
+    `smoothed` is the B x 4 result of `smooth`. `overrides`, B x 3 or 1 x 3, is NaN where the estimate is used.
     """
     overall, local = smoothed[:, :3], estimate.local
-    if told is None:
+    if overrides is None:
         return Estimate(overall, local)
-    told = told.to(overall)
-    is_own = torch.isnan(told)
-    fixed = torch.nan_to_num(told)
+    overrides = overrides.to(overall)
+    is_own = torch.isnan(overrides)
+    fixed = torch.nan_to_num(overrides)
     overall = torch.where(is_own, overall, fixed)
     return Estimate(overall, torch.where(is_own[..., None, None], local, fixed[..., None, None]))
 
 
-def told_values(values: Sequence[float | None]) -> Tensor | None:
-    """`told` for a stream from blur, noise and compression, each None or 0..1; None if all are.
+def overrides_tensor(values: Sequence[float | None]) -> Tensor | None:
+    """The overrides 1 x 3 of a stream from blur, noise and compression, each in 0..1 or None; None if all are None.
 
     Raises ValueError for a value outside 0..1.
     """
     if any(value is not None and not 0 <= value <= 1 for value in values):
-        raise ValueError("blur, noise and compression are told in 0..1")
+        raise ValueError("blur, noise and compression must be in 0..1")
     if all(value is None for value in values):
         return None
     return torch.tensor([[float("nan") if value is None else value for value in values]])
 
 
 class Modulation(nn.Module):
-    """From a condition to the tuning of a row of residual blocks; it starts as none."""
+    """Computes the modulation of a sequence of residual blocks from a condition; initialized to have no effect."""
 
     def __init__(self, width: int, blocks: int, hidden: int) -> None:
-        """`width` channels of `blocks` blocks; `hidden` units see the three quantities."""
+        """For `blocks` blocks of `width` channels, with `hidden` units between the levels and the modulation."""
         super().__init__()
         self.width = width
         self.embed = nn.Linear(3, hidden)
@@ -138,7 +143,7 @@ class Modulation(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, condition: Estimate, size: tuple[int, int]) -> Tuning:
-        """For frames of `size` (height and width)."""
+        """The modulation for frames of `size` (height, width)."""
         overall, local = condition
         rows = self.tune(F.relu(self.embed(overall))).float().view(overall.shape[0], -1, 2, self.width)
         both = torch.cat((overall[..., None, None].expand_as(local), local), dim=1)

@@ -1,4 +1,4 @@
-"""The sizes of a SECNet's parts. No network is built here."""
+"""Configuration of a SECNet."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from vidsr.nets.secnet.feature_encoding import Strategy
 
 @dataclass(frozen=True, slots=True)
 class SECNetConfig:
-    """The sizes of the parts; the defaults are those of secnet-fast, models/recipes/secnet.toml holds the paper's.
+    """Sizes and options; the defaults are those of secnet-fast, models/recipes/secnet.toml has those of the paper.
 
-    t1 neighbours on each side make the window, t2 past results and t3 past features are used (T1 to T3 of the paper;
-    t3 only with a bidirectional encoding). `local_fusion` off is ERFFNet, `recurrent_fusion` off LFFNet (III-A).
-    `mirrored` (ours) concerns streams alone, see RecurrentEngine. `estimator_width` (ours) above 0 adds the estimator
-    of blur, noise and compression, and the modulation by them, with `modulation_width` hidden units.
+    The temporal window has t1 neighbors on each side; t2 past results and t3 past features are used (T1 to T3 of the
+    paper; t3 only with a bidirectional encoding). Without `local_fusion` the network is ERFFNet, without
+    `recurrent_fusion` LFFNet (III-A). `mirrored` (ours) affects streams only, see RecurrentEngine. An
+    `estimator_width` (ours) above 0 adds the estimator of blur, noise and compression and the modulation by their
+    levels, with `modulation_width` hidden units.
     """
 
     scale: int = 4
@@ -42,22 +43,22 @@ class SECNetConfig:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """The frames that motion is estimated to, as seen from t: -1, -2, ..., then +1, +2, ..."""
+        """Offsets from t of the frames to which motion is estimated: -1, -2, ..., then +1, +2, ..."""
         back = max(self.t1 if self.local_fusion else 0, self.t2 if self.recurrent_fusion else 0)
         forth = self.t1 if self.local_fusion else 0
         return (*range(-1, -1 - back, -1), *range(1, 1 + forth))
 
     @property
     def lookahead(self) -> int:
-        """How many later frames a result needs."""
+        """Number of later frames that a result needs."""
         return self.t1 if self.local_fusion else 0
 
 
 def check(config: SECNetConfig) -> None:
-    """Raises ValueError, with what would have to hold, for a configuration that makes no network."""
+    """Raises ValueError, naming the violated requirement, for an invalid configuration."""
     sizes = (config.scale, config.flow_width, config.flow_levels, config.fusion_width, config.recurrent_width)
     blocks = (config.fusion_blocks, config.fusion_tail, config.encoder_blocks, config.decoder_blocks)
-    demands = {
+    requirements = {
         "scale, widths and flow_levels are 1 or more": min(*sizes, *config.detail_widths) >= 1,
         "flow_depth is 2 or more": config.flow_depth >= 2,
         "blocks and fusion_tail cannot be negative": min(blocks) >= 0,
@@ -80,6 +81,6 @@ def check(config: SECNetConfig) -> None:
         ),
         "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
     }
-    for demand, met in demands.items():
+    for requirement, met in requirements.items():
         if not met:
-            raise ValueError(demand)
+            raise ValueError(requirement)

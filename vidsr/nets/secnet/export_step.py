@@ -1,7 +1,7 @@
-"""Networks cut into steps of plain tensors, as a graph format wants them. No graph is made or run here.
+"""ONNX export of SECNet: one step of a stream as a module on plain tensors.
 
-A step's state starts as zeros of the shapes that `inputs` says, at the start of a film and at each scene cut; after
-that, every output NAME_next is the input NAME of the next step. Batch 1 outside; any height and width.
+At the start of a video and at each scene cut, the state is zeros of the shapes in `inputs`. After that, each output
+NAME_next is the input NAME of the next step. Frames have batch size 1 and any height and width.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from vidsr.nets.export_step import Shapes, Step
-from vidsr.nets.secnet.conditioning import decided, smooth, told_values
+from vidsr.nets.secnet.conditioning import apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.feature_encoding import Bidirectional, Memory
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 
 
 class CountedMemory(nn.Module):
-    """A bidirectional encoding whose memory always has T3 features: how many of them are real is counted beside them.
+    """A bidirectional encoding whose memory always has T3 features, and the number of frames seen so far.
 
-    The memory is (number of frames seen, T3 features, oldest first); features not there yet may hold anything finite.
+    The memory is (number of frames seen, T3 features, oldest first); missing features may have any finite values.
     """
 
     def __init__(self, encoding: Bidirectional) -> None:
@@ -34,27 +34,27 @@ class CountedMemory(nn.Module):
         return self.encoding.recall(memory, flow)
 
     def forward(self, feature: Tensor, recalled: Memory) -> tuple[Tensor, Memory]:
-        """As `Bidirectional.forward`, and to the same result."""
+        """As `Bidirectional.forward`, with the same result."""
         seen, *past = recalled
-        known = (*past, self.encoding.project(feature))
+        features = (*past, self.encoding.project(feature))
         is_real = [seen > len(past) - 0.5 - k for k in range(len(past))]
-        hidden = self.encoding.encode(known, [*is_real, torch.ones_like(seen) > 0])
-        return hidden, (seen, *known[1:])
+        hidden = self.encoding.encode(features, [*is_real, torch.ones_like(seen) > 0])
+        return hidden, (seen, *features[1:])
 
 
 class SECNetStep(Step):
-    """One frame of a SECNet stream, equal to what RecurrentEngine makes of it in float32, mirrored networks too.
+    """One step of a SECNet stream, equal to RecurrentEngine in float32; with self-ensemble if the network is mirrored.
 
-    Inputs: `frames` K x 3 x h x w in 0..1, those of a frame's window and of its past (`offsets`), oldest first, clamped
-    to the scene at both ends; then the state. Outputs: `picture` 1 x 3 x 4h x 4w in 0..1; then the next state.
+    Inputs: `frames` K x 3 x h x w in 0..1, the frames at `offsets` (temporal window and past), oldest first, clamped to
+    the scene at both ends; then the state. Outputs: `picture` 1 x 3 x 4h x 4w in 0..1; then the next state.
     """
 
-    told: Tensor | None
+    overrides: Tensor | None
 
-    def __init__(self, network: SECNet, told: Sequence[float | None] = (None, None, None)) -> None:
-        """`network` is copied, not changed; what it is `told`, as RecurrentEngine has it, is a part of the step."""
+    def __init__(self, network: SECNet, overrides: Sequence[float | None] = (None, None, None)) -> None:
+        """`network` is copied. The `overrides` of its estimates, as in RecurrentEngine, become part of the step."""
         super().__init__()
-        self.register_buffer("told", told_values(told), persistent=False)
+        self.register_buffer("overrides", overrides_tensor(overrides), persistent=False)
         self.network = copy.deepcopy(network).float().eval()
         config, recurrent = network.config, self.network.recurrent
         self.past = -min(config.offsets)
@@ -70,60 +70,59 @@ class SECNetStep(Step):
             self.feature_channels = config.recurrent_width
 
     def inputs(self, height: int, width: int) -> Shapes:
-        """`frames` and the state."""
+        """Shapes of `frames` and the state."""
         return {"frames": (len(self.offsets), 3, height, width)} | self._state(height, width)
 
     def outputs(self, height: int, width: int) -> Shapes:
-        """`picture` and the next state."""
+        """Shapes of `picture` and the next state."""
         scale = self.network.config.scale
         state = {f"{name}_next": shape for name, shape in self._state(height, width).items()}
         return {"picture": (1, 3, height * scale, width * scale)} | state
 
-    def forward(self, frames: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        """One step; see the class."""
-        state = before
+    def forward(self, frames: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """Runs one step; see the class."""
         network, config = self.network, self.network.config
-        pictures = []
+        images = []
         for k in range(len(self.offsets)):
-            picture = frames[k : k + 1]
-            pictures.append(torch.cat((picture, picture.flip(-1))) if config.mirrored else picture)
-        current, pyramids = pictures[self.past], [network.flow.pyramid(picture) for picture in pictures]
+            image = frames[k : k + 1]
+            images.append(torch.cat((image, image.flip(-1))) if config.mirrored else image)
+        current, pyramids = images[self.past], [network.flow.pyramid(image) for image in images]
         flows = network.motion(pyramids[self.past], [pyramids[self.past + offset] for offset in config.offsets])
-        condition = after_judged = None
+        condition = smoothed = None
         if network.estimator is not None:
-            estimate, judged, state = network.estimator(current), state[-1], state[:-1]
-            after_judged = smooth(estimate.overall, judged)
-            condition = decided(estimate, after_judged, self.told)
-        first = network.fuse(pictures[self.past - config.lookahead :], flows, condition)
-        ground = network.ground(network.bicubic(current), first, flows, condition)
+            estimate, previous, state = network.estimator(current), state[-1], state[:-1]
+            smoothed = smooth(estimate.overall, previous)
+            condition = apply_overrides(estimate, smoothed, self.overrides)
+        first = network.fuse(images[self.past - config.lookahead :], flows, condition)
+        fused = network.fused_frame(network.bicubic(current), first, flows, condition)
         if not state:
-            result, _ = network.refine(ground, RecurrentState((), ()))
-            return (self._joined(result.clamp(0, 1)),)
+            result, _ = network.refine(fused, RecurrentState((), ()))
+            return (self._merge_ensemble(result.clamp(0, 1)),)
         seen, results, memory = state[0], state[1 : 1 + config.t2], state[1 + config.t2 :]
-        if not config.detail_widths:  # in a narrow network the bicubic enlargement stands for a missing result
+        if not config.detail_widths:  # narrow networks: a missing result is replaced by the bicubic enlargement
             initial = network.init_state(current).results
             results = tuple(torch.where(seen > 0, *pair) for pair in zip(results, initial, strict=True))
         is_counted = config.t3 > 0
         past = RecurrentState(results, (seen, *memory) if is_counted else memory)
-        result, after = network.refine(ground, past)
+        result, after = network.refine(fused, past)
         memory = after.memory[1:] if is_counted else after.memory
-        picture = result.clamp(0, 1)
-        judged_next = () if after_judged is None else (after_judged,)
+        image = result.clamp(0, 1)
+        smoothed_next = () if smoothed is None else (smoothed,)
         return (
-            self._joined(picture),
+            self._merge_ensemble(image),
             torch.clamp(seen + 1, max=max(1, config.t3)),
             *after.results,
             *memory,
-            *judged_next,
+            *smoothed_next,
         )
 
-    def _joined(self, picture: Tensor) -> Tensor:
+    def _merge_ensemble(self, image: Tensor) -> Tensor:
         if not self.network.config.mirrored:
-            return picture
-        return (picture[:1] + picture[1:].flip(-1)) / 2
+            return image
+        return (image[:1] + image[1:].flip(-1)) / 2
 
     def _state(self, height: int, width: int) -> Shapes:
-        """`seen`: how many frames of the scene came before, up to T3 (1 at least)."""
+        """Shapes of the state; `seen` counts the previous frames of the scene, up to max(1, T3)."""
         config = self.network.config
         if self.network.recurrent is None:
             return {}

@@ -1,4 +1,4 @@
-"""The optical flow network. SECNet's text leaves its flow module out (section II-A is missing); this one is ours."""
+"""The optical flow network. Ours: section II-A of SECNet, on its flow module, is missing."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vidsr.nets.layers.warp import enlarge_flow, warp
 
 
 class Pyramid(NamedTuple):
-    """A frame reduced by 2, 4, 8, ...: B x 3 x h/2 x w/2 and so on; `size` is (h, w) of the frame itself."""
+    """A frame reduced by 2, 4, 8, ...: B x 3 x h/2 x w/2 and so on; `size` is (h, w) of the full frame."""
 
     levels: tuple[Tensor, ...]
     size: tuple[int, int]
 
 
 def stack_pyramids(pyramids: Sequence[Pyramid]) -> Pyramid:
-    """Several pyramids of frames of one size as one batch."""
+    """Joins pyramids of frames of equal size into one batch."""
     levels = zip(*(pyramid.levels for pyramid in pyramids), strict=True)
     return Pyramid(tuple(torch.cat(level) for level in levels), pyramids[0].size)
 
 
 class FlowLevel(nn.Module):
-    """Corrects a motion field on one level of the pyramid from the target, the warped source and the field itself."""
+    """Refines a motion field on one pyramid level from the target, the warped source and the field itself."""
 
     def __init__(self, width: int, depth: int) -> None:
         """`depth` 3x3 convolutions of `width` channels between input (8) and output (2)."""
@@ -39,7 +39,7 @@ class FlowLevel(nn.Module):
         start_near_zero(self.out)  # almost no motion at the start of training
 
     def forward(self, target: Tensor, source: Tensor, flow: Tensor) -> Tensor:
-        """Images B x 3 x h x w in 0..1 and the field so far B x 2 x h x w in pixels; returns the better field."""
+        """Refines the field B x 2 x h x w, in pixels, between two images B x 3 x h x w in 0..1."""
         x = torch.cat((target - 0.5, warp(source, flow) - 0.5, flow), dim=1)
         for conv in self.hidden:
             assert isinstance(conv, nn.Conv2d)
@@ -50,17 +50,17 @@ class FlowLevel(nn.Module):
 class FlowNet(nn.Module):
     """Motion from one low-resolution frame to another, coarse to fine on reduced scales (1/2^levels to 1/2).
 
-    The field of the finest level is enlarged bilinearly to the size of the input: half the resolution is a quarter of
-    the work, and motion is smooth.
+    The field of the finest level is enlarged bilinearly to the size of the input: half the resolution costs a quarter,
+    and motion is smooth.
     """
 
     def __init__(self, width: int, depth: int, levels: int) -> None:
-        """`levels` networks of `depth` convolutions with `width` channels."""
+        """`levels` refinement networks, each of `depth` convolutions with `width` channels."""
         super().__init__()
         self.levels = nn.ModuleList(FlowLevel(width, depth) for _ in range(levels))
 
     def pyramid(self, image: Tensor) -> Pyramid:
-        """The reduced pictures of B x 3 x h x w in 0..1; a frame's pyramid serves all its fields."""
+        """The pyramid of an image B x 3 x h x w in 0..1; it is computed once for all fields of a frame."""
         height, width = image.shape[-2:]
         multiple = 2 ** len(self.levels)
         image = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

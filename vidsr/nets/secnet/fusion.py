@@ -1,4 +1,4 @@
-"""SECNet's two fusion modules: of low-resolution neighbours (section II-B) and with the past (section II-C)."""
+"""SECNet's two fusion modules: of neighboring frames (section II-B) and with past results and features (II-C)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vidsr.nets.secnet.feature_encoding import Memory, Strategy, build_encoding
 
 
 class LocalFusion(nn.Module):
-    """Fuses the aligned frames of the window into the first result, as a residual to the bicubic enlargement.
+    """Fuses the aligned frames of the temporal window to the first result, a residual to the bicubic enlargement.
 
-    The text of II-B is missing, so the layers are ours: one convolution, residual blocks, pixel shuffle.
+    Section II-B is missing, so the layers are ours: one convolution, residual blocks, pixel shuffle.
     """
 
     def __init__(self, frames: int, width: int, blocks: int, tail: int, scale: int, attention: bool) -> None:
-        """`frames` of the window; `tail` channels at high resolution before the last convolution.
+        """`frames`: length of the window; `tail`: channels at high resolution before the last convolution.
 
-        With `tail` 0 (narrow networks) the last convolution gives the folded residual itself, at low resolution.
+        With `tail` 0 (narrow networks) the last convolution outputs the folded residual at low resolution.
         """
         super().__init__()
         self.scale = scale
@@ -36,7 +36,7 @@ class LocalFusion(nn.Module):
         start_near_zero(self.out)  # training starts at the bicubic enlargement
 
     def forward(self, window: Tensor, tuning: Tuning | None = None) -> Tensor:
-        """The aligned frames B x (3 * frames) x h x w in 0..1, oldest first; returns the residual, folded."""
+        """From the aligned frames B x (3 * frames) x h x w in 0..1, oldest first, to the folded residual."""
         x = run(self.head, window - 0.5)
         if tuning is not None:
             return run(self.out, run_blocks(self.body, x + tuning.added, tuning.blocks))
@@ -47,7 +47,7 @@ class LocalFusion(nn.Module):
 
 
 class DetailEncoder(nn.Module):
-    """One of the encoder's first two scales: convolution (it may halve the size), ReLU, residual block."""
+    """One of the encoder's first two scales: convolution (which may halve the size), ReLU, residual block."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, attention: bool) -> None:
         """`stride` 1 for the first scale, 2 for the second."""
@@ -62,17 +62,17 @@ class DetailEncoder(nn.Module):
 
 
 class DetailDecoder(nn.Module):
-    """The mirror of `DetailEncoder`: doubles the size, takes the skip connection in, residual block."""
+    """Counterpart of `DetailEncoder`: doubles the size, joins the skip connection, residual block."""
 
     def __init__(self, in_channels: int, channels: int, attention: bool) -> None:
-        """From `in_channels` of the coarser scale to `channels`, those of the skip connection."""
+        """`in_channels` of the coarser scale; `channels` of the skip connection and of the output."""
         super().__init__()
         self.up = active3x3(in_channels, 4 * channels, slope=0.0)
         self.join = active3x3(2 * channels, channels, slope=0.0)
         self.block = ResidualBlock(channels, attention)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """The coarser feature and the encoder's feature of twice its size."""
+        """Joins the coarser feature `x` and the encoder's feature `skip` of twice its size."""
         doubled = F.pixel_shuffle(self.up(x), 2)
         out: Tensor = self.block(self.join(torch.cat((doubled, skip), dim=1)))
         return out
@@ -90,14 +90,14 @@ class RecurrentFusion(nn.Module):
     """Refines the first result with past results and past features: encoder, sequential encoding, decoder.
 
     With `detail_widths` it is the paper's: three scales from full size down to a quarter, skip connections from the
-    first two, extra residual blocks and the encoding at the third. Without (ours, for narrow networks), pictures are
-    folded by space-to-depth and everything runs at low resolution; with no skip connections the encoder's feature is
-    added to the enhanced one.
+    first two, extra residual blocks and the encoding at the third. Without (ours, for narrow networks), images are
+    folded by space-to-depth and everything runs at low resolution; in place of skip connections the encoder's feature
+    is added to the enhanced one.
     """
 
     def __init__(
         self,
-        pictures: int,
+        images: int,
         width: int,
         detail_widths: Sequence[int],
         encoder_blocks: int,
@@ -108,33 +108,33 @@ class RecurrentFusion(nn.Module):
         attention: bool,
         scale: int,
     ) -> None:
-        """`pictures`: the first result and the T2 past ones; `width` of the third scale; `past_features` is T3."""
+        """`images`: number of results at the input, 1 + T2; `width` of the third scale; `past_features` is T3."""
         super().__init__()
         details = list(detail_widths)
-        sides = [pictures * 3 if details else pictures * 3 * scale**2, *details]
+        sides = [images * 3 if details else images * 3 * scale**2, *details]
         self.details_in = nn.ModuleList(
             DetailEncoder(sides[i], details[i], 1 + (i > 0), attention) for i in range(len(details))
         )
-        # The paper has ReLUs; the narrow network has a slope here.
+        # The paper has a ReLU here, the narrow network a leaky one.
         self.head = active3x3(sides[-1], width, 2 if details else 1, slope=0.0 if details else LEAKY_SLOPE)
         self.encoder = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(encoder_blocks)))
         self.encoding = build_encoding(strategy, width, past_features, aligned)
         self.decoder = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(decoder_blocks)))
-        self.leave = active3x3(width, width, slope=0.0) if details else None  # the mirror of `head`
+        self.leave = active3x3(width, width, slope=0.0) if details else None  # counterpart of `head`
         ups = [width, *reversed(details)]
         self.details_out = nn.ModuleList(DetailDecoder(a, b, attention) for a, b in pairwise(ups))
         self.out = conv3x3(ups[-1], 3 if details else 3 * scale**2)
         start_near_zero(self.out)
 
-    def forward(self, pictures: Tensor, recalled: Memory, tuning: Tuning | None = None) -> tuple[Encoded, Memory]:
-        """Encoder and encoding: the first result and past results as `pictures`, and what is recalled of the memory."""
-        feature, skips = self.encode(pictures, tuning)
+    def forward(self, images: Tensor, recalled: Memory, tuning: Tuning | None = None) -> tuple[Encoded, Memory]:
+        """Encodes the stacked first and past results `images`; `recalled` is the memory recalled by the encoding."""
+        feature, skips = self.encode(images, tuning)
         enhanced, memory = self.encoding(feature, recalled)
         return Encoded(feature, enhanced, skips), memory
 
-    def encode(self, pictures: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The feature E_3 (B x width x h x w) and the skip connections E_1, E_2 of the stacked pictures."""
-        x, skips = pictures, []
+    def encode(self, images: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The feature E_3 (B x width x h x w) and the skip connections E_1, E_2 of the stacked images."""
+        x, skips = images, []
         for detail in self.details_in:
             x = detail(x)
             skips.append(x)
@@ -146,7 +146,7 @@ class RecurrentFusion(nn.Module):
     def decode(
         self, feature: Tensor, enhanced: Tensor, skips: tuple[Tensor, ...], tuning: Tuning | None = None
     ) -> Tensor:
-        """From the enhanced feature and the skip connections to the correction of the first result."""
+        """The residual to the first result, from the enhanced feature and the skip connections."""
         enhanced = enhanced.to(feature.dtype)
         tuned = None if tuning is None else tuning.blocks[len(self.encoder) :]
         x = run_blocks(self.decoder, enhanced if skips else feature + enhanced, tuned)

@@ -1,10 +1,11 @@
 """SECNet: self-enhanced convolutional network for video super-resolution (Fang, Li, Han, Yu).
 
-Local fusion of a window of low-resolution frames gives a first result (section II-B); the recurrent module refines it
-with the warped past results and the encoded past features (section II-C). One set of classes serves the paper's network
-and the narrow ones. Ours, where the paper is silent: the first result is a residual to the bicubic enlargement. Ours,
-for narrow networks only (no `detail_widths`): pictures are folded to low resolution and stand as residuals to the
-bicubic enlargement, so that bf16 only ever holds small numbers, and missing past results are that enlargement, not 0.
+Local fusion of a temporal window of low-resolution frames gives a first result (section II-B); the recurrent module
+refines it with the warped past results and the encoded past features (section II-C). The same classes implement the
+paper's network and the narrow ones. Ours, where the paper gives no detail: the first result is a residual to the
+bicubic enlargement. Ours, for narrow networks only (no `detail_widths`): images are folded to low resolution as
+residuals to the bicubic enlargement, so that bf16 only holds small numbers, and missing past results are that
+enlargement, not 0.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.warp import enlarge_flow, warp
-from vidsr.nets.secnet.conditioning import Estimate, Estimator, Modulation, Tuning, decided, smooth
+from vidsr.nets.secnet.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
 from vidsr.nets.secnet.config import SECNetConfig, check
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import FlowNet, Pyramid, stack_pyramids
@@ -28,18 +29,18 @@ from vidsr.nets.secnet.fusion import Encoded, LocalFusion, RecurrentFusion
 
 
 class RecurrentState(NamedTuple):
-    """What a frame hands on: the last T2 results B x 3 x H x W in 0..1, latest first, and the encoding's memory."""
+    """State after a frame: the last T2 results B x 3 x H x W in 0..1, latest first, and the encoding's memory."""
 
     results: tuple[Tensor, ...]
     memory: Memory
 
 
-class Groundwork(NamedTuple):
-    """What is known of a frame before its past is looked at.
+class FusedFrame(NamedTuple):
+    """A frame after motion estimation and local fusion; nothing in it depends on past results.
 
     `base`, the bicubic enlargement, and `first`, the first result as a residual to it, are folded: B x (3 * scale^2) x
-    h x w. `flows` is the motion, B x K x 2 x h x w; `large` its fields to the past results at full size, B x 2 x H x W.
-    `tuning` is of the recurrent module, if the network is told how degraded the frame is.
+    h x w. `flows` is the motion, B x K x 2 x h x w; `large` are its fields to the past results at full size, B x 2 x H
+    x W. `tuning` is the modulation of the recurrent module, for a network with an estimator.
     """
 
     base: Tensor
@@ -49,11 +50,11 @@ class Groundwork(NamedTuple):
     tuning: Tuning | None = None
 
 
-class Draft(NamedTuple):
-    """A frame whose memory is known and its result not yet.
+class EncoderOutput(NamedTuple):
+    """A frame after the encoder: its memory is final, its result not yet decoded.
 
-    `initial` is the first result at full size, which a narrow network does without; `encoded` is what the recurrent
-    part made so far, if there is one.
+    `initial` is the first result at full size, None in a narrow network; `encoded` is the input of the decoder, None
+    without a recurrent module.
     """
 
     initial: Tensor | None
@@ -62,10 +63,10 @@ class Draft(NamedTuple):
 
 
 class ClipOutput(NamedTuple):
-    """A clip's results B x T x 3 x H x W, first results alike, and motion fields B x T x K x 2 x h x w.
+    """Results and first results of a clip, both B x T x 3 x H x W, and motion fields B x T x K x 2 x h x w.
 
-    The K fields of a frame are those of `SECNetConfig.offsets`. `estimates`, of a network that has an estimator, are
-    each frame's own logits, not smoothed: B x T x 3 and B x T x 3 x h/4 x w/4.
+    The K fields of a frame are those of `SECNetConfig.offsets`. `estimates`, for a network with an estimator, are the
+    logits of each frame, not smoothed: B x T x 3 and B x T x 3 x h/4 x w/4.
     """
 
     results: Tensor
@@ -76,10 +77,10 @@ class ClipOutput(NamedTuple):
 
 
 class SECNet(Network):
-    """The whole network. `forward` runs a clip (training); a stream calls `motion`, `fuse` and what follows."""
+    """The complete network. `forward` runs a clip (training); a stream calls `motion`, `fuse` and the later methods."""
 
     def __init__(self, config: SECNetConfig) -> None:
-        """Parts sized by `config`. Raises ValueError for a configuration that makes no network."""
+        """Builds the network of `config`. Raises ValueError for an invalid configuration."""
         super().__init__()
         check(config)
         self.config: SECNetConfig = config
@@ -105,9 +106,9 @@ class SECNet(Network):
             self.tune_recurrent = Modulation(config.recurrent_width, blocks, hidden)
 
     def init_state(self, current: Tensor) -> RecurrentState:
-        """The state before the first frame `current` (B x 3 x h x w): no feature seen, T2 missing results.
+        """The state before the first frame `current` (B x 3 x h x w): empty memory, T2 missing results.
 
-        A missing result is 0 (Algorithm 4, line 7); in a narrow network the bicubic enlargement of `current`.
+        A missing result is 0 (Algorithm 4, line 7), in a narrow network the bicubic enlargement of `current`.
         """
         if self.recurrent is None:
             return RecurrentState((), ())
@@ -124,15 +125,15 @@ class SECNet(Network):
     def fuse(self, window: Sequence[Tensor], flows: Tensor, condition: Estimate | None = None) -> Tensor:
         """The first result as a folded residual to the bicubic enlargement: B x (3 * scale^2) x h x w.
 
-        `window`: the frames t - T1 to t + T1, B x 3 x h x w each in 0..1; `flows` as `motion` gives them; `condition`,
-        for a network with an estimator, what it is told of this frame.
+        `window`: the frames t - T1 to t + T1, each B x 3 x h x w in 0..1; `flows`: the result of `motion`; `condition`:
+        the degradation levels of this frame, required by a network with an estimator.
         """
         if self.fusion is None:  # ERFFNet starts from the bicubic enlargement
             batch, _, height, width = window[0].shape
             return window[0].new_zeros(batch, 3 * self.config.scale**2, height, width)
         t1, offsets = self.config.t1, self.config.offsets
         around = [offset for offset in range(-t1, t1 + 1) if offset]
-        # Bicubic, because linear interpolation would wipe out the aliasing that the fusion lives on.
+        # Bicubic, because linear interpolation would remove the aliasing that the fusion relies on.
         moved = warp(
             torch.cat([window[t1 + offset] for offset in around]),
             torch.cat([flows[:, offsets.index(offset)] for offset in around]),
@@ -145,52 +146,52 @@ class SECNet(Network):
     def _tuning(self, modulation: Modulation | None, condition: Estimate | None, like: Tensor) -> Tuning | None:
         if modulation is None:
             return None
-        assert condition is not None, "a network with an estimator is told what it says"
+        assert condition is not None, "a network with an estimator needs a condition"
         tuning: Tuning = modulation(condition, (like.shape[-2], like.shape[-1]))
         return tuning
 
-    def ground(self, base: Tensor, first: Tensor, flows: Tensor, condition: Estimate | None = None) -> Groundwork:
-        """What `base`, the folded bicubic enlargement, `first` of `fuse` and `flows` of `motion` are to the past.
+    def fused_frame(self, base: Tensor, first: Tensor, flows: Tensor, condition: Estimate | None = None) -> FusedFrame:
+        """Prepares a frame for the recurrent module from `base`, the folded bicubic enlargement, `first` and `flows`.
 
-        No gradient reaches the motion from here on (III-A).
+        `first` is the result of `fuse`, `flows` that of `motion`; from here on, no gradient reaches the motion (III-A).
         """
         flows = flows.detach()
         large = tuple(enlarge_flow(flows[:, k], self.config.scale) for k in range(self.config.t2))
         tuning = self._tuning(self.tune_recurrent, condition, base)
-        return Groundwork(base, first, flows, large if self.recurrent is not None else (), tuning)
+        return FusedFrame(base, first, flows, large if self.recurrent is not None else (), tuning)
 
-    def recall(self, memory: Memory, ground: Groundwork) -> Memory:
-        """What the memory of the frame before adds to this one: all that needs no more of it than its motion."""
-        return memory if self.recurrent is None else self.recurrent.encoding.recall(memory, ground.flows[:, 0])
+    def recall(self, memory: Memory, fused: FusedFrame) -> Memory:
+        """The part of the encoding that needs only the previous memory and the motion of this frame."""
+        return memory if self.recurrent is None else self.recurrent.encoding.recall(memory, fused.flows[:, 0])
 
-    def encode(self, ground: Groundwork, results: Sequence[Tensor], recalled: Memory) -> Draft:
-        """The frame up to its memory, from the past `results` (as in RecurrentState) and what `recall` gave."""
-        base, first, scale = ground.base, ground.first, self.config.scale
+    def encode(self, fused: FusedFrame, results: Sequence[Tensor], recalled: Memory) -> EncoderOutput:
+        """Runs the encoder on the past `results` (as in RecurrentState); `recalled` is the result of `recall`."""
+        base, first, scale = fused.base, fused.first, self.config.scale
         if self.recurrent is None:
-            return Draft(None, None, ())
-        pairs = zip(results, ground.large, strict=True)
+            return EncoderOutput(None, None, ())
+        pairs = zip(results, fused.large, strict=True)
         if self.config.detail_widths:
             past = [warp(result, field) for result, field in pairs]
             initial = depth_to_space(base + first.float(), scale)
-            encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled, ground.tuning)
-            return Draft(initial, encoded, memory)
+            encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled, fused.tuning)
+            return EncoderOutput(initial, encoded, memory)
         folded = [fold_warped(result, field, base, scale, first.dtype) for result, field in pairs]
-        encoded, memory = self.recurrent(torch.cat((first, *folded), dim=1), recalled, ground.tuning)
-        return Draft(None, encoded, memory)
+        encoded, memory = self.recurrent(torch.cat((first, *folded), dim=1), recalled, fused.tuning)
+        return EncoderOutput(None, encoded, memory)
 
     def decode(
-        self, ground: Groundwork, draft: Draft, state: RecurrentState, is_final: bool = False
+        self, fused: FusedFrame, encoder_output: EncoderOutput, state: RecurrentState, is_final: bool = False
     ) -> tuple[Tensor, RecurrentState]:
-        """The final result B x 3 x H x W float32 and the state for the next frame, from this one's `state`.
+        """The final result B x 3 x H x W float32 and the state for the next frame; `state` is that of the previous one.
 
-        The result is clamped to 0..1 only if `is_final`, when nothing is to be learnt from what lies outside.
+        The result is clamped to 0..1 only if `is_final` (inference): in training, values outside must give gradients.
         """
-        base, first, scale = ground.base, ground.first, self.config.scale
+        base, first, scale = fused.base, fused.first, self.config.scale
         residuals = [first]
-        if self.recurrent is not None and draft.encoded is not None:
-            residuals.append(self.recurrent.decode(*draft.encoded, ground.tuning))
-        if draft.initial is not None:
-            result = draft.initial + residuals[1].float()
+        if self.recurrent is not None and encoder_output.encoded is not None:
+            residuals.append(self.recurrent.decode(*encoder_output.encoded, fused.tuning))
+        if encoder_output.initial is not None:
+            result = encoder_output.initial + residuals[1].float()
             result = result.clamp_(0, 1) if is_final else result
         elif is_final:
             result = unfold_sum(base, tuple(residuals), scale)
@@ -199,14 +200,12 @@ class SECNet(Network):
         if self.recurrent is None:
             return result, state
         kept = result if is_final else result.clamp(0, 1)
-        return result, RecurrentState((kept, *state.results)[: self.config.t2], draft.memory)
+        return result, RecurrentState((kept, *state.results)[: self.config.t2], encoder_output.memory)
 
-    def refine(
-        self, ground: Groundwork, state: RecurrentState, is_final: bool = False
-    ) -> tuple[Tensor, RecurrentState]:
-        """`recall`, `encode` and `decode` in turn; `state` as the previous frame left it."""
-        draft = self.encode(ground, state.results, self.recall(state.memory, ground))
-        return self.decode(ground, draft, state, is_final)
+    def refine(self, fused: FusedFrame, state: RecurrentState, is_final: bool = False) -> tuple[Tensor, RecurrentState]:
+        """Runs `recall`, `encode` and `decode`; `state` is that of the previous frame."""
+        encoder_output = self.encode(fused, state.results, self.recall(state.memory, fused))
+        return self.decode(fused, encoder_output, state, is_final)
 
     def forward(
         self,
@@ -214,14 +213,13 @@ class SECNet(Network):
         state: RecurrentState | None = None,
         before: Tensor | None = None,
         local_only: bool = False,
-        told: Tensor | None = None,
+        overrides: Tensor | None = None,
     ) -> ClipOutput:
         """A clip B x T x 3 x h x w in 0..1; the window is clamped at both ends (Algorithm 4, line 3).
 
         `state` and `before` (B x P x 3 x h x w, the frames before the first one, oldest first) continue an earlier
-        clip.
-        `local_only` leaves the recurrent module out (its pretraining is that of the local fusion): results are firsts.
-        `told`, B x 3, is used in place of the network's own estimate where it is a number.
+        clip. `local_only` skips the recurrent module (to pretrain local fusion and motion); results are first results.
+        `overrides`, B x 3, replaces the network's own estimates of the degradation levels where it is not NaN.
         """
         batch, length = clip.shape[:2]
         earlier = clip[:, :0] if before is None else before
@@ -231,7 +229,7 @@ class SECNet(Network):
         def shifted(offset: int) -> Tensor:
             return frames[:, (here + offset).clamp(0, frames.shape[1] - 1)].flatten(0, 1)
 
-        estimates, conditions = self._conditions(frames, length, told)
+        estimates, conditions = self._conditions(frames, length, overrides)
         condition = None if conditions is None else Estimate(*(part.flatten(0, 1) for part in conditions))
         config, current = self.config, clip.flatten(0, 1)
         flows = self.motion(self.flow.pyramid(current), [self.flow.pyramid(shifted(k)) for k in config.offsets])
@@ -247,15 +245,17 @@ class SECNet(Network):
         results = []
         for t in range(length):
             condition = None if conditions is None else Estimate(*(part[:, t] for part in conditions))
-            ground = self.ground(folded_base[:, t], folded_first[:, t], per_frame[:, t], condition)
-            result, state = self.refine(ground, state)
+            fused = self.fused_frame(folded_base[:, t], folded_first[:, t], per_frame[:, t], condition)
+            result, state = self.refine(fused, state)
             results.append(result)
         return ClipOutput(torch.stack(results, dim=1), firsts, per_frame, state, estimates)
 
-    def _conditions(self, frames: Tensor, length: int, told: Tensor | None) -> tuple[Estimate | None, Estimate | None]:
-        """Of the last `length` of `frames`, B x T x ...: what each frame's estimate is, and what the network is told.
+    def _conditions(
+        self, frames: Tensor, length: int, overrides: Tensor | None
+    ) -> tuple[Estimate | None, Estimate | None]:
+        """Estimates (logits) and conditions of the last `length` of `frames`, both B x T x ...
 
-        Reconstruction teaches the estimator its local part alone: the numbers keep the meaning they are trained for.
+        Gradients of the reconstruction reach only the local estimate, so that the overall levels keep their meaning.
         """
         if self.estimator is None:
             return None, None
@@ -263,11 +263,11 @@ class SECNet(Network):
             *(x.view(*frames.shape[:2], *x.shape[1:]) for x in self.estimator.logits(frames.flatten(0, 1)))
         )
         overall, local = (torch.sigmoid(part) for part in logits)
-        told = None if told is None else told.to(frames.device)
+        overrides = None if overrides is None else overrides.to(frames.device)
         smoothed, decisions = None, []
         for t in range(frames.shape[1]):
             smoothed = smooth(overall[:, t].detach(), smoothed)
-            decisions.append(decided(Estimate(overall[:, t], local[:, t]), smoothed, told))
+            decisions.append(apply_overrides(Estimate(overall[:, t], local[:, t]), smoothed, overrides))
         kept = decisions[-length:]
         conditions = Estimate(*(torch.stack(parts, dim=1) for parts in zip(*kept, strict=True)))
         return Estimate(*(part[:, -length:] for part in logits)), conditions
