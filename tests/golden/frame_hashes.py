@@ -64,7 +64,9 @@ def write_video(
     height, width = frames[0].shape[:2]
     times = ticks or [40 * number for number in range(len(frames))]
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:  # else Matroska gets a random identity
-        video = container.add_stream(codec, rate=25, options={"threads": "1"})
+        # On AVX-512, x264's macroblock tree does not always encode a small video to the same bytes.
+        repeatable = {"x264-params": "mbtree=0"} if codec == "libx264" else {}
+        video = container.add_stream(codec, rate=25, options={"threads": "1"} | repeatable)
         video.width, video.height, video.pix_fmt = width, height, pixel_format
         video.codec_context.time_base = Fraction(1, 1000)
         audio_stream = container.add_stream("aac", rate=44100, layout="mono")
