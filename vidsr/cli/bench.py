@@ -9,7 +9,6 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
-from vidsr.models.cards import resolve_model
 
 if TYPE_CHECKING:
     from vidsr.bench.bench import BenchReport
@@ -43,6 +42,7 @@ def bench(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.bench.bench import bench as measure
+        from vidsr.models.cards import resolve_model
 
         wanted = c.parse_size(size)
         assert wanted is not None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidsr.cli import options as o
-from vidsr.models.cards import own_models_folder, resolve_model
 
 if TYPE_CHECKING:
     from vidsr.models.cards import ModelCard, Preset
@@ -69,6 +68,7 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print
 
     screen = Screen()
     with o.reporting(screen):
+        from vidsr.models.cards import resolve_model
         from vidsr.models.loading import describe
 
         values = describe(resolve_model(name))
@@ -89,7 +89,7 @@ def verify(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.models.cards import detector_card, find_card
+        from vidsr.models.cards import detector_card, find_card, resolve_model
         from vidsr.models.loading import verify as verify_card
 
         known = [find_card(resolve_model(name)) for name in names or []] or [*_known()[0], detector_card()]
@@ -112,7 +112,7 @@ def import_model(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.models.cards import read_card
+        from vidsr.models.cards import own_models_folder, read_card
         from vidsr.models.importers import import_model as make_model
 
         card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
@@ -136,7 +136,7 @@ def export(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.models.cards import find_card
+        from vidsr.models.cards import find_card, resolve_model
         from vidsr.models.loading import load_network
         from vidsr.models.onnx_export import export as write_graphs
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from vidsr import config as c
-from vidsr.models.cards import resolve_model
 
 StrPath = str | os.PathLike[str]
 Time = str | float | Fraction | None
@@ -41,6 +40,8 @@ def compute_config(
     model: StrPath, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str | int
 ) -> c.ComputeConfig:
     """Model, device, precision and backend; the model may be one of the user's own. Raises UsageError."""
+    from vidsr.models.cards import resolve_model  # not needed to show the help of a command
+
     model = os.fspath(model) if isinstance(model, os.PathLike) else model
     return c.ComputeConfig(
         model=resolve_model(model) if isinstance(model, str) else model, device=device, precision=precision,
