@@ -37,7 +37,9 @@ SECNETS = ("paper", "mirrored", "LFFNet", "ERFFNet", "narrow")
 def secnet_pair(form: str) -> tuple[Engine, Engine]:
     network = NETWORKS[form]()
     assert isinstance(network, SECNet)
-    return RecurrentEngine(network, form, CPU, "fp32"), OnnxRecurrentEngine(network, form, CPU)
+    # The pairs are kept, and with overlap so would be their worker threads.
+    plain = RecurrentEngine(network, form, CPU, "fp32", is_overlapped=False)
+    return plain, OnnxRecurrentEngine(network, form, CPU)
 
 
 def slowmo_onnx(network: ZoomingSlowMo, form: str) -> Engine:
@@ -46,7 +48,7 @@ def slowmo_onnx(network: ZoomingSlowMo, form: str) -> Engine:
 
 def slowmo_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
-    return SlowmoEngine.of_network(network, form, CPU, "fp32"), slowmo_onnx(network, form)
+    return SlowmoEngine.of_network(network, form, CPU, "fp32", is_overlapped=False), slowmo_onnx(network, form)
 
 
 def midpoint_pair(form: str) -> tuple[Engine, Engine]:

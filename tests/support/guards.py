@@ -5,6 +5,7 @@ Fixtures that tests/conftest.py takes over; each fails the test that it follows.
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import threading
@@ -68,6 +69,8 @@ def no_thread_is_left() -> Iterator[None]:
     """All threads that a test started have ended."""
     before = set(threading.enumerate())
     yield
+    if set(threading.enumerate()) - before:
+        gc.collect()  # an engine in a reference cycle keeps its worker until the cycle is collected
     deadline = time.monotonic() + GRACE
     for thread in set(threading.enumerate()) - before:
         thread.join(max(0.0, deadline - time.monotonic()))
