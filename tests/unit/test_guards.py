@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ FORBIDDEN = {
         "*root: divided*",
     ),
     "a thread": (
-        "import threading, time\ndef test_a(): threading.Thread(target=time.sleep, args=(0.5,), name='slow').start()",
+        "import threading\ndef test_a(): threading.Thread(target=threading.end_of_test.wait, name='slow').start()",
         "*threads are left: slow*",
     ),
     "a file": ("def test_a(): open('left.txt', 'w').close()", "*files are left:*left.txt*"),
@@ -40,11 +41,15 @@ FORBIDDEN = {
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_what_is_left_behind_fails_the_test(name: str, inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     source, message = FORBIDDEN[name]
-    if name == "a thread":
-        monkeypatch.setattr("tests.support.guards.GRACE", 0.05)
+    end_of_test = threading.Event()  # what the inner thread waits for: no time limit decides whether it is left
+    monkeypatch.setattr(threading, "end_of_test", end_of_test, raising=False)
+    monkeypatch.setattr("tests.support.guards.GRACE", 0.05)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # the guard around this test is not to hear it
     inner.makepyfile(source)
-    result = inner.runpytest_inprocess()
+    try:
+        result = inner.runpytest_inprocess()
+    finally:
+        end_of_test.set()
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines([message])
 
