@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+import vidsr.engines.onnx
 from tests.laws.test_engine_laws import LAWS, Case
 from tests.support import media
 from tests.support.tiny_networks import slowmo_network
@@ -25,6 +29,9 @@ from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
+from vidsr.models.registry import build
+from vidsr.nets.export_step import Step
+from vidsr.nets.secnet.config import SECNetConfig, check
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.pipeline.run import enhance
@@ -93,6 +100,71 @@ def test_it_gives_what_torch_gives(name: str, length: int, height: int, width: i
         assert (ours.pts, ours.time_base, ours.duration) == (theirs.pts, theirs.time_base, theirs.duration)
         assert ours.starts_scene == theirs.starts_scene
         assert (ours.image - theirs.image).abs().max() < 1e-3
+
+
+TINY = {
+    "flow_width": 2, "flow_depth": 2, "flow_levels": 1, "fusion_width": 3, "fusion_blocks": 1, "recurrent_width": 2,
+    "encoder_blocks": 1, "decoder_blocks": 1, "t2": 2,
+}  # fmt: skip
+SWITCHES: dict[str, tuple[Any, ...]] = {
+    "local_fusion": (True, False), "recurrent_fusion": (True, False), "detail_widths": ((), (2, 3)),
+    "fusion_tail": (0, 2), "attention": (False, True), "mirrored": (False, True),
+    "estimator_width": (0, 2),
+}  # fmt: skip
+ENCODINGS = {
+    "one-way, aligned": {"encoding": "one-way", "aligned": True},
+    "one-way": {"encoding": "one-way", "aligned": False},
+    "one-way, no past results": {"encoding": "one-way", "aligned": False, "t2": 0},
+    "cascaded": {"encoding": "cascaded", "aligned": False, "t3": 2},
+    "fused": {"encoding": "fused", "aligned": False, "t3": 2},
+}
+
+
+def valid_forms(encoding: str) -> Iterator[dict[str, Any]]:
+    """Every valid combination of the switches of a SECNet with this encoding, with tiny widths."""
+    for values in itertools.product(*SWITCHES.values()):
+        form = TINY | ENCODINGS[encoding] | dict(zip(SWITCHES, values, strict=True))
+        try:
+            check(SECNetConfig(**form))
+        except ValueError:
+            continue
+        yield form
+
+
+class EagerGraph:
+    """Stands for the graph of a step, whose export takes over a second: the step itself."""
+
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self._step = step.to(device)
+
+    def run(self, values: Sequence[Tensor], height: int, width: int) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = self._step(*values)
+        wanted = {"inputs": self._step.inputs(height, width), "outputs": self._step.outputs(height, width)}
+        found = {"inputs": values, "outputs": results}
+        for kind, shapes in wanted.items():
+            assert [tuple(tensor.shape) for tensor in found[kind]] == list(shapes.values())
+        return results
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_step_of_every_form_of_secnet_gives_what_torch_gives(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vidsr.engines.onnx, "Graph", EagerGraph)
+    clip = make_clip(3, 3, 4, 0, (0, 2))
+    forms = list(valid_forms(encoding))
+    assert len(forms) > 20
+    for form in forms:
+        torch.manual_seed(0)
+        network = build("secnet", form).requires_grad_(False).eval()
+        assert isinstance(network, SECNet)
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+        expected = run(RecurrentEngine(network, "", CPU, "fp32", is_overlapped=False), clip)
+        found = run(OnnxRecurrentEngine(network, "", CPU), clip)
+        assert len(found) == len(expected) == len(clip)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours.image - theirs.image).abs().max() < 1e-4, form
 
 
 # Laws for one engine of each kind: the others differ only in their networks.
