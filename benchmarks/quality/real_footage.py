@@ -119,15 +119,15 @@ def from_bytes(frames: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def enlarged(model: str, low: Tensor, told: tuple[float | None, ...]) -> Tensor:
-    """The clip N x 3 x h x w by a model; `told` is for checkpoints of a network with an estimator."""
+def enlarged(model: str, low: Tensor, overrides: tuple[float | None, ...]) -> Tensor:
+    """A clip N x 3 x h x w enlarged by a model; `overrides` is for checkpoints of a network with an estimator."""
     if not model.endswith(".pt"):
         return stream(model, "auto", low)
     saved = load_checkpoint(Path(model))
     network = build(saved["recipe"]["architecture"], saved["recipe"]["network"])
     network.load_state_dict(saved["average"])
     device = torch.device("cpu")
-    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=told)  # type: ignore[arg-type]
+    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=overrides)  # type: ignore[arg-type]
     state, results = engine.init_state(low.shape[2], low.shape[3]), list[Tensor]()
     for index, image in enumerate(low):
         ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
@@ -169,8 +169,8 @@ def table(results: dict[str, dict[str, dict[str, Figures]]], models: list[str]) 
     return markdown(("clips", "condition", *names), rows)
 
 
-def parse_told(text: str) -> float | None:
-    """auto or a number."""
+def parse_override(text: str) -> float | None:
+    """A degradation level, or None for "auto": the network's own estimate."""
     return None if text == "auto" else float(text)
 
 
@@ -184,8 +184,9 @@ def main() -> None:
     parser.add_argument("--folders", nargs="+", choices=FOLDERS, default=FOLDERS)
     parser.add_argument("--frames", type=int, default=10_000, metavar="N", help="of each clip")
     parser.add_argument(
-        "--told", nargs=3, type=parse_told, default=(None, None, None), metavar=("BLUR", "NOISE", "COMPRESSION")
-    )
+        "--overrides", nargs=3, type=parse_override, default=(None, None, None),
+        metavar=("BLUR", "NOISE", "COMPRESSION"), help="levels in 0..1 in place of the network's estimates, or auto",
+    )  # fmt: skip
     parser.add_argument("--lpips", type=Path, metavar="FILE.pth")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -202,7 +203,7 @@ def main() -> None:
                 low = damage(reduction(truth))
                 assert low.shape[-1] * SCALE == truth.shape[-1]
                 for model in options.models:
-                    clips[name][model].append(score(truth, enlarged(model, low, options.told), lpips))
+                    clips[name][model].append(score(truth, enlarged(model, low, options.overrides), lpips))
             print(f"{folder} {path.stem}: {time.monotonic() - started:.1f} s", file=sys.stderr)
         results[folder] = {name: {m: mean(figures) for m, figures in row.items()} for name, row in clips.items()}
         if options.json:

@@ -73,16 +73,15 @@ class UpscalingTask:
 
     def losses(self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
-        low = batch.low
+        low, overrides = batch.low, batch.overrides
         state = before = None
-        told = batch.told
         with torch.autocast(low.device.type, torch.bfloat16):
             if batch.burn_in:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
                     with torch.no_grad():
-                        state = network(before, overrides=told).state
-            output = network(low, state, before, pretraining, told)
+                        state = network(before, overrides=overrides).state
+            output = network(low, state, before, pretraining, overrides)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
         found = losses._asdict()
         if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
