@@ -60,8 +60,8 @@ def upload_twice(low: Tensor) -> Tensor:
     return encode(from_bytes(frames), "libx264", crf="26", preset="veryfast")
 
 
-def quantised(codec: str, number: int) -> Callable[[Tensor], Tensor]:
-    """An encoder with a fixed quantiser, a group of 12 frames for the MPEGs."""
+def quantized(codec: str, number: int) -> Callable[[Tensor], Tensor]:
+    """An encoder with a fixed quantizer, a group of 12 frames for the MPEGs."""
     options = {"qmin": str(number), "qmax": str(number), "b": "1000000", "g": "12"}
     if codec == "libvpx":
         options |= {"deadline": "realtime", "cpu-used": "-5", "g": "250"}
@@ -95,10 +95,10 @@ REAL: dict[str, Condition] = {
     "crf23": (BI, lambda low: compressed(low, 23)),
     "crf28": (BI, lambda low: compressed(low, 28)),
     "crf35": (BI, lambda low: compressed(low, 35)),
-    "mpeg4-q6": (BI, quantised("mpeg4", 6)),
-    "mpeg2-q8": (BI, quantised("mpeg2video", 8)),
-    "flv1-q8": (BI, quantised("flv", 8)),
-    "vp8-q40": (BI, quantised("libvpx", 40)),
+    "mpeg4-q6": (BI, quantized("mpeg4", 6)),
+    "mpeg2-q8": (BI, quantized("mpeg2video", 8)),
+    "flv1-q8": (BI, quantized("flv", 8)),
+    "vp8-q40": (BI, quantized("libvpx", 40)),
     "jpeg-40": (BI, lambda low: encode(low, "jpeg", quality="40")),
     "noise-5": (BI, with_noise(5)),
     "noise-15": (BI, with_noise(15)),

@@ -31,13 +31,13 @@ from vidsr.types import Frame
 class Case:
     """How to make an engine, and the maximum difference (0..1) between its tiled and untiled outputs.
 
-    `has_learnt` is False for random weights: they may drift. `is_lasting` is False where a long run would tell nothing
+    `has_learned` is False for random weights: they may drift. `is_lasting` is False where a long run would tell nothing
     new: the same network in another precision, or an engine that keeps no past.
     """
 
     build: Callable[[], Engine]
     tiled_tolerance: float
-    has_learnt: bool = True
+    has_learned: bool = True
     is_lasting: bool = True
 
 
@@ -109,11 +109,11 @@ def zsm(card: ModelCard) -> ZoomingSlowMo:
 
 def untrained(form: dict[str, Any], precision: str) -> Case:
     # The largest tiled error was 0.006 in fp32, 0.012 in bf16.
-    return Case(lambda: recurrent(paper_network(**form), "untrained", precision), 0.03, has_learnt=False)
+    return Case(lambda: recurrent(paper_network(**form), "untrained", precision), 0.03, has_learned=False)
 
 
 def untrained_slowmo(kind: Callable[[ZoomingSlowMo, str, str], Engine], form: str, precision: str) -> Case:
-    return Case(lambda: kind(slowmo_network(form), "untrained", precision), 0.03, has_learnt=False)
+    return Case(lambda: kind(slowmo_network(form), "untrained", precision), 0.03, has_learned=False)
 
 
 def untrained_chain() -> Engine:
@@ -131,7 +131,7 @@ ENGINES |= {
     for form, precision in zip(SLOWMO_FORMS, ("fp32", "bf16"), strict=True)
     for kind in (slowmo, midpoint)
 }
-ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learnt=False)}
+ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 
 
 def start(engine: Engine, frame: Frame) -> Any:
@@ -390,7 +390,7 @@ def test_law(case: Case, law: Callable[[Case], None]) -> None:
 
 
 @pytest.mark.parametrize("law", LASTING_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", [name for name, case in ENGINES.items() if case.has_learnt and case.is_lasting])
+@pytest.mark.parametrize("name", [name for name, case in ENGINES.items() if case.has_learned and case.is_lasting])
 @torch.inference_mode()
 def test_lasting_law(name: str, law: Callable[[Case], None]) -> None:
     threads = torch.get_num_threads()

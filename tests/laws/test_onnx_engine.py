@@ -172,7 +172,7 @@ def test_the_step_of_every_form_of_secnet_gives_what_torch_gives(
 @pytest.mark.parametrize("name", ["secnet narrow", "slowmo fast"])
 @torch.inference_mode()
 def test_law(name: str, law: Callable[[Case], None]) -> None:
-    law(Case(lambda: pair(name)[1], 0.1, has_learnt=False))
+    law(Case(lambda: pair(name)[1], 0.1, has_learned=False))
 
 
 def test_a_film_through_the_backend(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
         OnnxRecurrentEngine(network, "narrow", CPU)
 
 
-def test_running_out_of_memory_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime's own exception is not a RuntimeError, but must make a tiled run reduce its tiles."""
     network = NETWORKS["narrow"]()
     assert isinstance(network, SECNet)

@@ -22,18 +22,18 @@ from vidsr.train.degrade import degrade_random
 from vidsr.train.degrade_real import MAX_NOISE, add_noise, degrade_real
 from vidsr.train.loop import task_of, train
 from vidsr.train.losses import estimate_loss
-from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, RealConfig, Recipe, load_recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, RealConfig, Recipe, load_recipe
 from vidsr.train.trainer import TrainOptions
 from vidsr.video.roundtrip import h264_roundtrip
 
 CLEAN = DegradationConfig(noise_share=0, jpeg_share=0, h264_share=0)
 DATA = DataConfig(crop=64, frames=3, batch=4, burn_in_share=0.5, burn_in_frames=3, holdout_clips=2)
-OPTIMISATION = OptimisationConfig(steps=3, learning_rate=1e-3, warmup_steps=1, validate_every=3)
+OPTIMIZATION = OptimizationConfig(steps=3, learning_rate=1e-3, warmup_steps=1, validate_every=3)
 ESTIMATOR_NETWORK = TINY_NETWORK | {"estimator_width": 4, "modulation_width": 4}
 
 
 def real_recipe(real: RealConfig | None = None) -> Recipe:
-    recipe = tiny_recipe(DATA, CLEAN, OPTIMISATION)
+    recipe = tiny_recipe(DATA, CLEAN, OPTIMIZATION)
     return replace(recipe, network=ESTIMATOR_NETWORK, real=RealConfig() if real is None else real)
 
 
@@ -53,7 +53,7 @@ def batches(recipe: Recipe, folder: Path, cache: Path) -> Batches:
 def test_a_recipe_without_real_draws_what_it_always_drew(folder: Path, tmp_path: Path) -> None:
     """Draw by draw: burn-in, then for each sample the clip and `degrade_random`, from one generator."""
     degradation = DegradationConfig(noise_share=0.4, jpeg_share=0.5, h264_share=0)
-    recipe = tiny_recipe(DATA, degradation, OPTIMISATION)
+    recipe = tiny_recipe(DATA, degradation, OPTIMIZATION)
     made = batches(recipe, folder, tmp_path)
     for index in range(4):
         generator = np.random.default_rng([recipe.seed, index])

@@ -27,7 +27,7 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi
 from vidsr.train.degrade_real import degrade_jpeg
-from vidsr.train.initialisation import start_from
+from vidsr.train.initialization import start_from
 from vidsr.train.losses import estimate_loss, secnet_losses, slowmo_losses
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder

@@ -62,7 +62,7 @@ class DegradationConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class OptimisationConfig:
+class OptimizationConfig:
     """Steps, learning rate and losses. `charbonnier_epsilon` 0 means mean squared error.
 
     Only for SECNet: `weight_first`, `gamma` and `alpha` are the loss weights of equation (10), with its names; the
@@ -121,8 +121,9 @@ class RealConfig:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All settings of a model's training. `network` holds the arguments of the architecture's configuration.
+    """All settings of a model's training, under the recipe's own names, such as its table [optimisation].
 
+    `network` holds the arguments of the architecture's configuration.
     With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
     `real` the degradation is realistic, and `degradation` applies to its clean samples.
     """
@@ -134,7 +135,7 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
-    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    optimisation: OptimizationConfig = field(default_factory=OptimizationConfig)
     guidance: GuidanceConfig | None = None
     real: RealConfig | None = None
 
@@ -145,7 +146,7 @@ def load_recipe(path: Path) -> Recipe:
     parts: dict[str, type[Any]] = {
         "data": DataConfig,
         "degradation": DegradationConfig,
-        "optimisation": OptimisationConfig,
+        "optimisation": OptimizationConfig,
     }
     if "guidance" in table:
         parts["guidance"] = GuidanceConfig
