@@ -72,7 +72,7 @@ def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
     return SlowmoEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
-def midpoint(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
+def interpolation(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
     return InterpolationEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
@@ -86,7 +86,9 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
     if card.architecture == "zsm":
         return {
             f"{name} slowmo": Case(lambda: slowmo(zsm(card), card.name, precision), 0.08, is_lasting=is_lasting),
-            f"{name} midpoint": Case(lambda: midpoint(zsm(card), card.name, precision), 0.08, is_lasting=False),
+            f"{name} interpolation": Case(
+                lambda: interpolation(zsm(card), card.name, precision), 0.08, is_lasting=False
+            ),
         }
     # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
     # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
@@ -118,7 +120,7 @@ def untrained_slowmo(kind: Callable[[ZoomingSlowMo, str, str], Engine], form: st
 
 def untrained_chain() -> Engine:
     network = slowmo_network("fast")
-    return ChainEngine([midpoint(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
+    return ChainEngine([interpolation(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
 
 
 for shipped_card in list_cards():
@@ -129,7 +131,7 @@ ENGINES |= {"untrained paper bf16": untrained({}, "bf16")}
 ENGINES |= {
     f"untrained {kind.__name__} {form} {precision}": untrained_slowmo(kind, form, precision)
     for form, precision in zip(SLOWMO_FORMS, ("fp32", "bf16"), strict=True)
-    for kind in (slowmo, midpoint)
+    for kind in (slowmo, interpolation)
 }
 ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 

@@ -24,7 +24,7 @@ from tests.support.toy_engine import make_clip
 from tests.unit.test_onnx_export import NETWORKS
 from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
-from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, midpoint_graphs, slowmo_graphs
+from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, interpolation_graphs, slowmo_graphs
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
@@ -58,17 +58,17 @@ def slowmo_pair(form: str) -> tuple[Engine, Engine]:
     return SlowmoEngine.of_network(network, form, CPU, "fp32", is_overlapped=False), slowmo_onnx(network, form)
 
 
-def midpoint_pair(form: str) -> tuple[Engine, Engine]:
+def interpolation_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
     return InterpolationEngine.of_network(network, form, CPU, "fp32"), InterpolationEngine(
-        midpoint_graphs(network, CPU), form, PRECISIONS
+        interpolation_graphs(network, CPU), form, PRECISIONS
     )
 
 
 PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {
     **{f"secnet {form}": lambda form=form: secnet_pair(form) for form in SECNETS},  # type: ignore[misc]
     **{f"slowmo {form}": lambda form=form: slowmo_pair(form) for form in ("published", "fast")},  # type: ignore[misc]
-    "midpoint fast": lambda: midpoint_pair("fast"),
+    "interpolation fast": lambda: interpolation_pair("fast"),
 }
 
 

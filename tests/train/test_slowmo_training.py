@@ -286,7 +286,7 @@ def test_a_published_model_is_complete_and_not_for_upscaling(whole: Path, tmp_pa
     assert (card.architecture, card.scale, card.lookahead) == ("zsm", 4, 3)
     assert 0 <= verify(card) < 1e-3
     assert load_file(card.weights_path).keys() == load_checkpoint(whole / "best.pt")["average"].keys()
-    with pytest.raises(ModelError, match="the model 'tiny' makes new frames between those of the input"):
+    with pytest.raises(ModelError, match="the model 'tiny' interpolates frames between those of the input"):
         select(ComputeConfig(model=str(path)), "upscale", 16, 16)
 
 

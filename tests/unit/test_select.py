@@ -52,7 +52,7 @@ def test_no_weights_are_read_until_the_engine_is_built(tmp_path: Path) -> None:
 def test_the_engine_is_the_selected_one() -> None:
     selection = select(replace(CPU, tile=64), "upscale", 90, 160)
     chosen = build_engine(selection)
-    assert chosen.selection is selection and chosen.midpoint is None
+    assert chosen.selection is selection and chosen.interpolator is None
     assert (chosen.engine.info.name, chosen.engine.tile) == ("secnet-fast", 64)
     assert build_engine(replace(selection, tile=128)).engine.tile == 128
     bicubic = build_engine(select(replace(CPU, model="bicubic"), "upscale", 90, 160, enlargement=3))

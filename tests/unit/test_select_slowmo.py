@@ -71,7 +71,7 @@ def test_other_factors_are_a_usage_error(interp: int) -> None:
 
 @pytest.mark.parametrize("name", ["bicubic", *(c.name for c in list_cards() if c.architecture != "zsm")])
 def test_models_that_make_no_new_frames_are_refused(name: str) -> None:
-    wanted = "choose one that makes new frames between those of the input, such as zsm-fast"
+    wanted = "choose one that interpolates frames between those of the input, such as zsm-fast"
     with pytest.raises(ModelError, match=f"the model '{name}' enlarges frames.* and cannot be used here: {wanted}"):
         choose(name)
 

@@ -229,6 +229,7 @@ class _Listing:
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
+            # A public key, older than the term "smoothed".
             "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
             "score": round(face.score, 4),
             "found": face.is_found,

@@ -22,7 +22,7 @@ Task = Literal["upscale", "interpolate", "restore_face", "detect"]
 # The purpose of a model for each task, as part of a sentence.
 DOES: dict[Task, str] = {
     "upscale": "enlarges frames",
-    "interpolate": "makes new frames between those of the input",
+    "interpolate": "interpolates frames between those of the input",
     "restore_face": "restores faces",
     "detect": "finds faces",
 }

@@ -156,7 +156,7 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
     """Whether repeated frames are replaced, and a warning if the model cannot do so."""
     if not isinstance(options, SlowmoConfig) or options.duplicates == "off":
         return False, ()
-    if engine.has_midpoint:
+    if engine.has_interpolator:
         return True, ()
     return False, (f"repeated frames are kept: the model '{engine.model}' cannot interpolate at the input's size",)
 

@@ -161,8 +161,8 @@ def load(plan: Plan) -> Parts:
         faces = Restoration(plan.faces, plan.info)
     duplicates = None
     if plan.fills_duplicates:
-        assert chosen.midpoint is not None, "planned only for models that can interpolate at the input's size"
-        duplicates = Duplicates(chosen.midpoint)
+        assert chosen.interpolator is not None, "planned only for models that can interpolate at the input's size"
+        duplicates = Duplicates(chosen.interpolator)
     return Parts(chosen, faces, duplicates)
 
 
