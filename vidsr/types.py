@@ -48,7 +48,10 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable."""
+    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable.
+
+    `path` is for messages and reports; a `Source` opens the file. It is empty for frames without a file.
+    """
 
     path: str
     container: str

@@ -71,7 +71,9 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     video = Source(source)
     info = video.probe()
     size = info.width, info.height
-    output = None if targets.video is None else plan_output(targets.video, info, size, options.output, options.input)
+    output = None
+    if targets.video is not None:
+        output = plan_output(targets.video, video, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
 
 

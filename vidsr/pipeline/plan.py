@@ -123,7 +123,9 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     output = None
     if target is not None:
         result = frames.expected
-        output = plan_output(target, result.describe(info), result.size, options.output, options.input, result.stretch)
+        output = plan_output(
+            target, source, result.describe(info), result.size, options.output, options.input, result.stretch
+        )
     fills_duplicates, warnings = _duplicates(options, frames.engine)
     return replace(
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),
