@@ -54,17 +54,15 @@ FACTORS = (2, 4, 8)  # interpolation factors
 class Selection:
     """All decisions about which engine runs and how; made by `select`.
 
-    `card` and `sha256` (of the weights) are None for bicubic, whose `architecture` is "bicubic". `device` is a torch
-    device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is the
-    requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame.
+    `card` is the model card as it was read, None for bicubic; the weights must be those that it describes. `device` is
+    a torch device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is
+    the requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame.
     `has_interpolator`: the model can interpolate single frames at the input's size, which duplicates need.
     """
 
     task: Task
     model: str
-    card: Path | None
-    sha256: str | None
-    architecture: str
+    card: Card | None
     device: str
     precision: str
     backend: str
@@ -72,6 +70,11 @@ class Selection:
     enlargement: int
     interp: int
     has_interpolator: bool
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 of the model's weights; None for bicubic."""
+        return None if self.card is None else self.card.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +146,14 @@ def select(
     if card is None:
         tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
         return Selection(
-            task=task, model=BICUBIC, card=None, sha256=None, architecture=BICUBIC, device=str(device),
-            precision="fp32", backend="torch", tile=tile, enlargement=enlargement, interp=1, has_interpolator=False,
+            task=task, model=BICUBIC, card=None, device=str(device), precision="fp32", backend="torch", tile=tile,
+            enlargement=enlargement, interp=1, has_interpolator=False,
         )  # fmt: skip
     row, config = ENGINES[card.architecture], config_of(card.architecture, card.network)
     selection = Selection(
-        task=task, model=card.name, card=card.path, sha256=card.sha256, architecture=card.architecture,
-        device=str(device), precision=choose_precision(compute.precision, device, compute.backend),
-        backend=compute.backend, tile=None, enlargement=enlargement, interp=interp,
-        has_interpolator=row.has_interpolator(config),
+        task=task, model=card.name, card=card, device=str(device),
+        precision=choose_precision(compute.precision, device, compute.backend), backend=compute.backend, tile=None,
+        enlargement=enlargement, interp=interp, has_interpolator=row.has_interpolator(config),
     )  # fmt: skip
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
@@ -159,23 +161,14 @@ def select(
 
 
 def build_engine(selection: Selection) -> ChosenEngine:
-    """Builds the engine of a selection. Raises ModelError if the model's files have changed since."""
+    """Builds the engine of a selection. Raises ModelError if the weights are not those that the card describes."""
     if selection.card is None:
         bicubic = BicubicEngine(selection.enlargement, torch.device(selection.device))
         return ChosenEngine(TiledEngine(bicubic, selection.tile), selection)
-    network = load_network(selected_card(selection))
-    engine, interpolator = ENGINES[selection.architecture].build(network, selection)
+    network = load_network(selection.card)
+    engine, interpolator = ENGINES[selection.card.architecture].build(network, selection)
     between = TiledEngine(interpolator, selection.tile) if interpolator else None
     return ChosenEngine(TiledEngine(engine, selection.tile), selection, between)
-
-
-def selected_card(selection: Selection) -> Card:
-    """The card of a selected model. Raises ModelError if the card has changed since the selection."""
-    assert selection.card is not None, "bicubic has no card"
-    card = read_card(selection.card)
-    if (card.architecture, card.sha256) != (selection.architecture, selection.sha256):
-        raise ModelError(f"the model card {card.path} has changed since the run was planned: start the run again")
-    return card
 
 
 def _find_card(name: str, task: Task) -> Card:

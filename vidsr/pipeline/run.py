@@ -150,7 +150,7 @@ class Parts:
 
 
 def load(plan: Plan) -> Parts:
-    """Loads the networks of a plan. Raises ModelError if model files have changed since it was made."""
+    """Loads the networks of a plan. Raises ModelError if the weights are not those of the cards in the plan."""
     if plan.options.compute.threads:
         torch.set_num_threads(plan.options.compute.threads)
     chosen = build_engine(plan.engine)
