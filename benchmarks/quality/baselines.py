@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from fractions import Fraction
 
 import imageio_ffmpeg
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.common.engines import run_engine
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.select import build_engine, select
 from vidsr.models.cards import list_cards
-from vidsr.types import Frame
 
 SCALE = 4
 BASELINES = ("bicubic", "lanczos")
@@ -43,13 +42,7 @@ def enlarge(name: str, precision: Precision, low: Tensor) -> Tensor:
 def stream(model: str, precision: Precision, low: Tensor) -> Tensor:
     """The clip through the engine that the command line uses, untiled; a model or bicubic."""
     compute = ComputeConfig(model=model, precision=precision, tile="off")
-    engine = build_engine(select(compute, "upscale", low.shape[2], low.shape[3])).engine
-    state = engine.init_state(low.shape[2], low.shape[3])
-    results: list[Tensor] = []
-    for index, image in enumerate(low):
-        ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
-        results += [frame.image for frame in ready]
-    return torch.stack(results + [frame.image for frame in engine.flush(state)])
+    return run_engine(build_engine(select(compute, "upscale", low.shape[2], low.shape[3])).engine, low)
 
 
 def lanczos(low: Tensor) -> Tensor:

@@ -17,15 +17,14 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.common.clips import markdown
+from benchmarks.common.engines import run_engine
 from benchmarks.quality.baselines import SCALE, stream
 from benchmarks.quality.lpips import Lpips
 from benchmarks.quality.runner import clip_paths, compressed, read_truth
@@ -35,9 +34,8 @@ from vidsr.models.registry import build
 from vidsr.runtime.device import choose_precision
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.codecs import Encoding
-from vidsr.train.degrade import degrade_bd, degrade_bi, gaussian_taps, reduce
+from vidsr.train.degrade import degrade_bd, degrade_bi, from_bytes, gaussian_taps, reduce, to_bytes
 from vidsr.train.degrade_real import add_noise, encode_frames, encode_resized
-from vidsr.types import Frame
 from vidsr.video.roundtrip import codec_roundtrip
 
 BORDER = 8
@@ -109,16 +107,6 @@ BD_REAL: dict[str, Condition] = {"BD-crf28": (BD, lambda low: compressed(low, 28
 CONDITIONS = CLEAN | REAL | BD_REAL
 
 
-def to_bytes(low: Tensor) -> Any:
-    """N x 3 x h x w in 0..1 to N x h x w x 3, uint8."""
-    return np.ascontiguousarray((low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-
-
-def from_bytes(frames: Any) -> Tensor:
-    """The opposite of `to_bytes`."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-
-
 def enlarged(model: str, low: Tensor, overrides: tuple[float | None, ...]) -> Tensor:
     """A clip N x 3 x h x w enlarged by a model; `overrides` is for checkpoints of a network with an estimator."""
     if not model.endswith(".pt"):
@@ -128,11 +116,7 @@ def enlarged(model: str, low: Tensor, overrides: tuple[float | None, ...]) -> Te
     network.load_state_dict(saved["average"])
     device = torch.device("cpu")
     engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=overrides)  # type: ignore[arg-type]
-    state, results = engine.init_state(low.shape[2], low.shape[3]), list[Tensor]()
-    for index, image in enumerate(low):
-        ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
-        results += [frame.image for frame in ready]
-    return torch.stack(results + [frame.image for frame in engine.flush(state)])
+    return run_engine(engine, low)
 
 
 def score(truth: Tensor, result: Tensor, lpips: Lpips | None) -> Figures:

@@ -17,7 +17,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -36,7 +36,7 @@ from vidsr.evaluation.evaluate import ClipScores, evaluate_clip, summarize
 from vidsr.files import VIDEO_SUFFIXES
 from vidsr.models.cards import find_card
 from vidsr.train.dataset import read_clip
-from vidsr.train.degrade import degrade_bd, degrade_bi
+from vidsr.train.degrade import degrade_bd, degrade_bi, from_bytes, to_bytes
 from vidsr.video.roundtrip import h264_roundtrip
 
 DEGRADATIONS: dict[str, Callable[[Tensor], Tensor]] = {"BI": degrade_bi, "BD": degrade_bd}
@@ -77,10 +77,8 @@ def reduced(truth: Tensor, kind: str) -> Tensor:
 def compressed(low: Tensor, crf: int) -> Tensor:
     """The clip after H.264; 4:2:0 needs even sides, so the last row or column is repeated during compression."""
     height, width = low.shape[2:]
-    frames = (low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    decoded = h264_roundtrip(frames, crf)[:, :height, :width]
-    return torch.from_numpy(decoded.copy()).permute(0, 3, 1, 2).float() / 255
+    frames = np.pad(to_bytes(low), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return from_bytes(h264_roundtrip(frames, crf)[:, :height, :width])
 
 
 def clip_paths(folder: Path) -> list[Path]:
@@ -117,16 +115,28 @@ def given(value: Tensor, _: Tensor) -> Tensor:
     return value
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def table_parser(description: str | None, sets: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that this table shares with the space-time table; `sets` are measured by default."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="default: bicubic, lanczos and all shipped models")
-    parser.add_argument("--sets", nargs="+", type=parse_setting, metavar="SET", help=f"default: {' '.join(SETS)}")
+    parser.add_argument("--sets", nargs="+", type=parse_setting, metavar="SET", help=f"default: {' '.join(sets)}")
     parser.add_argument("--precision", default="auto", choices=get_args(Precision))
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="PSNR by frame number (needs matplotlib)")
     parser.add_argument("--write-card", action="store_true", help="put the figures of the measured sets into the cards")
+    return parser
+
+
+def card_command(module: str, precision: Precision) -> str:
+    """The command that a card names as the source of its figures."""
+    command = f"python -m {module} --data DIR --write-card"
+    return command if precision == "auto" else f"{command} --precision {precision}"
+
+
+def main() -> None:
+    parser = table_parser(__doc__, SETS)
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="default: bicubic, lanczos and all shipped models")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="PSNR by frame number (needs matplotlib)")
     options = parser.parse_args()
     models: list[str] = options.models or [*BASELINES, *shipped_models("secnet")]
     settings: list[Setting] = options.sets or [parse_setting(label) for label in SETS]
@@ -144,9 +154,6 @@ def main() -> None:
             wanted.setdefault(setting.folder, {})[setting] = chosen
     for folder in wanted:
         clip_paths(options.data / folder)  # so that a wrong --data is reported at once
-    command = "python -m benchmarks.quality --data DIR --write-card"
-    if options.precision != "auto":
-        command += f" --precision {options.precision}"
     results: Results = {}
     for folder, row in wanted.items():
         found = measure(options.data / folder, row, options.precision)
@@ -158,7 +165,7 @@ def main() -> None:
         if options.plot:
             write_plot(options.plot, results)
         if options.write_card:
-            write_cards(found, command)
+            write_cards(found, card_command("benchmarks.quality", options.precision))
     print(markdown(results))
 
 

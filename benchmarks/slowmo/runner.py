@@ -17,17 +17,24 @@ results of each measured clip as one PNG. The output files are rewritten after e
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 from torch import Tensor
 
 from benchmarks.quality.baselines import shipped_models
-from benchmarks.quality.runner import Setting, clip_paths, compressed, parse_setting, read_truth, reduced
+from benchmarks.quality.runner import (
+    Setting,
+    card_command,
+    clip_paths,
+    compressed,
+    parse_setting,
+    read_truth,
+    reduced,
+    table_parser,
+)
 from benchmarks.slowmo.baselines import BASELINES, BLEND, slow_down
 from benchmarks.slowmo.scoreboard import Results, read_json, tables, write_cards, write_json, write_plot, write_sheet
 from benchmarks.slowmo.scores import ClipFrames, score_frames
@@ -81,17 +88,11 @@ def reusable(known: Results, setting: Setting, systems: list[str], folder: Path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = table_parser(__doc__, SETS)
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: baselines and all shipped zsm models")
-    parser.add_argument("--sets", nargs="+", type=parse_setting, metavar="SET", help=f"default: {' '.join(SETS)}")
-    parser.add_argument("--precision", default="auto", choices=get_args(Precision))
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--reuse", type=Path, metavar="FILE", help="what --json wrote earlier")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="PSNR by place in the window (needs matplotlib)")
     parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="consecutive results of each clip as PNG files")
-    parser.add_argument("--write-card", action="store_true", help="put the figures of the measured sets into the cards")
     options = parser.parse_args()
     systems: list[str] = options.systems or [*BASELINES, *shipped_models("zsm")]
     settings: list[Setting] = options.sets or [parse_setting(label) for label in SETS]
@@ -108,9 +109,6 @@ def main() -> None:
         parser.error(str(error))
     for setting in settings:
         clip_paths(options.data / setting.folder)  # so that a wrong --data is reported at once
-    command = "python -m benchmarks.slowmo --data DIR --write-card"
-    if options.precision != "auto":
-        command += f" --precision {options.precision}"
     results: Results = {}
     for setting in settings:
         folder = options.data / setting.folder
@@ -126,6 +124,7 @@ def main() -> None:
         if options.plot:
             write_plot(options.plot, results)
         if options.write_card:
+            command = card_command("benchmarks.slowmo", options.precision)
             write_cards({label_of(setting): results[label_of(setting)]}, command)
     print(tables(results))
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.engines import run_engine
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.select import build_engine, select
 from vidsr.nets.secnet.network import SECNet
-from vidsr.types import Frame
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
@@ -74,15 +74,7 @@ def stream(compute: ComputeConfig, precision: Precision, low: Tensor) -> Enlarge
     options = ComputeConfig(model=compute.model, device=compute.device, precision=precision, tile="off")
     engine = build_engine(select(options, "upscale", height, width)).engine
 
-    def enlarge(clip: Tensor) -> Tensor:
-        state = engine.init_state(height, width)
-        results: list[Tensor] = []
-        for index, image in enumerate(clip):
-            ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
-            results += [frame.image for frame in ready]
-        return torch.stack(results + [frame.image for frame in engine.flush(state)])
-
-    return enlarge
+    return partial(run_engine, engine)
 
 
 def captured(network: SECNet, low: Tensor) -> Enlarge:

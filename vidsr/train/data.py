@@ -17,11 +17,10 @@ from torch.utils.data import Dataset
 from vidsr.errors import InputError
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames
-from vidsr.train.degrade import H264Roundtrip, degrade_alternate, degrade_random
+from vidsr.train.degrade import Frames, H264Roundtrip, degrade_alternate, degrade_random, from_bytes
 from vidsr.train.degrade_real import degrade_real
 from vidsr.train.recipe import Recipe
 
-Frames = NDArray[np.uint8]
 KINDS: tuple[Kind, ...] = ("faces", "general", "still", "face_still")
 
 
@@ -88,7 +87,7 @@ class Batches(Dataset[Batch]):
             return self._real_batch(generator, burn_in)
         low, truth, guides = [], [], []
         for _ in range(data.batch):
-            clip = torch.from_numpy(self._draw_clip(generator, burn_in + data.frames)).permute(0, 3, 1, 2).float() / 255
+            clip = from_bytes(self._draw_clip(generator, burn_in + data.frames))
             if self.recipe.guidance is None:
                 low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
             else:
@@ -104,8 +103,7 @@ class Batches(Dataset[Batch]):
         lows, truth, quantities = [], [], []
         for _ in range(data.batch):
             lead = int(generator.integers(real.lead_frames + 1))
-            frames = self._draw_clip(generator, lead + burn_in + data.frames)
-            clip = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+            clip = from_bytes(self._draw_clip(generator, lead + burn_in + data.frames))
             low, applied = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
             lows.append(low[lead:])
             truth.append(clip[lead + burn_in :])

@@ -13,13 +13,15 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.evaluation.metrics import SCALE, to_8_bits
 from vidsr.nets.layers.keys import keys_weights
 from vidsr.train.recipe import DegradationConfig
 
-H264Roundtrip = Callable[[np.ndarray, int], np.ndarray]
+Frames = NDArray[np.uint8]
+H264Roundtrip = Callable[[Frames, int], Frames]
 
 
 def bicubic_taps() -> Tensor:
@@ -109,11 +111,11 @@ def _add_noise_and_compression(
     draw = generator.random()
     if draw < config.jpeg_share:
         quality = int(generator.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1))
-        return _from_bytes(np.stack([_jpeg(frame, quality) for frame in _to_bytes(low)]))
+        return from_bytes(jpeg_roundtrip(to_bytes(low), quality))
     if draw < config.jpeg_share + config.h264_share:
         assert h264 is not None, "h264_share needs an H.264 round trip"
         crf = int(generator.integers(config.h264_crf[0], config.h264_crf[1] + 1))
-        return _from_bytes(h264(_to_bytes(low), crf))
+        return from_bytes(h264(to_bytes(low), crf))
     return low
 
 
@@ -123,16 +125,23 @@ def mirrored(size: int, pad: int, device: torch.device) -> Tensor:
     return torch.minimum(index, 2 * size - 1 - index)
 
 
-def _to_bytes(clip: Tensor) -> np.ndarray:
+def to_bytes(clip: Tensor) -> Frames:
+    """A clip N x 3 x H x W in 0..1 as 8-bit frames N x H x W x 3."""
     return np.ascontiguousarray((clip * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
-def _from_bytes(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+def from_bytes(frames: Frames) -> Tensor:
+    """The inverse of `to_bytes`."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def _jpeg(frame: np.ndarray, quality: int) -> np.ndarray:
+def jpeg_roundtrip(frames: Frames, quality: int) -> Frames:
+    """Compresses and decodes each of the frames N x H x W x 3, RGB, as JPEG."""
+    return np.stack([_jpeg(frame, quality) for frame in frames])
+
+
+def _jpeg(frame: Frames, quality: int) -> Frames:
     _, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None
-    return np.asarray(decoded[..., ::-1])
+    return np.asarray(decoded[..., ::-1], np.uint8)

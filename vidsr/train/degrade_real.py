@@ -16,15 +16,24 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vidsr.evaluation.metrics import SCALE, to_8_bits
 from vidsr.train.codecs import Encoding, Roundtrip, draw_encoding
-from vidsr.train.degrade import area_taps, bicubic_taps, gaussian_taps, mirrored, random_taps, reduce
+from vidsr.train.degrade import (
+    Frames,
+    area_taps,
+    bicubic_taps,
+    from_bytes,
+    gaussian_taps,
+    jpeg_roundtrip,
+    mirrored,
+    random_taps,
+    reduce,
+    to_bytes,
+)
 from vidsr.train.recipe import DegradationConfig, RealConfig
 
-Frames = NDArray[np.uint8]
 MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels
 MAX_NOISE = 25.0  # standard deviation for noise 1, in 8-bit levels
 REDUCTIONS = ("bicubic", "gaussian", "area", "bilinear", "lanczos")
@@ -88,7 +97,7 @@ def degrade_real(
     if generator.random() >= real.encode_share:
         return low, AppliedDegradation(min(1.0, blur), noise, 0.0, drawn)
     encodings = [random_encoding(real, generator)]
-    frames = _to_bytes(low)
+    frames = to_bytes(low)
     if generator.random() < real.twice_share:
         encodings.append(random_encoding(real, generator))
         factor = drawn["rescaled"] = float(generator.uniform(0.7, 1.4))
@@ -98,7 +107,7 @@ def degrade_real(
         "codec": " ".join(encoding.codec for encoding in encodings),
         "options": " ".join(str(encoding.options) for encoding in encodings),
     }
-    return _from_bytes(frames), AppliedDegradation(
+    return from_bytes(frames), AppliedDegradation(
         min(1.0, blur), noise, max(encoding.compression for encoding in encodings), drawn
     )
 
@@ -106,7 +115,7 @@ def degrade_real(
 def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
     """BI, then JPEG compression of each frame: a degradation for validation that needs no video encoder."""
     low = reduce(clip, bicubic_taps())
-    return _from_bytes(np.stack([_jpeg(frame, quality) for frame in _to_bytes(to_8_bits(low))]))
+    return from_bytes(jpeg_roundtrip(to_bytes(to_8_bits(low)), quality))
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
@@ -275,7 +284,7 @@ def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Gener
     if encoding.codec == "jpeg":
         top, left = (int(v) for v in generator.integers(0, 8, 2))
         around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
-        coded = np.stack([_jpeg(frame, int(encoding.options["quality"])) for frame in around])
+        coded = jpeg_roundtrip(around, int(encoding.options["quality"]))
         return coded[:, top:, left:]
     top, left = (int(v) for v in generator.integers(0, 8, 2))
     pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 needs even sides
@@ -296,18 +305,3 @@ def encode_resized(
 
 def _filter(factor: float) -> int:
     return cv2.INTER_CUBIC if factor >= 1 else cv2.INTER_AREA
-
-
-def _to_bytes(clip: Tensor) -> Frames:
-    return np.ascontiguousarray((clip * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-
-
-def _from_bytes(frames: Frames) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
-
-
-def _jpeg(frame: Frames, quality: int) -> Frames:
-    _, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return np.asarray(decoded[..., ::-1], np.uint8)

@@ -25,7 +25,7 @@ from vidsr.runtime.device import choose_device
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
-from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi
+from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_bytes
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialization import start_from
 from vidsr.train.losses import estimate_loss, secnet_losses, slowmo_losses
@@ -221,7 +221,7 @@ def _validation_clip(item: Item, cache: Path) -> Tensor:
     height, width = (size - size % 4 for size in frames.shape[1:3])
     if min(height, width) < 32:
         raise InputError(f"the validation clip {item.path} is {width}x{height}; it needs at least 32x32 pixels")
-    return torch.from_numpy(np.array(frames[:, :height, :width])).permute(0, 3, 1, 2).float() / 255
+    return from_bytes(np.array(frames[:, :height, :width]))
 
 
 def _h264(recipe: Recipe) -> H264Roundtrip | None:
