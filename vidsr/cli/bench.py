@@ -18,14 +18,10 @@ _COMPUTE = c.ComputeConfig()
 
 
 def bench(
-    model: Annotated[
-        str, typer.Option(help="A name from `vidsr models list`, the path of a model card (.toml), or auto.")
-    ] = _COMPUTE.model,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.")] = _COMPUTE.device,
-    precision: Annotated[
-        c.Precision, typer.Option(help="Numeric precision of the network's convolutions.")
-    ] = _COMPUTE.precision,
-    threads: Annotated[int, typer.Option(help="CPU threads, 0 to 256; 0 lets torch choose.")] = _COMPUTE.threads,
+    model: o.Model = _COMPUTE.model,
+    device: o.Device = _COMPUTE.device,
+    precision: o.Precision = _COMPUTE.precision,
+    threads: o.Threads = _COMPUTE.threads,
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Input size in pixels; both numbers must be even.")
     ] = "320x180",

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vidsr.stages.base import through
+from vidsr.stages.base import FrameStage, through
 from vidsr.types import Crop, Frame, RestoredFace
 
 # Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
@@ -28,11 +28,11 @@ def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Fram
     return through(FaceBlender(strength), frames)
 
 
-class FaceBlender:
+class FaceBlender(FrameStage):
     """The stage that blends restored faces into frames enlarged by the same factor, and removes them from the faces.
 
     `strength`, 0..1, is the opacity of a restored face at full weight. Where faces overlap, the later track is on top;
-    both show the same part of the image. Each frame is given out at once.
+    both show the same part of the image.
     """
 
     name = "blend_faces"
@@ -40,23 +40,16 @@ class FaceBlender:
     def __init__(self, strength: float = 1.0) -> None:
         self._strength = strength
 
-    def start(self) -> None:
-        """Nothing is remembered."""
-
-    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
-        """Gives the frame with the restored faces in it."""
+    def process(self, frame: Frame) -> Frame:
+        """The frame with the restored faces in it."""
         restored = [face.restored for face in frame.faces if face.restored is not None]
         if not restored:
-            return [frame], state
+            return frame
         image = frame.image.clone()
         for face in restored:
             _blend(image, face, self._strength)
         bare = tuple(replace(face, restored=None) for face in frame.faces)
-        return [replace(frame, image=image, faces=bare)], state
-
-    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
-        """Nothing waits."""
-        return []
+        return replace(frame, image=image, faces=bare)
 
 
 def _blend(image: Tensor, patch: RestoredFace, strength: float) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vidsr.stages.base import FrameStage
 from vidsr.types import FaceTrack, Frame
 
 
-class TrackTable:
-    """Collects tracks from frames that carry faces; as a stage it gives each frame out as it is."""
+class TrackTable(FrameStage):
+    """The stage that collects tracks from frames that carry faces; frames do not change."""
 
     name = "note_tracks"
 
@@ -33,17 +34,10 @@ class TrackTable:
                 best_score=max(track.best_score, face.score),
             )
 
-    def start(self) -> None:
-        """Nothing waits."""
-
-    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
-        """Notes the faces of a frame."""
+    def process(self, frame: Frame) -> Frame:
+        """Adds the next frame and returns it unchanged."""
         self.add(frame)
-        return [frame], state
-
-    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
-        """Nothing waits."""
-        return []
+        return frame
 
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:

@@ -24,7 +24,7 @@ from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
-from vidsr.stages.base import Stage
+from vidsr.stages.base import FrameStage, Stage
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
@@ -81,7 +81,7 @@ class Network:
         return self._engine.flush(state)
 
 
-class Fit:
+class Fit(FrameStage):
     """The stage that resizes frames to the output size, (width, height), and stretches their times."""
 
     name = "resize"
@@ -89,20 +89,13 @@ class Fit:
     def __init__(self, size: tuple[int, int], stretch: int) -> None:
         self._size, self._stretch = size, stretch
 
-    def start(self) -> None:
-        """This stage has no state."""
-
-    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
+    def process(self, frame: Frame) -> Frame:
         """Resizes one frame and stretches its time."""
         width, height = self._size
         image = frame.image
         if image.shape[-2:] != (height, width):
             image = resize(image, (height, width)).clamp(0, 1)
-        return [replace(frame, image=image, time_base=frame.time_base * self._stretch)], state
-
-    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
-        """No frame ever waits."""
-        return []
+        return replace(frame, image=image, time_base=frame.time_base * self._stretch)
 
 
 class Stages(NamedTuple):

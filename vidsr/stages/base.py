@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
@@ -31,6 +32,27 @@ class Stage(Protocol):
     def flush(self, state: Any) -> list[Frame]:
         """Returns all pending frames at the end of the video."""
         ...
+
+
+class FrameStage(ABC):
+    """A stage without state, which turns each frame into one frame at once."""
+
+    name: str
+
+    @abstractmethod
+    def process(self, frame: Frame) -> Frame:
+        """The frame after this stage."""
+
+    def start(self) -> None:  # noqa: B027 - not abstract: no such stage has a state
+        """There is no state."""
+
+    def step(self, frame: Frame, state: None) -> tuple[list[Frame], None]:
+        """Processes the next frame and returns it at once."""
+        return [self.process(frame)], state
+
+    def flush(self, state: None) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
+        """No frame is ever pending."""
+        return []
 
 
 def through(stage: Stage, frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,6 +187,11 @@ def _check(recipe: Recipe, path: Path) -> None:
         ),
         "[real] and [guidance] cannot be combined: remove one of them": recipe.real is None or recipe.guidance is None,
     }
+    refuse_unmet(demands, path)
+
+
+def refuse_unmet(demands: Mapping[str, bool], path: Path) -> None:
+    """Raises UsageError with the first demand on a recipe that is not met."""
     for demand, met in demands.items():
         if not met:
             raise UsageError(f"{path}: {demand}")

@@ -9,7 +9,7 @@ from typing import Any
 from vidsr.errors import UsageError
 from vidsr.models.registry import ARCHITECTURES
 from vidsr.toml import read_table
-from vidsr.train.recipe import fill_tables
+from vidsr.train.recipe import fill_tables, refuse_unmet
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,5 @@ def load_detector_recipe(path: Path) -> DetectorRecipe:
         "optimisation.steps must be at least 1": optimisation.steps >= 1,
         "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
     }
-    for demand, met in demands.items():
-        if not met:
-            raise UsageError(f"{path}: {demand}")
+    refuse_unmet(demands, path)
     return recipe
