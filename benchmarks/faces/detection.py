@@ -44,7 +44,7 @@ class Pair:
         self._networks = ours, reference
 
     def find(self, images: Images) -> Iterator[tuple[Detections, Detections]]:
-        """The faces that each finds, best first, in pixels of the image (3 x H x W in 0..1)."""
+        """The faces that each detector finds, best first, in pixels of the image (3 x H x W in 0..1)."""
         finders: dict[tuple[int, ...], list[FaceDetector]] = {}
         for image, view in images:
             key = (*image.shape, view.quarters)
@@ -57,7 +57,7 @@ class Pair:
     def judged(
         self, images: Images, truths: Iterable[Detections] | None = None
     ) -> tuple[list[ImageResult], list[ImageResult]]:
-        """Compares both with `truths`, by default the faces that the reference finds in the same image."""
+        """Compares the detections of both with `truths`, by default the faces that the reference finds in the image."""
         both: tuple[list[ImageResult], list[ImageResult]] = [], []
         given = iter(truths) if truths is not None else None
         for found in self.find(images):

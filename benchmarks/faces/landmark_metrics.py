@@ -7,8 +7,8 @@ A path is N x K x 2: K landmarks in N frames, in pixels, without NaN. Where the 
 - (3.2) and (3.3) have one d for a path: the mean over its frames.
 - (3.2) gives "an array composed of the standard deviation of each landmark coordinate"; one figure is the root of the
   mean of its squares, so that halving all noise halves it.
-- (3.2) holds for "an unmoved face". For a moving one, without ground truth, `std_moving` is ours: the same of what a
-  local parabola leaves. A slow drift does not count there, and a lag does not: read it beside NME.
+- (3.2) holds for "an unmoved face". For a moving face without ground truth, `std_moving` (ours) is the same for the
+  residual of a local parabola. Slow drift and lag do not count there, so read it together with NME.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def sdd(found: Landmarks, truth: Landmarks, distance: float) -> NDArray[np.float
 
 
 def std_moving(found: Landmarks, distance: float) -> NDArray[np.float64]:
-    """STD (3.2) of a moving face, K x 2: of what a parabola over 9 frames leaves in its middle. Ours.
+    """STD (3.2) of a moving face, K x 2, ours: of the residual of a parabola over 9 frames, at its center.
 
     Scaled so that white noise gives its own standard deviation. Needs at least 10 frames.
     """

@@ -8,7 +8,8 @@ only simulated noise is measured, and eval/faces, whose jitter is the detector's
 training stills and clips (of other people) and measures nothing else.
 
 Measured: NME, STD and SDD of the dissertation ((3.1) to (3.3)), in % of the eye distance, means over the clips; SDD and
-STD as root mean square over the coordinates. On clips where the face moves, STD is of what a local parabola leaves.
+STD as root mean square over the coordinates. On clips where the face moves, STD is that of the residual of a local
+parabola.
 - stills, white 1 % / 3 %: noise of that fraction of the eye distance, independent in each frame. slow 3 %: with a
   correlation of 0.9 from frame to frame, like the errors of a detector that follow the pose.
 - stills, detector: the detector finds the face in each frame. "unmoved" shows one view with camera noise only.

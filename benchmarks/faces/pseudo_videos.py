@@ -4,7 +4,7 @@ Dissertation, section 3.4.1, data augmentation: "continuous changes in the pixel
 scale, projective distortions"; a storyboard assigns the start and the end, "where the intermediate steps are set to
 adapt to the fps". The text gives no ranges and no formula. Ours: every quantity goes linearly from start to end; the
 camera is one projective map per frame, applied to image and landmarks alike; motion blur is the mean of the images
-while the shutter is open, centered on the frame's moment, so that it does not move landmarks.
+while the shutter is open, centered on the frame's time, so that it does not move landmarks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Points = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 
-# Images averaged for motion blur: at 8 pixels of motion they lie 2 apart.
+# Images averaged for motion blur: at 8 pixels of motion they are 2 pixels apart.
 SUBFRAMES = 5
 # Drawn at this multiple of the size and averaged, so that a reduced still does not alias.
 OVERSAMPLING = 2
@@ -31,8 +31,9 @@ class Shot:
     """One state of the storyboard: which point of the still (x, y) is in the middle of the image, and how it is seen.
 
     `scale` is pixels of the clip per pixel of the still (0.4 and more: below that it aliases), `angle` degrees,
-    `tilt_x` and `tilt_y` how much nearer the right and the lower edge are, as a share (a few tenths at most);
-    `brightness` a factor, `noise` a standard deviation in 1/255, `shutter` the open share of a frame's time, 0..1.
+    `tilt_x` and `tilt_y` how much nearer the right and the lower edge are, as a fraction (a few tenths at most);
+    `brightness` a factor, `noise` a standard deviation in 1/255, `shutter` the fraction of a frame's time in which the
+    shutter is open, 0..1.
     """
 
     x: float
@@ -46,12 +47,12 @@ class Shot:
     shutter: float = 0.0
 
     def towards(self, end: Shot, share: float) -> Shot:
-        """The state this share of the way to another: 0 is this, 1 the other, and beyond them in the same way."""
+        """Linear interpolation to another state: 0 is this one, 1 the other; also extrapolates."""
         a, b = (np.array([getattr(shot, name) for name in Shot.__slots__]) for shot in (self, end))
         return Shot(*(a + share * (b - a)).tolist())
 
     def camera(self, width: int, height: int) -> Matrix:
-        """The 3 x 3 map from pixels of the still to pixels of a clip of this size; whole numbers are pixel middles."""
+        """The 3 x 3 map from the still's pixels to those of a clip of this size; integer coordinates are pixel centers."""
         turn = np.deg2rad(self.angle)
         cosine, sine = self.scale * np.cos(turn), self.scale * np.sin(turn)
         view = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
@@ -69,7 +70,7 @@ def play(
     """The frames from `start` to `end`, each with its exact landmarks, K x 2 in pixels of the clip.
 
     `still` is H x W or H x W x C, uint8, `landmarks` K x 2 in its pixels, `size` width and height of the clip. Beyond
-    its edge the still is mirrored. `seed` makes the noise. One frame shows `start`.
+    its edge the still is mirrored. `seed` determines the noise. A single frame shows `start`.
     """
     random = np.random.default_rng(seed)
     for index in range(frames):
@@ -92,7 +93,7 @@ def mapped(points: Points, matrix: Matrix) -> Points:
 
 def _seen(still: Image, shot: Shot, size: tuple[int, int]) -> NDArray[np.float64]:
     """The still through the camera, drawn large and averaged down."""
-    # Pixel middles: 0 of the small image is (n - 1) / 2 of the large one.
+    # Pixel centers: 0 of the small image is (n - 1) / 2 of the large one.
     shift = (OVERSAMPLING - 1) / 2
     enlarge = np.array([[OVERSAMPLING, 0.0, shift], [0.0, OVERSAMPLING, shift], [0.0, 0.0, 1.0]])
     large = (size[0] * OVERSAMPLING, size[1] * OVERSAMPLING)

@@ -119,7 +119,7 @@ def sized(box: Box, factor: float) -> Box:
 
 
 def switches(identities: Sequence[Sequence[tuple[int, int]]]) -> int:
-    """Counts identity switches; `identities` holds, for each frame, pairs of true person and track number.
+    """Counts identity switches. `identities` holds, for each frame, pairs of true person and track number.
 
     A switch is a person who gets another number than before, or a number that passes from one person to another.
     """

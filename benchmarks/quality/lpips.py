@@ -1,6 +1,6 @@
-"""LPIPS, shift-tolerant, on AlexNet (Zhang et al., CVPR 2018; Ghildyal and Liu, ECCV 2022): nearer to an eye than PSNR.
+"""LPIPS, shift-tolerant, on AlexNet (Zhang et al., CVPR 2018; Ghildyal and Liu, ECCV 2022), a perceptual metric.
 
-The weights are not a part of this repository: they are alex_shift_tolerant.pth of the package stlpips-pytorch (BSD-2),
+The weights are not part of this repository: they are alex_shift_tolerant.pth of the package stlpips-pytorch (BSD-2),
 which itself is not imported. For benchmarks only.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Lpips:
-    """The distance of two frames: 0 for the same, more for what looks different."""
+    """The perceptual distance of two frames; 0 for equal frames."""
 
     def __init__(self, weights: Path) -> None:
         """`weights`: the .pth file."""
@@ -29,9 +29,9 @@ class Lpips:
             total += float(F.conv2d(difference, self._w[f"lin{level}.model.1.weight"]).mean())
         return total
 
-    def _features(self, picture: Tensor) -> list[Tensor]:
+    def _features(self, image: Tensor) -> list[Tensor]:
         w = self._w
-        x = (2 * picture[None] - 1 - w["scaling_layer.shift"]) / w["scaling_layer.scale"]
+        x = (2 * image[None] - 1 - w["scaling_layer.shift"]) / w["scaling_layer.scale"]
         one = F.relu(self._blurred(self._conv(x, "slice1.0", 2), "slice1.1"))
         x = self._blurred(F.max_pool2d(one, 3, 1), "slice2.4")
         two = F.relu(self._conv(x, "slice2.5", 2))

@@ -1,12 +1,12 @@
-"""Footage as people have it: every evaluation clip under a fixed list of conditions, enlarged by 4.
+"""Realistic footage: every evaluation clip under a fixed list of conditions, enlarged by 4.
 
     python -m benchmarks.quality.real_footage --data DIR [--models NAME ...] [--conditions NAME ...]
         [--folders NAME ...] [--frames N] [--lpips FILE.pth] [--markdown FILE] [--json FILE]
 
 DIR holds vid4/, faces/ and general/ with ground-truth clips. A model is bicubic, the name or card of a model, or the
 checkpoint of a training (.pt, its averaged weights). Clips are cropped to multiples of 4, the first N frames of each
-are taken, reduced by 4 (BI unless the condition says something else), rounded to 8 bits, degraded, enlarged through the
-streaming engine, rounded again and compared with 8 pixels of border left out; the encoders make 4:2:0. PSNR is of the
+are taken, reduced by 4 (BI unless the condition states otherwise), rounded to 8 bits, degraded, enlarged by the
+streaming engine, rounded again and compared with a border of 8 pixels left out. The encoders use 4:2:0. PSNR is of the
 whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see lpips.py).
 """
 
@@ -46,20 +46,20 @@ Figures = dict[str, float]
 
 
 def encode(low: Tensor, codec: str, **options: str) -> Tensor:
-    """The clip after an encoder; the blocks start at the same places for everybody."""
+    """The clip after an encoder; the block grid has the same position for every model."""
     frames = encode_frames(to_bytes(low), Encoding(codec, options, 0.0), np.random.default_rng(1), codec_roundtrip)
     return from_bytes(frames)
 
 
 def upload_twice(low: Tensor) -> Tensor:
-    """Encoded at three quarters of the size, brought back and encoded again."""
+    """The clip encoded at three quarters of its size, resized back and encoded again."""
     first = Encoding("libx264", {"crf": "28", "preset": "medium"}, 28.0)
     frames = encode_resized(to_bytes(low), 0.75, first, np.random.default_rng(1), codec_roundtrip)
     return encode(from_bytes(frames), "libx264", crf="26", preset="veryfast")
 
 
 def quantized(codec: str, number: int) -> Callable[[Tensor], Tensor]:
-    """An encoder with a fixed quantizer, a group of 12 frames for the MPEGs."""
+    """A function that encodes with a fixed quantizer; a group of pictures has 12 frames for the MPEG codecs."""
     options = {"qmin": str(number), "qmax": str(number), "b": "1000000", "g": "12"}
     if codec == "libvpx":
         options |= {"deadline": "realtime", "cpu-used": "-5", "g": "250"}
@@ -67,7 +67,7 @@ def quantized(codec: str, number: int) -> Callable[[Tensor], Tensor]:
 
 
 def with_noise(sigma: float) -> Callable[[Tensor], Tensor]:
-    """Gaussian noise, the same for everybody."""
+    """A function that adds Gaussian noise, the same for every model."""
     return lambda low: to_8_bits(add_noise(low, "gaussian", sigma, np.random.default_rng(1)))
 
 
@@ -77,12 +77,12 @@ def unchanged(low: Tensor) -> Tensor:
 
 
 def by_blocks(reduction: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Of a uint8 clip, a few frames at a time, because float32 is large."""
+    """The reduction applied to a uint8 clip a few frames at a time, because float32 is large."""
     return lambda truth: torch.cat([reduction(part.float() / 255) for part in torch.split(truth, FRAMES_AT_ONCE)])
 
 
 def blurred(clip: Tensor) -> Tensor:
-    """Out of focus: a Gaussian of sigma 2.6 of the large frame, of which one pixel of every block is kept."""
+    """A clip out of focus: a Gaussian blur of sigma 2.6 at full size, then one pixel of every block."""
     return to_8_bits(reduce(clip, gaussian_taps(2.6)))
 
 
@@ -137,7 +137,7 @@ def mean(figures: list[Figures]) -> Figures:
 
 
 def table(results: dict[str, dict[str, dict[str, Figures]]], models: list[str]) -> str:
-    """A row for each folder and condition: bicubic's figures, and what each other model gains over it."""
+    """A row for each folder and condition: the figures of the first model, and the gains of the others over it."""
     rows = []
     for folder, conditions in results.items():
         for condition, row in conditions.items():

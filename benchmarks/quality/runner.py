@@ -1,14 +1,14 @@
-"""The quality table: PSNR and SSIM of bicubic, Lanczos and all shipped enlarging models, beside figures from papers.
+"""The quality table: PSNR and SSIM of bicubic, Lanczos and all shipped upscaling models, with figures from papers.
 
     python -m benchmarks.quality --data DIR [--models NAME ...] [--sets SET ...] [--precision P]
                                  [--markdown FILE] [--json FILE] [--plot FILE.png] [--write-card]
 
-DIR holds vid4/, faces/ and general/ with ground-truth clips. A set is FOLDER-BI or FOLDER-BD, with -crf28 behind it for
-an input that went through H.264 (any crf). Clips are cropped to multiples of 4, reduced by 4 (BI: antialiased bicubic;
+DIR holds vid4/, faces/ and general/ with ground-truth clips. A set is FOLDER-BI or FOLDER-BD, with -crf28 appended for
+an input compressed with H.264 (any crf). Clips are cropped to multiples of 4, reduced by 4 (BI: antialiased bicubic;
 BD: Gaussian blur with sigma 1.5; both centered), rounded to 8 bits, for -crf28 encoded by libx264 in 4:2:0 and decoded,
-enlarged, rounded again and compared with 8 pixels of border left out. PSNR is of the whole clip (SECNet (11)), then the
-mean over clips. A model whose name ends in -face is measured on faces only, unless both --models and --sets are given.
-The output files are rewritten after each folder, so that an interrupted run keeps its results.
+enlarged, rounded again and compared with a border of 8 pixels left out. PSNR is of the whole clip (SECNet (11)), then
+the mean over clips. A model whose name ends in -face is measured on faces only, unless both --models and --sets are
+given. The output files are rewritten after each folder, so that an interrupted run keeps its results.
 """
 
 from __future__ import annotations

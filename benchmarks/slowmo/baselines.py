@@ -1,7 +1,7 @@
 """Systems that double the frames and enlarge them by four: two-stage baselines, and models as the program runs them.
 
 Every system takes the input frames, N x 3 x h x w in 0..1, 8-bit values, and returns (2N - 1) x 3 x 4h x 4w in 0..1:
-the 1st, 3rd ... result shows an input frame, the others are interpolated half-way.
+the 1st, 3rd ... result shows an input frame, the others are interpolated halfway between two.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def stream_slowmo(model: str, precision: Precision, low: Tensor) -> Tensor:
 def minterpolate(low: Tensor) -> Tensor:
     """FFmpeg's motion-compensated interpolation of the input frames, at their size, with its defaults.
 
-    It works in YUV 4:4:4 and ends after the last but one frame, so the last one is fed twice (a user's video is two
+    It works in YUV 4:4:4 and ends after the last but one frame, so the last one is passed twice (a user's video is two
     frames shorter). Each result must have its expected time, and must equal the input frame where there is one; there
     the input frame itself is returned, so that the rounding of colors does not count against the filter.
     """

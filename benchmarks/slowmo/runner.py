@@ -50,7 +50,7 @@ def label_of(setting: Setting) -> str:
     return f"{setting.label}-x2"
 
 
-def with_given_ends(clip: Tensor) -> Tensor:
+def with_input_ends(clip: Tensor) -> Tensor:
     """The clip up to its last odd frame, counted from 1: the input frames and all frames between them."""
     return clip[: len(clip) - 1 + len(clip) % 2]
 
@@ -62,7 +62,7 @@ def measure(
     scores: dict[str, list[ClipFrames]] = {system: [] for system in systems}
     paths = clip_paths(folder)
     for number, path in enumerate(paths, 1):
-        truth = with_given_ends(read_truth(path))
+        truth = with_input_ends(read_truth(path))
         low = reduced(truth[::2], setting.kind)
         low = low if setting.crf is None else compressed(low, setting.crf)
         spent = []

@@ -1,20 +1,20 @@
-"""Speed of `vidsr slowmo --scale 4` beside a two-stage baseline, its redundant work, and on a GPU beside a plain run.
+"""Speed of `vidsr slowmo --scale 4` compared with a two-stage baseline, its redundant work, and its speed on a GPU.
 
     python -m benchmarks.slowmo.speed [--model NAME] [--size WxH] [--frames N] [--runs N] [--cores N] [--json FILE]
 
 End to end on the CPU: a video of 160x90 becomes 640x360 with twice the frames, by `vidsr slowmo --keep-duration`, and
 by ffmpeg's minterpolate into a lossless file that `vidsr upscale` with secnet-fast then enlarges. Both make a video of
-50 frames/s with the input's duration. Beside them `vidsr slowmo` without the option, which shows each frame twice as
+50 frames/s with the input's duration. `vidsr slowmo` without the option is timed too; it shows each frame twice as
 long: for that x264 writes 1.4 times the bytes at the same crf, which takes time. All run in turn on the same cores, as
 whole programs from start to exit. The seconds per output frame are compared, because minterpolate makes two frames
-less.
+fewer.
 
 Operations: multiply-adds per output frame of the engine on an endless video, over those of the network alone, which
 computes each feature, alignment and step once.
 
 With CUDA: output frames per second and peak memory of the engine, on frames that are on the device already, for Vid4's
-size and for 1080p, beside the published forward pass in float32 (torch's default): separate windows of 4 input frames
-that overlap by one.
+size and for 1080p, compared with the published forward pass in float32 (torch's default): separate windows of 4 input
+frames that overlap by one.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def on_gpu(size: tuple[int, int], runs: int, device: torch.device) -> list[GpuSi
 
 
 def run_windows(plain: PlainZoomingSlowMo, clip: torch.Tensor) -> int:
-    """Runs the video in windows of WINDOW input frames that overlap by one; returns the number of results."""
+    """Runs the network on windows of WINDOW input frames that overlap by one; returns the number of results."""
     starts = range(0, len(clip) - 1, WINDOW - 1)
     return 1 + sum(len(plain(clip[start : start + WINDOW])) - 1 for start in starts)
 

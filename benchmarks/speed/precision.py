@@ -1,11 +1,11 @@
 """Time, deviation and memory of a network by precision, memory layout and compilation.
 
     python -m benchmarks.speed.precision [--model NAME] [--device D] [--size WxH] [--frames N] [--runs N] [--no-compile]
-                                   [--json FILE]
+                                         [--json FILE]
 
 The variants run in turn, so that other load affects all of them; a ratio is that of the medians, against float32 in
-torch's default layout, uncompiled. The network runs whole clips; the rows "engine" are the stream that users run.
-Deviation: PSNR of the result against the float32 result, and the change of PSNR against the truth, on a synthetic
+torch's default layout, uncompiled. The network runs whole clips; the rows "engine" are the streaming engine that users
+run. Deviation: PSNR of the result against the float32 result, and the change of PSNR against the truth, on a synthetic
 moving clip. Memory: on a CPU the peak resident memory of a separate process and the part that the run added (Linux
 only), on CUDA torch's peak on the card. A variant that the device does not support shows the reason.
 """

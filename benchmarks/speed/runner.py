@@ -1,9 +1,10 @@
-"""Time of `vidsr upscale` against the network alone on the same frames, and of `vidsr --help` against `import torch`.
+"""Time of `vidsr upscale` relative to the network alone, and of `vidsr --help` relative to `import torch`.
 
     python -m benchmarks.speed [--model NAME] [--size WxH] [--frames N] [--runs N] [--json FILE]
 
 The two sides of a ratio run in turn, so that other load affects both; the ratio is that of the medians. The command is
-timed as a whole, from start to exit, and also by its own report, without the start of the program.
+timed as a whole, from start to exit, and also by its own report, which excludes the start of the program. Network and
+command process the same frames.
 """
 
 from __future__ import annotations

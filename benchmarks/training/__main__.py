@@ -1,4 +1,4 @@
-"""Draws the log of a training: losses, learning rate and validation PSNR by step.
+"""Plots the log of a training: losses, learning rate and validation PSNR by step.
 
     python -m benchmarks.training runs/secnet-fast/log.jsonl training.png
 

@@ -1,11 +1,11 @@
-"""Makes the labels for the training of the face detector: those of the data set, and a teacher's for all other faces.
+"""Creates the labels for training the face detector: those of the data set, and a teacher's for all other faces.
 
     python -m benchmarks.training.label_faces --data DIR --teacher FILE --output runs/face-labels.json
 
 DIR is the curated set; FILE is a published YuNet file. Every 8th frame of each training clip and every training
-photograph of licence classes A and B is searched at half, full and double size. The data set's own boxes stay as they
-are; the teacher adds the faces that they leave out, with its score: from 0.85 on it is a face, from 0.5 to 0.85 the
-place is ignored in training, below 0.5 it is background. vidsr/train/detector/labels.py reads the result.
+photograph of license classes A and B is searched at half, full and double size. The data set's own boxes are kept
+unchanged; the teacher adds the faces that they leave out. By its score, a detection is a face from 0.85 on, ignored in
+training from 0.5 to 0.85, and background below 0.5. vidsr/train/detector/labels.py reads the result.
 """
 
 from __future__ import annotations

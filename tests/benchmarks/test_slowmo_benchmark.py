@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from benchmarks.slowmo.baselines import RATE, aligned, between, check_times, minterpolate
 from benchmarks.slowmo.published_forward import PlainZoomingSlowMo, is_published
-from benchmarks.slowmo.runner import with_given_ends
+from benchmarks.slowmo.runner import with_input_ends
 from benchmarks.slowmo.scoreboard import read_json, write_json
 from benchmarks.slowmo.scores import (
     KINDS,
@@ -51,7 +51,7 @@ def times(count: int) -> list[Fraction]:
 @pytest.mark.parametrize("length", range(1, 9))
 def test_a_clip_ends_with_a_given_frame(length: int) -> None:
     clip = torch.arange(length)
-    kept = with_given_ends(clip)
+    kept = with_input_ends(clip)
     given = kept[::2]
     assert kept[-1] == given[-1] and length - len(kept) in (0, 1)
     assert len(kept) == 2 * len(given) - 1
