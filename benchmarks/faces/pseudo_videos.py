@@ -52,7 +52,7 @@ class Shot:
         return Shot(*(a + share * (b - a)).tolist())
 
     def camera(self, width: int, height: int) -> Matrix:
-        """The 3 x 3 map from the still's pixels to those of a clip of this size; integer coordinates are pixel centers."""
+        """The 3 x 3 map from still pixels to clip pixels; integer coordinates are pixel centers."""
         turn = np.deg2rad(self.angle)
         cosine, sine = self.scale * np.cos(turn), self.scale * np.sin(turn)
         view = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
