@@ -366,9 +366,7 @@ def parse_size(value: str | Sequence[int] | None) -> tuple[int, int] | None:
 
 def parse_tile(value: str | int) -> Tile:
     """Converts digits to a number of pixels and returns anything else unchanged; ComputeConfig checks the value."""
-    if isinstance(value, str) and re.fullmatch(
-        r"[0-9]{1,9}", value
-    ):  # str.isdigit accepts digits that int cannot parse
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):  # isdigit accepts digits that int cannot parse
         return int(value)
     return cast(Tile, value)
 

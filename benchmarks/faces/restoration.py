@@ -114,7 +114,7 @@ def enhance(scene: Scene, low: list[Tensor], faces: list[Shown], detector: Path)
     streams = {
         "bicubic": streamed(frames, ComputeConfig(model="bicubic")),
         "alone": first,
-        "restored": chain(restoration.paste, with_patches(second, restored)),
+        "restored": chain(restoration.blend, with_patches(second, restored)),
         "frame by frame": blend_faces(with_patches(third, single), config.strength),
     }
     for index, results in enumerate(zip(*streams.values(), strict=True)):

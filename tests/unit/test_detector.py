@@ -177,7 +177,7 @@ def test_files_without_yunets_interface_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         Yunet(tmp_path / "none.onnx", CPU, 1)
     (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(ModelError, match=r"text\.onnx is no ONNX file"):
+    with pytest.raises(ModelError, match=r"text\.onnx is not an ONNX file"):
         Yunet(tmp_path / "text.onnx", CPU, 1)
     with pytest.raises(ModelError, match="no output kps_16"):
         Yunet(write_yunet(tmp_path / "less.onnx", blob_finder(), without="kps_16"), CPU, 1)

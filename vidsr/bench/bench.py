@@ -133,7 +133,7 @@ class BenchReport:
                 "layers": [layer.to_dict() for layer in network.layers],
             },
             "share": network.share,
-            "film": {
+            "film": {  # a public key, older than the term "video"
                 "stage_seconds": dict(self.video_stage_seconds),
                 "wall_seconds": self.video_wall_seconds,
                 "frames_per_second": self.frames / self.video_wall_seconds,

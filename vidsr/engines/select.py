@@ -167,8 +167,8 @@ def build_engine(selection: Selection) -> ChosenEngine:
         return ChosenEngine(TiledEngine(bicubic, selection.tile), selection)
     network = load_network(selection.card)
     engine, interpolator = ENGINES[selection.card.architecture].build(network, selection)
-    between = TiledEngine(interpolator, selection.tile) if interpolator else None
-    return ChosenEngine(TiledEngine(engine, selection.tile), selection, between)
+    tiled = TiledEngine(interpolator, selection.tile) if interpolator else None
+    return ChosenEngine(TiledEngine(engine, selection.tile), selection, tiled)
 
 
 def _find_card(name: str, task: Task) -> Card:

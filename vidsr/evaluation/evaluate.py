@@ -1,4 +1,4 @@
-"""Scores results against ground truth: `vidsr eval`, and the protocol shared by training and benchmarks.
+"""Scores results against ground truth: `vidsr eval`, and the protocol of the benchmarks.
 
 Frames are tensors: the caller decodes them, and presentation.py displays the scores. Memory does not grow with the
 length of a clip: at most 18 frames of each input are held, in their own type (about 220 MB for 1080p in uint8, 900 MB
@@ -100,7 +100,9 @@ def score_clip(
         count = len(errors)
         frame = next(results, None)
         if frame is None:
-            raise InputError(f"{name}: the result ends after {count} frames, the reference has more")
+            raise InputError(
+                f"{name}: the result ends after {count} frames, the reference has more: compare whole videos"
+            )
         if count == 0:
             size = (truth.shape[-2], truth.shape[-1])
             if border < 0 or 2 * border >= min(size):
@@ -121,7 +123,9 @@ def score_clip(
     if not errors:
         raise InputError(f"{name}: the reference has no frames")
     if next(results, None) is not None:
-        raise InputError(f"{name}: the reference ends after {len(errors)} frames, the result has more")
+        raise InputError(
+            f"{name}: the reference ends after {len(errors)} frames, the result has more: compare whole videos"
+        )
     error = torch.tensor(errors, dtype=torch.float64)
     scores = _scores(
         error.mean(0),
@@ -150,7 +154,7 @@ def evaluate_clip(
     name: str = "clip",
     temporal: bool = False,
 ) -> ClipScores:
-    """The protocol of training and benchmarks: degrade the ground truth, enlarge it with the engine, compare.
+    """The protocol of the benchmarks: degrade the ground truth, enlarge it with the engine, compare.
 
     `clip` is uint8, N x H x W x 3 or N x 3 x H x W; its right and lower edges are cropped to multiples of 4.
     `degradation_fn` takes N x 3 x H x W in 0..1 and returns the reduced clip, rounded to 8 bits (`degrade_bi`,

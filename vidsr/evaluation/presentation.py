@@ -66,9 +66,9 @@ def write_plot(evaluation: Evaluation, path: Path, may_overwrite: bool) -> None:
 
     Raises OutputError if it cannot be written or a file of this name has appeared (unless `may_overwrite`).
     """
-    picture = _draw(evaluation)
+    png = _draw(evaluation)
     with atomic_write(path, overwrite=may_overwrite) as hidden:
-        hidden.write_bytes(picture)
+        hidden.write_bytes(png)
 
 
 def _numbers(scores: Scores, is_temporal: bool) -> list[str]:

@@ -36,7 +36,7 @@ def find_faces(
 
 
 class FaceFinder:
-    """The stage that sets `faces`; a frame leaves after `every` * `hits` frames more at the latest.
+    """The stage that sets `faces`; a frame is returned at most `every` * `hits` frames later.
 
     The delay arises because a track is shown from its first detection on, but needs `hits` searches to be confirmed.
     At a frame with `starts_scene` all tracks end. The first and the last frame of a scene are always searched. Raises
@@ -49,11 +49,11 @@ class FaceFinder:
         self._finder, self._every, self._tracker = finder, every, tracker or FaceTracker()
 
     def start(self) -> _Scene:
-        """No face is known."""
+        """The state before the first frame: no face is known."""
         return self._scene(TrackerState())
 
     def step(self, frame: Frame, state: _Scene) -> tuple[list[Frame], _Scene]:
-        """Takes a frame; gives those that no later one can change any more."""
+        """Processes the next frame; returns those that no later frame can change."""
         ready: list[Frame] = []
         if frame.starts_scene:
             ready += state.finish()
@@ -62,7 +62,7 @@ class FaceFinder:
         return ready, state
 
     def flush(self, state: _Scene) -> list[Frame]:
-        """The end of the video: gives all that is left."""
+        """Returns all pending frames at the end of the video."""
         return list(state.finish())
 
     def _scene(self, state: TrackerState) -> _Scene:
@@ -107,7 +107,7 @@ class _Scene:
         self._numbers: dict[int, int] = {}
 
     def step(self, frame: Frame) -> Iterator[Frame]:
-        """Takes a frame; yields those that no later search can change."""
+        """Processes the next frame; yields those that no later search can change."""
         self._held.append((frame, {}))
         index = self._first + len(self._held) - 1
         if index % self._every:

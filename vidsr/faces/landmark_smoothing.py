@@ -38,7 +38,7 @@ class SmoothingConfig:
     Tuned on training stills and clips (`benchmarks.faces.landmarks --tune`). A longer memory hardly lowers the jitter
     of real detections and lets small tracking errors accumulate; a look-ahead of 4 lowers NME and SDD by 10 %.
     `as_face` False tracks each landmark on its own, as printed; it needs a consistency of 0.05, because a single point
-    has no others to outvote it.
+    has no others that could outvote it.
     """
 
     memory: float = 6.0
@@ -121,7 +121,7 @@ class LandmarkSmoother:
         return ready, SmoothingState(faces, pending[len(ready) :])
 
     def flush(self, state: SmoothingState) -> list[dict[int, SmoothedLandmarks]]:
-        """The frames still held back, in order; the state is then used up."""
+        """The results of the pending frames, in order; the state must not be used again."""
         return [_corrected(state.pending[first:]) for first in range(len(state.pending))]
 
     def _advance(self, gray: GrayImage, detected: Points, face: _FaceState | None) -> _FaceState:
@@ -250,24 +250,24 @@ class LandmarkSmoothing:
         self._smoother = LandmarkSmoother(SmoothingConfig(lookahead=lookahead))
 
     def start(self) -> SmoothingStageState:
-        """No face is known."""
+        """The state before the first frame: no face is known."""
         return SmoothingStageState(self._smoother.init_state(), deque())
 
     def step(self, frame: Frame, state: SmoothingStageState) -> tuple[list[Frame], SmoothingStageState]:
-        """Takes a frame; gives those whose landmarks no later one corrects any more."""
-        given: list[Frame] = []
+        """Processes the next frame; returns those whose landmarks no later frame corrects."""
+        ready: list[Frame] = []
         if frame.starts_scene or not frame.faces:
-            given, state = self.flush(state), self.start()
+            ready, state = self.flush(state), self.start()
         if not frame.faces:
-            return [*given, frame], state
+            return [*ready, frame], state
         state.held.append(frame)
         detected = {face.track: _detected(face) for face in frame.faces}
-        ready, smoothing = self._smoother.step(_to_gray(frame.image), detected, state.smoothing)
-        given += [_with_smoothed(state.held.popleft(), results) for results in ready]
-        return given, SmoothingStageState(smoothing, state.held)
+        results, smoothing = self._smoother.step(_to_gray(frame.image), detected, state.smoothing)
+        ready += [_with_smoothed(state.held.popleft(), each) for each in results]
+        return ready, SmoothingStageState(smoothing, state.held)
 
     def flush(self, state: SmoothingStageState) -> list[Frame]:
-        """The frames still held back."""
+        """Returns all pending frames at the end of the video."""
         return list(map(_with_smoothed, state.held, self._smoother.flush(state.smoothing)))
 
 

@@ -65,7 +65,7 @@ class FaceSearch:
 class Restoration:
     """Restores the faces of one video in three groups of stages.
 
-    `find` and `restore` come before the network, `paste` after it. `find` may run in another thread.
+    `find` and `restore` come before the network, `blend` after it. `find` may run in another thread.
     """
 
     def __init__(self, plan: FacePlan, info: VideoInfo) -> None:
@@ -76,7 +76,7 @@ class Restoration:
         self._restorer = FaceRestorer(engine, plan.options)
         self.find = self._search.stages
         self.restore: Sequence[Stage] = (self._restorer,)
-        self.paste: Sequence[Stage] = (FaceBlender(plan.options.strength),)
+        self.blend: Sequence[Stage] = (FaceBlender(plan.options.strength),)
 
     @property
     def warnings(self) -> list[str]:

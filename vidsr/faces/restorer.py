@@ -99,8 +99,8 @@ class FaceWork:
 class FaceRestorer:
     """The stage that restores faces: it sets `restored`. Needs `faces`, preferably smoothed.
 
-    A frame leaves FADE or `lookahead` frames later, whichever is more; at a cut all that wait are finished first, and
-    nothing of them is kept. `work` tells what became of each track; it is complete when the frames are.
+    A frame is returned FADE or `lookahead` frames later, whichever is more. At a cut all pending frames are finished
+    first, and the state is reset. `work` counts what was done for each track; it is complete when all frames are.
     """
 
     name = "restore_faces"
@@ -110,15 +110,15 @@ class FaceRestorer:
         self.work: dict[int, FaceWork] = {}
 
     def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The frames of a whole video after this stage."""
+        """Passes the frames of a whole video through this stage."""
         return through(self, frames)
 
     def start(self) -> _Scene:
-        """No face is known."""
+        """The state before the first frame: no face is known."""
         return _Scene(self._network, self._config, self.work)
 
     def step(self, frame: Frame, state: _Scene) -> tuple[list[Frame], _Scene]:
-        """Takes a frame; gives those whose faces are finished."""
+        """Processes the next frame; returns those whose faces are finished."""
         ready: list[Frame] = []
         if frame.starts_scene:
             ready += state.finish()
@@ -127,7 +127,7 @@ class FaceRestorer:
         return ready, state
 
     def flush(self, state: _Scene) -> list[Frame]:
-        """The end of the video: gives all that is left."""
+        """Returns all pending frames at the end of the video."""
         return list(state.finish())
 
 
@@ -161,7 +161,7 @@ class _Scene:
         self._begins = True
 
     def step(self, frame: Frame) -> Iterator[Frame]:
-        """Takes a frame; yields those that are complete."""
+        """Processes the next frame; yields those that are complete."""
         chosen = self._chosen(frame.faces)
         self._end([track for track in self._crops if track not in chosen])
         self._places = {face.track: self._smoothed_place(face) for face in frame.faces}

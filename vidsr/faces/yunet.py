@@ -108,4 +108,4 @@ def _start_session(path: Path, device: torch.device, threads: int) -> Any:
     except VidsrError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise ModelError(f"{path} is no ONNX file that can be run: {error}") from error
+        raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error

@@ -64,7 +64,7 @@ class Card:
         if not difference <= GOLDEN_TOLERANCE:
             raise ModelError(
                 f"{self.name} does not reproduce its stored example {self.golden}: the largest difference is "
-                f"{difference:.2g}"
+                f"{difference:.2g}: fetch the model again"
             )
         return difference
 
@@ -190,7 +190,7 @@ def sha256_of(path: Path) -> str:
 def check_file(path: Path, sha256: str, size: int | None) -> None:
     """Raises ModelError if a file is missing or its SHA-256 or, unless `size` is None, its size in bytes differs."""
     if not path.is_file():
-        raise ModelError(f"the model file {path} is missing")
+        raise ModelError(f"the model file {path} is missing: fetch it again")
     if size is not None and path.stat().st_size != size:
         raise ModelError(f"the model file {path} has {path.stat().st_size} bytes, its card says {size}: fetch it again")
     if sha256_of(path) != sha256:

@@ -39,7 +39,7 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
     check_tensors(network, tensors, f"{source} is not the released checkpoint of '{name}'")
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise ModelError(f"{source} is damaged: '{key}' holds values that are not finite")
+            raise ModelError(f"{source} is damaged ('{key}' holds values that are not finite): fetch it again")
     network.load_state_dict(tensors)
     head = {
         "name": name,
@@ -61,12 +61,12 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise ModelError(f"cannot read {source}: {error.strerror}") from error
     except Exception as error:  # torch.load has no exception class of its own for foreign files
-        raise ModelError(f"{source} is not a PyTorch checkpoint of plain tensors") from error
+        raise ModelError(f"{source} is not a PyTorch checkpoint of plain tensors: give the authors' file") from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{source} holds no named tensors")
+        raise ModelError(f"{source} holds no named tensors: give the authors' file")
     if all(isinstance(key, str) and key.startswith(PREFIX) for key in content):
         content = {key.removeprefix(PREFIX): value for key, value in content.items()}
     for key, value in content.items():

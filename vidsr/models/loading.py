@@ -51,7 +51,7 @@ def check_tensors(network: Network, tensors: Mapping[str, Tensor], complaint: st
 
 
 def verify(card: Card) -> float:
-    """Loads the model and runs its golden example in float32; returns the largest difference, in units of 0..1.
+    """Loads the model and runs its stored example in float32; returns the largest difference, in units of 0..1.
 
     Raises ModelError if a file differs from the card or the difference is above GOLDEN_TOLERANCE.
     """
@@ -61,7 +61,7 @@ def verify(card: Card) -> float:
 
 @torch.inference_mode()
 def run_golden(network: Network, clip: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The network's results for a golden clip (T x 3 x h x w, 0..255) in float32, not clamped.
+    """The network's results for the clip of a stored example (T x 3 x h x w, 0..255) in float32, not clamped.
 
     The result is T x 3 x H x W; for a zsm network (2T - 1) x 3 x H x W.
     """

@@ -99,7 +99,7 @@ class Fit(FrameStage):
 
 
 class Stages(NamedTuple):
-    """All stages between decoder and encoder, in order; those in `ahead` run in the decoder's thread.
+    """All stages between decoder and encoder, in order: `ahead` run in the decoder's thread, `beside` in the caller's.
 
     `depth_behind` is the capacity of the queue to the encoder's thread.
     """
@@ -134,7 +134,7 @@ class Parts:
                 *([self.duplicates] if self.duplicates else ()),
                 *(faces.restore if faces else ()),
                 Network(self.chosen.engine, info.height, info.width),
-                *(faces.paste if faces else ()),  # from here on at the engine's output size
+                *(faces.blend if faces else ()),  # from here on at the engine's output size
                 *([InterpolatedFrameFinisher(result.interp)] if result.interp > 1 else ()),
                 Fit(result.size, result.stretch),
             ],

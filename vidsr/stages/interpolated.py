@@ -77,7 +77,7 @@ class InterpolatedFrameFinisher:
         return [*interpolated, frame], FinisherState(state.seen, last, frame)
 
     def flush(self, state: FinisherState) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
-        """A video ends with an input frame, so nothing is pending."""
+        """A video ends with an input frame, so no frame is pending."""
         return []
 
     def _extrapolated(self, last: Frame, before: Frame | None, number: int) -> Tensor:
@@ -95,10 +95,8 @@ def extrapolate_motion(last: Tensor, before: Tensor, fraction: float) -> Tensor:
     gray = [cv2.resize(_gray(image), size, interpolation=cv2.INTER_CUBIC) for image in (last, before)]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(gray[0], gray[1], None)  # type: ignore[call-overload]
     flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(fraction / factor)
-    x, y = (
-        (flow[..., 0] + np.arange(width, dtype=np.float32)),
-        (flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]),
-    )
+    x = flow[..., 0] + np.arange(width, dtype=np.float32)
+    y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
     pixels = last.permute(1, 2, 0).float().cpu().contiguous().numpy()
     moved = cv2.remap(pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy(moved).permute(2, 0, 1).contiguous().clamp_(0, 1).to(last)

@@ -58,7 +58,7 @@ class SceneMarker:
         return [marked], state
 
     def flush(self, state: SceneState) -> list[Frame]:  # noqa: ARG002 - the signature of a stage
-        """No frame ever waits."""
+        """No frame is ever pending."""
         return []
 
 

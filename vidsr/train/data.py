@@ -65,7 +65,6 @@ class Batches(Dataset[Batch]):
             groups: dict[str, list[Item]] = defaultdict(list)
             for item in items:
                 if item.kind == kind:
-                    # the index gives every still its own source
                     groups[item.source].append(item)
             self.by_source[kind] = [groups[source] for source in sorted(groups)]
         if not self._shares().any():
@@ -133,7 +132,7 @@ class Batches(Dataset[Batch]):
         else:
             max_stride = data.max_stride_faces if kind == "faces" else data.max_stride_general
             if self.recipe.guidance is not None:
-                # Where a clip is reversed, a frame is not half-way between its neighbors: use a smaller stride instead.
+                # Where a clip is reversed, a frame is not halfway between its neighbors: use a smaller stride instead.
                 max_stride = max(1, min(max_stride, (len(frames) - 1) // (length - 1)))
             order = _frame_order(len(frames), length, max_stride, generator)
             candidates = 3 if generator.random() < data.texture_choice_share else 1

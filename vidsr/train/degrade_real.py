@@ -1,7 +1,7 @@
 """Realistic degradation: blur, reduction, sharpening, noise and compression, as videos undergo before upscaling.
 
 All are pure functions of their arguments and a seeded generator, on whole clips, centered as in `degrade`. Each sample
-keeps its random parameters and their summary in three numbers, which the network may be given.
+keeps its random parameters and their summary in three numbers, which may replace the network's estimates.
 
 One exception: on CPUs with AVX-512, libx264 encodes roughly one small clip in some hundred slightly differently when
 called again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it is repeatable).
