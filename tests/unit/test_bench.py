@@ -169,7 +169,7 @@ def test_rates_and_share_are_the_quotients_that_they_say() -> None:
     assert network.rate == 4 * 8640 / 3.5
     assert network.isolated_seconds == 1.75
     assert network.isolated_rate == 4 * 8640 / 1.75
-    assert network.share == 0.5
+    assert network.isolated_fraction == 0.5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -216,7 +216,7 @@ def test_tiles_are_counted_too() -> None:
 
 def test_a_model_without_network_has_no_share() -> None:
     measured = measure_network(TiledEngine(BicubicEngine(4, CPU), None), images(2, 16, 16), 1, CPU)
-    assert (measured.layers, measured.parts, measured.share, measured.isolated_rate) == ((), {}, None, None)
+    assert (measured.layers, measured.parts, measured.isolated_fraction, measured.isolated_rate) == ((), {}, None, None)
     assert measured.seconds > 0
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from vidsr.errors import InputError, UsageError
 from vidsr.evaluation import metrics
-from vidsr.evaluation.evaluate import evaluate_clip, pair_videos, score_clip, summarize
+from vidsr.evaluation.evaluate import evaluate_clip, score_clip, summarize
 from vidsr.evaluation.presentation import table
+from vidsr.evaluation.videos import find_pairs
 from vidsr.nets.layers.resize import resize
 from vidsr.train.degrade import degrade_bd, degrade_bi
 
@@ -288,10 +289,6 @@ def test_evaluation_as_json_and_table() -> None:
         summarize([])
 
 
-def is_video(path: Path) -> bool:
-    return path.suffix in (".mp4", ".mkv")
-
-
 @pytest.mark.leaves_hidden_files
 def test_pairs_of_files_and_folders(tmp_path: Path) -> None:
     truth, result = tmp_path / "truth", tmp_path / "result"
@@ -299,32 +296,32 @@ def test_pairs_of_files_and_folders(tmp_path: Path) -> None:
         folder.mkdir()
         for name in names:
             (folder / name).touch()
-    assert pair_videos(truth, result, is_video) == [
+    assert find_pairs(truth, result) == [
         ("a", truth / "a.mp4", result / "a.mp4"),
         ("b", truth / "b.mkv", result / "b.mp4"),
     ]
-    single = pair_videos(
-        truth / "notes.txt", result / "a.mp4", is_video
+    single = find_pairs(
+        truth / "notes.txt", result / "a.mp4"
     )  # files given by name are accepted, whatever their extension
     assert single == [("notes", truth / "notes.txt", result / "a.mp4")]
     with pytest.raises(InputError, match="no such file or folder"):
-        pair_videos(truth / "none.mp4", result, is_video)
+        find_pairs(truth / "none.mp4", result)
     with pytest.raises(InputError, match="not one of each"):
-        pair_videos(truth, result / "a.mp4", is_video)
+        find_pairs(truth, result / "a.mp4")
     (result / "d.mkv").touch()
     with pytest.raises(InputError, match="truth: no video named d here"):
-        pair_videos(truth, result, is_video)
+        find_pairs(truth, result)
     (truth / "d.mkv").touch()
     (truth / "e.mkv").touch()
     with pytest.raises(InputError, match="result: no video named e here"):
-        pair_videos(truth, result, is_video)
+        find_pairs(truth, result)
     (truth / "e.mp4").touch()
     with pytest.raises(InputError, match=r"e\.mkv and e\.mp4"):
-        pair_videos(truth, result, is_video)
+        find_pairs(truth, result)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="no video in this folder"):
-        pair_videos(empty, result, is_video)
+        find_pairs(empty, result)
 
 
 def test_evaluation_works_without_pyav() -> None:

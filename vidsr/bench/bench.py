@@ -92,7 +92,7 @@ class NetworkSpeed:
         return work / self.isolated_seconds if self.layers else None
 
     @property
-    def share(self) -> float | None:
+    def isolated_fraction(self) -> float | None:
         """The network's rate as a fraction of the isolated rate; None without convolutions."""
         return None if self.isolated_rate is None else self.rate / self.isolated_rate
 
@@ -114,7 +114,7 @@ class BenchReport:
     video_peak_memory_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, the rates and the network's share of the isolated rate as plain values for JSON."""
+        """All fields, the rates and the network's fraction of the isolated rate (`share`) as plain values for JSON."""
         network = self.network
         return {
             "model": self.model, "device": self.device, "precision": self.precision, "threads": self.threads,
@@ -132,7 +132,7 @@ class BenchReport:
                 "multiply_adds_per_second": network.isolated_rate,
                 "layers": [layer.to_dict() for layer in network.layers],
             },
-            "share": network.share,
+            "share": network.isolated_fraction,
             "film": {  # a public key, older than the term "video"
                 "stage_seconds": dict(self.video_stage_seconds),
                 "wall_seconds": self.video_wall_seconds,

@@ -57,11 +57,11 @@ def _show(screen: Screen, report: BenchReport) -> None:
     values = {"network alone": f"{_time(network.seconds)} per frame, {1 / network.seconds:.1f} frames/s"}
     values |= {f"  of which {part}": _time(seconds) for part, seconds in network.parts.items()}
     values["multiply-adds"] = f"{network.multiply_adds / 1e9:.2f} G per frame, {network.rate / 1e9:.1f} G/s"
-    if network.isolated_rate is not None and network.share is not None:
+    if network.isolated_rate is not None and network.isolated_fraction is not None:
         values["convolutions in isolation"] = (
             f"{_time(network.isolated_seconds)} per frame, {network.isolated_rate / 1e9:.1f} G/s"
         )
-        values["fraction of that rate reached"] = f"{100 * network.share:.0f} %"
+        values["fraction of that rate reached"] = f"{100 * network.isolated_fraction:.0f} %"
     values["peak memory, network alone"] = _memory(network.peak_memory_bytes)
     values["peak memory, whole run"] = _memory(report.video_peak_memory_bytes)
     where = f"{report.device} ({report.precision}, {report.threads} threads)"

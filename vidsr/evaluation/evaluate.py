@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -184,29 +183,6 @@ def summarize(clips: Iterable[ClipScores]) -> Evaluation:
     return Evaluation(kept, Scores(*means), tuple(_frame_means(kept)))
 
 
-def pair_videos(reference: Path, result: Path, is_video: Callable[[Path], bool]) -> list[tuple[str, Path, Path]]:
-    """The pairs that `vidsr eval REFERENCE RESULT` compares, as (name, reference, result): two files, or two folders.
-
-    The videos of two folders, without subfolders, are paired by name without extension and sorted by name; `is_video`
-    selects the files, hidden ones are ignored. Raises InputError for a missing path, a file against a folder, no
-    videos, a name that occurs twice in a folder, or a video without counterpart.
-    """
-    for path in (reference, result):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-    if reference.is_dir() != result.is_dir():
-        raise InputError(f"{reference} and {result}: give two files or two folders, not one of each")
-    if not reference.is_dir():
-        return [(reference.stem, reference, result)]
-    truths, results = _videos_by_name(reference, is_video), _videos_by_name(result, is_video)
-    if not truths:
-        raise InputError(f"{reference}: there is no video in this folder")
-    for folder, names in ((result, truths.keys() - results.keys()), (reference, results.keys() - truths.keys())):
-        if names:
-            raise InputError(f"{folder}: no video named {', '.join(sorted(names))} here, but the other folder has one")
-    return [(name, truths[name], results[name]) for name in sorted(truths)]
-
-
 def _scores(
     error: Tensor, spatial: Tensor, vertical_time: Tensor, warping: WarpingScore | None, flicker: FlickerScore | None
 ) -> Scores:
@@ -237,14 +213,3 @@ def _frame_means(clips: tuple[ClipScores, ...]) -> Iterator[FrameMean]:
         psnr = sum(clip.frame_psnr[index] for clip in long_enough) / len(long_enough)
         psnr_y = sum(clip.frame_psnr_y[index] for clip in long_enough) / len(long_enough)
         yield FrameMean(len(long_enough), psnr, psnr_y)
-
-
-def _videos_by_name(folder: Path, is_video: Callable[[Path], bool]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or not path.is_file() or not is_video(path):
-            continue
-        if path.stem in found:
-            raise InputError(f"{folder}: {found[path.stem].name} and {path.name} have the same name; keep one of them")
-        found[path.stem] = path
-    return found

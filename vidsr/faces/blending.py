@@ -1,7 +1,7 @@
 """Blends restored faces into the enlarged frame, with a soft border and the color of the surroundings.
 
 The mask is a superellipse around the face's box: 1 on the box except for its corners, falling off smoothly outside, so
-that no straight border is visible. It also falls off towards the edges of the crop, beyond which the network saw
+that no straight border is visible. It also falls off toward the edges of the crop, beyond which the network saw
 nothing.
 """
 
@@ -19,7 +19,7 @@ from vidsr.types import Crop, Frame, RestoredFace
 # Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
 FULL, REACH = 1.1, 1.4
 POWER = 4.0
-# Source pixels over which the mask falls off towards an edge of the crop.
+# Source pixels over which the mask falls off toward an edge of the crop.
 RAMP = 3.0
 
 
@@ -79,7 +79,7 @@ def soft_mask(
 
 
 def _ramp(positions: Tensor, start: int, length: int, limit: int) -> Tensor:
-    """1 inside, falling off towards those edges of the crop that are not edges of the frame."""
+    """1 inside, falling off toward those edges of the crop that are not edges of the frame."""
     weight = torch.ones_like(positions)
     if start > 0:
         weight = torch.minimum(weight, (positions - start) / RAMP)

@@ -202,9 +202,15 @@ class Reader:
             raise InputError(f"{self._path} holds no frame that can be decoded")
         begin = self._config.start or Fraction()
         if self._config.end is not None and begin <= last - first * self.info.time_base:
-            raise UsageError(f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}")
+            raise UsageError(
+                f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}: "
+                "choose a longer range"
+            )
         length = last - first * self.info.time_base
-        raise UsageError(f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}")
+        raise UsageError(
+            f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}: "
+            "choose an earlier start"
+        )
 
     def _warn_of_header(self) -> None:
         color = self.info.color

@@ -46,7 +46,7 @@ class SECNetStep(Step):
     """One step of a SECNet stream, equal to RecurrentEngine in float32; with self-ensemble if the network is mirrored.
 
     Inputs: `frames` K x 3 x h x w in 0..1, the frames at `offsets` (temporal window and past), oldest first, clamped to
-    the scene at both ends; then the state. Outputs: `picture` 1 x 3 x 4h x 4w in 0..1; then the next state.
+    the scene at both ends; then the state. Outputs: `picture` 1 x 3 x H x W in 0..1; then the next state.
     """
 
     overrides: Tensor | None
