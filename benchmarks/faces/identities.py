@@ -26,9 +26,10 @@ from benchmarks.quality.runner import clip_paths
 from vidsr.config import FaceConfig
 from vidsr.faces.detections import pairwise_iou
 from vidsr.faces.detector import FaceDetector, View
-from vidsr.faces.finding import find_faces
+from vidsr.faces.finding import FaceFinder
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.yunet import Yunet
+from vidsr.stages.base import through
 from vidsr.train.dataset import read_clip
 from vidsr.types import Face, Frame
 
@@ -53,7 +54,7 @@ def tracked(images: Sequence[Image], network: Yunet) -> list[tuple[Face, ...]]:
     config = FaceConfig()
     finder = FaceDetector(network, View(), *images[0].shape[:2], config.min_face)
     tracker = FaceTracker(TrackerConfig(min_side=config.min_face))
-    return [frame.faces for frame in find_faces(frames_of(images), finder, config.every, tracker)]
+    return [frame.faces for frame in through(FaceFinder(finder, config.every, tracker), frames_of(images))]
 
 
 def by_column(faces: tuple[Face, ...], width: int) -> list[tuple[int, int]]:

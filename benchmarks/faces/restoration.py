@@ -27,15 +27,15 @@ from benchmarks.faces.sheets import save_sheets
 from benchmarks.quality.runner import DEGRADATIONS
 from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
 from vidsr.engines.select import build_engine, select
-from vidsr.faces.blending import blend_faces
+from vidsr.faces.blending import FaceBlender
 from vidsr.faces.detector import FaceDetector, View
 from vidsr.faces.engine import build_face_engine, select_face_engine
-from vidsr.faces.finding import find_faces
+from vidsr.faces.finding import FaceFinder
 from vidsr.faces.pipeline import Restoration, plan_faces
 from vidsr.faces.restorer import FaceRestorer
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.yunet import Yunet
-from vidsr.stages.base import chain
+from vidsr.stages.base import chain, through
 from vidsr.train.dataset import read_clip
 from vidsr.types import Color, Frame, VideoInfo
 
@@ -115,7 +115,7 @@ def enhance(scene: Scene, low: list[Tensor], faces: list[Shown], detector: Path)
         "bicubic": streamed(frames, ComputeConfig(model="bicubic")),
         "alone": first,
         "restored": chain(restoration.blend, with_patches(second, restored)),
-        "frame by frame": blend_faces(with_patches(third, single), config.strength),
+        "frame by frame": through(FaceBlender(config.strength), with_patches(third, single)),
     }
     for index, results in enumerate(zip(*streams.values(), strict=True)):
         for name, frame in zip(streams, results, strict=True):
@@ -150,8 +150,8 @@ def one_by_one(frames: list[Frame], config: RestoreConfig, compute: ComputeConfi
     result = []
     for frame in frames:
         tracker = FaceTracker(TrackerConfig(min_side=config.min_face))
-        found = find_faces([replace(frame, starts_scene=True)], finder, 1, tracker)
-        result += FaceRestorer(engine, config).run(found)
+        found = through(FaceFinder(finder, 1, tracker), [replace(frame, starts_scene=True)])
+        result += through(FaceRestorer(engine, config), found)
     return result
 
 

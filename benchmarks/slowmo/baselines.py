@@ -22,7 +22,8 @@ from torch import Tensor
 from benchmarks.quality.baselines import SCALE, SWS_FLAGS, lanczos, stream
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.select import build_engine, select
-from vidsr.stages.interpolated import finish_interpolated_frames
+from vidsr.stages.base import through
+from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.types import Frame
 from vidsr.video.roundtrip import SWSCALE_ACCURATE
 
@@ -66,7 +67,7 @@ def stream_slowmo(model: str, precision: Precision, low: Tensor) -> Tensor:
         ready, state = engine.step(Frame(image, index, Fraction(1, RATE), 1, index == 0), state)
         results += ready
     results += engine.flush(state)
-    results = list(finish_interpolated_frames(results, INTERP))
+    results = list(through(InterpolatedFrameFinisher(INTERP), results))
     check_times([frame.pts * frame.time_base for frame in results], len(low))
     return torch.stack([frame.image for frame in results])
 

@@ -24,12 +24,13 @@ from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
-from vidsr.faces.blending import blend_faces
+from vidsr.faces.blending import FaceBlender
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_cards, list_presets
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
+from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
 HEIGHT, WIDTH = 20, 28  # four tiles of 16 pixels
@@ -150,7 +151,7 @@ def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
             patch = RestoredFace(image, window, (window.left + 4.0, window.top + 4.0, 8.0, 8.0), 0.5)
             large = Frame(torch.rand(3, 4 * FACES_HEIGHT, 4 * FACES_WIDTH, device=CUDA), 0, Fraction(1, 25))
             face = Face(patch.box, ((0.0, 0.0),) * 5, 0.9, 1, restored=patch)
-            (pasted,) = blend_faces([Frame(large.image, 0, large.time_base, faces=(face,))])
+            (pasted,) = through(FaceBlender(), [Frame(large.image, 0, large.time_base, faces=(face,))])
             assert pasted.image.device == CUDA
 
 

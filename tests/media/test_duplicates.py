@@ -19,6 +19,7 @@ from tests.support.media import encode
 from tests.support.tiny_networks import slowmo_network
 from vidsr.config import InputConfig
 from vidsr.engines.slowmo import InterpolationEngine
+from vidsr.stages.base import through
 from vidsr.stages.duplicates import MAX_RUN, TIME_STEPS, Duplicates
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
@@ -97,7 +98,7 @@ class Halfway:
 def filled(frames: Sequence[Frame]) -> tuple[list[Frame], set[int]]:
     """The output and the indices of replaced frames; checks that everything else is unchanged."""
     duplicates = Duplicates(Halfway())
-    result = list(duplicates.fill(iter(frames)))
+    result = list(through(duplicates, iter(frames)))
     assert [(f.pts, f.duration, f.time_base, f.starts_scene) for f in result] == [
         (f.pts, f.duration, f.time_base, f.starts_scene) for f in frames
     ]
@@ -147,7 +148,7 @@ def test_each_image_is_made_once(run: int, calls: int) -> None:
     """3/8 and 5/8 also need 1/4, 1/2 and 3/4."""
     halfway = Halfway()
     positions = [0, 1, 2, *[2] * run, 3, 4]
-    list(Duplicates(halfway).fill(video([view(SPEED * i) for i in positions])))
+    list(through(Duplicates(halfway), video([view(SPEED * i) for i in positions])))
     assert halfway.calls == calls
 
 
@@ -156,7 +157,7 @@ def test_zooming_slowmo_fills_the_gap() -> None:
     engine = InterpolationEngine.of_network(slowmo_network("fast"), "untrained", torch.device("cpu"), "fp32")
     positions = [0, 1, 2, 2, 3, 4]
     frames = video([view(SPEED * i) for i in positions])
-    result = list(Duplicates(engine).fill(frames))
+    result = list(through(Duplicates(engine), frames))
     state = engine.init_state(HEIGHT, WIDTH)
     made = []
     for frame in (frames[2], frames[4]):
@@ -303,7 +304,7 @@ def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], g
             return super().step(frame, state)
 
     duplicates, count = Duplicates(Watched()), 0
-    for t, (input_frame, result) in enumerate(zip(frames, duplicates.fill(source()), strict=True)):
+    for t, (input_frame, result) in enumerate(zip(frames, through(duplicates, source()), strict=True)):
         count += result.image is not input_frame.image
         assert taken - t - 1 <= MAX_RUN + 1
         assert result.with_image(input_frame.image) == input_frame
@@ -316,8 +317,8 @@ def test_count_order_and_times_never_change(runs: list[tuple[int, int, bool]], g
 def test_any_size_is_taken(height: int, width: int) -> None:
     random = torch.Generator().manual_seed(1)
     frames = video([torch.rand(3, height, width, generator=random) for _ in range(6)])
-    assert [f.image for f in Duplicates(Halfway()).fill(frames)] == [f.image for f in frames]
+    assert [f.image for f in through(Duplicates(Halfway()), frames)] == [f.image for f in frames]
 
 
 def test_an_empty_video_stays_empty() -> None:
-    assert list(Duplicates(Halfway()).fill([])) == []
+    assert list(through(Duplicates(Halfway()), [])) == []

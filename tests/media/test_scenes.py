@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vidsr.config import SceneConfig
-from vidsr.stages.scenes import mark_scenes
+from vidsr.stages.base import through
+from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Frame
 
 
@@ -31,7 +32,7 @@ def video(images: Iterable[Tensor]) -> list[Frame]:
 
 
 def starts(frames: Iterable[Frame], config: SceneConfig | None = None) -> list[int]:
-    return [t for t, frame in enumerate(mark_scenes(frames, config or SceneConfig())) if frame.starts_scene]
+    return [t for t, frame in enumerate(through(SceneMarker(config or SceneConfig()), frames)) if frame.starts_scene]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_no_frame_waits_and_nothing_else_changes(mode: str) -> None:
             taken += 1
             yield frame
 
-    for t, marked in enumerate(mark_scenes(source(), SceneConfig(mode="auto" if mode == "auto" else "off"))):
+    for t, marked in enumerate(through(SceneMarker(SceneConfig(mode="auto" if mode == "auto" else "off")), source())):
         assert taken == t + 1
         assert marked.image is frames[t].image
         assert (marked.pts, marked.time_base, marked.duration) == (frames[t].pts, Fraction(1, 1000), 7)

@@ -31,7 +31,8 @@ from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
 from vidsr.models.cards import find_card
 from vidsr.models.registry import build
-from vidsr.stages.scenes import mark_scenes
+from vidsr.stages.base import through
+from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 from vidsr.video.synthetic import write_synthetic_video
@@ -279,7 +280,7 @@ def test_the_video_is_one_moving_scene_of_the_wanted_size(tmp_path: Path) -> Non
     for path in (video, again):
         write_synthetic_video(path, 30, 64, 48)
     with Reader(video, InputConfig(), CPU) as reader, Reader(again, InputConfig(), CPU) as other:
-        frames = list(mark_scenes(reader.frames(), SceneConfig()))
+        frames = list(through(SceneMarker(SceneConfig()), reader.frames()))
         same = list(other.frames())
     assert [frame.image.shape for frame in frames] == [(3, 48, 64)] * 30
     assert [frame.starts_scene for frame in frames] == [True] + [False] * 29

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vidsr.faces.blending import FULL, POWER, RAMP, REACH, blend_faces, color_offset, soft_mask
+from vidsr.faces.blending import FULL, POWER, RAMP, REACH, FaceBlender, color_offset, soft_mask
 from vidsr.faces.restorer import choose_crop
+from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def frame_with(patches: list[RestoredFace], picture: Tensor | None = None) -> Fr
 
 
 def blended(picture: Tensor, patches: list[RestoredFace], strength: float = 1.0) -> Tensor:
-    (result,) = blend_faces([frame_with(patches, picture)], strength)
+    (result,) = through(FaceBlender(strength), [frame_with(patches, picture)])
     return result.image
 
 
@@ -230,7 +231,7 @@ def test_frames_without_patches_pass_unchanged() -> None:
     picture = noise(SCALE * HEIGHT, SCALE * WIDTH)
     bare = Frame(picture, 0, Fraction(1, 25))
     seen = replace(frame_with([new_patch()], picture), faces=(Face(BOX, ((0.0, 0.0),) * 5, 0.9, 1),))
-    for frame, given_out in zip([bare, seen], blend_faces([bare, seen]), strict=True):
+    for frame, given_out in zip([bare, seen], through(FaceBlender(), [bare, seen]), strict=True):
         assert given_out is frame
 
 
@@ -238,7 +239,7 @@ def test_inputs_are_not_modified_and_patches_are_released() -> None:
     picture, patch = noise(SCALE * HEIGHT, SCALE * WIDTH), new_patch()
     given_in = frame_with([patch], picture)
     image = patch.image.clone()
-    (result,) = blend_faces([given_in])
+    (result,) = through(FaceBlender(), [given_in])
     assert torch.equal(picture, noise(SCALE * HEIGHT, SCALE * WIDTH)) and torch.equal(patch.image, image)
     assert [face.restored for face in result.faces] == [None] and given_in.faces[0].restored is patch
     assert result == replace(given_in, image=result.image, faces=(replace(given_in.faces[0], restored=None),))
@@ -252,7 +253,7 @@ def test_each_frame_is_yielded_before_the_next_is_taken() -> None:
             taken.append(number)
             yield replace(frame_with([new_patch()] if number % 2 else []), pts=number)
 
-    for number, frame in enumerate(blend_faces(frames())):
+    for number, frame in enumerate(through(FaceBlender(), frames())):
         assert frame.pts == number and taken == list(range(number + 1))
 
 

@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.support.toy_engine import make_clip
-from vidsr.stages.interpolated import extrapolate_motion, finish_interpolated_frames
+from vidsr.stages.base import through
+from vidsr.stages.interpolated import InterpolatedFrameFinisher, extrapolate_motion
 from vidsr.types import Frame
 
 pytestmark = pytest.mark.numeric
@@ -49,7 +50,7 @@ def video(images: list[Tensor], interp: int, cuts: tuple[int, ...] = ()) -> list
 def test_new_frames_get_the_color_between_their_neighbors(interp: int) -> None:
     frames = [frame.with_image(frame.image * 0.3 + 0.3) for frame in make_clip(3 * interp + 1, seed=3)]
     frames = [replace(frame, starts_scene=index == 0) for index, frame in enumerate(frames)]
-    finished = list(finish_interpolated_frames(frames, interp))
+    finished = list(through(InterpolatedFrameFinisher(interp), frames))
     assert [replace(a, image=b.image) for a, b in zip(frames, finished, strict=True)] == finished
     for index, (raw, frame) in enumerate(zip(frames, finished, strict=True)):
         k = index % interp
@@ -71,7 +72,7 @@ def test_before_a_cut_the_near_side_moves_on(interp: int) -> None:
     given = near[: interp + 1]
     repeats = [near[interp]] * (interp - 1)
     frames = video([*given, *repeats, *far], interp, cuts=(2,))
-    finished = list(finish_interpolated_frames(frames, interp))
+    finished = list(through(InterpolatedFrameFinisher(interp), frames))
     assert len(finished) == len(frames)
     inner = (slice(12, -12), slice(12, -12))
     for k in range(1, interp):
@@ -84,7 +85,7 @@ def test_before_a_cut_the_near_side_moves_on(interp: int) -> None:
 def test_after_a_scenes_first_frame_nothing_is_known_of_its_motion() -> None:
     images = [*pan(1, 0.0), torch.zeros(3, SIDE, SIDE), *pan(1, 0.0, seed=2), *pan(2, 3.0, seed=2)]
     frames = video(images, 2, cuts=(1,))
-    finished = list(finish_interpolated_frames(frames, 2))
+    finished = list(through(InterpolatedFrameFinisher(2), frames))
     assert torch.equal(finished[1].image, images[0])
 
 
@@ -92,7 +93,7 @@ def test_the_motion_before_a_cut_is_not_used_behind_it() -> None:
     """A scene of a single frame between two cuts: the frame is repeated."""
     first, second, third = pan(3, 4.0), pan(1, 0.0, seed=1), pan(1, 0.0, seed=2)
     gray = torch.full((3, SIDE, SIDE), 0.5)
-    finished = list(finish_interpolated_frames(video([*first, gray, *second, gray, *third], 2, cuts=(2, 3)), 2))
+    finished = list(through(InterpolatedFrameFinisher(2), video([*first, gray, *second, gray, *third], 2, cuts=(2, 3))))
     assert torch.equal(finished[5].image, second[0])
     assert not torch.equal(finished[3].image, first[2])
 

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidsr.faces.landmark_smoothing import LandmarkSmoother, SmoothingConfig, smooth_landmarks
+from vidsr.faces.landmark_smoothing import LandmarkSmoother, LandmarkSmoothing, SmoothingConfig
+from vidsr.stages.base import through
 from vidsr.types import Face, Frame
 
 SIDE = 48
@@ -75,7 +76,7 @@ def oracle(frames: list[Frame], lookahead: int) -> list[dict[int, np.ndarray]]:
 )
 def test_each_scene_and_each_gap_is_a_separate_stream(rows: list[tuple[tuple[int, ...], int]], lookahead: int) -> None:
     frames = [frame(i, tracks, chance == 0) for i, (tracks, chance) in enumerate(rows)]
-    results = list(smooth_landmarks(frames, lookahead))
+    results = list(through(LandmarkSmoothing(lookahead), frames))
     assert [(each.pts, each.starts_scene) for each in results] == [(each.pts, each.starts_scene) for each in frames]
     for given_frame, result, wanted in zip(frames, results, oracle(frames, lookahead), strict=True):
         assert result.image is given_frame.image
@@ -95,6 +96,6 @@ def test_delay_of_frames_is_as_documented(lookahead: int) -> None:
             taken += 1
             yield frame(i, (1,))
 
-    for done, result in enumerate(smooth_landmarks(source(), lookahead)):
+    for done, result in enumerate(through(LandmarkSmoothing(lookahead), source())):
         assert result.pts == done
         assert taken <= done + lookahead + 1

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vidsr.config import RestoreConfig
 from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_crop
+from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
 WIDTH, HEIGHT = 96, 64
@@ -86,7 +87,7 @@ def restore(
     network = Doubler(lookahead)
     restorer = FaceRestorer(network, config or RestoreConfig())
     cuts = list(cuts)
-    frames = list(restorer.run(video(rows, cuts)))
+    frames = list(through(restorer, video(rows, cuts)))
     for result, source in zip(frames, video(rows, cuts), strict=True):
         assert torch.equal(result.image, source.image)
         assert (result.pts, result.duration, result.starts_scene) == (source.pts, source.duration, source.starts_scene)
@@ -300,7 +301,7 @@ def test_number_of_delayed_frames_is_bounded(lookahead: int) -> None:
 
     held = max(FADE, lookahead)
     given_out = 0
-    for frame in FaceRestorer(Doubler(lookahead), RestoreConfig()).run(watched()):
+    for frame in through(FaceRestorer(Doubler(lookahead), RestoreConfig()), watched()):
         assert frame.pts == 512 * given_out and taken - given_out <= held + 1
         given_out += 1
         del frame

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.faces.detections import Detections, pairwise_iou
-from vidsr.faces.finding import find_faces
+from vidsr.faces.finding import FaceFinder
 from vidsr.faces.tracker import FaceMotion, FaceTracker, TrackerConfig, TrackerState
+from vidsr.stages.base import through
 from vidsr.types import Frame
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +58,9 @@ def video(count: int, cuts: Iterable[int] = ()) -> Iterator[Frame]:
 
 def run_tracker(found: list[Detections], every: int = 1, cuts: Iterable[int] = (), config: TrackerConfig | None = None
 ) -> list[Frame]:  # fmt: skip
-    frames = list(find_faces(video(len(found), cuts), Script(found), every, FaceTracker(config or TrackerConfig())))
+    frames = list(
+        through(FaceFinder(Script(found), every, FaceTracker(config or TrackerConfig())), video(len(found), cuts))
+    )
     assert [frame.pts for frame in frames] == [512 * number for number in range(len(found))]
     return frames
 
@@ -77,7 +80,7 @@ def center(box: tuple[float, ...]) -> Array:
 def test_moving_face_is_present_in_every_frame(every: int) -> None:
     truth = [(40 + 3 * t, 60 + 2 * t, 30 + t / 4) for t in range(50)]
     script = Script([faces_at(place) for place in truth])
-    frames = list(find_faces(video(50), script, every))
+    frames = list(through(FaceFinder(script, every), video(50)))
     assert script.searched == sorted({*range(0, 50, every), 49})
     for number, (frame, (x, y, side)) in enumerate(zip(frames, truth, strict=True)):
         (face,) = frame.faces
@@ -91,7 +94,7 @@ def test_interpolation_uses_timestamps_not_frame_numbers() -> None:
     ticks = [0, 1, 3, 30, 40, 41, 50, 60, 80]
     frames = [Frame(frame.image, tick, Fraction(1, 10), starts_scene=frame.starts_scene)
               for frame, tick in zip(video(9), ticks, strict=True)]  # fmt: skip
-    given_out = list(find_faces(frames, Script(found), 4))
+    given_out = list(through(FaceFinder(Script(found), 4), frames))
     assert [center(frame.faces[0].box)[0] for frame in given_out[:5]] == pytest.approx([50, 51, 53, 80, 90])
 
 
@@ -285,7 +288,7 @@ def test_delay_of_frames_is_bounded(rows: list[list[tuple[int, int, int, int]]],
             taken += 1
             yield frame
 
-    for number, _ in enumerate(find_faces(counted(), Script(clutter(rows)), every)):
+    for number, _ in enumerate(through(FaceFinder(Script(clutter(rows)), every), counted())):
         assert taken - number <= every * HITS + 1
 
 

@@ -7,13 +7,12 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vidsr.stages.base import FrameStage, through
+from vidsr.stages.base import FrameStage
 from vidsr.types import Crop, Frame, RestoredFace
 
 # Radii in half boxes: the mask is 1 inside the superellipse of the first and 0 outside that of the second.
@@ -21,11 +20,6 @@ FULL, REACH = 1.1, 1.4
 POWER = 4.0
 # Source pixels over which the mask falls off toward an edge of the crop.
 RAMP = 3.0
-
-
-def blend_faces(frames: Iterable[Frame], strength: float = 1.0) -> Iterator[Frame]:
-    """Blends the restored faces into the frames, as `FaceBlender` does."""
-    return through(FaceBlender(strength), frames)
 
 
 class FaceBlender(FrameStage):

@@ -7,7 +7,7 @@ extrapolated by the track's motion where the face was lost. landmark_smoothing.p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from vidsr.faces.detections import Array, Detections
 from vidsr.faces.tracker import FaceTracker, Track, TrackerState
-from vidsr.stages.base import through
 from vidsr.types import Face, Frame
 
 
@@ -26,13 +25,6 @@ class Finder(Protocol):
     def find(self, image: Tensor, min_score: float) -> Detections:
         """The faces of a frame's image, 3 x H x W, with at least `min_score`, in its pixels."""
         ...
-
-
-def find_faces(
-    frames: Iterable[Frame], finder: Finder, every: int, tracker: FaceTracker | None = None
-) -> Iterator[Frame]:
-    """The same frames with `faces` set, as `FaceFinder` does."""
-    return through(FaceFinder(finder, every, tracker), frames)
 
 
 class FaceFinder:

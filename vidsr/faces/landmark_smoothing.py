@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,6 @@ from vidsr.faces.optical_flow import (
     spread,
     track,
 )
-from vidsr.stages.base import through
 from vidsr.types import Face, Frame
 
 Weights = NDArray[np.float64]
@@ -222,11 +221,6 @@ def _corrected(steps: tuple[Mapping[int, _FaceStep], ...]) -> dict[int, Smoothed
 
 # Later frames that correct a result: 10 % less error and jitter than without (benchmarks/README.md).
 LOOKAHEAD = 4
-
-
-def smooth_landmarks(frames: Iterable[Frame], lookahead: int = LOOKAHEAD) -> Iterator[Frame]:
-    """The same frames with `smoothed` set in every face, as `LandmarkSmoothing` does."""
-    return through(LandmarkSmoothing(lookahead), frames)
 
 
 @dataclass(frozen=True, slots=True)

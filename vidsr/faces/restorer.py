@@ -14,7 +14,6 @@ from torch import Tensor
 from vidsr.config import RestoreConfig
 from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
-from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
 # Crops begin and end at multiples of this, so that image pyramids need no padding.
@@ -108,10 +107,6 @@ class FaceRestorer:
     def __init__(self, network: FaceNetwork, config: RestoreConfig) -> None:
         self._network, self._config = network, config
         self.work: dict[int, FaceWork] = {}
-
-    def run(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Passes the frames of a whole video through this stage."""
-        return through(self, frames)
 
     def start(self) -> _Scene:
         """The state before the first frame: no face is known."""

@@ -6,7 +6,6 @@ Detects the repeats and computes their times; an engine passed in interpolates h
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Protocol
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from vidsr.stages.base import through
 from vidsr.stages.reduction import reduce_image
 from vidsr.types import Frame
 
@@ -135,10 +133,6 @@ class Duplicates:
         """`interpolator` interpolates halfway between two images; other times are reached by repeated halving."""
         self.replaced = 0
         self._interpolator = interpolator
-
-    def fill(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """Passes the frames of a whole video through this stage."""
-        return through(self, frames)
 
     def start(self) -> DuplicateState:
         """The state before the first frame."""

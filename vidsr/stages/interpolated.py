@@ -5,7 +5,6 @@ The engines make the interpolated frames; input and interpolated frames arrive h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -13,16 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidsr.stages.base import through
 from vidsr.types import Frame
 
 # Images whose short side is smaller than about this many pixels are enlarged for optical flow.
 FLOW_PIXELS = 200
-
-
-def finish_interpolated_frames(frames: Iterable[Frame], interp: int) -> Iterator[Frame]:
-    """Passes frames through an `InterpolatedFrameFinisher`."""
-    return through(InterpolatedFrameFinisher(interp), frames)
 
 
 @dataclass(slots=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from vidsr.config import SceneConfig
-from vidsr.stages.base import through
 from vidsr.stages.reduction import reduce_image
 from vidsr.types import Frame
 
@@ -18,11 +16,6 @@ DETECTOR_PIXELS = 128
 # At a cut the colors must also change by at least this much on average (0..255). Hue and saturation of nearly black or
 # gray pixels are pure noise: black frames with a noise of one level score 57 (threshold 27), but change only by 1.
 MIN_CHANGE = 8.0
-
-
-def mark_scenes(frames: Iterable[Frame], config: SceneConfig) -> Iterator[Frame]:
-    """Passes frames through a `SceneMarker`."""
-    return through(SceneMarker(config), frames)
 
 
 @dataclass(slots=True)
