@@ -90,7 +90,7 @@ def test_files_in_the_index_must_exist(tmp_path: Path) -> None:
     (folder / "train/general/hill_0.avi").unlink()
     assert find_training_files(folder, ("A", "B"))
     (folder / "train/general/sea_0.avi").unlink()
-    with pytest.raises(InputError, match=r"names 1 files that are missing, the first one is .*sea_0\.avi"):
+    with pytest.raises(InputError, match=r"names 1 missing files, first .*sea_0\.avi"):
         find_training_files(folder, ("A", "B"))
 
 

@@ -54,7 +54,9 @@ def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"cannot use the index {index}: {type(error).__name__}: {error}") from error
         if missing := [item.path for item in items if not item.path.is_file()]:
-            raise InputError(f"{index} names {len(missing)} files that are missing, the first one is {missing[0]}")
+            raise InputError(
+                f"{index} names {len(missing)} missing files, first {missing[0]}: restore them, or correct the index"
+            )
     else:
         for path in folder.rglob("*"):
             suffix = path.suffix.lower()
@@ -65,7 +67,7 @@ def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[
             elif suffix in IMAGE_SUFFIXES:
                 items.append(Item(path, "still", str(path), "user"))
     if not any(item.kind in CLIPS for item in items):
-        raise InputError(f"no training clip found below {folder}")
+        raise InputError(f"no training clip found below {folder}: name another folder, or add videos")
     return sorted(items, key=lambda item: item.path)
 
 
@@ -94,7 +96,7 @@ def read_clip(path: Path) -> NDArray[np.uint8]:
     finally:
         capture.release()
     if not frames:
-        raise InputError(f"OpenCV decodes no frame from the training clip {path}")
+        raise InputError(f"OpenCV decodes no frame from the training clip {path}: remove it, or encode it again")
     return np.stack(frames)
 
 
@@ -102,7 +104,7 @@ def read_still(path: Path) -> NDArray[np.uint8]:
     """A photograph, H x W x 3 RGB; raises InputError if OpenCV cannot read it."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise InputError(f"OpenCV cannot read the training image {path}")
+        raise InputError(f"OpenCV cannot read the training image {path}: remove it, or convert it to PNG")
     return np.ascontiguousarray(image[..., ::-1])
 
 

@@ -45,14 +45,11 @@ def publish_model(recipe: Recipe, recipe_path: Path, checkpoint: Path, folder: P
     The weights are the averaged ones of `checkpoint`, rounded to fp16. The card's metrics stay empty: they are measured
     with the published files (`python -m benchmarks.quality`), not copied from training.
     """
-    saved = load_checkpoint(checkpoint)
-    if saved["recipe"]["name"] != recipe.name:
-        raise UsageError(f"{checkpoint} holds '{saved['recipe']['name']}', not '{recipe.name}'")
+    saved = _load_checkpoint_of(recipe, checkpoint)
     network = build(recipe.architecture, recipe.network)
     network.load_state_dict({name: tensor.to(torch.float16).float() for name, tensor in saved["average"].items()})
-    head = {"name": recipe.name, "summary": recipe.summary, "architecture": recipe.architecture}
     facts = _facts(recipe, recipe_path, int(saved["step"]), provenance)
-    return write_model(folder, head, network, torch.float16, np.float16, facts)
+    return write_model(folder, _head(recipe), network, torch.float16, np.float16, facts)
 
 
 def publish_detector(
@@ -63,16 +60,27 @@ def publish_detector(
     The weights are the averaged ones of `checkpoint`, in float32, with the recipe's `score_shift`. The card's metrics
     stay empty: they are measured with the published file (`python -m benchmarks.faces`).
     """
-    saved = load_checkpoint(checkpoint)
-    if saved["recipe"]["name"] != recipe.name:
-        raise UsageError(f"{checkpoint} holds '{saved['recipe']['name']}', not '{recipe.name}'")
+    saved = _load_checkpoint_of(recipe, checkpoint)
     network = cast(FacePyramid, build(recipe.architecture, recipe.network))
     network.load_state_dict(saved["average"])
     network.shift_scores(recipe.score_shift)
-    head = {"name": recipe.name, "summary": recipe.summary, "architecture": recipe.architecture}
     facts = _facts(recipe, recipe_path, int(saved["step"]), provenance)
     sizes = dataclasses.asdict(network.config)
-    return write_detector(folder, head, detector_graph(network), sizes, facts, _run_detector)
+    return write_detector(folder, _head(recipe), detector_graph(network), sizes, facts, _run_detector)
+
+
+def _load_checkpoint_of(recipe: Recipe | DetectorRecipe, checkpoint: Path) -> dict[str, Any]:
+    saved = load_checkpoint(checkpoint)
+    if saved["recipe"]["name"] != recipe.name:
+        raise UsageError(
+            f"{checkpoint} holds '{saved['recipe']['name']}', not '{recipe.name}': give its --output folder"
+        )
+    return saved
+
+
+def _head(recipe: Recipe | DetectorRecipe) -> dict[str, str]:
+    """The fields with which a card begins."""
+    return {"name": recipe.name, "summary": recipe.summary, "architecture": recipe.architecture}
 
 
 def _run_detector(file: Path, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -264,7 +264,10 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
         warnings=tuple(warnings + format_warnings(pixel_format, source, size)),
     )
     if min(size) < traits.smallest:
-        raise OutputError(f"{name} needs at least {traits.smallest}x{traits.smallest} pixels, not {size[0]}x{size[1]}")
+        raise OutputError(
+            f"{name} needs at least {traits.smallest}x{traits.smallest} pixels, not {size[0]}x{size[1]}: "
+            "choose a larger size or another --codec"
+        )
     return _settle(wanted, traits)
 
 
@@ -347,7 +350,8 @@ def _quality(codec: Codec, traits: Traits, config: OutputConfig) -> dict[str, st
     options = dict(traits.options)
     lossless = is_lossless(codec)
     if config.crf is not None and (lossless or traits.quality is None):
-        raise OutputError(f"{codec.name} {'is lossless' if lossless else 'has no quality scale'} and takes no --crf")
+        reason = "is lossless" if lossless else "has no quality scale"
+        raise OutputError(f"{codec.name} {reason} and takes no --crf: leave it out")
     if not lossless and traits.quality is not None:
         crf = traits.default if config.crf is None else config.crf
         low, high = traits.range
@@ -360,7 +364,7 @@ def _quality(codec: Codec, traits: Traits, config: OutputConfig) -> dict[str, st
             options[traits.quality] = f"{crf:g}"
     preset = config.preset
     if preset is not None and traits.preset is None:
-        raise OutputError(f"{codec.name} has no presets and takes no --preset")
+        raise OutputError(f"{codec.name} has no presets and takes no --preset: leave it out")
     if preset is not None and traits.presets and preset not in traits.presets:
         raise OutputError(f"{codec.name} has no preset '{preset}'; it has: {', '.join(traits.presets)}")
     preset = preset or traits.default_preset

@@ -50,7 +50,9 @@ class Pools:
                 groups[kind].setdefault(sample.item.source, []).append(sample)
         pools = cls(*([groups[kind][source] for source in sorted(groups[kind])] for kind in groups))
         if not (pools.people or pools.stills) or not pools.backgrounds:
-            raise InputError("a face detector needs images with labeled faces and background images")
+            raise InputError(
+                "a face detector needs images with labeled faces and background images: add what is missing"
+            )
         return pools
 
 

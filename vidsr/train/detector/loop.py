@@ -142,4 +142,4 @@ def _start_from(network: FacePyramid, path: Path) -> None:
     try:
         network.load_state_dict(load_checkpoint(path)["average"])
     except (RuntimeError, KeyError) as error:
-        raise InputError(f"the weights of {path} do not fit the recipe's network") from error
+        raise InputError(f"the weights of {path} do not fit the recipe's network: give others") from error
