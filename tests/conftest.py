@@ -1,4 +1,4 @@
-"""Guards around every test, and what a test for a GPU does without one."""
+"""Workers for the suite, guards around every test, and what a test for a GPU does without one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.support.guards import (  # noqa: F401 - fixtures for every test
     no_error_is_logged,
@@ -16,12 +17,17 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
     random_numbers_as_before,
     torch_as_before,
 )
+from tests.support.workers import choose, limit_threads, worker_count
 
 TESTS = Path(__file__).parent
 
 # A suite started in the background of a shell ignores SIGINT, and so would the programs whose interruption is tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # What takes more than about 5 seconds, by the beginning of its name: whole networks, long films, trainings.
 SLOW = (
@@ -48,6 +54,24 @@ SLOW = (
     "unit/test_readme.py::test_the_sizes_of_a_model_are_true",
     "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Workers by default, before pytest-xdist reads its options."""
+    choose(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """What `-n auto` means; pytest-xdist itself counts the cores of the machine."""
+    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else worker_count()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[object]) -> None:
+    """Before the workers start."""
+    limit_threads(len(specs))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
