@@ -17,6 +17,7 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
     random_numbers_as_before,
     torch_as_before,
 )
+from tests.support.torch_threads import two_threads  # noqa: F401 - a fixture
 from tests.support.workers import choose, limit_threads, worker_count
 
 TESTS = Path(__file__).parent

@@ -13,18 +13,21 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from tests.support.tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
+from tests.support.torch_threads import torch_threads
 from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
+from vidsr.engines.slowmo import WINDOW, InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.models.cards import ModelCard, list_cards
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,15 @@ PAPER_FORMS: dict[str, dict[str, Any]] = {
 
 
 def recurrent(network: SECNet, name: str, precision: str) -> Engine:
-    return RecurrentEngine(network, name, torch.device("cpu"), precision)
+    return RecurrentEngine(network, name, CPU, precision)
 
 
 def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return SlowmoEngine.of_network(network, name, torch.device("cpu"), precision)
+    return SlowmoEngine.of_network(network, name, CPU, precision)
 
 
 def midpoint(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return InterpolationEngine.of_network(network, name, torch.device("cpu"), precision)
+    return InterpolationEngine.of_network(network, name, CPU, precision)
 
 
 def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
@@ -384,21 +387,28 @@ LASTING_LAWS = {
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("case", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.usefixtures("two_threads")
 @torch.inference_mode()
 def test_law(case: Case, law: Callable[[Case], None]) -> None:
     law(case)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_laws_hold_for_overlapped_engines() -> None:
+    """Engines that overlap with two threads do so in the test above: one more frame or window of look-ahead."""
+    network, slow = paper_network(), slowmo_network("fast")
+    overlapped, plain = recurrent(network, "a", "fp32"), RecurrentEngine(network, "a", CPU, "fp32", False)
+    assert overlapped.info.lookahead == plain.info.lookahead + 1
+    single = SlowmoEngine.of_network(slow, "a", CPU, "fp32", is_overlapped=False)
+    assert slowmo(slow, "a", "fp32").info.lookahead == single.info.lookahead + WINDOW - 1
 
 
 @pytest.mark.parametrize("law", LASTING_LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", [name for name, case in ENGINES.items() if case.has_learnt and case.is_lasting])
 @torch.inference_mode()
 def test_lasting_law(name: str, law: Callable[[Case], None]) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # images this small only wait for a second thread
-    try:
+    with torch_threads(1):  # images this small only wait for a second thread
         law(ENGINES[name])
-    finally:
-        torch.set_num_threads(threads)
 
 
 # Faults that only an interpolating engine can have.
