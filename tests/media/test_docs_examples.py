@@ -13,6 +13,8 @@ from tests.support import media
 from vidsr.config import InputConfig
 from vidsr.video.reader import Reader
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 FRAMES = 3
