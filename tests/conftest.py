@@ -47,6 +47,7 @@ SLOW = (
     "train/test_detector_training.py",
     "train/test_slowmo_training.py",
     "train/test_training.py",
+    "media/test_docs_examples.py::test_the_examples_of_a_document",
     "media/test_restoration.py",
     "media/test_slowmo_run.py",
     "media/test_stretched_audio.py",
