@@ -18,7 +18,11 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
     torch_as_before,
 )
 from tests.support.torch_threads import two_threads  # noqa: F401 - a fixture
-from tests.support.workers import choose, limit_threads, worker_count
+from tests.support.workers import (  # noqa: F401 - hooks
+    pytest_cmdline_main,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_setupnodes,
+)
 
 TESTS = Path(__file__).parent
 
@@ -56,24 +60,6 @@ SLOW = (
     "unit/test_readme.py::test_the_sizes_of_a_model_are_true",
     "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",
 )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Workers by default, before pytest-xdist reads its options."""
-    choose(config)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int | None:
-    """What `-n auto` means; pytest-xdist itself counts the cores of the machine."""
-    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else worker_count()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(specs: list[object]) -> None:
-    """Before the workers start."""
-    limit_threads(len(specs))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

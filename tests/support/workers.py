@@ -1,4 +1,7 @@
-"""How many processes of pytest-xdist run the suite, and how many threads each of them gets."""
+"""How many processes of pytest-xdist run the suite, and how many threads each of them gets.
+
+Hooks of pytest that tests/conftest.py takes over.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,16 @@ def worker_count() -> int:
     return max(1, min(usable_cores(), psutil.virtual_memory().available // WORKER_BYTES))
 
 
-def choose(config: pytest.Config) -> None:
-    """Asks for workers where the command line leaves it open and they help; `-n` and `-p no:xdist` decide otherwise.
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Asks for workers, before pytest-xdist reads its options, where the command line leaves it open and they help.
 
-    Tests run in one process where only files or single tests are named, because starting workers takes seconds, and
-    where a debugger or the test's own output would need the terminal.
+    `-n` and `-p no:xdist` decide otherwise. Tests run in one process where only files or single tests are named,
+    because starting workers takes seconds, and where a debugger or the test's own output would need the terminal.
+    A worker, which passes here too, and a program that a test starts ask for none.
     """
     option = config.option
-    if not hasattr(option, "numprocesses"):
+    if not hasattr(option, "numprocesses") or "PYTEST_XDIST_WORKER" in os.environ:
         return
     is_alone = option.usepdb or option.trace or option.capture == "no" or option.collectonly
     names_files = all("::" in name or Path(name).is_file() for name in config.args)
@@ -40,11 +45,18 @@ def choose(config: pytest.Config) -> None:
         option.dist = "worksteal"
 
 
-def limit_threads(workers: int) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """What `-n auto` means; pytest-xdist itself counts the cores of the machine."""
+    return None if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") else worker_count()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[object]) -> None:
     """Divides the cores among the workers, which inherit the environment; what the user has set stays.
 
     Tests that need a second thread ask for it (tests/support/torch_threads.py); a waiting thread sleeps instead of
     keeping another worker from its core.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // workers)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // len(specs))))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
