@@ -1,4 +1,4 @@
-"""Guards around every test, and what a test for a GPU does without one."""
+"""Workers for the suite, guards around every test, and what a test for a GPU does without one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.support.guards import (  # noqa: F401 - fixtures for every test
     no_error_is_logged,
@@ -16,12 +17,22 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
     random_numbers_as_before,
     torch_as_before,
 )
+from tests.support.torch_threads import two_threads  # noqa: F401 - a fixture
+from tests.support.workers import (  # noqa: F401 - hooks
+    pytest_cmdline_main,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_setupnodes,
+)
 
 TESTS = Path(__file__).parent
 
 # A suite started in the background of a shell ignores SIGINT, and so would the programs whose interruption is tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # What takes more than about 5 seconds, by the beginning of its name: whole networks, long films, trainings.
 SLOW = (
@@ -40,6 +51,7 @@ SLOW = (
     "train/test_detector_training.py",
     "train/test_slowmo_training.py",
     "train/test_training.py",
+    "media/test_docs_examples.py::test_the_examples_of_a_document",
     "media/test_restoration.py",
     "media/test_slowmo_run.py",
     "media/test_stretched_audio.py",

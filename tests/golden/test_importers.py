@@ -40,6 +40,8 @@ from vidsr.models.registry import build
 from vidsr.nets.zsm.config import ZSMConfig
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 SMALL = ZSMConfig(width=4, front_blocks=1, back_blocks=1, groups=2, state_width=4, upsampler_width=4)
 
 

@@ -18,6 +18,8 @@ from vidsr.models import cards
 from vidsr.models.cards import ModelCard, find_card, list_cards, models_folder, read_card
 from vidsr.models.loading import describe, load_network, verify
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 FAST = "secnet-fast"
 CARDS = list_cards()
 

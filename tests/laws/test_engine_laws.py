@@ -13,18 +13,21 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from tests.support.tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
+from tests.support.torch_threads import torch_threads
 from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
+from vidsr.engines.slowmo import WINDOW, InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.models.cards import ModelCard, list_cards
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,15 @@ PAPER_FORMS: dict[str, dict[str, Any]] = {
 
 
 def recurrent(network: SECNet, name: str, precision: str) -> Engine:
-    return RecurrentEngine(network, name, torch.device("cpu"), precision)
+    return RecurrentEngine(network, name, CPU, precision)
 
 
 def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return SlowmoEngine.of_network(network, name, torch.device("cpu"), precision)
+    return SlowmoEngine.of_network(network, name, CPU, precision)
 
 
 def interpolation(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
-    return InterpolationEngine.of_network(network, name, torch.device("cpu"), precision)
+    return InterpolationEngine.of_network(network, name, CPU, precision)
 
 
 def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
@@ -140,6 +143,11 @@ def start(engine: Engine, frame: Frame) -> Any:
     return engine.init_state(*frame.image.shape[1:])
 
 
+def least_size(engine: Engine) -> tuple[int, int]:
+    """Height and width for laws about times and amounts, which no pixel decides: small, but with several tiles."""
+    return (20, 24) if isinstance(engine, TiledEngine) else (8, 8)
+
+
 def run(engine: Engine, frames: Sequence[Frame]) -> list[Frame]:
     state = start(engine, frames[0])
     ready: list[Frame] = []
@@ -168,10 +176,11 @@ def every_frame_comes_out_in_time(case: Case) -> None:
     """
     engine = case.build()
     interp = engine.info.interp
-    assert engine.flush(engine.init_state(20, 24)) == []
+    size = least_size(engine)
+    assert engine.flush(engine.init_state(*size)) == []
     for length in range(1, 13):
         for cuts in [(0, length - 1), (length // 2, length // 2 + 1), tuple(range(length))]:
-            frames = make_clip(length, cuts=cuts, seed=length)
+            frames = make_clip(length, *size, cuts=cuts, seed=length)
             state = start(engine, frames[0])
             ready: list[Frame] = []
             for t, frame in enumerate(frames):
@@ -213,7 +222,7 @@ def videos_do_not_mix(case: Case) -> None:
 def state_does_not_grow(case: Case) -> None:
     """The saved state is as large after 50 frames as after 20; within a window it may vary."""
     engine = case.build()
-    frames = make_clip(50)
+    frames = make_clip(50, *least_size(engine))
     state, sizes = start(engine, frames[0]), []
     for frame in frames:
         _, state = engine.step(frame, state)
@@ -386,21 +395,28 @@ LASTING_LAWS = {
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("case", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.usefixtures("two_threads")
 @torch.inference_mode()
 def test_law(case: Case, law: Callable[[Case], None]) -> None:
     law(case)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_laws_hold_for_overlapped_engines() -> None:
+    """Engines that overlap with two threads do so in the test above: one more frame or window of look-ahead."""
+    network, slow = paper_network(), slowmo_network("fast")
+    overlapped, plain = recurrent(network, "a", "fp32"), RecurrentEngine(network, "a", CPU, "fp32", False)
+    assert overlapped.info.lookahead == plain.info.lookahead + 1
+    single = SlowmoEngine.of_network(slow, "a", CPU, "fp32", is_overlapped=False)
+    assert slowmo(slow, "a", "fp32").info.lookahead == single.info.lookahead + WINDOW - 1
 
 
 @pytest.mark.parametrize("law", LASTING_LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", [name for name, case in ENGINES.items() if case.has_learned and case.is_lasting])
 @torch.inference_mode()
 def test_lasting_law(name: str, law: Callable[[Case], None]) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # images this small only wait for a second thread
-    try:
+    with torch_threads(1):  # images this small only wait for a second thread
         law(ENGINES[name])
-    finally:
-        torch.set_num_threads(threads)
 
 
 # Faults that only an interpolating engine can have.

@@ -15,7 +15,7 @@ from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("two_threads")]
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
@@ -17,7 +16,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
-from tests.support.torch_threads import torch_threads
 from tests.support.toy_engine import make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.chain import ChainEngine
@@ -29,7 +27,7 @@ from vidsr.models.registry import build
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
 
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("two_threads")]
 
 CPU = torch.device("cpu")
 PRESETS = {preset.name: preset for preset in list_presets() if preset.architecture == "zsm"}
@@ -39,13 +37,6 @@ PRESETS = {preset.name: preset for preset in list_presets() if preset.architectu
 def network_of(form: str) -> ZoomingSlowMo:
     """A network that no test modifies."""
     return slowmo_network(form)
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Sets enough torch threads for overlap, on any machine."""
-    with torch_threads(2):
-        yield
 
 
 def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> SlowmoEngine:

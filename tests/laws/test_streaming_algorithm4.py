@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -15,13 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.paper_algorithms import Array, algorithm_4
 from tests.support.tiny_networks import paper_network
-from tests.support.torch_threads import torch_threads
 from vidsr.engines.recurrent import RecurrentEngine, StreamState
 from vidsr.nets.secnet.flow import Pyramid
 from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Frame
 
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("two_threads")]
 
 SIZE = (9, 11)
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -42,13 +40,6 @@ def clip_of(length: int) -> Tensor:
 
 def frames_of(clip: Tensor) -> list[Frame]:
     return [Frame(image, 40 * t, Fraction(1, 1000), 40, t == 0) for t, image in enumerate(clip)]
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Sets enough torch threads for overlap, on any machine."""
-    with torch_threads(2):
-        yield
 
 
 def engine_of(network: SECNet, is_overlapped: bool = False) -> RecurrentEngine:

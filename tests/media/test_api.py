@@ -26,6 +26,8 @@ from vidsr.pipeline.batch import BatchReport
 from vidsr.pipeline.plan import Plan
 from vidsr.types import RunReport
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 SAMPLE = Path(__file__).parents[2] / "samples" / "portrait_112x84.mp4"
 CHEAP: dict[str, Any] = {"model": "bicubic", "scale": 1}
 

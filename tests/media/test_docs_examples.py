@@ -13,6 +13,8 @@ from tests.support import media
 from vidsr.config import InputConfig
 from vidsr.video.reader import Reader
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 FRAMES = 3
@@ -32,9 +34,11 @@ DOCUMENTS = [
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with in.mp4 and original.mp4, its truth in four times the size."""
+    """A working folder with in.mp4, a sample at half its size, and original.mp4, its truth in four times that size."""
     for name, sample in (("in.mp4", "portrait_112x84.mp4"), ("original.mp4", "portrait_448x336_truth.mp4")):
-        media.ffmpeg("-i", str(SAMPLES / sample), "-frames:v", str(FRAMES), str(tmp_path / name))
+        media.ffmpeg(
+            "-i", str(SAMPLES / sample), "-vf", "scale=iw/2:ih/2", "-frames:v", str(FRAMES), str(tmp_path / name)
+        )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -23,6 +23,8 @@ from vidsr.pipeline.run import Progress, enhance, estimate
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 BICUBIC = UpscaleConfig(compute=ComputeConfig(model="bicubic"), size=SizeConfig(scale=2))
 LOSSLESS = OutputConfig(codec="ffv1")
 # Rounds to nearest and filters chroma at full size; FFmpeg's defaults do neither.

@@ -32,6 +32,8 @@ from vidsr.train.recipe import load_recipe
 from vidsr.types import RunReport
 from vidsr.video.probe import probe
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 MODES = {"slow": False, "kept": True}
 LOSSLESS = OutputConfig(codec="ffv1", audio="stretch")
 SOUND = media.clip_with_audio

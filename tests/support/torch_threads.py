@@ -1,10 +1,11 @@
-"""Sets torch's number of threads temporarily: overlap depends on it, and machines differ."""
+"""Sets torch's number of threads temporarily: overlap depends on it, and machines and workers differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 
 
@@ -17,3 +18,10 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Enough threads of torch for overlap, on any machine and in any worker."""
+    with torch_threads(2):
+        yield

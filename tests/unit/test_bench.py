@@ -37,6 +37,8 @@ from vidsr.types import Frame
 from vidsr.video.reader import Reader
 from vidsr.video.synthetic import write_synthetic_video
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 CPU = torch.device("cpu")
 MODEL = "secnet-fast"
 LAYER = Convolution(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,22 +23,22 @@ def frames(count: int) -> Iterator[Frame]:
 
 
 class Delay:
-    """Holds back `lag` frames, which are its state."""
+    """Holds back `lag` frames, which are its state; `work` is called at every step and at the end."""
 
-    def __init__(self, name: str, lag: int = 0, seconds: float = 0.0) -> None:
-        self.name, self._lag, self._seconds = name, lag, seconds
+    def __init__(self, name: str, lag: int = 0, work: Callable[[], None] = lambda: None) -> None:
+        self.name, self._lag, self._work = name, lag, work
 
     def start(self) -> tuple[Frame, ...]:
         return ()
 
     def step(self, frame: Frame, state: tuple[Frame, ...]) -> tuple[list[Frame], tuple[Frame, ...]]:
-        time.sleep(self._seconds)
+        self._work()
         held = (*state, frame)
         ready = list(held[: len(held) - self._lag])
         return ready, held[len(ready) :]
 
     def flush(self, state: tuple[Frame, ...]) -> list[Frame]:
-        time.sleep(self._seconds)
+        self._work()
         return list(state)
 
 
@@ -65,15 +65,26 @@ def test_a_frame_leaves_before_the_next_is_taken_and_none_is_kept() -> None:
         assert sum(image() is not None for image in images) <= 1
 
 
-def test_each_stage_has_its_own_seconds_and_no_others() -> None:
+def test_each_stage_has_its_own_seconds_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def work(seconds: int) -> None:
+        nonlocal now
+        now += seconds
+
+    def source() -> Iterator[Frame]:
+        for frame in frames(5):
+            work(100)
+            yield frame
+
+    monkeypatch.setattr("vidsr.runtime.profiling.time", SimpleNamespace(monotonic=lambda: now))
     seconds: dict[str, float] = {}
     clock = StageClock(seconds, ["decode", "slow", "quick", "encode"])
-    stages = [Delay("slow", seconds=0.02), Delay("quick"), Delay("late", 1)]
-    for _ in compose(clock.timed("decode", frames(5)), stages, clock):
-        time.sleep(0.02)  # what the consumer takes belongs to nobody here
+    stages = [Delay("slow", work=lambda: work(10)), Delay("quick"), Delay("late", 1, work=lambda: work(1))]
+    for _ in compose(clock.timed("decode", source()), stages, clock):
+        work(1000)  # what the consumer takes belongs to nobody here
     assert list(seconds) == ["decode", "slow", "quick", "encode", "late"]
-    assert seconds["slow"] >= 6 * 0.02
-    assert seconds["encode"] == 0 and max(seconds["decode"], seconds["quick"], seconds["late"]) < seconds["slow"] / 2
+    assert seconds == {"decode": 500, "slow": 60, "quick": 0, "encode": 0, "late": 6}
 
 
 def test_an_error_of_a_stage_ends_the_source() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.support.torch_threads import torch_threads
 from tests.unit.test_onnx_export import NARROW
 from vidsr.engines.onnx import OnnxRecurrentEngine
 from vidsr.engines.recurrent import RecurrentEngine, StreamState
@@ -27,18 +25,13 @@ from vidsr.train.initialization import start_from
 from vidsr.train.losses import estimate_loss
 from vidsr.types import Frame
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 CPU = torch.device("cpu")
 SIZE = (18, 23)  # not multiples of CELL
 CONDITIONED = NARROW | {"estimator_width": 8, "modulation_width": 4}
 Overrides = tuple[float | None, float | None, float | None]
 NONE: Overrides = (None, None, None)
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Sets enough torch threads for overlap, on any machine."""
-    with torch_threads(2):
-        yield
 
 
 def conditioned_network(**arguments: Any) -> SECNet:

@@ -11,7 +11,14 @@ import pytest
 from tests.conftest import SLOW, TESTS
 
 CONFTEST = (Path(__file__).parents[1] / "conftest.py").read_text(encoding="utf-8")
-INI = "[pytest]\nmarkers =\n    gpu: a\n    slow: b\n    leaves_hidden_files: c\naddopts = -p no:cacheprovider\n"
+INI = """
+[pytest]
+markers =
+    gpu: a
+    slow: b
+    leaves_hidden_files: c
+addopts = -p no:cacheprovider -p no:xdist
+"""
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def no_thread_left() -> Iterator[None]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < limit, "this should have happened long ago"
         time.sleep(0.002)

@@ -20,6 +20,8 @@ from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import TrainedCard, list_cards, list_presets
 from vidsr.nets.zsm.config import ZSMConfig
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
+
 
 def make_card(folder: Path, form: str = "fast", **arguments: Any) -> Path:
     """A card of a small random network; without golden example, which nothing here reads."""
