@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from av.sidedata.sidedata import Type
 
 from tests.support import media
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError, VidsrError
 from vidsr.types import Frame
 from vidsr.video.decoding import missing_bytes
-from vidsr.video.probe import probe
+from vidsr.video.probe import Source, probe
 from vidsr.video.reader import Reader
 from vidsr.video.timestamps import FrameTimes
 
@@ -370,3 +371,25 @@ def test_file_is_closed_after_an_error(tmp_path: Path) -> None:
             raise UsageError("stop")
     after = _open_files()
     assert after == before
+
+
+# ------------------------------------------------------------------------------------------------------- side data
+
+
+@pytest.mark.parametrize("ending", ["avi", "mov", "jpg"])
+def test_side_data_that_pyav_does_not_name_hides_no_other(tmp_path: Path, ending: str) -> None:
+    """EXIF is such a kind; the rotation that it states stands beside it."""
+    path = media.with_exif(tmp_path / f"turned.{ending}", 6, 5 if ending != "jpg" else 1)
+    info = probe(path)
+    assert info.rotation_degrees == -90
+    assert Source(path).side_data(info.video_stream).matrix == (0, 65536, 0, -65536, 0, 0, 0, 0, 1073741824)
+    frames, reader = read(path)
+    assert numbers(frames) == list(range(len(frames))) and reader.damages == []
+
+
+def test_every_kind_of_side_data_has_a_name() -> None:
+    known = {kind.value for kind in Type}
+    for number in range(256):
+        assert Type(number).value == number and Type(number) is Type(number)
+    assert len({Type(number) for number in range(256)}) == 256
+    assert {kind.value for kind in Type} == known  # the list of PyAV itself is as it was

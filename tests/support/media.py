@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import re
+import struct
 import subprocess
 import wave
 from collections.abc import Callable, Iterable, Sequence
@@ -339,6 +340,18 @@ def animated_gif(path: Path, count: int = 6) -> Path:
     return encode(
         path, numbered_images(count), ("-vf", "split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"), rate="10"
     )
+
+
+@_cached
+def with_exif(path: Path, orientation: int = 1, count: int = 5) -> Path:
+    """Motion JPEG with EXIF data in every frame, as cameras write it; `orientation` is EXIF's, 6 for a quarter turn."""
+    stream = clip(path.with_suffix(".mjpeg"), count, options=("-c:v", "mjpeg", "-q:v", "3", "-f", "mjpeg"))
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    segment = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    stream.write_bytes(stream.read_bytes().replace(b"\xff\xd8\xff", b"\xff\xd8" + segment + b"\xff"))
+    ffmpeg("-f", "mjpeg", "-framerate", "25", "-i", f"file:{stream}", "-c", "copy", f"file:{path}")
+    stream.unlink()
+    return path
 
 
 @_cached

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,14 +12,15 @@ from typing import cast
 
 import av
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData as FrameSideData
 from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
 from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.color import colour_of
-from vidsr.video.errors import file_url, log_switched_on, plain_text, reading
+from vidsr.video.demuxers import open_file
+from vidsr.video.errors import log_switched_on, plain_text, reading
+from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 
 # How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
@@ -47,7 +46,7 @@ class SideData:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input video file and the only place that opens it. The caller closes the containers that it opens.
+    """An input video file. The caller closes the containers that it opens.
 
     Probing, decoding and copying each open the file on their own.
     """
@@ -61,18 +60,7 @@ class Source:
 
     def open(self, metadata_errors: str = "replace") -> InputContainer:
         """Opens the container; `metadata_errors` says how tags that are not UTF-8 are decoded. Raises InputError."""
-        path = self.path
-        with reading(path):
-            if path.is_dir():
-                raise InputError(f"{path} is a folder, not a video")
-            if not path.exists():
-                raise InputError(f"{path} does not exist")
-            if not os.access(path, os.R_OK):
-                raise InputError(f"{path} cannot be read: permission denied")
-            if path.is_file() and path.stat().st_size == 0:
-                raise InputError(f"{path} is empty")
-            with log_switched_on():
-                return av.open(file_url(path), "r", metadata_errors=metadata_errors)
+        return open_file(self.path, metadata_errors)
 
     def video_of(self, container: InputContainer) -> VideoStream:
         """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
@@ -88,12 +76,10 @@ class Source:
         try:
             with self.open() as container:
                 for frame in container.decode(cast(VideoStream, container.streams[stream])):
-                    sides = cast(Iterable[FrameSideData], frame.side_data)
-                    found = {data.type: bytes(data) for data in sides}
                     return SideData(
-                        matrix=_matrix(found.get(Type.DISPLAYMATRIX)),
-                        mastering=_mastering(found.get(Type.MASTERING_DISPLAY_METADATA)),
-                        light=_light(found.get(Type.CONTENT_LIGHT_LEVEL)),
+                        matrix=_matrix(frame_data(frame, Type.DISPLAYMATRIX)),
+                        mastering=_mastering(frame_data(frame, Type.MASTERING_DISPLAY_METADATA)),
+                        light=_light(frame_data(frame, Type.CONTENT_LIGHT_LEVEL)),
                     )
         except (av.FFmpegError, InputError):
             pass  # the reader reports an unreadable video
@@ -226,10 +212,10 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
 
 def rotation_of(frame: av.VideoFrame) -> int:
     """The angle of the display matrix, counterclockwise, -180..180, whole degrees; 0 if there is none."""
-    matrix = cast("FrameSideData | None", frame.side_data.get("DISPLAYMATRIX"))
+    matrix = _matrix(frame_data(frame, Type.DISPLAYMATRIX))
     if matrix is None:
         return 0
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    a, b, _, c, d, *_ = matrix
     across, down = math.hypot(a, c), math.hypot(b, d)
     return round(-math.degrees(math.atan2(b / down, a / across))) if across and down else 0
 

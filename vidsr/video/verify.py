@@ -21,6 +21,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.errors import CheckError
+from vidsr.video.demuxers import open_media
 from vidsr.video.errors import plain_text
 
 # Muxers or demuxers may split these codecs into packets differently; the concatenated bytes stay the same.
@@ -92,7 +93,7 @@ def verify(path: Path, name: str, expected: Expected) -> list[str]:
     `name` is the file's name in messages. Raises CheckError if a frame, a time or a packet differs from `expected`.
     """
     try:
-        with av.open(str(path), metadata_errors="surrogateescape") as container:
+        with open_media(path) as container:
             return _Check(container, name, expected).run()
     except av.FFmpegError as error:
         raise CheckError(f"{name} cannot be read back ({plain_text(error)}); nothing was kept") from error
