@@ -23,7 +23,7 @@ from vidsr.types import Colour, VideoInfo
 from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, colour_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
 from vidsr.video.errors import log_switched_on, plain_text
-from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless
+from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless, is_rgb
 from vidsr.video.probe import SideData, light_options
 from vidsr.video.timestamps import to_ticks
 
@@ -220,6 +220,19 @@ class Encoder:
         return pad(image[None], (0, right, 0, below), mode="replicate")[0] if right or below else image
 
 
+def encode_blank(context: VideoCodecContext, encoding: Encoding) -> list[Packet[VideoStream]]:
+    """The packets of one frame without contents at time 0, for a trial; `context` is opened and used up."""
+    frame = av.VideoFrame(encoding.width, encoding.height, encoding.pixel_format)
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    frame.pts, frame.time_base = 0, encoding.time_base
+    packets = [*context.encode(frame), *context.encode(None)]
+    for packet in packets:
+        packet.pts = packet.dts = 0
+        packet.duration, packet.time_base = to_ticks(1 / encoding.rate, encoding.time_base), encoding.time_base
+    return packets
+
+
 def choose(container: str, source: VideoInfo, size: tuple[int, int], config: OutputConfig, side: SideData) -> Encoding:
     """Chooses the encoding for a muxer (FFmpeg's name); `size` is (width, height). The user's options take precedence.
 
@@ -337,8 +350,10 @@ def _check_format(codec: Codec, pixel_format: str) -> None:
     known = [f.name for f in codec.video_formats or []]
     usable = [name for name in known if can_fill(name)]
     if (known and pixel_format not in known) or not can_fill(pixel_format):
+        lossless = "" if not is_rgb(pixel_format) else "; for lossless RGB use --codec ffv1 --pix-fmt bgr0"
         raise OutputError(
             f"{codec.name} does not take the pixel format '{pixel_format}'; it takes: {', '.join(usable) or 'none'}"
+            f"{lossless}"
         )
 
 
