@@ -463,6 +463,14 @@ def damaged_payload(source: Path, path: Path, packets: range, flips: int = 12, s
     return path
 
 
+def replaced(path: Path, old: bytes, new: bytes, count: int = -1) -> Path:
+    """Replaces bytes of a file by others of the same length, such as the name of a codec by one that nobody knows."""
+    data = path.read_bytes()
+    assert old in data and len(old) == len(new)
+    path.write_bytes(data.replace(old, new, count))
+    return path
+
+
 def truncated(source: Path, path: Path, kept: float = 0.6) -> Path:
     """A copy truncated to the fraction `kept` of its length."""
     data = source.read_bytes()

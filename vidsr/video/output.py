@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from vidsr.files import check_target
 from vidsr.types import VideoInfo
 from vidsr.video.containers import muxer_of
 from vidsr.video.encoder import Encoding, choose
+from vidsr.video.mux_trial import refused_parts
+from vidsr.video.passthrough import Part
 from vidsr.video.probe import Source
 
 # Rounding sizes to whole pixels changes the aspect ratio by less than this; a larger change was requested by the user.
@@ -22,8 +24,8 @@ class OutputPlan:
     """The settings with which a video is written, made by `plan_output`.
 
     `source` gives the time base and the rate of the frames. `size` is (width, height) of the frames. `stretch` is the
-    ratio of the output's duration to the input's. `matrix` is FFmpeg's display matrix. `warnings` name what the output
-    cannot keep.
+    ratio of the output's duration to the input's. `matrix` is FFmpeg's display matrix. `refused` are parts of the input
+    that the muxer does not accept. `warnings` name what the output cannot keep.
     """
 
     target: Path
@@ -36,12 +38,15 @@ class OutputPlan:
     pixel_aspect: Fraction
     matrix: tuple[int, ...] | None
     warnings: tuple[str, ...]
+    refused: tuple[Part, ...] = ()
 
 
 def plan_output(
     target: Path, source: VideoInfo, size: tuple[int, int], options: OutputConfig, trim: InputConfig, stretch: int = 1
 ) -> OutputPlan:
     """Chooses how a video is written, without writing anything. Raises OutputError for settings that cannot work.
+
+    Everything that the muxer may refuse is tried in memory.
 
     `size` is (width, height) of the frames; `source` gives their time base and rate. `stretch` (1, 2, 4 or 8) is the
     ratio of the output's duration to the input's; above 1, audio cannot be copied.
@@ -52,9 +57,10 @@ def plan_output(
     side = Source(Path(source.path)).side_data(source.video_stream)
     encoding = choose(container, source, size, options, side)
     aspect, warnings = _pixel_aspect(source, size)
-    return OutputPlan(
+    plan = OutputPlan(
         target, source, size, options, trim, stretch, encoding, aspect, side.matrix, (*encoding.warnings, *warnings)
     )
+    return replace(plan, refused=refused_parts(plan))
 
 
 def _pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> tuple[Fraction, list[str]]:

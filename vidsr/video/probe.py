@@ -8,10 +8,11 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
@@ -29,6 +30,11 @@ _LISTS = {
     "libx265": ("x265-params", "master-display", "max-cll", True),
     "libsvtav1": ("svtav1-params", "mastering-display", "content-light", False),
 }
+
+
+# How much of a stream is tried before a run: some audio decoders give nothing for the first packets.
+FIRST_PACKETS = 8
+FIRST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,24 @@ class Source:
         except (av.FFmpegError, InputError):
             pass  # the reader reports an unreadable video
         return SideData()
+
+    def first_packets(self) -> dict[int, list[Packet[Any]]]:
+        """The first packets of every stream, at most FIRST_PACKETS of each, within the first FIRST_BYTES of packets."""
+        found: dict[int, list[Packet[Any]]] = {}
+        size = 0
+        try:
+            with self.open() as container:
+                found = {stream.index: [] for stream in container.streams}
+                for packet in container.demux():
+                    packets = found.setdefault(packet.stream_index, [])
+                    size += packet.size
+                    if packet.size and len(packets) < FIRST_PACKETS:
+                        packets.append(packet)
+                    if size > FIRST_BYTES or all(len(each) == FIRST_PACKETS for each in found.values()):
+                        break
+        except (av.FFmpegError, InputError, IndexError):
+            pass  # the run reports what cannot be read
+        return found
 
     def attached_picture(self, stream: int) -> bytes:
         """The first packet of a stream that holds an image, such as a cover; empty if there is none."""
@@ -164,6 +188,7 @@ def video_of(container: InputContainer, path: Path) -> VideoStream:
     """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
     streams = list(container.streams.video)
     videos = [stream for stream in streams if not _is_cover(stream)]
+    videos = [stream for stream in videos if stream.codec_context is not None] or videos
     if not videos:
         kinds = {stream.type for stream in container.streams}
         if streams:
@@ -204,7 +229,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
         is_interlaced=frame.interlaced_frame or header_field_order(video, field_order) is not None,
         has_alpha=layout.has_alpha,
         header_frame_count=video.frames or None,
-        header_rate=Fraction(video.average_rate) if video.average_rate else None,
+        header_rate=_rate(video),
         header_duration_seconds=None if seconds is None else float(seconds),
         streams=tuple(_stream_info(stream) for stream in container.streams),
     )
@@ -232,6 +257,18 @@ def header_field_order(video: VideoStream, words: str | None) -> str | None:
 def field_order_of(container: InputContainer, video: VideoStream) -> str | None:
     """`header_field_order` of an open file."""
     return header_field_order(video, _header_words(container, video)[1])
+
+
+def _rate(video: VideoStream) -> Fraction | None:
+    """The average frame rate; None if unknown.
+
+    For some containers (raw DV) FFmpeg gives one frame per tick as average, and the right rate only as its guess.
+    """
+    average, guess = video.average_rate, video.guessed_rate
+    if average and guess and video.time_base and average * video.time_base == 1:
+        average = min(average, guess)
+    rate = average or guess
+    return Fraction(rate) if rate else None
 
 
 def _is_cover(video: VideoStream) -> bool:
