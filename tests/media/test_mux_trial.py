@@ -9,13 +9,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.support import media
-from tests.support.writing import steps, write
+from tests.support.writing import frames, steps, write
 from vidsr.cli import app
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
 from vidsr.video import mux_trial
 from vidsr.video.output import OutputPlan, plan_output
 from vidsr.video.probe import probe
+from vidsr.video.writer import Writer
 
 PLAIN = ("-c:v", "mpeg4", "-q:v", "3")
 
@@ -188,9 +189,6 @@ def test_a_refused_stream_and_refused_chapters_are_left_out_and_named(tmp_path: 
     plan = dataclasses.replace(
         plan, refused=(mux_trial.Part("stream", "1", "because"), mux_trial.Part("chapters", "", "of this"))
     )
-    from tests.support.writing import frames
-    from vidsr.video.writer import Writer
-
     with Writer(plan) as writer:
         for frame in frames(steps(source, 3), plan.source.time_base):
             writer.write(frame)

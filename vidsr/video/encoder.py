@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
+from vidsr.files import MUXERS
 from vidsr.types import Colour, VideoInfo
 from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, colour_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
@@ -243,9 +244,11 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
     traits = TRAITS.get(name, Traits())
     if encoder_refusal(name, container):
         others = [n for n in COMMON_ENCODERS if _exists(n) and not encoder_refusal(n, container)]
+        fitting = [ending for ending, muxer in MUXERS.items() if ending != ".m4v" and not encoder_refusal(name, muxer)]
+        advice = f" or write {' or '.join(fitting)}" if fitting else ""
         raise OutputError(
             f"{container} files cannot hold the output of {name}; use another --codec"
-            f"{' (' + ', '.join(others) + ')' if others else ''} or write .mkv or .mp4"
+            f"{' (' + ', '.join(others) + ')' if others else ''}{advice}"
         )
     pixel_format = config.pix_fmt
     if pixel_format == "auto":

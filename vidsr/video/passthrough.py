@@ -94,6 +94,9 @@ class Passthrough:
         self._source = Source(Path(source.path))
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         try:
+            if self.video_disposition & Disposition.multilayer:
+                name = name_of(self._input.streams[self._video_index])
+                self.losses.append(f"{name} holds several layers, such as a second view; only the first is enlarged")
             self._plan(source, config)
             self._warn_of_text()
         except BaseException:

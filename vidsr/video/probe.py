@@ -14,6 +14,7 @@ import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.sidedata.sidedata import Type
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
@@ -185,18 +186,26 @@ def probe(path: Path) -> VideoInfo:
 
 
 def video_of(container: InputContainer, path: Path) -> VideoStream:
-    """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
+    """The default video stream, else the first; cover art does not count. Raises InputError without a video.
+
+    Of several, those that FFmpeg can decode come first, and then those of more than one frame: an animated AVIF has a
+    still image beside its video, and covers are not always marked as such.
+    """
     streams = list(container.streams.video)
     videos = [stream for stream in streams if not _is_cover(stream)]
     videos = [stream for stream in videos if stream.codec_context is not None] or videos
+    videos = [stream for stream in videos if stream.frames != 1] or videos
     if not videos:
         kinds = {stream.type for stream in container.streams}
         if streams:
             raise InputError(f"{path} has only cover art, no video")
         raise InputError(f"{path} has no video stream" + (", only audio" if kinds == {"audio"} else ""))
-    video = next((stream for stream in videos if stream.disposition & av.stream.Disposition.default), videos[0])
+    video = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
     if video.codec_context is None:
         raise InputError(f"{path} uses a video codec that this FFmpeg cannot decode")
+    if not video.disposition & Disposition.default and any(s.disposition & Disposition.dependent for s in streams):
+        # Beside the tiles there may be a thumbnail, which is no tile and looks like the only whole image.
+        raise InputError(f"{path} is an image made of tiles, which vidsr cannot join: convert it to .png or .jpg first")
     return video
 
 
@@ -205,6 +214,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
 
     Raises InputError if no frame decodes.
     """
+    _refuse_pages(container, path)
     frame = _first_frame(container, video, path)
     location, field_order = _header_words(container, video)
     context = video.codec_context
@@ -272,7 +282,17 @@ def _rate(video: VideoStream) -> Fraction | None:
 
 
 def _is_cover(video: VideoStream) -> bool:
-    return bool(video.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails))
+    return bool(video.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _refuse_pages(container: InputContainer, path: Path) -> None:
+    """Raises InputError for a TIFF file of several images, of which FFmpeg reads the first."""
+    if container.format.name == "tiff_pipe":
+        import cv2  # a tenth of a second, for this format only
+
+        count = cv2.imcount(str(path))
+        if count > 1:
+            raise InputError(f"{path} holds {count} images, of which only the first would be read: save each by itself")
 
 
 def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
@@ -308,6 +328,6 @@ def _stream_info(stream: av.stream.Stream) -> StreamInfo:
         codec=context.codec.canonical_name if context is not None else "unknown",
         language=None if language in (None, "und") else language,
         title=stream.metadata.get("title"),
-        is_default=bool(stream.disposition & av.stream.Disposition.default),
-        is_attached_picture=bool(stream.disposition & av.stream.Disposition.attached_pic),
+        is_default=bool(stream.disposition & Disposition.default),
+        is_attached_picture=bool(stream.disposition & Disposition.attached_pic),
     )
