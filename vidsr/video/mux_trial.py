@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vidsr.video.output import OutputPlan
 
 _ENDINGS = (".mkv", ".mov", ".mp4", ".webm")  # in the order in which they are recommended
+_SIDE = 256
 Packets: TypeAlias = "dict[int, list[Packet[Any]]]"  # the first ones of each stream
 
 
@@ -37,6 +38,7 @@ def refused_parts(plan: OutputPlan) -> tuple[Part, ...]:
     """The parts of the input that the muxer refuses. Raises OutputError if it refuses the video alone."""
     source = Source(Path(plan.source.path))
     packets = source.first_packets()
+    plan = _small(plan)
     plan = replace(plan, refused=_refused_copies(plan, source, packets))
     parts = _parts(plan)
     if _refusal(plan, packets) is None:
@@ -49,6 +51,14 @@ def refused_parts(plan: OutputPlan) -> tuple[Part, ...]:
             f"({reason}); choose another --codec{f' or write {others}' if others else ''}"
         )
     return (*plan.refused, *_search(plan, parts, packets))
+
+
+def _small(plan: OutputPlan) -> OutputPlan:
+    """The plan at a size that is encoded at once, if the encoder takes it; muxers do not depend on the size."""
+    encoding = plan.encoding
+    encoding = replace(encoding, width=min(encoding.width, _SIDE), height=min(encoding.height, _SIDE))
+    small = replace(plan, encoding=encoding)
+    return small if _video_refusal(small, muxer_of(plan.target)) is None else plan
 
 
 def _refused_copies(plan: OutputPlan, source: Source, packets: Packets) -> tuple[Part, ...]:
