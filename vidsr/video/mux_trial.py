@@ -50,6 +50,9 @@ def refused_parts(plan: OutputPlan) -> tuple[Part, ...]:
             f"{plan.target} cannot be written: {muxer_of(plan.target)} refuses the output of {plan.encoding.codec} "
             f"({reason}); choose another --codec{f' or write {others}' if others else ''}"
         )
+    reason = _refusal(replace(plan, refused=(*plan.refused, *parts)), packets)
+    if reason is not None:
+        raise OutputError(f"{plan.target} cannot be written: {reason}; choose another container")
     return (*plan.refused, *_search(plan, parts, packets))
 
 

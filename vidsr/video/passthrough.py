@@ -252,19 +252,18 @@ class Passthrough:
 
     def _warn_of_text(self) -> None:
         """Names the tags and titles that are not UTF-8."""
-        texts = [(f"the tag '{key}' of the input", key + value) for key, value in self.tags.items()]
+        owners = [("the input", self.tags.items())]
         for index in (self._video_index, *self._routes, *self._attached_indexes):
             stream = self._input.streams[index]
-            tags = copied_tags(dict(stream.metadata)).items()
-            texts += [(f"the tag '{key}' of {name_of(stream)}", key + value) for key, value in tags]
-        for number, chapter in enumerate(self._input.chapters(), 1):
-            tags = chapter.get("metadata", {}).items()
-            texts += [(f"the tag '{key}' of chapter {number}", key + value) for key, value in tags]
-        self.warnings += [
-            f"{printable(name)} is not UTF-8; its bytes are copied as they are"
-            for name, text in texts
-            if any("\udc80" <= character <= "\udcff" for character in text)
-        ]
+            owners.append((name_of(stream), copied_tags(dict(stream.metadata)).items()))
+        titles = [tags for chapter in self._input.chapters() for tags in chapter.get("metadata", {}).items()]
+        for owner, tags in (*owners, ("the chapters", titles)):
+            foreign = sorted({printable(key) for key, value in tags if printable(key + value) != key + value})
+            if foreign:
+                names = ", ".join(foreign)
+                self.warnings.append(
+                    f"these tags of {owner} are not UTF-8, and their bytes are copied as they are: {names}"
+                )
 
     def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
         codec = conversion_target(codec_of(stream), container) if stream.type == "subtitle" else None
