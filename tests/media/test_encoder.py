@@ -26,7 +26,8 @@ def video(tmp_path: Path) -> Path:
         (OutputConfig(codec="libx999"), "mp4", "no video encoder called 'libx999'.*libx264"),
         (OutputConfig(codec="aac"), "mp4", "no video encoder called 'aac'"),
         (OutputConfig(codec="libx264"), "webm", "webm files cannot hold.*libvpx-vp9"),
-        (OutputConfig(codec="prores_ks"), "mp4", "cannot hold the output of prores_ks"),
+        (OutputConfig(codec="prores_ks"), "mp4", r"the output of prores_ks; .* or write \.mov or \.mkv$"),
+        (OutputConfig(codec="huffyuv"), "mkv", r"the output of huffyuv; use another --codec \([^)]*\)$"),
         (OutputConfig(crf=52), "mp4", "outside the range of libx264: 0 .* 51"),
         (OutputConfig(codec="libsvtav1", crf=64), "mp4", "outside the range of libsvtav1"),
         (OutputConfig(codec="ffv1", crf=3), "mkv", "ffv1 is lossless"),
@@ -34,6 +35,8 @@ def video(tmp_path: Path) -> Path:
         (OutputConfig(codec="libsvtav1", preset="fast"), "mp4", "no preset 'fast'"),
         (OutputConfig(codec="ffv1", preset="fast"), "mkv", "ffv1 has no presets"),
         (OutputConfig(pix_fmt="yuv411p"), "mp4", "pixel format 'yuv411p'.*yuv420p"),
+        (OutputConfig(pix_fmt="rgb24"), "mp4", "'rgb24'.*yuv444p.*; for lossless RGB use --codec ffv1 --pix-fmt bgr0"),
+        (OutputConfig(codec="ffv1", pix_fmt="bgra"), "mkv", "'bgra'.*bgr0"),
         (OutputConfig(pix_fmt="nonsense"), "mp4", "pixel format 'nonsense'"),
         (OutputConfig(encoder_options=(("cfr", "1"),)), "mp4", "no option 'cfr'"),
         (OutputConfig(encoder_options=(("x264-params", "nonsense=1"),)), "mp4", "nonsense"),
@@ -81,3 +84,30 @@ def test_encoder_options_reach_the_encoder(video: Path, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.mp4")) as container:
         keys = [packet.is_keyframe for packet in container.demux(video=0) if packet.size]
     assert sum(keys) >= 4
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "written"),
+    [
+        ("ffv1", "bgr0", "bgr0"),
+        ("ffv1", "auto", "bgr0"),
+        ("libx264rgb", "bgr0", "gbrp"),
+        ("libx264rgb", "rgb24", "gbrp"),
+        ("libx264rgb", "auto", "gbrp"),
+    ],
+)
+def test_rgb_is_written_without_loss(tmp_path: Path, codec: str, pix_fmt: str, written: str) -> None:
+    source = media.clip(tmp_path / "rgb.mkv", 3, options=("-c:v", "ffv1", "-pix_fmt", "bgr0"))
+    config = OutputConfig(codec=codec, pix_fmt=pix_fmt, crf=0 if codec == "libx264rgb" else None)
+    writer = write(tmp_path / "out.mkv", source, steps(source, 3), config)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        frames = list(container.decode(video=0))
+    assert writer.warnings == [] and {frame.format.name for frame in frames} == {written}
+    for number, frame in enumerate(frames):
+        assert (frame.to_ndarray(format="rgb24") == media.numbered_image(number)).all()
+
+
+def test_an_encoder_of_rgb_only_takes_other_video(video: Path, tmp_path: Path) -> None:
+    writer = write(tmp_path / "out.mp4", video, steps(video, 3), OutputConfig(codec="libx264rgb"))
+    assert writer.plan.encoding.pixel_format == "bgr0"
+    assert len(media.ffmpeg_framemd5(tmp_path / "out.mp4").frames) == 3

@@ -10,8 +10,12 @@ import av
 import pytest
 
 from tests.support import media
-from tests.support.writing import steps, write
+from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
+from vidsr.errors import CheckError
+from vidsr.video.output import plan_output
+from vidsr.video.probe import probe
+from vidsr.video.writer import Writer
 
 
 def packets(path: Path, stream: str) -> list[str]:
@@ -214,6 +218,18 @@ def test_warns_about_a_second_video_stream(tmp_path: Path) -> None:
     writer = write(tmp_path / "out.mkv", source, steps(source, 20))
     assert len(lines(tmp_path / "out.mkv", "Video:")) == 1
     assert any("stream 0 (video h264) is not copied" in warning for warning in writer.warnings)
+
+
+def test_a_second_layer_is_named_as_a_loss(tmp_path: Path) -> None:
+    source = media.two_layers(tmp_path / "source.mov")
+    writer = write(tmp_path / "out.mkv", source, steps(source, 3))
+    loss = "stream 0 (video hevc) holds several layers, such as a second view; only the first is enlarged"
+    assert writer.warnings == [loss]
+    plan = plan_output(tmp_path / "strict.mkv", source, probe(source), (64, 48), OutputConfig(), InputConfig())
+    with pytest.raises(CheckError, match="several layers"), Writer(plan) as writer:
+        for frame in frames(steps(source, 3), plan.source.time_base):
+            writer.write(frame)
+        writer.commit(is_strict=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- trimming

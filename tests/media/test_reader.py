@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import av
+import cv2
 import pytest
 import torch
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
 
 from tests.support import media
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError, VidsrError
 from vidsr.types import Frame
 from vidsr.video.decoding import missing_bytes
-from vidsr.video.probe import probe
+from vidsr.video.probe import Source, probe
 from vidsr.video.reader import Reader
 from vidsr.video.timestamps import FrameTimes
 
@@ -370,3 +375,66 @@ def test_file_is_closed_after_an_error(tmp_path: Path) -> None:
             raise UsageError("stop")
     after = _open_files()
     assert after == before
+
+
+# ------------------------------------------------------------------------------------------------------- side data
+
+
+@pytest.mark.parametrize("ending", ["avi", "mov", "jpg"])
+def test_side_data_that_pyav_does_not_name_hides_no_other(tmp_path: Path, ending: str) -> None:
+    """EXIF is such a kind; the rotation that it states stands beside it."""
+    path = media.with_exif(tmp_path / f"turned.{ending}", 6, 5 if ending != "jpg" else 1)
+    info = probe(path)
+    assert info.rotation_degrees == -90
+    assert Source(path).side_data(info.video_stream).matrix == (0, 65536, 0, -65536, 0, 0, 0, 0, 1073741824)
+    frames, reader = read(path)
+    assert numbers(frames) == list(range(len(frames))) and reader.damages == []
+
+
+def test_every_kind_of_side_data_has_a_name() -> None:
+    known = {kind.value for kind in Type}
+    for number in range(256):
+        assert Type(number).value == number and Type(number) is Type(number)
+    assert len({Type(number) for number in range(256)}) == 256
+    assert {kind.value for kind in Type} == known  # the list of PyAV itself is as it was
+
+
+# ------------------------------------------------------------------------------------------------ tiles and layers
+
+
+def test_an_image_made_of_tiles_is_refused(tmp_path: Path) -> None:
+    """FFmpeg shows each tile as a video of its own; the first one alone would be a quarter of the image."""
+    with pytest.raises(InputError, match=r"is an image made of tiles, .*: convert it to \.png or \.jpg first"):
+        probe(media.tiled_image(tmp_path / "a.heic"))
+
+
+def test_a_thumbnail_is_not_taken_for_an_image_made_of_tiles(tmp_path: Path) -> None:
+    """The fifth item of this image is no tile; it stands beside them as a thumbnail does."""
+    path = media.tiled_image(tmp_path / "a.heic")
+    four = struct.pack(">HH4H", 1, 4, 2, 3, 4, 5)
+    media.replaced(path, four, struct.pack(">HH4H", 1, 4, 2, 3, 4, 4))
+    with av.open(str(path)) as container:
+        flags = [bool(stream.disposition & Disposition.dependent) for stream in container.streams.video]
+    assert sorted(flags) == [False, True, True, True]
+    with pytest.raises(InputError, match="is an image made of tiles"):
+        probe(path)
+
+
+def test_a_tiff_of_several_images_is_refused(tmp_path: Path) -> None:
+    images = [media.numbered_image(number)[..., ::-1] for number in (1, 2)]
+    assert cv2.imwritemulti(str(tmp_path / "one.tiff"), images[:1]) and cv2.imwritemulti(
+        str(tmp_path / "a.tiff"), images
+    )
+    assert numbers(read(tmp_path / "one.tiff")[0]) == [1]
+    with pytest.raises(InputError, match="holds 2 images, of which only the first would be read"):
+        probe(tmp_path / "a.tiff")
+
+
+def test_a_still_image_beside_a_video_is_not_taken_for_it(tmp_path: Path) -> None:
+    """As in animated AVIF, and as covers that are not marked as such."""
+    first, second = media.clip(tmp_path / "a.mp4", 1), media.clip(tmp_path / "b.mp4", 3)
+    flags = ("-disposition:v:0", "default", "-disposition:v:1", "0")
+    both = ("-i", f"file:{first}", "-i", f"file:{second}", "-map", "0", "-map", "1", "-c", "copy", *flags)
+    media.ffmpeg(*both, f"file:{tmp_path / 'c.mp4'}")
+    assert probe(tmp_path / "c.mp4").video_stream == 1
+    assert numbers(read(tmp_path / "c.mp4")[0]) == [0, 1, 2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import random
 import re
+import struct
 import subprocess
 import wave
 from collections.abc import Callable, Iterable, Sequence
@@ -342,6 +343,79 @@ def animated_gif(path: Path, count: int = 6) -> Path:
 
 
 @_cached
+def with_exif(path: Path, orientation: int = 1, count: int = 5) -> Path:
+    """Motion JPEG with EXIF data in every frame, as cameras write it; `orientation` is EXIF's, 6 for a quarter turn."""
+    stream = clip(path.with_suffix(".mjpeg"), count, options=("-c:v", "mjpeg", "-q:v", "3", "-f", "mjpeg"))
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    segment = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    stream.write_bytes(stream.read_bytes().replace(b"\xff\xd8\xff", b"\xff\xd8" + segment + b"\xff"))
+    ffmpeg("-f", "mjpeg", "-framerate", "25", "-i", f"file:{stream}", "-c", "copy", f"file:{path}")
+    stream.unlink()
+    return path
+
+
+def _box(kind: str, *parts: bytes, full: int | None = None) -> bytes:
+    """A box of ISO media files; `full` is the version and flags of a full box."""
+    body = (b"" if full is None else full.to_bytes(4, "big")) + b"".join(parts)
+    return (8 + len(body)).to_bytes(4, "big") + kind.encode() + body
+
+
+@_cached
+def tiled_image(path: Path, side: int = 64) -> Path:
+    """A HEIC image of 2 x 2 tiles, each a HEVC image of `side` x `side`, as phones write them."""
+    film = clip(
+        path.with_suffix(".mp4"), 1, side, side, ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none")
+    )
+    data = film.read_bytes()
+    at = data.index(b"hvcC") - 4
+    config = data[at : at + int.from_bytes(data[at : at + 4], "big")]
+    with av.open(str(film)) as container:
+        tile = next(bytes(packet) for packet in container.demux(video=0) if packet.size)
+    film.unlink()
+    grid = struct.pack(">BBBBHH", 0, 0, 1, 1, 2 * side, 2 * side)
+    items = [(1, b"grid"), *((number, b"hvc1") for number in range(2, 6))]
+    entries = [_box("infe", struct.pack(">HH4sB", number, 0, kind, 0), full=2 << 24) for number, kind in items]
+    sizes = [_box("ispe", struct.pack(">II", size, size), full=0) for size in (2 * side, side)]
+    uses = b"".join(struct.pack(">HBBB", n, 2, 2, 0x83) if n > 1 else struct.pack(">HBB", n, 1, 1) for n in range(1, 6))
+    head = _box("ftyp", b"heic", bytes(4), b"mif1heic")
+
+    def meta(start: int) -> bytes:
+        places = struct.pack(">HHHII", 1, 0, 1, start, len(grid))
+        places += b"".join(struct.pack(">HHHII", n, 0, 1, start + len(grid), len(tile)) for n in range(2, 6))
+        return _box(
+            "meta",
+            _box("hdlr", bytes(4), b"pict", bytes(13), full=0),
+            _box("pitm", struct.pack(">H", 1), full=0),
+            _box("iloc", b"\x44\x00", struct.pack(">H", 5), places, full=0),
+            _box("iinf", struct.pack(">H", 5), *entries, full=0),
+            _box("iref", _box("dimg", struct.pack(">HH4H", 1, 4, 2, 3, 4, 5)), full=0),
+            _box("iprp", _box("ipco", *sizes, config), _box("ipma", struct.pack(">I", 5), uses, full=0)),
+            full=0,
+        )
+
+    start = len(head) + len(meta(0)) + 8
+    path.write_bytes(head + meta(start) + _box("mdat", grid, tile))
+    return path
+
+
+@_cached
+def two_layers(path: Path, count: int = 3) -> Path:
+    """HEVC in MP4 or MOV whose header announces a second layer, as in stereoscopic video of phones."""
+    options = ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none", "-tag:v", "hvc1", "-pix_fmt", "yuv420p")
+    data = bytearray(clip(path, count, options=options).read_bytes())
+    at = data.index(b"hvcC") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    first = data[at + 8 : end]
+    layer = _box("lhvC", first[:1], first[13:16], bytes([first[21] & 0x3F | 0xC0]), first[22:])
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):  # the boxes around it grow
+        size = data.index(name, data.index(b"moov")) - 4
+        data[size : size + 4] = (int.from_bytes(data[size : size + 4], "big") + len(layer)).to_bytes(4, "big")
+    data[end:end] = layer
+    path.write_bytes(data)
+    return path
+
+
+@_cached
 def black(path: Path, count: int = COUNT) -> Path:
     """Black frames only."""
     return encode(path, [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * count, X264)
@@ -447,6 +521,14 @@ def damaged_payload(source: Path, path: Path, packets: range, flips: int = 12, s
         for _ in range(flips):
             data[position + chance.randrange(min(20, size // 2), size)] ^= 1 << chance.randrange(8)
     path.write_bytes(data)
+    return path
+
+
+def replaced(path: Path, old: bytes, new: bytes, count: int = -1) -> Path:
+    """Replaces bytes of a file by others of the same length, such as the name of a codec by one that nobody knows."""
+    data = path.read_bytes()
+    assert old in data and len(old) == len(new)
+    path.write_bytes(data.replace(old, new, count))
     return path
 
 

@@ -113,3 +113,27 @@ def test_functions_are_short(path: Path) -> None:
             # There each option is a parameter, of several lines.
             has_options = path.parent.name == "cli" or path.name == "api.py"
             assert has_options or node.end_lineno - node.lineno < LONGEST_FUNCTION, f"{node.name}, line {node.lineno}"
+
+
+def readings(source: str) -> list[str]:
+    """Calls that open media: av.open for anything but writing, and OpenCV's reader."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        modes = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+        modes += [k.value.value for k in node.keywords if k.arg == "mode" and isinstance(k.value, ast.Constant)]
+        if (name in ("av.open", "av.container.open", "InputContainer") and modes != ["w"]) or "VideoCapture" in name:
+            found.append(name)
+    return found
+
+
+def test_media_is_opened_for_reading_in_one_place() -> None:
+    """`demuxers.py` allows no playlists; training passes its files through it before OpenCV reads them."""
+    found = {str(path.relative_to(PACKAGE)): calls for path in FILES if (calls := readings(path.read_text()))}
+    assert found == {"video/demuxers.py": ["av.open"], "train/dataset.py": ["cv2.VideoCapture"]}
+    imported_open = [path.name for path in FILES if "from av import" in path.read_text()]
+    assert imported_open == []
+    assert readings("av.open(path)") and readings('av.open(path, "r")') and readings("av.open(path, mode)")
+    assert not readings('av.open(path, "w")') and not readings('av.open(path, mode="w")')

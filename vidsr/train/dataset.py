@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES, atomic_write
+from vidsr.video.demuxers import open_file
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # Limit for a decoded clip, which is held in memory once and then cached on disk: 2 GiB are 345 frames of 1080p.
@@ -84,6 +85,7 @@ def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) 
 
 def read_clip(path: Path) -> NDArray[np.uint8]:
     """All frames of a clip, N x H x W x 3 RGB, as OpenCV decodes them. Raises InputError for none or too many."""
+    open_file(path).close()  # refuses playlists and other lists of files, which OpenCV would follow
     capture = cv2.VideoCapture(str(path))
     frames: list[NDArray[np.uint8]] = []
     try:

@@ -1,19 +1,16 @@
-"""Containers: the output's muxer, and which streams and tags a muxer accepts and keeps."""
+"""Containers: the output's muxer, and which encoders and tags a muxer accepts and keeps."""
 
 from __future__ import annotations
 
 import io
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.container.output import OutputContainer
-from av.stream import Stream
 
 from vidsr.errors import OutputError
 from vidsr.files import MUXERS
-from vidsr.video.errors import plain_text
 
 MATROSKA = ("matroska", "webm")
 # Tags that the muxer writes anew, or that describe only the input file.
@@ -32,32 +29,16 @@ def muxer_of(target: Path) -> str:
     return muxer
 
 
-def open_output(path: Path, time_base: Fraction) -> OutputContainer:
-    """A muxer for a file, by its extension; nothing is on the disk until its header is written."""
-    muxer = muxer_of(path)
+def open_output(file: Path | io.BytesIO, muxer: str, time_base: Fraction) -> OutputContainer:
+    """A muxer (FFmpeg's name) for a file, or for memory; nothing is on the disk until its header is written."""
     if muxer in MATROSKA:
         # By default the muxer shifts all streams to make the time of the first audio packet positive.
         options = {"avoid_negative_ts": "disabled"}
     else:
         # The start of a stream is stored in these units; the default, 1 ms, would shift frames.
         options = {"movie_timescale": str(time_base.denominator)}
-    return av.open(str(path), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
-
-
-def mux_refusal(stream: Stream, container: str) -> str | None:
-    """Why a muxer refuses a copy of a stream, in a few words; None if it accepts it. Tried in memory."""
-    trial = av.open(io.BytesIO(), "w", format=container)
-    try:
-        trial.add_stream_from_template(stream, opaque=True)
-        trial.start_encoding()
-    except av.FFmpegError as error:
-        return plain_text(error)
-    except ValueError:
-        return "this codec is not part of the format"
-    finally:
-        with suppress(av.FFmpegError):  # some muxers refuse to close without packets
-            trial.close()
-    return None
+    name = str(file) if isinstance(file, Path) else file
+    return av.open(name, "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
 
 
 def encoder_refusal(codec: str, container: str) -> bool:

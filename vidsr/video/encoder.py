@@ -19,11 +19,12 @@ from torch.nn.functional import pad
 
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
+from vidsr.files import MUXERS
 from vidsr.types import Color, VideoInfo
 from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, color_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
 from vidsr.video.errors import log_switched_on, plain_text
-from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless
+from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless, is_rgb
 from vidsr.video.probe import SideData, light_options
 from vidsr.video.timestamps import to_ticks
 
@@ -220,6 +221,19 @@ class Encoder:
         return pad(image[None], (0, right, 0, below), mode="replicate")[0] if right or below else image
 
 
+def encode_blank(context: VideoCodecContext, encoding: Encoding) -> list[Packet[VideoStream]]:
+    """The packets of one frame without contents at time 0, for a trial; `context` is opened and used up."""
+    frame = av.VideoFrame(encoding.width, encoding.height, encoding.pixel_format)
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    frame.pts, frame.time_base = 0, encoding.time_base
+    packets = [*context.encode(frame), *context.encode(None)]
+    for packet in packets:
+        packet.pts = packet.dts = 0
+        packet.duration, packet.time_base = to_ticks(1 / encoding.rate, encoding.time_base), encoding.time_base
+    return packets
+
+
 def choose(container: str, source: VideoInfo, size: tuple[int, int], config: OutputConfig, side: SideData) -> Encoding:
     """Chooses the encoding for a muxer (FFmpeg's name); `size` is (width, height). The user's options take precedence.
 
@@ -230,9 +244,11 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
     traits = TRAITS.get(name, Traits())
     if encoder_refusal(name, container):
         others = [n for n in COMMON_ENCODERS if _exists(n) and not encoder_refusal(n, container)]
+        fitting = [ending for ending, muxer in MUXERS.items() if ending != ".m4v" and not encoder_refusal(name, muxer)]
+        advice = f" or write {' or '.join(fitting)}" if fitting else ""
         raise OutputError(
             f"{container} files cannot hold the output of {name}; use another --codec"
-            f"{' (' + ', '.join(others) + ')' if others else ''} or write .mkv or .mp4"
+            f"{' (' + ', '.join(others) + ')' if others else ''}{advice}"
         )
     pixel_format = config.pix_fmt
     if pixel_format == "auto":
@@ -340,8 +356,10 @@ def _check_format(codec: Codec, pixel_format: str) -> None:
     known = [f.name for f in codec.video_formats or []]
     usable = [name for name in known if can_fill(name)]
     if (known and pixel_format not in known) or not can_fill(pixel_format):
+        lossless = "" if not is_rgb(pixel_format) else "; for lossless RGB use --codec ffv1 --pix-fmt bgr0"
         raise OutputError(
             f"{codec.name} does not take the pixel format '{pixel_format}'; it takes: {', '.join(usable) or 'none'}"
+            f"{lossless}"
         )
 
 

@@ -116,6 +116,16 @@ def plain_text(error: Exception) -> str:
     return str(text).strip().replace("\n", " ")
 
 
+def printable(text: str) -> str:
+    """Text of a file for a message: bytes that are not UTF-8 (kept as surrogates) become escapes such as \\xe9."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def error_detail(error: Exception) -> str:
+    """What FFmpeg logged about an error, else its description; without line breaks and a full stop at the end."""
+    return (_log_text(error) or plain_text(error)).rstrip(".")
+
+
 def _reason(error: Exception, table: tuple[tuple[type[Exception], str], ...]) -> str | None:
     """The reason of the first class in `table` that matches; FFmpeg classes also stand for their built-in bases."""
     for kind, reason in table:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 from av.packet import Packet
@@ -13,10 +14,12 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.runtime.priority import open_with_low_priority
-from vidsr.video.containers import open_output
-from vidsr.video.output import OutputPlan
+from vidsr.video.containers import muxer_of, open_output
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.timestamps import to_ticks
+
+if TYPE_CHECKING:
+    from vidsr.video.output import OutputPlan
 
 
 class Muxer:
@@ -26,13 +29,15 @@ class Muxer:
     file exists on disk. `copies` owns the input that it opens; `close` closes both.
     """
 
-    def __init__(self, path: Path, plan: OutputPlan) -> None:
-        """`path` is the file to write; its extension selects the container."""
+    def __init__(self, file: Path | BytesIO, plan: OutputPlan) -> None:
+        """`file` is the file to write, or memory; the extension of the plan's target selects the container."""
         self._plan = plan
-        self._output = open_output(path, plan.encoding.time_base)
+        self._output = open_output(file, muxer_of(plan.target), plan.encoding.time_base)
         try:
             self._video = self._add_video()
-            self.copies = Passthrough(plan.source, plan.info.video_stream, self._output, plan.options, plan.stretch)
+            self.copies = Passthrough(
+                plan.source, plan.info.video_stream, self._output, plan.options, plan.stretch, plan.refused
+            )
         except BaseException:
             self._close_output()
             raise
@@ -49,12 +54,18 @@ class Muxer:
         From now on `time_base` is that of the file.
         """
         self._output.metadata.update(self.copies.tags)
-        tags, disposition = self.copies.stream_tags(self._plan.info.video_stream)
+        tags, disposition = self.copies.video_tags, self.copies.video_disposition
         self._video.metadata.update(tags)
         self._video.disposition = disposition
         self.copies.add_chapters(self._plan.trim)
         open_with_low_priority(self._output.start_encoding)
         self.time_base = self._video.time_base or self.time_base
+
+    def try_out(self, packets: list[Packet[VideoStream]], first: dict[int, list[Packet[Any]]]) -> None:
+        """Writes a whole file of a few packets, the `first` ones of each copied stream; for a trial."""
+        self.copies.try_out(first)
+        self.write(packets)
+        self._output.close()
 
     def write(self, packets: list[Packet[VideoStream]]) -> None:
         """Writes encoded frames, each after the copied packets that are due before it."""

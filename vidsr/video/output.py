@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from vidsr.files import check_target
 from vidsr.types import VideoInfo
 from vidsr.video.containers import muxer_of
 from vidsr.video.encoder import Encoding, choose
+from vidsr.video.mux_trial import refused_parts
+from vidsr.video.passthrough import Part
 from vidsr.video.probe import Source
 
 # Rounding sizes to whole pixels changes the aspect ratio by less than this; a larger change was requested by the user.
@@ -23,7 +25,8 @@ class OutputPlan:
 
     `source` is the input, whose other streams are copied; `info` gives the time base and the rate of the frames. `size`
     is (width, height) of the frames. `stretch` is the ratio of the output's duration to the input's. `matrix` is
-    FFmpeg's display matrix. `warnings` name what the output cannot keep.
+    FFmpeg's display matrix. `refused` are parts of the input that the muxer does not accept. `warnings` name what the
+    output cannot keep.
     """
 
     target: Path
@@ -37,6 +40,7 @@ class OutputPlan:
     pixel_aspect: Fraction
     matrix: tuple[int, ...] | None
     warnings: tuple[str, ...]
+    refused: tuple[Part, ...] = ()
 
 
 def plan_output(
@@ -44,6 +48,8 @@ def plan_output(
     trim: InputConfig, stretch: int = 1,
 ) -> OutputPlan:  # fmt: skip
     """Chooses how a video is written, without writing anything. Raises OutputError for settings that cannot work.
+
+    Everything that the muxer may refuse is tried in memory.
 
     `source` is the input, whose other streams are copied. `size` is (width, height) of the frames, and `info` gives
     their time base and rate. `stretch` (1, 2, 4 or 8) is the ratio of the output's duration to the input's; above 1,
@@ -55,10 +61,11 @@ def plan_output(
     side = source.side_data(info.video_stream)
     encoding = choose(muxer_of(target), info, size, options, side)
     aspect, warnings = _pixel_aspect(info, size)
-    return OutputPlan(
+    plan = OutputPlan(
         target=target, source=source, info=info, size=size, options=options, trim=trim, stretch=stretch,
         encoding=encoding, pixel_aspect=aspect, matrix=side.matrix, warnings=(*encoding.warnings, *warnings),
     )  # fmt: skip
+    return replace(plan, refused=refused_parts(plan))
 
 
 def _pixel_aspect(info: VideoInfo, size: tuple[int, int]) -> tuple[Fraction, list[str]]:

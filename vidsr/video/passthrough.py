@@ -6,7 +6,8 @@ Packets are copied unchanged. If the video becomes longer, all times are stretch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +21,9 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
-from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
-from vidsr.video.errors import plain_text
+from vidsr.video.containers import MATROSKA, copied_tags
+from vidsr.video.copy_trial import add_copy, twin_of
+from vidsr.video.errors import plain_text, printable
 from vidsr.video.probe import Source
 from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
 from vidsr.video.subtitles import SubtitleConverter, conversion_target
@@ -36,6 +38,26 @@ TRAILING_SECONDS = Fraction(10)
 READ_ERRORS_ALLOWED = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the input that the muxer refuses, or may refuse.
+
+    `kind` is "copy" (a stream as it is, by its index in `key`), "stream" (a stream in any form), "tag" (of the file, by
+    name), "video tag" or "chapters". `reason` tells why, for a message.
+    """
+
+    kind: str
+    key: str = ""
+    reason: str = ""
+
+
+_NAMES = {
+    "tag": "the tag '{}' of the input is",
+    "video tag": "the tag '{}' of the video stream is",
+    "chapters": "the chapters are",
+}
+
+
 class Passthrough:
     """Copies everything but the video stream. The constructor adds the streams to `output`, before its header.
 
@@ -44,22 +66,41 @@ class Passthrough:
     """
 
     def __init__(
-        self, source: Source, video_stream: int, output: OutputContainer, config: OutputConfig, stretch: int = 1
+        self,
+        source: Source,
+        video_stream: int,
+        output: OutputContainer,
+        config: OutputConfig,
+        stretch: int = 1,
+        refused: Sequence[Part] = (),
     ) -> None:
-        """`video_stream` is the index of the stream that is not copied."""
+        """`video_stream` is the index of the stream that is not copied.
+
+        `refused` are the parts of the input that the muxer does not accept, found by a trial.
+        """
+        self._refused = {(part.kind, part.key): part.reason for part in refused}
         self.warnings: list[str] = []
-        self.losses: list[str] = []
+        self.losses = [
+            f"{_NAMES[part.kind].format(printable(part.key))} left out: {part.reason}"
+            for part in refused
+            if part.kind in _NAMES
+        ]
         self.shift = Fraction(0)
         self._routes: dict[int, StreamCopy | StretchedAudio] = {}
         self._stretch = stretch
         self._attached: list[PacketChecksum] = []
+        self._attached_indexes: list[int] = []
         self._pending: Packet[Any] | None = None
         self._output = output
         self._video_index = video_stream
         self._source = source
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         try:
+            if self.video_disposition & Disposition.multilayer:
+                name = name_of(self._input.streams[self._video_index])
+                self.losses.append(f"{name} holds several layers, such as a second view; only the first is enlarged")
             self._plan(config)
+            self._warn_of_text()
         except BaseException:
             self._input.close()
             raise
@@ -71,13 +112,31 @@ class Passthrough:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags of the file as a whole."""
-        return copied_tags(dict(self._input.metadata))
+        """The tags of the file as a whole, without refused ones."""
+        tags = copied_tags(dict(self._input.metadata))
+        return {key: value for key, value in tags.items() if ("tag", key) not in self._refused}
 
-    def stream_tags(self, index: int) -> tuple[dict[str, str], Disposition]:
-        """Tags and dispositions of one stream of the input."""
-        stream = self._input.streams[index]
-        return copied_tags(dict(stream.metadata)), stream.disposition
+    @property
+    def video_tags(self) -> dict[str, str]:
+        """The tags of the video stream, without refused ones."""
+        tags = copied_tags(dict(self._input.streams[self._video_index].metadata))
+        return {key: value for key, value in tags.items() if ("video tag", key) not in self._refused}
+
+    @property
+    def video_disposition(self) -> Disposition:
+        """The flags of the video stream."""
+        return self._input.streams[self._video_index].disposition
+
+    @property
+    def parts(self) -> list[Part]:
+        """Everything of the input that is copied and that the output can do without."""
+        streams = [*self._routes, *self._attached_indexes]
+        return [
+            *(Part("stream", str(index)) for index in streams),
+            *([Part("chapters")] if self._input.chapters() else []),
+            *(Part("tag", key) for key in self.tags),
+            *(Part("video tag", key) for key in self.video_tags),
+        ]
 
     @property
     def checksums(self) -> list[PacketChecksum]:
@@ -86,6 +145,8 @@ class Passthrough:
 
     def add_chapters(self, trim: InputConfig) -> None:
         """Adds the input's chapters within the trim range, counted from the start in the header (within one frame)."""
+        if ("chapters", "") in self._refused:
+            return
         video = self._input.streams[self._video_index]
         first = (video.start_time or 0) * (video.time_base or Fraction(1))
         shift = Fraction(0) if trim.start is None else first + trim.start
@@ -108,6 +169,15 @@ class Passthrough:
             if begins is not None and begins > time:
                 return
             self._take(packet, None)
+
+    def try_out(self, packets: dict[int, list[Packet[Any]]]) -> None:
+        """Copies packets (by stream, unchanged themselves) instead of the input's; for a trial."""
+        for index, route in self._routes.items():
+            for packet in packets.get(index, []):
+                route.copy(twin_of(packet), self.shift, None)
+            if isinstance(route, StretchedAudio):
+                route.finish(self.shift, None)
+        self._packets = iter(())
 
     def finish(self, end: Fraction | None) -> None:
         """Copies the remaining packets that begin before `end` (seconds of the output), or all of them."""
@@ -146,7 +216,9 @@ class Passthrough:
                 continue  # the discarded stream of an mp4 is the text of its chapters, which are copied as chapters
             if stream.type == "data" and "timecode" in stream.metadata and "timecode" in video_tags:
                 continue  # the first time code, which muxers write anew from the video stream's tag
-            if stream.type == "attachment" or (is_cover and container in MATROSKA):
+            if (reason := self._refused.get(("stream", str(stream.index)))) is not None:
+                self.losses.append(f"{name_of(stream)} is left out: {reason}")
+            elif stream.type == "attachment" or (is_cover and container in MATROSKA):
                 apart.append(stream)
             elif stream.type == "audio" and self._stretch > 1:
                 self._stretch_or_drop(stream, container)
@@ -154,8 +226,8 @@ class Passthrough:
                 self.losses.append(f"{name_of(stream)} is not copied: only one video stream is enlarged")
             elif is_cover and container == "mov":
                 self.losses.append(f"{name_of(stream)} is left out: mov files hold no covers; write .mp4 or .mkv")
-            elif (reason := mux_refusal(stream, container)) is None:
-                target = self._output.add_stream_from_template(stream, opaque=True)
+            elif (reason := self._refused.get(("copy", str(stream.index)))) is None:
+                target = add_copy(self._output, stream)
                 self._routes[stream.index] = StreamCopy(
                     stream, target, self._output, codec_of(stream), None, self._stretch
                 )
@@ -180,11 +252,25 @@ class Passthrough:
             return
         self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
 
+    def _warn_of_text(self) -> None:
+        """Names the tags and titles that are not UTF-8."""
+        owners = [("the input", self.tags.items())]
+        for index in (self._video_index, *self._routes, *self._attached_indexes):
+            stream = self._input.streams[index]
+            owners.append((name_of(stream), copied_tags(dict(stream.metadata)).items()))
+        titles = [tags for chapter in self._input.chapters() for tags in chapter.get("metadata", {}).items()]
+        for owner, tags in (*owners, ("the chapters", titles)):
+            foreign = sorted({printable(key) for key, value in tags if printable(key + value) != key + value})
+            if foreign:
+                names = ", ".join(foreign)
+                self.warnings.append(
+                    f"these tags of {owner} are not UTF-8, and their bytes are copied as they are: {names}"
+                )
+
     def _convert_or_drop(self, stream: Stream, container: str, reason: str) -> None:
         codec = conversion_target(codec_of(stream), container) if stream.type == "subtitle" else None
         if codec is None:
-            advice = "" if container == "matroska" else "; write .mkv to keep it"
-            self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold it ({reason}){advice}")
+            self.losses.append(f"{name_of(stream)} is left out: {reason}")
             return
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
@@ -197,7 +283,7 @@ class Passthrough:
         if container != "matroska":
             self.losses.append(f"{name_of(stream)} is left out: {container} cannot hold files; write .mkv to keep it")
             return
-        tags, _ = self.stream_tags(stream.index)
+        tags = copied_tags(dict(stream.metadata))
         if isinstance(stream, AttachmentStream):
             kind, data = "attachment", stream.data
             name, mime = stream.name or "attachment", stream.mimetype or "application/octet-stream"
@@ -207,11 +293,12 @@ class Passthrough:
             ending = {"mjpeg": "jpg"}.get(codec, codec)
             name = tags.get("filename", f"cover.{ending}")
             mime = tags.get("mimetype", f"image/{'jpeg' if codec == 'mjpeg' else codec}")
-        target = self._output.add_attachment(name, mime, data)
+        target = self._output.add_attachment("file", "application/octet-stream", data)  # takes UTF-8 only; see below
         target.metadata.update({**tags, "filename": name, "mimetype": mime})
         checksum = PacketChecksum(kind, name_of(stream), "", {}, Disposition(0))
         checksum.add(data)
         self._attached.append(checksum)
+        self._attached_indexes.append(stream.index)
 
     def _read(self) -> Iterator[Packet[Any]]:
         """The packets of the copied streams in the file's order; read errors are skipped and counted."""

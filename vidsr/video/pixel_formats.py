@@ -30,6 +30,8 @@ _PACKED = {
     "0rgb": "xrgb",
     "0bgr": "xbgr",
 }
+# Packed RGB without alpha, the preferred ones first: some lossless encoders take 8-bit RGB only so.
+_PACKED_RGB = ("bgr0", "rgb24", "bgr24", "rgb0", "0rgb", "0bgr", "rgb48le", "bgr48le")
 # Semi-planar: U and V interleaved in one plane; above 8 bits, the samples are in the high bits. They are not converted
 # by swscale, because it corrupts the last columns at odd widths.
 _SEMI_PLANAR = re.compile(r"nv(12|16|21|24|42)|p[024]1[0246]le")
@@ -182,12 +184,22 @@ def is_lossless(codec: Codec) -> bool:
     return bool(codec.properties & _LOSSLESS) and not codec.properties & _LOSSY
 
 
+def is_rgb(name: str) -> bool:
+    """True for the name of a pixel format whose samples are red, green and blue."""
+    try:
+        return layout_of(name).family == "rgb"
+    except ValueError:
+        return False
+
+
 def can_fill(name: str) -> bool:
     """True if `color.rgb_to_frame` can make frames of this pixel format."""
     try:
         layout = av.VideoFormat(name)
     except ValueError:
         return False
+    if name in _PACKED_RGB:
+        return True
     planar = name.startswith(("yuv4", "gbrp", "gray"))
     return planar and not layout.is_big_endian and not name.startswith(("yuvj", "grayf", "gbrpf")) and "msb" not in name
 
@@ -195,11 +207,12 @@ def can_fill(name: str) -> bool:
 def choose_format(codec: Codec, source: VideoInfo) -> str:
     """The format for `--pix-fmt auto`: the source's bit depth, with 4:2:0 if the encoder is lossy, else its chroma.
 
-    Every player supports 4:2:0, and after upscaling by two or more it still holds all of the source's chroma.
+    RGB comes last for other sources: some encoders take nothing else. Every player supports 4:2:0, and after upscaling
+    by two or more it still holds all of the source's chroma.
     """
     offered = {f.name for f in codec.video_formats or []} or set(_names("420", 8))
     source_chroma = _chroma(source.pixel_format)
-    order = (source_chroma, "444", "422", "420") if is_lossless(codec) else CHROMA_ORDER
+    order = (source_chroma, "444", "422", "420", "rgb") if is_lossless(codec) else (*CHROMA_ORDER, "rgb")
     enough = [depth for depth in DEPTHS if depth >= source.bit_depth]
     for depth in (*enough, *(d for d in reversed(DEPTHS) if d < source.bit_depth)):
         for chroma in order:
@@ -244,7 +257,7 @@ def _names(chroma: str, depth: int) -> tuple[str, ...]:
     """FFmpeg's names of the formats with this chroma layout and bit depth, the preferred one first."""
     end = "" if depth == 8 else f"{depth}le"
     if chroma == "rgb":
-        return (f"gbrp{end}",)
+        return (f"gbrp{end}", *(name for name in _PACKED_RGB if layout_of(name).bits == depth))
     if chroma == "gray":
         return (f"gray{end}",)
     return (f"yuv{chroma}p{end}",) + (("p010le",) if (chroma, depth) == ("420", 10) else ())

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 from av.container import InputContainer
-from av.sidedata.sidedata import SideData as FrameSideData
+from av.packet import Packet
 from av.sidedata.sidedata import Type
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
 from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.color import color_of
-from vidsr.video.errors import file_url, log_switched_on, plain_text, reading
+from vidsr.video.demuxers import open_file
+from vidsr.video.errors import log_switched_on, plain_text, reading
+from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 
 # How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
@@ -30,6 +31,11 @@ _LISTS = {
     "libx265": ("x265-params", "master-display", "max-cll", True),
     "libsvtav1": ("svtav1-params", "mastering-display", "content-light", False),
 }
+
+
+# How much of a stream is tried before a run: some audio decoders give nothing for the first packets.
+FIRST_PACKETS = 8
+FIRST_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class SideData:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input video file and the only place that opens it. The caller closes the containers that it opens.
+    """An input video file. The caller closes the containers that it opens.
 
     Probing, decoding and copying each open the file on their own.
     """
@@ -61,18 +67,7 @@ class Source:
 
     def open(self, metadata_errors: str = "replace") -> InputContainer:
         """Opens the container; `metadata_errors` says how tags that are not UTF-8 are decoded. Raises InputError."""
-        path = self.path
-        with reading(path):
-            if path.is_dir():
-                raise InputError(f"{path} is a folder, not a video")
-            if not path.exists():
-                raise InputError(f"{path} does not exist")
-            if not os.access(path, os.R_OK):
-                raise InputError(f"{path} cannot be read: permission denied")
-            if path.is_file() and path.stat().st_size == 0:
-                raise InputError(f"{path} is empty")
-            with log_switched_on():
-                return av.open(file_url(path), "r", metadata_errors=metadata_errors)
+        return open_file(self.path, metadata_errors)
 
     def video_of(self, container: InputContainer) -> VideoStream:
         """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
@@ -88,16 +83,32 @@ class Source:
         try:
             with self.open() as container:
                 for frame in container.decode(cast(VideoStream, container.streams[stream])):
-                    sides = cast(Iterable[FrameSideData], frame.side_data)
-                    found = {data.type: bytes(data) for data in sides}
                     return SideData(
-                        matrix=_matrix(found.get(Type.DISPLAYMATRIX)),
-                        mastering=_mastering(found.get(Type.MASTERING_DISPLAY_METADATA)),
-                        light=_light(found.get(Type.CONTENT_LIGHT_LEVEL)),
+                        matrix=_matrix(frame_data(frame, Type.DISPLAYMATRIX)),
+                        mastering=_mastering(frame_data(frame, Type.MASTERING_DISPLAY_METADATA)),
+                        light=_light(frame_data(frame, Type.CONTENT_LIGHT_LEVEL)),
                     )
         except (av.FFmpegError, InputError):
             pass  # the reader reports an unreadable video
         return SideData()
+
+    def first_packets(self) -> dict[int, list[Packet[Any]]]:
+        """The first packets of every stream, at most FIRST_PACKETS of each, within the first FIRST_BYTES of packets."""
+        found: dict[int, list[Packet[Any]]] = {}
+        size = 0
+        try:
+            with self.open() as container:
+                found = {stream.index: [] for stream in container.streams}
+                for packet in container.demux():
+                    packets = found.setdefault(packet.stream_index, [])
+                    size += packet.size
+                    if packet.size and len(packets) < FIRST_PACKETS:
+                        packets.append(packet)
+                    if size > FIRST_BYTES or all(len(each) == FIRST_PACKETS for each in found.values()):
+                        break
+        except (av.FFmpegError, InputError, IndexError):
+            pass  # the run reports what cannot be read
+        return found
 
     def attached_picture(self, stream: int) -> bytes:
         """The first packet of a stream that holds an image, such as a cover; empty if there is none."""
@@ -175,17 +186,26 @@ def probe(path: Path) -> VideoInfo:
 
 
 def video_of(container: InputContainer, path: Path) -> VideoStream:
-    """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
+    """The default video stream, else the first; cover art does not count. Raises InputError without a video.
+
+    Of several, those that FFmpeg can decode come first, and then those of more than one frame: an animated AVIF has a
+    still image beside its video, and covers are not always marked as such.
+    """
     streams = list(container.streams.video)
     videos = [stream for stream in streams if not _is_cover(stream)]
+    videos = [stream for stream in videos if stream.codec_context is not None] or videos
+    videos = [stream for stream in videos if stream.frames != 1] or videos
     if not videos:
         kinds = {stream.type for stream in container.streams}
         if streams:
             raise InputError(f"{path} has only cover art, no video")
         raise InputError(f"{path} has no video stream" + (", only audio" if kinds == {"audio"} else ""))
-    video = next((stream for stream in videos if stream.disposition & av.stream.Disposition.default), videos[0])
+    video = next((stream for stream in videos if stream.disposition & Disposition.default), videos[0])
     if video.codec_context is None:
         raise InputError(f"{path} uses a video codec that this FFmpeg cannot decode")
+    if not video.disposition & Disposition.default and any(s.disposition & Disposition.dependent for s in streams):
+        # Beside the tiles there may be a thumbnail, which is no tile and looks like the only whole image.
+        raise InputError(f"{path} is an image made of tiles, which vidsr cannot join: convert it to .png or .jpg first")
     return video
 
 
@@ -194,6 +214,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
 
     Raises InputError if no frame decodes.
     """
+    _refuse_pages(container, path)
     frame = _first_frame(container, video, path)
     location, field_order = _header_words(container, video)
     context = video.codec_context
@@ -218,7 +239,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
         is_interlaced=frame.interlaced_frame or header_field_order(video, field_order) is not None,
         has_alpha=layout.has_alpha,
         header_frame_count=video.frames or None,
-        header_rate=Fraction(video.average_rate) if video.average_rate else None,
+        header_rate=_rate(video),
         header_duration_seconds=None if seconds is None else float(seconds),
         streams=tuple(_stream_info(stream) for stream in container.streams),
     )
@@ -226,10 +247,10 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
 
 def rotation_of(frame: av.VideoFrame) -> int:
     """The angle of the display matrix, counterclockwise, -180..180, whole degrees; 0 if there is none."""
-    matrix = cast("FrameSideData | None", frame.side_data.get("DISPLAYMATRIX"))
+    matrix = _matrix(frame_data(frame, Type.DISPLAYMATRIX))
     if matrix is None:
         return 0
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    a, b, _, c, d, *_ = matrix
     across, down = math.hypot(a, c), math.hypot(b, d)
     return round(-math.degrees(math.atan2(b / down, a / across))) if across and down else 0
 
@@ -248,8 +269,30 @@ def field_order_of(container: InputContainer, video: VideoStream) -> str | None:
     return header_field_order(video, _header_words(container, video)[1])
 
 
+def _rate(video: VideoStream) -> Fraction | None:
+    """The average frame rate; None if unknown.
+
+    For some containers (raw DV) FFmpeg gives one frame per tick as average, and the right rate only as its guess.
+    """
+    average, guess = video.average_rate, video.guessed_rate
+    if average and guess and video.time_base and average * video.time_base == 1:
+        average = min(average, guess)
+    rate = average or guess
+    return Fraction(rate) if rate else None
+
+
 def _is_cover(video: VideoStream) -> bool:
-    return bool(video.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails))
+    return bool(video.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def _refuse_pages(container: InputContainer, path: Path) -> None:
+    """Raises InputError for a TIFF file of several images, of which FFmpeg reads the first."""
+    if container.format.name == "tiff_pipe":
+        import cv2  # a tenth of a second, for this format only
+
+        count = cv2.imcount(str(path))
+        if count > 1:
+            raise InputError(f"{path} holds {count} images, of which only the first would be read: save each by itself")
 
 
 def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
@@ -285,6 +328,6 @@ def _stream_info(stream: av.stream.Stream) -> StreamInfo:
         codec=context.codec.canonical_name if context is not None else "unknown",
         language=None if language in (None, "und") else language,
         title=stream.metadata.get("title"),
-        is_default=bool(stream.disposition & av.stream.Disposition.default),
-        is_attached_picture=bool(stream.disposition & av.stream.Disposition.attached_pic),
+        is_default=bool(stream.disposition & Disposition.default),
+        is_attached_picture=bool(stream.disposition & Disposition.attached_pic),
     )

@@ -11,6 +11,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from vidsr.video.demuxers import open_media
+
 SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, full chroma in both directions
 # Decoders whose names differ from their encoders'.
 DECODERS = {"libx264": "h264", "libvpx": "vp8", "libvpx-vp9": "vp9"}
@@ -31,7 +33,7 @@ def h264_roundtrip(frames: NDArray[np.uint8], crf: int) -> NDArray[np.uint8]:
             container.mux(stream.encode(rgb.reformat(format="yuv420p", interpolation=SWSCALE_ACCURATE)))
         container.mux(stream.encode())
     buffer.seek(0)
-    with av.open(buffer, "r") as container:
+    with open_media(buffer) as container:
         decoded = [
             frame.reformat(format="rgb24", interpolation=SWSCALE_ACCURATE).to_ndarray()
             for frame in container.decode(video=0)

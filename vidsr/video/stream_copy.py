@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -12,6 +11,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 
 from vidsr.video.containers import MATROSKA, copied_tags
+from vidsr.video.errors import printable
 from vidsr.video.subtitles import SubtitleConverter, stretch_inner_timestamps
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import PacketChecksum, payload_of
@@ -78,7 +78,11 @@ class StreamCopy:
                 delay = (packet.pts - packet.dts) * self._base
         out: Packet[Any] | None = packet
         if self._converter is not None:
-            out = self._converter.convert(packet)
+            try:
+                out = self._converter.convert(packet)
+            except av.InvalidDataError:
+                self.refused += 1
+                return
         if out is None:
             return
         data, has_inner_times = stretch_inner_timestamps(
@@ -103,6 +107,11 @@ class StreamCopy:
         if self.moved:
             found.append(
                 f"the timestamps of {self.moved} packets of {self.checksum.name} run backwards; they were corrected"
+            )
+        if self._converter is not None and self._converter.recoded:
+            found.append(
+                f"the text of {self._converter.recoded} packets of {self.checksum.name} is not UTF-8; it is read as "
+                "Windows-1252"
             )
         if self._has_inner_times:
             found.append(
@@ -141,14 +150,15 @@ class StreamCopy:
 
 
 def codec_of(stream: Stream) -> str:
-    """FFmpeg's name of a stream's codec ("subrip", "aac"), independent of the decoder."""
-    with suppress(AttributeError):
-        return stream.codec_context.codec.canonical_name
-    return stream.name or "unknown"
+    """FFmpeg's name of a stream's codec ("subrip", "aac"), independent of the decoder; "unknown" if it has none."""
+    context: Any = stream.codec_context
+    if context is not None:
+        return str(context.codec.canonical_name)
+    return getattr(stream, "name", None) or "unknown"
 
 
 def name_of(stream: Stream) -> str:
     """The description of a stream in messages: index, type, codec and language."""
     language = stream.language
     suffix = f", {language}" if language and language != "und" else ""
-    return f"stream {stream.index} ({stream.type} {codec_of(stream)}{suffix})"
+    return printable(f"stream {stream.index} ({stream.type} {codec_of(stream)}{suffix})")

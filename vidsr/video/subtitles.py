@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import cast
+from typing import Any, cast
 
 from av.packet import Packet
 from av.subtitles.stream import SubtitleStream
@@ -15,20 +15,42 @@ TARGETS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "
 
 
 class SubtitleConverter:
-    """Converts the packets of one subtitle stream. Create it before the output's header is written."""
+    """Converts the packets of one subtitle stream. Create it before the output's header is written.
+
+    Text that is not UTF-8, which the target codecs do not hold, is read as Windows-1252; `recoded` counts such packets.
+    """
 
     def __init__(self, source: SubtitleStream, target: SubtitleStream) -> None:
+        self.recoded = 0
         self._decoder = source.codec_context
         self._encoder = target.codec_context
+        self._is_text = self._decoder.codec.canonical_name != "mov_text"  # whose packets begin with their length
         self._decoder.open(strict=False)
         self._encoder.subtitle_header = self._decoder.subtitle_header
 
     def convert(self, packet: Packet[SubtitleStream]) -> Packet[SubtitleStream] | None:
-        """The packet in the target's codec, without times; None for a packet that only clears an earlier text."""
+        """The packet in the target's codec, without times; None for a packet that only clears an earlier text.
+
+        Raises av.InvalidDataError for a damaged packet.
+        """
+        data = bytes(packet)
+        if self._is_text and (text := _as_utf8(data)) != data:
+            self.recoded += 1
+            recoded: Packet[Any] = Packet(text)
+            recoded.time_base, recoded.pts, recoded.duration = packet.time_base, packet.pts, packet.duration
+            packet = cast("Packet[SubtitleStream]", recoded)
         subtitles = self._decoder.decode2(packet)
         if subtitles is None or not any(isinstance(rect, AssSubtitle) and rect.dialogue.strip() for rect in subtitles):
             return None
         return cast("Packet[SubtitleStream]", self._encoder.encode_subtitle(subtitles))
+
+
+def _as_utf8(data: bytes) -> bytes:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace").encode()
+    return data
 
 
 def conversion_target(codec: str, container: str) -> str | None:

@@ -21,7 +21,8 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.errors import CheckError
-from vidsr.video.errors import plain_text
+from vidsr.video.demuxers import open_media
+from vidsr.video.errors import plain_text, printable
 
 # Muxers or demuxers may split these codecs into packets differently; the concatenated bytes stay the same.
 _RESPLIT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
@@ -92,7 +93,7 @@ def verify(path: Path, name: str, expected: Expected) -> list[str]:
     `name` is the file's name in messages. Raises CheckError if a frame, a time or a packet differs from `expected`.
     """
     try:
-        with av.open(str(path), metadata_errors="surrogateescape") as container:
+        with open_media(path) as container:
             return _Check(container, name, expected).run()
     except av.FFmpegError as error:
         raise CheckError(f"{name} cannot be read back ({plain_text(error)}); nothing was kept") from error
@@ -235,7 +236,10 @@ class _Check:
             self._fail("its last frame cannot be decoded")
 
     def _lost_tags(self) -> list[str]:
-        lost = _missing(self.expected.tags, dict(self.container.metadata))
+        found = dict(self.container.metadata)
+        if "timecode" in self.video.metadata:  # MP4 and MOV keep the file's time code in a track of its own
+            found["timecode"] = self.video.metadata["timecode"]
+        lost = _missing(self.expected.tags, found)
         warnings = [f"{self.name} does not keep these tags of the input: {', '.join(lost)}"] if lost else []
         for checksum, stream in self.pairs:
             tags = {key: value for key, value in checksum.tags.items() if key != "creation_time"}  # the file's is kept
@@ -254,4 +258,5 @@ def _missing(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
     """Keys whose value is missing or differs; keys ignore case, and an undefined language is not compared."""
     present = {key.lower(): value for key, value in found.items()}
     ignored = {"handler_name", "filename", "mimetype"} | ({"language"} if wanted.get("language") == "und" else set())
-    return sorted(k for k, v in wanted.items() if k.lower() not in ignored and present.get(k.lower()) != v)
+    lost = (k for k, v in wanted.items() if k.lower() not in ignored and present.get(k.lower()) != v)
+    return sorted(printable(key) for key in lost)

@@ -1,0 +1,110 @@
+"""Trial copies: whether a muxer accepts the packets of a stream, found out by writing a tiny file in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import av
+from av.bitstream import BitStreamFilterContext
+from av.container.output import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from vidsr.errors import InputError
+from vidsr.video.demuxers import open_media
+from vidsr.video.errors import error_detail, log_switched_on
+
+# Encoders of codecs that muxers list, for each type of stream.
+_LISTED = {"audio": ("aac", "libopus"), "video": ("mjpeg", "png"), "subtitle": ("mov_text", "subrip", "webvtt")}
+
+
+def add_copy(output: OutputContainer, stream: Stream) -> Stream:
+    """Adds a stream for the packets of `stream` to an output. Raises ValueError if it is of no type that can be copied.
+
+    PyAV adds only codecs that the muxer lists. Matroska also holds those of AVI and ASF files (WMA, ADPCM, G.711),
+    which only writing its header shows. For them a stream of a listed codec is given the parameters of the source.
+    """
+    try:
+        return output.add_stream_from_template(stream, opaque=True)
+    except ValueError:
+        target = _listed_stream(output, stream.type)
+    BitStreamFilterContext("null", stream, target)  # copies the parameters
+    target.time_base = stream.time_base
+    target.codec_context.codec_tag = "\0\0\0\0"  # the muxer chooses its own
+    return target
+
+
+def _listed_stream(output: OutputContainer, kind: str) -> Stream:
+    for encoder in _LISTED.get(kind, ()):
+        with av.open(io.BytesIO(), "w", format="nut") as other, suppress(ValueError):
+            return output.add_stream_from_template(other.add_stream(encoder), opaque=True)
+    raise ValueError(f"streams of type {kind} cannot be copied to {output.format.name}")
+
+
+def mux_refusal(stream: Stream, packets: Sequence[Packet[Any]], container: str) -> str | None:
+    """Why a muxer refuses a copy of a stream, in a few words; None if it accepts it. `packets` are its first ones.
+
+    Some muxers refuse at the header, others at a packet or at the end, and some write audio that cannot be decoded.
+    """
+    memory = io.BytesIO()
+    trial = av.open(memory, "w", format=container)
+    try:
+        with log_switched_on():
+            target = add_copy(trial, stream)
+            trial.start_encoding()
+            refusals = [_packet_refusal(trial, target, packet) for packet in packets]
+            trial.close()
+    except av.FFmpegError as error:
+        return error_detail(error)
+    except ValueError:
+        return "this codec is not part of the format"
+    finally:
+        with suppress(av.FFmpegError):  # some muxers refuse to close without packets
+            trial.close()
+    if packets and all(refusals):
+        return refusals[0]
+    return _decoding_refusal(stream, packets, memory) if stream.type == "audio" else None
+
+
+def twin_of(packet: Packet[Any]) -> Packet[Any]:
+    """A packet with the same data and times, which can be changed."""
+    twin: Packet[Any] = Packet(bytes(packet))
+    twin.time_base, twin.pts, twin.dts, twin.duration = packet.time_base, packet.pts, packet.dts, packet.duration or 0
+    twin.is_keyframe = packet.is_keyframe
+    return twin
+
+
+def _packet_refusal(trial: OutputContainer, target: Stream, packet: Packet[Any]) -> str | None:
+    """Muxes a copy of a packet; returns why it is refused if a run would go on without it, else raises FFmpegError."""
+    twin = twin_of(packet)
+    twin.stream = target
+    try:
+        trial.mux_one(twin)
+    except (av.InvalidDataError, av.ArgumentError) as error:
+        return error_detail(error)
+    return None
+
+
+def _decoding_refusal(stream: Stream, packets: Sequence[Packet[Any]], memory: io.BytesIO) -> str | None:
+    """A reason if the packets can be decoded, but not their copies."""
+    context: Any = stream.codec_context
+    if context is None or not any(_decodes(packet) for packet in packets):
+        return None
+    memory.seek(0)
+    try:
+        with open_media(memory) as copy:
+            if any(_decodes(packet) for packet in copy.demux(copy.streams[0]) if packet.size):
+                return None
+    except (av.FFmpegError, InputError, IndexError):
+        pass
+    return "it cannot be decoded again there"
+
+
+def _decodes(packet: Packet[Any]) -> bool:
+    try:
+        return bool(packet.decode())
+    except (av.FFmpegError, ValueError):
+        return False

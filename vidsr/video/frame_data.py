@@ -1,0 +1,34 @@
+"""Side data of decoded frames, read so that no kind of it can make a frame unreadable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import av
+from av.sidedata.sidedata import SideData, Type
+
+
+def frame_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
+    """The side data of one kind; None if the frame has none. If it has several, the last one counts."""
+    found = None
+    for data in cast(Iterable[SideData], frame.side_data):
+        if data.type == kind:
+            found = bytes(data)
+    return found
+
+
+def _unnamed(kinds: type[Type], number: object) -> Any:
+    """A member for a kind that PyAV does not name.
+
+    PyAV lists the kinds of FFmpeg up to 27 and otherwise raises, for one unknown kind, on all side data of the frame:
+    EXIF (31) beside the rotation of a JPEG, the view number (29) of stereoscopic video, and whatever FFmpeg adds next.
+    """
+    if not isinstance(number, int):
+        return None
+    member: Any = object.__new__(kinds)
+    member._name_, member._value_ = f"KIND_{number}", number
+    return kinds._value2member_map_.setdefault(number, member)
+
+
+Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment, method-assign]
