@@ -328,7 +328,7 @@ def long_video(tmp_path: Path) -> Path:
 KILLED = pytest.param(signal.SIGKILL, marks=pytest.mark.leaves_hidden_files)  # a killed process cannot clean up
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, KILLED], ids=lambda sent: sent.name)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, KILLED], ids=lambda sent: sent.name)
 def test_stopped_in_the_middle(long_video: Path, out: Path, sent: signal.Signals) -> None:
     (out / "old.mp4").write_bytes(b"precious")
     arguments = ("--model", "bicubic", "--scale", "8", "--progress", "json", "-y")
@@ -342,7 +342,7 @@ def test_stopped_in_the_middle(long_video: Path, out: Path, sent: signal.Signals
         assert process.returncode == -signal.SIGKILL
         assert all(name == "old.mp4" or name.startswith(".old.") for name in names(out))
         return
-    assert process.returncode == 130
+    assert process.returncode == 128 + sent
     assert json.loads(stderr.splitlines()[-1]) == {
         "event": "error",
         "text": "interrupted: no unfinished output was kept",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_json
 
 
 def info(
@@ -39,7 +40,7 @@ def info(
         values = dataclasses.asdict(planned.info)
         if as_json:
             text = json.dumps(values | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
-            typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
+            print_json(text)
             return
         streams = values.pop("streams")
         color = values.pop("colour")

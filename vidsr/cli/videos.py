@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vidsr.errors import UsageError, VidsrError
+from vidsr.cli.terminal import print_path
+from vidsr.errors import OutputError, UsageError, VidsrError
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -56,12 +56,13 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
 
     reports: list[RunReport] = []
     failures: list[Failure] = []
+    unprinted: Exception | None = None
     for outcome in run_jobs(jobs, work, skip_existing=videos.skip_existing):
         if outcome.error is not None:
             failures.append(Failure(str(outcome.source), outcome.error))
             screen.fail(str(failures[-1]))
             if screen.is_verbose and not isinstance(outcome.error, VidsrError):
-                screen.say("".join(traceback.format_exception(outcome.error)))
+                screen.details("".join(traceback.format_exception(outcome.error)))
         elif outcome.result is None:
             screen.say(f"skipped {outcome.source}: {outcome.target} already exists")
         elif isinstance(outcome.result, Estimate):
@@ -69,8 +70,15 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
         else:
             reports.append(outcome.result)
             _show_report(screen, outcome.source, outcome.target, outcome.result)
+            try:
+                print_path(outcome.target)
+            except (OutputError, BrokenPipeError) as error:
+                unprinted = error
+                break  # after the report has been written
     if videos.report is not None and not videos.dry_run:
         write_reports(videos.report, reports, [(failure.input, str(failure)) for failure in failures])
+    if unprinted is not None:
+        raise unprinted
     if failures:
         names = ", ".join(failure.input for failure in failures)
         screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
@@ -126,7 +134,6 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
-    typer.echo(os.fsencode(result))
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:

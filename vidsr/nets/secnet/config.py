@@ -52,7 +52,7 @@ class SECNetConfig:
     @property
     def multiple_of(self) -> int:
         """Side in pixels of the coarsest cells of a frame; frames whose sides are no multiples of it are padded."""
-        return max(2**self.flow_levels, CELL if self.estimator_width else 1)  # both are powers of 2
+        return max(int(2**self.flow_levels), CELL if self.estimator_width else 1)  # both are powers of 2
 
     @property
     def lookahead(self) -> int:
