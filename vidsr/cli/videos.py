@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from vidsr.cli.terminal import print_path
+from vidsr.config import UpscaleConfig
 from vidsr.errors import OutputError, UsageError, VidsrError
 
 if TYPE_CHECKING:
@@ -39,14 +40,16 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
 
     Raises UsageError, the error of a single video, or for a folder typer.Exit with the exit code of the first failure.
     """
+    from vidsr.files import check_target, stale_warnings
+    from vidsr.models.cards import model_files
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
 
     jobs = find_jobs(videos.source, videos.target, videos.recursive, videos.suffix)
     if videos.report is not None:
-        from vidsr.files import check_target
-
-        check_target(videos.report, videos.source, may_overwrite=True)
+        detector = config.faces.detector if isinstance(config, UpscaleConfig) else None
+        reads = [*(video for video, _ in jobs.pairs), *model_files(config.compute.model, detector)]
+        check_target(videos.report, videos.source, config.output.overwrite, reads)
         if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
             raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
     from vidsr.pipeline.run import Estimate, estimate  # imports torch, which the checks above do not need
@@ -76,7 +79,10 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
                 unprinted = error
                 break  # after the report has been written
     if videos.report is not None and not videos.dry_run:
-        write_reports(videos.report, reports, [(failure.input, str(failure)) for failure in failures])
+        for warning in stale_warnings(videos.report.absolute().parent):
+            screen.warn(warning)
+        listed = [(failure.input, str(failure)) for failure in failures]
+        write_reports(videos.report, reports, listed, config.output.overwrite)
     if unprinted is not None:
         raise unprinted
     if failures:
