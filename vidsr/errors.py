@@ -56,5 +56,8 @@ EXIT_CODES: dict[int, str] = {
     5: "model",
     6: "device or memory",
     7: "output failed verification, or data was lost under --strict",
-    130: "interrupted",
+    129: "interrupted by SIGHUP",
+    130: "interrupted by Ctrl-C",
+    141: "the reader of stdout ended early",
+    143: "interrupted by SIGTERM",
 }

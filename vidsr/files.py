@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from vidsr.errors import DeviceError, OutputError, VidsrError
 
@@ -23,6 +30,11 @@ VIDEO_SUFFIXES = frozenset(
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 MAX_NAME_BYTES = 255
+
+# The name of a HiddenFile: the beginning of the target's name, a random number, and the target's extension.
+_HIDDEN_NAME = re.compile(r"\..{0,40}\.[0-9a-f]{12}\.part(\..*)?", re.DOTALL)
+# An empty hidden file that is younger may have been created but not locked yet.
+_SECONDS_TO_LOCK = 60.0
 
 _SYSTEM_REASONS: tuple[tuple[type[OSError], str], ...] = (
     (FileNotFoundError, "its folder does not exist"),
@@ -66,10 +78,11 @@ def writing(path: Path) -> Iterator[None]:
         raise output_error(error, path) from error
 
 
-def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path:
+def check_target(target: Path, source: Path | None, may_overwrite: bool, also_read: Iterable[Path] = ()) -> Path:
     """Checks that an output may be written and returns its absolute path; creates nothing.
 
-    Raises OutputError if it exists (unless `may_overwrite`), is the input, or its folder cannot be written to.
+    Raises OutputError if it exists (unless `may_overwrite`), is the input `source` or another file that the run reads
+    (`also_read`), or its folder cannot be written to.
     """
     target = target.absolute()
     folder = target.parent
@@ -83,6 +96,8 @@ def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path
         if target.exists():
             if source is not None and source.exists() and target.samefile(source):
                 raise OutputError(f"{target} is the input itself: choose another name for the output")
+            if any(path.exists() and target.samefile(path) for path in also_read):
+                raise OutputError(f"{target} is a file that this run reads: choose another name for the output")
             if not may_overwrite:
                 raise OutputError(f"{target} already exists: choose another name or give --overwrite")
             if not target.is_file():
@@ -95,8 +110,9 @@ def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path
 class HiddenFile:
     """A hidden file next to `target` that `publish` renames to it; removed at the end of the `with` block otherwise.
 
-    `path` is its path, with the target's extension; the file is created on entering the block. Raises OSError;
-    `publish` raises OutputError if the target has appeared in the meantime and `overwrite` is off.
+    `path` is its path, with the target's extension; the file is created on entering the block. It is locked until the
+    end of the block, so that `remove_stale_files` knows it is in use; write into this file, do not replace it. Raises
+    OSError; `publish` raises OutputError if the target has appeared in the meantime and `overwrite` is off.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
@@ -104,15 +120,27 @@ class HiddenFile:
         suffix = target.suffix[:32]
         self.path = self.target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{suffix}")
         self._overwrite = overwrite
+        self._lock: int | None = None
 
     def __enter__(self) -> Self:
-        os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if fcntl is None:
+            os.close(descriptor)  # Windows does not rename an open file
+            return self
+        self._lock = descriptor
+        with suppress(OSError):  # a file system without locks: nobody removes the file
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def publish(self, sync: bool = True) -> None:
         """Renames the finished file to its target; with `sync` it is first flushed to disk."""
@@ -140,6 +168,41 @@ def atomic_write(target: Path, *, overwrite: bool, sync: bool = True) -> Iterato
     with writing(target), HiddenFile(target, overwrite=overwrite) as hidden:
         yield hidden.path
         hidden.publish(sync)
+
+
+def remove_stale_files(folder: Path) -> list[Path]:
+    """Removes hidden files that killed runs have left in a folder, and returns their paths; never raises OSError.
+
+    A file that a living process holds is locked (see HiddenFile) and stays; so does every file on a system or file
+    system without such locks.
+    """
+    removed: list[Path] = []
+    if fcntl is None:
+        return removed
+    with suppress(OSError):
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if _HIDDEN_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with suppress(OSError):
+                    removed += _removed_if_stale(Path(entry.path))
+    return removed
+
+
+def stale_warnings(folder: Path) -> list[str]:
+    """Does what `remove_stale_files` does, and returns a sentence about each file."""
+    return [f"removed {path}, the unfinished output of a run that was killed" for path in remove_stale_files(folder)]
+
+
+def _removed_if_stale(path: Path) -> list[Path]:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptor)
+        if status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK:
+            return []
+        path.unlink()
+        return [path]
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -146,6 +146,43 @@ def test_folder_that_takes_no_file_is_4(video: Path) -> None:
     refused(vidsr_cli("upscale", video, "/proc/b.mp4", *FAST), 4)
 
 
+def test_existing_report_is_4_and_untouched(video: Path, out: Path) -> None:
+    """Before any work; with -y it is replaced."""
+    (out / "r.json").write_bytes(b"precious")
+    arguments = ("upscale", video, out / "b.mp4", *FAST, "--report", out / "r.json")
+    assert "--overwrite" in refused(vidsr_cli(*arguments), 4)
+    assert (out / "r.json").read_bytes() == b"precious" and names(out) == ["r.json"]
+    assert vidsr_cli(*arguments, "-y").exit_code == 0
+    assert len(json.loads((out / "r.json").read_text())["runs"]) == 1
+
+
+@pytest.mark.parametrize("read", ["card", "weights", "detector", "input", "link"])
+def test_nothing_that_a_run_reads_is_replaced(video: Path, out: Path, card: Path, read: str) -> None:
+    """Neither by the output nor by the report nor by the files of `faces`, even with -y."""
+    detector = card.with_name("face-detector.onnx")
+    path = {"card": card, "weights": read_card(card).weights_path, "detector": detector}.get(read, video)
+    if read == "link":
+        path = out / "link.json"
+        path.hardlink_to(card)
+    before = path.read_bytes()
+    options = ("-y", "--model", card, "--face-detector", detector)
+    refused(vidsr_cli("upscale", video, out / "b.mp4", *options, "--report", path), 4)
+    refused(vidsr_cli("upscale", video, path, *options), 4)
+    if read in ("detector", "input"):
+        refused(vidsr_cli("faces", video, "--json", path, "-y", "--face-detector", detector), 4)
+    assert path.read_bytes() == before
+    assert not (out / "b.mp4").exists()
+
+
+def test_an_input_of_a_folder_run_is_not_replaced_by_another_output(video: Path) -> None:
+    other = media.clip(video.with_name("video_x.mp4"), 4)
+    before = other.read_bytes()
+    result = vidsr_cli("upscale", video.parent, video.parent, *FAST, "--suffix", "_x", "-y")
+    assert result.exit_code == 4 and "an input of this run too" in result.stderr
+    assert other.read_bytes() == before
+    assert names(video.parent) == ["video.mp4", "video_x.mp4", "video_x_x.mp4"]
+
+
 def test_video_and_result_the_same_is_4(video: Path) -> None:
     before = video.read_bytes()
     assert "the input itself" in refused(vidsr_cli("upscale", video, video, *FAST, "-y"), 4)
@@ -325,10 +362,9 @@ def long_video(tmp_path: Path) -> Path:
     return path
 
 
-KILLED = pytest.param(signal.SIGKILL, marks=pytest.mark.leaves_hidden_files)  # a killed process cannot clean up
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, KILLED], ids=lambda sent: sent.name)
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda sent: sent.name
+)
 def test_stopped_in_the_middle(long_video: Path, out: Path, sent: signal.Signals) -> None:
     (out / "old.mp4").write_bytes(b"precious")
     arguments = ("--model", "bicubic", "--scale", "8", "--progress", "json", "-y")
@@ -340,9 +376,13 @@ def test_stopped_in_the_middle(long_video: Path, out: Path, sent: signal.Signals
     assert (out / "old.mp4").read_bytes() == b"precious"
     if sent == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
-        assert all(name == "old.mp4" or name.startswith(".old.") for name in names(out))
+        assert len(names(out)) == 2
+        short = media.clip(out.parent / "short.mp4", 3)
+        result = vidsr_cli("upscale", short, out / "new.mp4", *FAST)
+        assert result.exit_code == 0 and "the unfinished output of a run that was killed" in result.stderr
+        assert names(out) == ["new.mp4", "old.mp4"]
         return
-    assert process.returncode == 130
+    assert process.returncode == 128 + sent
     assert json.loads(stderr.splitlines()[-1]) == {
         "event": "error",
         "text": "interrupted: no unfinished output was kept",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from vidsr.errors import DeviceError, OutputError
-from vidsr.files import HiddenFile, atomic_write, check_target
+from vidsr.files import HiddenFile, atomic_write, check_target, remove_stale_files
 
 
 def names(folder: Path) -> list[str]:
@@ -119,3 +121,67 @@ def test_a_hidden_file_is_not_there_before_it_is_entered(tmp_path: Path) -> None
     with hidden:
         assert names(tmp_path) == [hidden.path.name]
     assert names(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------------- stale files
+
+ROOT = Path(__file__).parents[2]
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vidsr.files import HiddenFile
+with HiddenFile(Path(sys.argv[1]), overwrite=False) as hidden:
+    hidden.path.write_bytes(b"half")
+    if sys.argv[2] == "wait":
+        print("ready", flush=True)
+        sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def process(target: Path, how: str) -> subprocess.Popen[str]:
+    call = [sys.executable, "-c", KILLED, str(target), how]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(call, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "noending", "a b.tar.gz", ".hidden.mkv", "\udcff\n.mp4", "x" * 200 + ".mov"])
+def test_the_file_of_a_killed_process_is_removed(tmp_path: Path, name: str) -> None:
+    with process(tmp_path / name, "kill") as killed:
+        killed.wait()
+    (left,) = tmp_path.iterdir()
+    assert remove_stale_files(tmp_path) == [left]
+    assert names(tmp_path) == []
+
+
+def test_the_file_of_a_living_process_stays(tmp_path: Path) -> None:
+    with process(tmp_path / "a.mp4", "wait") as living:
+        assert living.stdout is not None and living.stdout.readline() == "ready\n"
+        with HiddenFile(tmp_path / "b.mp4", overwrite=False) as mine:  # of this process
+            mine.path.write_bytes(b"half")
+            assert remove_stale_files(tmp_path) == [] and len(names(tmp_path)) == 2
+        living.communicate("")
+    assert len(remove_stale_files(tmp_path)) == 1 and names(tmp_path) == []
+
+
+@pytest.mark.leaves_hidden_files
+def test_only_files_of_our_own_kind_are_removed(tmp_path: Path) -> None:
+    kept = [".a.mp4", ".a.part.mp4", "a.0123456789ab.part.mp4", ".a.0123456789ag.part.mp4", ".a.0123456789ab.partial"]
+    for name in kept:
+        (tmp_path / name).write_bytes(b"yours")
+    (tmp_path / ".a.0123456789ab.part.mkv").mkdir()
+    (tmp_path / ".b.0123456789ab.part.mkv").symlink_to(tmp_path / ".a.mp4")
+    (tmp_path / ".c.0123456789ab.part.mkv").touch()  # perhaps created this moment, and not locked yet
+    before = names(tmp_path)
+    assert remove_stale_files(tmp_path) == [] and names(tmp_path) == before
+    os.utime(tmp_path / ".c.0123456789ab.part.mkv", (0, 0))
+    assert [path.name for path in remove_stale_files(tmp_path)] == [".c.0123456789ab.part.mkv"]
+    assert remove_stale_files(tmp_path / "none") == []
+
+
+def test_a_target_that_the_run_reads_is_refused(tmp_path: Path) -> None:
+    """By any name: a hard link too."""
+    (tmp_path / "weights").write_bytes(b"precious")
+    (tmp_path / "b.json").hardlink_to(tmp_path / "weights")
+    with pytest.raises(OutputError, match="reads"):
+        check_target(tmp_path / "b.json", None, True, [tmp_path / "none", tmp_path / "weights"])

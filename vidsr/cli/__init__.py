@@ -5,9 +5,12 @@ Heavy modules are imported inside the commands, so that --help is quick.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vidsr import __version__
 from vidsr.cli.bench import bench
@@ -16,13 +19,40 @@ from vidsr.cli.faces import faces
 from vidsr.cli.info import info
 from vidsr.cli.models import models
 from vidsr.cli.slowmo import slowmo
+from vidsr.cli.terminal import visible
 from vidsr.cli.train import train
 from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES
 
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
+
+class _Commands(TyperGroup):
+    """The commands; usage errors, which quote arguments such as file names, show no control characters."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the options before the command."""
+        with _visible_errors():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parses the options of a command and runs it."""
+        with _visible_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _visible_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = "\n".join(map(visible, message.split("\n")))  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="vidsr",
     help="Video super-resolution, slow motion and face restoration.",
     epilog=_EPILOG,
@@ -54,8 +84,3 @@ def root(
     ] = False,
 ) -> None:
     """Video super-resolution, slow motion and face restoration."""
-
-
-def main() -> None:
-    """The console script."""
-    app()

@@ -9,6 +9,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_json
 
 if TYPE_CHECKING:
     from vidsr.bench.bench import BenchReport
@@ -48,7 +49,7 @@ def bench(
         if verbose:
             _show_layers(screen, report)
         if as_json:
-            typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
+            print_json(json.dumps(report.to_dict(), indent=2, allow_nan=False))
 
 
 def _show(screen: Screen, report: BenchReport) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_json, print_text
 
 
 def evaluate(
@@ -50,7 +51,10 @@ def evaluate(
         if plot is not None:
             plot = check_plot(plot, [video for _, *videos in pairs for video in videos], overwrite)
         summary = score_videos(pairs, border)
-        typer.echo(summary.to_json() if as_json else table(summary, markdown))
+        if as_json:
+            print_json(summary.to_json())
+        else:
+            print_text(table(summary, markdown))
         if plot is not None:
             write_plot(summary, plot, overwrite)
             screen.say(f"plot: {plot}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, TYPE_CHECKING, Annotated, cast
@@ -13,6 +10,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_json_file, print_path
 from vidsr.pipeline.options import input_config
 
 if TYPE_CHECKING:
@@ -82,11 +80,10 @@ def faces(
         screen.say(f"done: {len(report.tracks)} face tracks in {report.frames} frames")
         for path in (targets.video, targets.sheet, targets.listing):
             if path is not None and not is_printed:
-                typer.echo(os.fsencode(path))
+                print_path(path)
         if is_printed:
             listing.seek(0)
-            shutil.copyfileobj(listing, typer.get_binary_stream("stdout"))
-            sys.stdout.flush()
+            print_json_file(listing)
 
 
 def _run(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_json
 
 
 def info(
@@ -40,8 +41,7 @@ def info(
         if as_json:
             # The keys are a public contract; "colour" is older than the field's name.
             public = {"colour" if name == "color" else name: value for name, value in values.items()}
-            text = json.dumps(public | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
-            typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
+            print_json(json.dumps(public | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False))
             return
         streams = values.pop("streams")
         color = values.pop("color")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_json, print_path
 
 if TYPE_CHECKING:
     from vidsr.models.cards import ModelCard, Preset
@@ -43,7 +43,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
             known = [{"name": card.name, "summary": card.summary, "trained": True} for card in cards]
             known += [{"name": detector.name, "summary": detector.summary, "trained": True}]
             known += [{"name": preset.name, "summary": preset.summary, "trained": False} for preset in untrained]
-            typer.echo(json.dumps(known, indent=2))
+            print_json(json.dumps(known, indent=2))
             return
         rows = [[card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.date] for card in cards]
         rows += [
@@ -73,7 +73,7 @@ def show(name: Name, as_json: Annotated[bool, typer.Option("--json", help="Print
 
         values = describe(resolve_model(name))
         if as_json:
-            typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+            print_json(json.dumps(values, indent=2, ensure_ascii=False))
             return
         screen.fields(name, {key: json.dumps(v) if isinstance(v, dict) else str(v) for key, v in values.items()})
 
@@ -118,7 +118,7 @@ def import_model(
         card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
         use = card.path if output else name
         screen.say(f"imported: use it with --model {use}; license: {card.licence}")
-        typer.echo(os.fsencode(card.path))
+        print_path(card.path)
 
 
 @models.command()
@@ -141,4 +141,4 @@ def export(
         from vidsr.models.onnx_export import export as write_graphs
 
         for path in write_graphs(load_network(find_card(resolve_model(name))), target, overwrite):
-            typer.echo(os.fsencode(path))
+            print_path(path)

@@ -5,18 +5,17 @@ Defaults stay in the commands, which take them from vidsr.config. Imports nothin
 
 from __future__ import annotations
 
-import signal
-import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vidsr import config as c
 from vidsr.errors import VidsrError
+from vidsr.signals import stopping
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -137,22 +136,27 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show more detail
 
 @contextmanager
 def reporting(screen: Screen) -> Iterator[None]:
-    """Reports a VidsrError as one line on stderr and exits with its code; SIGTERM acts like Ctrl-C."""
+    """Reports every error as one line on stderr and exits with its code; SIGTERM and SIGHUP act like Ctrl-C."""
+    with stopping() as stop:
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            # Asked first, because a library that is interrupted while it is loaded raises errors of its own.
+            if stop.number is not None or isinstance(error, KeyboardInterrupt):
+                screen.fail("interrupted: no unfinished output was kept")
+                raise typer.Exit(stop.exit_code) from error
+            raise typer.Exit(_exit_code(screen, error)) from error
 
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature that signal requires
-        raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except VidsrError as error:
+def _exit_code(screen: Screen, error: Exception) -> int:
+    """Reports an error, unless that has been done, and returns the exit code for it."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return 141
+    if isinstance(error, VidsrError):
         screen.fail(str(error))
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        screen.fail("interrupted: no unfinished output was kept")
-        raise typer.Exit(130) from error
-    except BrokenPipeError as error:
-        sys.stderr.close()
-        raise typer.Exit(141) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return error.exit_code
+    screen.details("".join(traceback.format_exception(error)))
+    screen.fail(f"internal error, please report it: {type(error).__name__}: {' '.join(str(error).split())}")
+    return 1

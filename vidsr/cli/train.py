@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from vidsr.cli import options as o
+from vidsr.cli.terminal import print_path
 
 
 def train(
@@ -88,7 +89,7 @@ def train(
         if publish is not None:
             card = make_files(recipe, checkpoint.with_name("best.pt"), publish, provenance)
             screen.say(f"wrote {card}: measure its metrics before you share the model")
-        typer.echo(str(checkpoint))
+        print_path(checkpoint)
 
 
 def _line(entry: dict[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vidsr.errors import UsageError, VidsrError
+from vidsr.cli.terminal import print_path
+from vidsr.config import UpscaleConfig
+from vidsr.errors import OutputError, UsageError, VidsrError
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -39,14 +40,16 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
 
     Raises UsageError, the error of a single video, or for a folder typer.Exit with the exit code of the first failure.
     """
+    from vidsr.files import check_target, stale_warnings
+    from vidsr.models.cards import model_files
     from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
     from vidsr.pipeline.report import write_reports
 
     jobs = find_jobs(videos.source, videos.target, videos.recursive, videos.suffix)
     if videos.report is not None:
-        from vidsr.files import check_target
-
-        check_target(videos.report, videos.source, may_overwrite=True)
+        detector = config.faces.detector if isinstance(config, UpscaleConfig) else None
+        reads = [*(video for video, _ in jobs.pairs), *model_files(config.compute.model, detector)]
+        check_target(videos.report, videos.source, config.output.overwrite, reads)
         if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
             raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
     from vidsr.pipeline.run import Estimate, estimate  # imports torch, which the checks above do not need
@@ -56,12 +59,13 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
 
     reports: list[RunReport] = []
     failures: list[Failure] = []
+    unprinted: Exception | None = None
     for outcome in run_jobs(jobs, work, skip_existing=videos.skip_existing):
         if outcome.error is not None:
             failures.append(Failure(str(outcome.source), outcome.error))
             screen.fail(str(failures[-1]))
             if screen.is_verbose and not isinstance(outcome.error, VidsrError):
-                screen.say("".join(traceback.format_exception(outcome.error)))
+                screen.details("".join(traceback.format_exception(outcome.error)))
         elif outcome.result is None:
             screen.say(f"skipped {outcome.source}: {outcome.target} already exists")
         elif isinstance(outcome.result, Estimate):
@@ -69,8 +73,18 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
         else:
             reports.append(outcome.result)
             _show_report(screen, outcome.source, outcome.target, outcome.result)
+            try:
+                print_path(outcome.target)
+            except (OutputError, BrokenPipeError) as error:
+                unprinted = error
+                break  # after the report has been written
     if videos.report is not None and not videos.dry_run:
-        write_reports(videos.report, reports, [(failure.input, str(failure)) for failure in failures])
+        for warning in stale_warnings(videos.report.absolute().parent):
+            screen.warn(warning)
+        listed = [(failure.input, str(failure)) for failure in failures]
+        write_reports(videos.report, reports, listed, config.output.overwrite)
+    if unprinted is not None:
+        raise unprinted
     if failures:
         names = ", ".join(failure.input for failure in failures)
         screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
@@ -126,7 +140,6 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
-    typer.echo(os.fsencode(result))
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:

@@ -19,7 +19,8 @@ class EngineInfo:
 
     `scale` is the enlargement of each side. N input frames give (N - 1) * `interp` + 1 outputs, regardless of scene
     cuts. An output at or after frame t and before frame t + 1 depends on no input after t + `lookahead`, and `step`
-    returns it at the latest when it receives that input. The engine itself pads frames to a multiple of `multiple_of`.
+    returns it at the latest when it receives that input. The engine divides frames into cells of `multiple_of` pixels a
+    side, from the top left corner, and pads the last ones itself; tiles have to begin where a cell begins.
     """
 
     name: str

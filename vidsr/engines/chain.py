@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +24,19 @@ class ChainEngine:
     """Feeds the outputs of each engine to the next; keeps the contract if all of them do."""
 
     def __init__(self, engines: Sequence[Engine]) -> None:
-        """`engines`: at least one, in order; none may pad frames itself."""
+        """`engines`: at least one, in order."""
         self._engines = tuple(engines)
         first, *others = [engine.info for engine in engines]
-        scale, lookahead, interp = first.scale, first.lookahead, first.interp
+        scale, lookahead, interp, cell = first.scale, first.lookahead, first.interp, first.multiple_of
         for info in others:
+            cell = math.lcm(cell, info.multiple_of // math.gcd(info.multiple_of, scale))  # in pixels of the input
             lookahead += -(-info.lookahead // interp)  # in input frames of this engine
             scale, interp = scale * info.scale, interp * info.interp
-        self._info = EngineInfo(first.name, scale, lookahead, first.multiple_of, first.precisions, interp)
+        self._info = EngineInfo(first.name, scale, lookahead, cell, first.precisions, interp)
 
     @property
     def info(self) -> EngineInfo:
-        """The name of the first engine; scale and interp are products, look-aheads are summed."""
+        """The name of the first engine; scale and interp are products, look-aheads are summed, cells fit into all."""
         return self._info
 
     def init_state(self, height: int, width: int) -> ChainState:

@@ -87,12 +87,13 @@ class OnnxRecurrentEngine:
         checked_overrides(network, overrides, name, device)
         self._step = SECNetStep(network, overrides)
         self._graph = Graph(self._step, device)
-        self._info = EngineInfo(name, network.config.scale, network.config.lookahead, 1, PRECISIONS)
+        config = network.config
+        self._info = EngineInfo(name, config.scale, config.lookahead, config.multiple_of, PRECISIONS)
         self._device = device
 
     @property
     def info(self) -> EngineInfo:
-        """Name and scale; look-ahead T1, float32 only."""
+        """Name, scale and cells of the network; look-ahead T1, float32 only."""
         return self._info
 
     def init_state(self, height: int, width: int) -> OnnxState:  # noqa: ARG002 - size follows from frames

@@ -88,12 +88,14 @@ class RecurrentEngine:
         self._network, self._device, self._precision = prepared(network, device, precision), device, precision
         self._overlap = Overlap(device, PENDING_FRACTION, is_overlapped)
         config = network.config
-        self._info = EngineInfo(name, config.scale, config.lookahead + self._overlap.enabled, 1, tuple(DTYPES))
+        self._info = EngineInfo(
+            name, config.scale, config.lookahead + self._overlap.enabled, config.multiple_of, tuple(DTYPES)
+        )
         self._keep = -min(config.offsets)
 
     @property
     def info(self) -> EngineInfo:
-        """Name and scale; look-ahead T1, or T1 + 1 if two frames overlap."""
+        """Name, scale and cells of the network; look-ahead T1, or T1 + 1 if two frames overlap."""
         return self._info
 
     @property

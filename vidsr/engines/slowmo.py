@@ -165,8 +165,9 @@ class SlowmoEngine:
         self._stride = 2 * (window - 1)  # moments from the start of one window to the start of the next
         # The last frame of a window waits for the next one in any case, which determines its duration.
         self._behind = max(1, lookahead)
+        config = network.config
         known = (window - 1) * (1 + self._overlap.enabled) + self._behind
-        self._info = EngineInfo(name, network.config.scale, known, 1, precisions, interp=2)
+        self._info = EngineInfo(name, config.scale, known, config.multiple_of, precisions, interp=2)
 
     @classmethod
     def of_network(
@@ -301,7 +302,7 @@ class InterpolationEngine:
         """As in SlowmoEngine. Raises ModelError for a network without the low-resolution head."""
         check_has_head(network.config, name)
         self._network = network
-        self._info = EngineInfo(name, 1, 1, 1, precisions, interp=2)
+        self._info = EngineInfo(name, 1, 1, network.config.multiple_of, precisions, interp=2)
 
     @classmethod
     def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> InterpolationEngine:

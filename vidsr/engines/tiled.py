@@ -1,8 +1,10 @@
 """Runs any engine on overlapping tiles, for frames that do not fit in memory.
 
-Tiles have one uniform size (good for caches and CUDA graphs), are spread evenly, and each has its own inner state. When
-memory runs out, the tile size is halved and frames whose outputs have not been returned are computed again with fresh
-inner states. No output is lost or repeated; only the history before those frames is lost, as at a scene cut.
+Tiles have one uniform size (good for caches and CUDA graphs), are spread evenly, and each has its own inner state. They
+begin where a cell of the inner engine begins, and their last cells are cut as those of the frame are, so that the inner
+engine pads a tile at the frame's edge as it pads the whole frame. When memory runs out, the tile size is halved and
+frames whose outputs have not been returned are computed again with fresh inner states. No output is lost or repeated;
+only the history before those frames is lost, as at a scene cut.
 """
 
 from __future__ import annotations
@@ -42,10 +44,10 @@ class Span:
 def lay_out_spans(length: int, side: int, overlap: int, step: int, scale: int) -> list[Span]:
     """Spreads spans of `side` input pixels evenly over `length`, to be blended in this order.
 
-    Neighbors overlap by at least `overlap` pixels. All but the last start on multiples of `step` (the grid of an
-    untiled engine). The outer 3/8 of an overlap have weight 0, because a tile lacks context there. In the middle
-    quarter weights rise linearly, which hides seams. With a recurrent network of 12 layers and an overlap of 16, the
-    largest error against untiled output was 0.00004; with a ramp over the whole overlap it was 0.004.
+    Neighbors overlap by at least `overlap` pixels. All start on multiples of `step`, the cells of an untiled engine, if
+    `side` is that of `side_within`. The outer 3/8 of an overlap have weight 0, because a tile lacks context there.
+    In the middle quarter weights rise linearly, which hides seams. With a recurrent network of 12 layers and an overlap
+    of 16, the largest error against untiled output was 0.00004; with a ramp over the whole overlap it was 0.004.
     """
     margin, ramp = overlap * scale * 3 / 8, max(overlap * scale / 4, 1.0)
     center = torch.arange(side * scale, dtype=torch.float64) + 0.5
@@ -70,7 +72,15 @@ def _starts(length: int, side: int, overlap: int, step: int) -> list[int]:
     stride = max(1, side - overlap - (step - 1))
     count = math.ceil((length - side) / stride) + 1
     starts = [(length - side) * index // (count - 1) for index in range(count)]
-    return [start // step * step for start in starts[:-1]] + starts[-1:]
+    return [start // step * step for start in starts]
+
+
+def side_within(tile: int, length: int, step: int) -> int:
+    """The largest side of a tile, at most `tile` (or one `step`) and `length`, that differs from `length` by steps."""
+    if tile >= length:
+        return length
+    side = tile - (tile - length) % step
+    return side if side > 0 else side + step
 
 
 # Fraction of free memory to plan with: allocators fragment, and other programs use the device too.
@@ -236,8 +246,9 @@ class TiledEngine:
     def _layout(self, state: TiledState) -> tuple[list[Span], list[Span], int, int]:
         """Rows of tiles from top to bottom, columns from left to right, and the height and width of a tile."""
         tile = state.tile or max(state.height, state.width)
-        side_y, side_x = min(tile, state.height), min(tile, state.width)
-        overlap, step, scale = min(self._overlap, tile // 2), self.info.multiple_of, self.info.scale
+        step, scale = self.info.multiple_of, self.info.scale
+        side_y, side_x = side_within(tile, state.height, step), side_within(tile, state.width, step)
+        overlap = min(self._overlap, tile // 2)
         rows = lay_out_spans(state.height, side_y, overlap, step, scale)
         return rows, lay_out_spans(state.width, side_x, overlap, step, scale), side_y, side_x
 

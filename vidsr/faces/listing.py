@@ -23,7 +23,8 @@ from vidsr.faces.detector import View
 from vidsr.faces.drawing import ContactSheet, draw_faces
 from vidsr.faces.pipeline import FaceSearch
 from vidsr.faces.yunet import Yunet
-from vidsr.files import atomic_write, check_target
+from vidsr.files import atomic_write, check_target, stale_warnings
+from vidsr.models.cards import DETECTOR, model_files
 from vidsr.runtime.device import choose_device
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
@@ -66,7 +67,7 @@ class ListingPlan:
 
 def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
     """Plans the run; raises the errors of vidsr.errors for all problems that can be detected beforehand."""
-    _check(targets, source, options.output.overwrite)
+    _check(targets, source, options)
     device = choose_device(options.device)
     video = Source(source)
     info = video.probe()
@@ -170,7 +171,9 @@ def describe_faces(
                 for drawn in draw_faces([frame], view):
                     writer.write(drawn)
             on_progress(text.frames, expected, time.monotonic() - started)
-        warnings = [*reader.warnings, *([search.warning] if search.warning else [])]
+        folders = {target.absolute().parent for target in (targets.sheet, targets.listing) if target is not None}
+        warnings = [warning for folder in sorted(folders) for warning in stale_warnings(folder)]
+        warnings += [*reader.warnings, *([search.warning] if search.warning else [])]
         warnings += [f"{source} is damaged {damage.place}: {damage.reason}" for damage in reader.damages]
         if writer is not None:
             writer.commit()
@@ -242,12 +245,13 @@ class _Listing:
         self._file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _check(targets: FaceTargets, source: Path, may_overwrite: bool) -> None:
+def _check(targets: FaceTargets, source: Path, options: FindFacesConfig) -> None:
     """Raises UsageError or OutputError for target files that cannot be written."""
     if targets.sheet is not None and targets.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {targets.sheet} is not a .png file: choose a name that ends in .png")
     paths = [path for path in (targets.video, targets.sheet, targets.listing) if path is not None]
-    if len({check_target(path, source, may_overwrite) for path in paths}) < len(paths):
+    reads = model_files(DETECTOR, options.faces.detector)
+    if len({check_target(path, source, options.output.overwrite, reads) for path in paths}) < len(paths):
         raise UsageError("--annotate, --sheet and --json name the same file: give each its own")
 
 

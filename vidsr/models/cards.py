@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,20 @@ def shipped_detector(folder: Path | None = None) -> Path:
     card = detector_card(folder)
     card.check_weights()
     return card.weights_path
+
+
+def model_files(model: str, detector: Path | None = None) -> list[Path]:
+    """The files that a run with this model may read: those of the card, if it is a path, and all shipped ones.
+
+    `model` is as for `find_card`, or any other name; `detector` is the file of `--face-detector`.
+    """
+    files = [path for path in models_folder().rglob("*") if path.is_file()]
+    if model.endswith(".toml"):
+        files.append(Path(model))
+        with suppress(ModelError):
+            card = read_card(Path(model))
+            files += [card.weights_path, card.golden_path]
+    return files if detector is None else [*files, detector]
 
 
 def sha256_of(path: Path) -> str:

@@ -15,7 +15,7 @@ from vidsr.errors import ModelError, OutputError
 from vidsr.models.cards import sha256_of
 from vidsr.models.loading import check_tensors
 from vidsr.models.registry import architecture_of, build, released_weights
-from vidsr.models.writing import write_model
+from vidsr.models.writing import files_of, write_model
 
 WRAPPERS = ("state_dict", "params")  # names under which training code keeps the tensors in its checkpoints
 PREFIX = "module."  # what DataParallel puts before each name
@@ -31,9 +31,11 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
     released = architecture_of(known[name]).released if name in known else None
     if released is None:
         raise ModelError(f"there are no released weights of '{name}' to import: known are {', '.join(known)}")
-    card = folder / f"{name}.toml"
-    if card.exists() and not overwrite:
-        raise OutputError(f"{card} exists already: choose another folder with --output or give --overwrite")
+    for path in files_of(folder, name, "safetensors"):
+        if path.exists() and path.samefile(source):
+            raise OutputError(f"{path} is the checkpoint itself: choose another folder with --output")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already: choose another folder with --output or give --overwrite")
     network = build(known[name], {})  # the defaults are the published sizes
     tensors = {key: value.float() for key, value in _read_tensors(source).items()}
     check_tensors(network, tensors, f"{source} is not the released checkpoint of '{name}'")

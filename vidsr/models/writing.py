@@ -12,7 +12,7 @@ import tomli_w
 import torch
 from numpy.typing import DTypeLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from vidsr.errors import OutputError
 from vidsr.files import atomic_write
@@ -40,7 +40,7 @@ def write_model(
     output = run_golden(network.eval(), clip).astype(example_type)
     known = {"scale": network.config.scale, "lookahead": network.config.lookahead, **facts}
     return _write_files(
-        folder, head, "safetensors", lambda beside: save_file(tensors, str(beside)),
+        folder, head, "safetensors", lambda beside: beside.write_bytes(save(tensors)),
         lambda _: {"input": clip, "output": output}, known, dataclasses.asdict(network.config),
     )  # fmt: skip
 
@@ -64,13 +64,18 @@ def write_detector(
     return _write_files(folder, head, "onnx", lambda beside: beside.write_bytes(graph), example, facts, dict(network))
 
 
+def files_of(folder: Path, name: str, ending: str) -> tuple[Path, Path, Path]:
+    """The paths of a model's files: weights or graph, stored example, and card."""
+    return folder / f"{name}.{ending}", folder / f"{name}.golden.npz", folder / f"{name}.toml"
+
+
 def _write_files(
     folder: Path, head: Mapping[str, str], ending: str, save: Callable[[Path], object],
     example: Callable[[Path], Mapping[str, Any]], facts: Mapping[str, Any], network: Mapping[str, Any],
 ) -> Path:  # fmt: skip
     """Writes the three files, the card last. `save` writes the model file, and `example` returns its stored arrays."""
     name = head["name"]
-    model, golden, path = (folder / f"{name}.{kind}" for kind in (ending, "golden.npz", "toml"))
+    model, golden, path = files_of(folder, name, ending)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _replace(model, save)
@@ -106,7 +111,7 @@ def _golden_clip() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a hidden file beside the target and renames it; a failure leaves nothing behind."""
+    """Lets `write` write into a hidden file beside the target and renames it; a failure leaves nothing behind."""
     with atomic_write(target, overwrite=True) as hidden:
         write(hidden)
         hidden.chmod(0o644)

@@ -108,6 +108,7 @@ def run_jobs(
             yield Outcome(source, target)
             continue
         try:
+            _refuse_inputs(source, target, jobs)
             with result_folder(target.parent) if jobs.is_batch else nullcontext():
                 outcome = Outcome(source, target, work(source, target))
         except Exception as error:
@@ -115,6 +116,14 @@ def run_jobs(
                 raise
             outcome = Outcome(source, target, error=error)
         yield outcome
+
+
+def _refuse_inputs(source: Path, target: Path, jobs: Jobs) -> None:
+    """Raises OutputError if the output of `source` is another input of the batch, which --overwrite would replace."""
+    if target.exists():
+        for other, _ in jobs.pairs:
+            if other != source and other.exists() and target.samefile(other):
+                raise OutputError(f"{target} is an input of this run too: choose another folder or --suffix")
 
 
 def summarize(outcomes: Iterable[Outcome[RunReport]]) -> BatchReport:

@@ -12,6 +12,7 @@ from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig, Slow
 from vidsr.engines.select import DEFAULT_MODELS, Selection, select
 from vidsr.errors import UsageError
 from vidsr.files import check_target
+from vidsr.models.cards import model_files
 from vidsr.models.registry import Task
 from vidsr.types import VideoInfo
 from vidsr.video.output import OutputPlan, plan_output
@@ -117,7 +118,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     """
     source = Source.of(source)
     if target is not None:
-        check_target(target, source.path, options.output.overwrite)
+        check_target(target, source.path, options.output.overwrite, files_read(options))
     info = source.probe()
     frames = plan_frames(info, options)
     output = None
@@ -131,6 +132,12 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),
         fills_duplicates=fills_duplicates, output=output, warnings=warnings,
     )  # fmt: skip
+
+
+def files_read(options: RunConfig) -> list[Path]:
+    """The files that a run may read beside its input."""
+    detector = options.faces.detector if isinstance(options, UpscaleConfig) else None
+    return model_files(options.compute.model, detector)
 
 
 def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:

@@ -1,7 +1,8 @@
-"""Starts ONNX Runtime sessions on the CPU or CUDA."""
+"""Starts ONNX Runtime sessions on the CPU or CUDA. The only module that imports ONNX Runtime."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from vidsr.errors import DeviceError, UsageError
 
 FATAL = 4  # log level; errors are raised as exceptions anyway
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TELEMETRY = "ORT_DISABLE_TELEMETRY"  # read while the library is imported; disable_telemetry_events() is too late
 
 
 def start_session(
@@ -22,10 +24,7 @@ def start_session(
     message ends with `remedy`, if ONNX Runtime cannot use the device, and UsageError if it is not installed. Its own
     exceptions for an invalid model are passed on: they share no base class.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError("ONNX Runtime is not installed: install it with 'pip install onnxruntime'") from error
+    onnxruntime = _library()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the video codecs need the cores too
@@ -40,3 +39,16 @@ def start_session(
     if session.get_providers()[0] != CUDA:  # it only logs a warning when its libraries are missing
         raise DeviceError(f"ONNX Runtime cannot load its CUDA libraries: {remedy}")
     return session
+
+
+def _library() -> Any:
+    """ONNX Runtime without its telemetry, which would write into the home and temporary folders, and send.
+
+    The environment variable also holds for processes started from here; a value that the user has set is kept.
+    """
+    os.environ.setdefault(TELEMETRY, "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError("ONNX Runtime is not installed: install it with 'pip install onnxruntime'") from error
+    return onnxruntime

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from vidsr.errors import CheckError, OutputError
-from vidsr.files import HiddenFile
+from vidsr.files import HiddenFile, stale_warnings
 from vidsr.types import Frame
 from vidsr.video.encoder import Encoder
 from vidsr.video.errors import writing
@@ -41,6 +41,7 @@ class Writer:
 
     def __enter__(self) -> Self:
         plan = self.plan
+        self.warnings += stale_warnings(plan.target.absolute().parent)
         with writing(plan.target):
             self._hidden.__enter__()
             try:

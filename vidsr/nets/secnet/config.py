@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidsr.nets.secnet.conditioning import CELL
 from vidsr.nets.secnet.feature_encoding import Strategy
 
 
@@ -47,6 +48,11 @@ class SECNetConfig:
         back = max(self.t1 if self.local_fusion else 0, self.t2 if self.recurrent_fusion else 0)
         forth = self.t1 if self.local_fusion else 0
         return (*range(-1, -1 - back, -1), *range(1, 1 + forth))
+
+    @property
+    def multiple_of(self) -> int:
+        """Side in pixels of the coarsest cells of a frame; frames whose sides are no multiples of it are padded."""
+        return max(int(2**self.flow_levels), CELL if self.estimator_width else 1)  # both are powers of 2
 
     @property
     def lookahead(self) -> int:

@@ -53,6 +53,11 @@ class ZSMConfig:
         return SCALE
 
     @property
+    def multiple_of(self) -> int:
+        """Side in pixels of the coarsest cells of a frame; its last ones may be smaller."""
+        return int(2 ** (max(self.levels, self.state_levels) - 1))
+
+    @property
     def lookahead(self) -> int:
         """Number of later input frames that the first one of a clip sees, as published; a stream may choose another."""
         return WINDOW - 1
