@@ -7,7 +7,8 @@ DIR holds vid4/, faces/ and general/ with ground-truth clips. A model is bicubic
 checkpoint of a training (.pt, its averaged weights). Clips are cropped to multiples of 4, the first N frames of each
 are taken, reduced by 4 (BI unless the condition says something else), rounded to 8 bits, degraded, enlarged through the
 streaming engine, rounded again and compared with 8 pixels of border left out; the encoders make 4:2:0. PSNR is of the
-whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see lpips.py).
+whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see
+vidsr/train/perceptual.py).
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from torch import Tensor
 
 from benchmarks.common.clips import markdown
 from benchmarks.quality.baselines import SCALE, stream
-from benchmarks.quality.lpips import Lpips
 from benchmarks.quality.runner import clip_paths, compressed, read_truth
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.evaluation.metrics import decibels, squared_errors, to_8_bits, with_luma
@@ -37,6 +37,7 @@ from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.codecs import Encoding
 from vidsr.train.degrade import degrade_bd, degrade_bi, gaussian_taps, reduce
 from vidsr.train.degrade_real import add_noise, encode_frames, encode_resized
+from vidsr.train.perceptual import PerceptualDistance
 from vidsr.types import Frame
 from vidsr.video.roundtrip import codec_roundtrip
 
@@ -135,7 +136,7 @@ def enlarged(model: str, low: Tensor, told: tuple[float | None, ...]) -> Tensor:
     return torch.stack(results + [frame.image for frame in engine.flush(state)])
 
 
-def score(truth: Tensor, result: Tensor, lpips: Lpips | None) -> Figures:
+def score(truth: Tensor, result: Tensor, lpips: PerceptualDistance | None) -> Figures:
     """PSNR RGB and Y of the clip, and LPIPS of one frame."""
     rounded = (to_8_bits(result) * 255).round().to(torch.uint8)
     errors = squared_errors(truth, rounded, BORDER, with_luma).mean(0)
@@ -143,7 +144,8 @@ def score(truth: Tensor, result: Tensor, lpips: Lpips | None) -> Figures:
     if lpips is not None:
         inner = slice(BORDER, -BORDER)
         number = min(LPIPS_FRAME, len(truth) - 1)
-        figures["lpips"] = lpips(*(x[number, :, inner, inner].float() / 255 for x in (truth, rounded)))
+        pair = (x[None, number, :, inner, inner].float() / 255 for x in (truth, rounded))
+        figures["lpips"] = float(lpips(*pair))
     return figures
 
 
@@ -190,7 +192,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    lpips = Lpips(options.lpips) if options.lpips else None
+    lpips = PerceptualDistance(options.lpips) if options.lpips else None
     results: dict[str, dict[str, dict[str, Figures]]] = {}
     for folder in options.folders:
         clips: dict[str, dict[str, list[Figures]]] = {c: {m: [] for m in options.models} for c in options.conditions}
