@@ -48,6 +48,8 @@ DEFAULT_MODELS: dict[Task, str] = {
     "restore_face": "secnet-fast-face",
 }
 FACTORS = (2, 4, 8)  # interpolation factors
+Levels = tuple[float | None, float | None, float | None]
+ESTIMATED: Levels = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Selection:
     `card` and `sha256` (of the weights) are None for bicubic, whose `architecture` is "bicubic". `device` is a torch
     device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is the
     requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame. `has_midpoint`: the
-    model can interpolate single frames at the input's size, which duplicates need.
+    model can interpolate single frames at the input's size, which duplicates need. `levels`: the degradation levels of
+    the input, blur, noise and compression in 0..1; None where the network estimates them, or knows none.
     """
 
     task: Task
@@ -72,6 +75,7 @@ class Selection:
     enlargement: int
     interp: int
     has_midpoint: bool
+    levels: Levels = ESTIMATED
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class EngineRow:
 
     `torch`, `onnx`: build the engine of a network. The others take the network's configuration. `bytes_per_pixel`:
     peak memory per input pixel. `check`: raises ModelError if the network cannot do what is selected. `has_midpoint`:
-    whether it can interpolate at the input's size.
+    whether it can interpolate at the input's size. `takes_levels`: whether it can be given degradation levels.
     """
 
     torch: Callable[[Any, Selection], Built]
@@ -107,6 +111,7 @@ class EngineRow:
     bytes_per_pixel: Callable[[Any, Selection], float]
     check: Callable[[Any, Selection], None] = lambda _config, _selection: None
     has_midpoint: Callable[[Any], bool] = lambda _config: False
+    takes_levels: Callable[[Any], bool] = lambda _config: False
 
     def build(self, network: Any, selection: Selection) -> Built:
         """Builds the engine for the selected backend. Raises UsageError or DeviceError if it is unavailable."""
@@ -114,8 +119,25 @@ class EngineRow:
         return factories[selection.backend](network, selection)
 
 
-def select_card(model: str, task: Task) -> Card | None:
-    """The model card for a task; None for bicubic. Raises ModelError for an unknown or unsuitable model."""
+def select_card(model: str, task: Task, levels: Levels = ESTIMATED) -> Card | None:
+    """The model card for a task; None for bicubic.
+
+    Raises ModelError for an unknown or unsuitable model, UsageError if it cannot be given the degradation `levels`.
+    """
+    card = _select_card(model, task)
+    if levels != ESTIMATED:
+        takes_levels = card is not None and ENGINES[card.architecture].takes_levels(
+            config_of(card.architecture, card.network)
+        )
+        if not takes_levels:
+            raise UsageError(
+                f"the model '{BICUBIC if card is None else card.name}' cannot be told how degraded the input is: "
+                "leave --deblur, --denoise and --deblock at auto, or choose a model with an estimator of degradation"
+            )
+    return card
+
+
+def _select_card(model: str, task: Task) -> Card | None:
     if model == BICUBIC:
         if task != "upscale":
             raise _unsuitable(BICUBIC, DOES["upscale"], task)
@@ -127,18 +149,25 @@ def select_card(model: str, task: Task) -> Card | None:
 
 
 def select(
-    compute: ComputeConfig, task: Task, height: int, width: int, *, enlargement: int = 4, interp: int = 1
+    compute: ComputeConfig,
+    task: Task,
+    height: int,
+    width: int,
+    *,
+    enlargement: int = 4,
+    interp: int = 1,
+    levels: Levels = ESTIMATED,
 ) -> Selection:
     """Chooses the engine for frames of this size in input pixels; loads no weights.
 
     Bicubic enlarges exactly by `enlargement`, 1 to 8; a network has its own scale. With an `enlargement` of 1, frames
-    are interpolated at the input's size. `interp`: 2, 4 or 8 to interpolate, else 1.
+    are interpolated at the input's size. `interp`: 2, 4 or 8 to interpolate, else 1. `levels`: as in Selection.
 
     Raises UsageError, ModelError or DeviceError for all problems that can be detected without the weights.
     """
     if task == "interpolate" and interp not in FACTORS:
         raise UsageError(f"--interp must be 2, 4 or 8, not {interp}")
-    card = select_card(compute.model, task)
+    card = select_card(compute.model, task, levels)
     device = choose_device(compute.device)
     if card is None:
         tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
@@ -151,7 +180,7 @@ def select(
         task=task, model=card.name, card=card.path, sha256=card.sha256, architecture=card.architecture,
         device=str(device), precision=choose_precision(compute.precision, device, compute.backend),
         backend=compute.backend, tile=None, enlargement=enlargement, interp=interp,
-        has_midpoint=row.has_midpoint(config),
+        has_midpoint=row.has_midpoint(config), levels=levels,
     )  # fmt: skip
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
@@ -205,11 +234,12 @@ def _unsuitable(name: str, purpose: str, task: Task) -> ModelError:
 
 
 def _recurrent(network: Any, selection: Selection) -> Built:
-    return Built(RecurrentEngine(network, selection.model, torch.device(selection.device), selection.precision))
+    device = torch.device(selection.device)
+    return Built(RecurrentEngine(network, selection.model, device, selection.precision, overrides=selection.levels))
 
 
 def _recurrent_onnx(network: Any, selection: Selection) -> Built:
-    return Built(OnnxRecurrentEngine(network, selection.model, torch.device(selection.device)))
+    return Built(OnnxRecurrentEngine(network, selection.model, torch.device(selection.device), selection.levels))
 
 
 def _recurrent_bytes(config: Any, selection: Selection) -> float:
@@ -274,7 +304,12 @@ def _slowmo_bytes(config: Any, selection: Selection) -> float:
 
 # How each architecture that produces frames is run, by its id in models/registry.py.
 ENGINES: dict[str, EngineRow] = {
-    "secnet": EngineRow(torch=_recurrent, onnx=_recurrent_onnx, bytes_per_pixel=_recurrent_bytes),
+    "secnet": EngineRow(
+        torch=_recurrent,
+        onnx=_recurrent_onnx,
+        bytes_per_pixel=_recurrent_bytes,
+        takes_levels=lambda config: config.estimator_width > 0,
+    ),
     "zsm": EngineRow(
         torch=_slowmo,
         onnx=_slowmo_onnx,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, Selection, select
+from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import UsageError
 from vidsr.files import check_target
 from vidsr.models.registry import Task
@@ -139,7 +139,7 @@ def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
     expected = expected_output(info, options)
     engine = select(
         options.compute, task_of(options), info.height, info.width, enlargement=expected.enlargement(info),
-        interp=options.interp,
+        interp=options.interp, levels=levels_of(options),
     )  # fmt: skip
     return Plan(
         source=None, target=None, options=options, info=info, expected=expected, engine=engine, faces=None,
@@ -150,6 +150,11 @@ def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
 def task_of(options: RunConfig) -> Task:
     """The task that the model of a run must support."""
     return "interpolate" if isinstance(options, SlowmoConfig) else "upscale"
+
+
+def levels_of(options: RunConfig) -> Levels:
+    """The degradation levels that the options fix; None where they are estimated."""
+    return options.cleaning.levels if isinstance(options, UpscaleConfig) else ESTIMATED
 
 
 def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str, ...]]:
