@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -157,6 +158,12 @@ class DegradationLevels:
     blur: float
     noise: float
     compression: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> DegradationLevels:
+        """From blur, noise and compression; rounded to 3 decimals."""
+        blur, noise, compression = (round(float(value), 3) for value in values)
+        return cls(blur, noise, compression)
 
     def __str__(self) -> str:
         return f"blur {_graded(self.blur)}, noise {_graded(self.noise)}, compression {_graded(self.compression)}"

@@ -23,9 +23,13 @@ def info(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import UpscaleConfig
+        from vidsr.pipeline.degradation import estimate_degradation
         from vidsr.pipeline.plan import plan
+        from vidsr.video.probe import Source
 
-        planned = plan(source, None, UpscaleConfig())
+        opened = Source.of(source)
+        planned = plan(opened, None, UpscaleConfig())
+        levels = estimate_degradation(opened)
         width, height = planned.expected.size
         upscale = {
             "model": planned.model,
@@ -38,7 +42,8 @@ def info(
         }
         values = dataclasses.asdict(planned.info)
         if as_json:
-            text = json.dumps(values | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
+            estimate = {"degradation": dataclasses.asdict(levels)}
+            text = json.dumps(values | estimate | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
             typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
             return
         streams = values.pop("streams")
@@ -48,6 +53,7 @@ def info(
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)
+        screen.fields("first frames", {"degradation": str(levels)})
         screen.fields("vidsr upscale would", {name: str(value) for name, value in upscale.items()})
 
 

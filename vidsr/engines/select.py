@@ -47,6 +47,8 @@ DEFAULT_MODELS: dict[Task, str] = {
     "interpolate": "zsm-fast",
     "restore_face": "secnet-fast-face",
 }
+# The model for `--model auto` where degradation levels are given, and the estimator of `vidsr info`.
+DEGRADED_MODEL = "secnet-fast-real"
 FACTORS = (2, 4, 8)  # interpolation factors
 Levels = tuple[float | None, float | None, float | None]
 ESTIMATED: Levels = (None, None, None)
@@ -59,8 +61,9 @@ class Selection:
     `card` and `sha256` (of the weights) are None for bicubic, whose `architecture` is "bicubic". `device` is a torch
     device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is the
     requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame. `has_midpoint`: the
-    model can interpolate single frames at the input's size, which duplicates need. `levels`: the degradation levels of
-    the input, blur, noise and compression in 0..1; None where the network estimates them, or knows none.
+    model can interpolate single frames at the input's size, which duplicates need. `has_estimator`: it
+    estimates how degraded frames are. `levels`: the degradation levels of the input, blur, noise and compression in
+    0..1; None where the network estimates them, or has no estimator.
     """
 
     task: Task
@@ -75,6 +78,7 @@ class Selection:
     enlargement: int
     interp: int
     has_midpoint: bool
+    has_estimator: bool = False
     levels: Levels = ESTIMATED
 
 
@@ -103,7 +107,8 @@ class EngineRow:
 
     `torch`, `onnx`: build the engine of a network. The others take the network's configuration. `bytes_per_pixel`:
     peak memory per input pixel. `check`: raises ModelError if the network cannot do what is selected. `has_midpoint`:
-    whether it can interpolate at the input's size. `takes_levels`: whether it can be given degradation levels.
+    whether it can interpolate at the input's size. `has_estimator`: whether it estimates degradation, and takes
+    levels instead.
     """
 
     torch: Callable[[Any, Selection], Built]
@@ -111,7 +116,7 @@ class EngineRow:
     bytes_per_pixel: Callable[[Any, Selection], float]
     check: Callable[[Any, Selection], None] = lambda _config, _selection: None
     has_midpoint: Callable[[Any], bool] = lambda _config: False
-    takes_levels: Callable[[Any], bool] = lambda _config: False
+    has_estimator: Callable[[Any], bool] = lambda _config: False
 
     def build(self, network: Any, selection: Selection) -> Built:
         """Builds the engine for the selected backend. Raises UsageError or DeviceError if it is unavailable."""
@@ -124,15 +129,13 @@ def select_card(model: str, task: Task, levels: Levels = ESTIMATED) -> Card | No
 
     Raises ModelError for an unknown or unsuitable model, UsageError if it cannot be given the degradation `levels`.
     """
-    card = _select_card(model, task)
+    card = _select_card(DEGRADED_MODEL if model == "auto" and levels != ESTIMATED else model, task)
     if levels != ESTIMATED:
-        takes_levels = card is not None and ENGINES[card.architecture].takes_levels(
-            config_of(card.architecture, card.network)
-        )
-        if not takes_levels:
+        row = None if card is None else ENGINES[card.architecture]
+        if card is None or row is None or not row.has_estimator(config_of(card.architecture, card.network)):
             raise UsageError(
                 f"the model '{BICUBIC if card is None else card.name}' cannot be told how degraded the input is: "
-                "leave --deblur, --denoise and --deblock at auto, or choose a model with an estimator of degradation"
+                f"leave --deblur, --denoise and --deblock at auto, or use --model {DEGRADED_MODEL}"
             )
     return card
 
@@ -180,7 +183,8 @@ def select(
         task=task, model=card.name, card=card.path, sha256=card.sha256, architecture=card.architecture,
         device=str(device), precision=choose_precision(compute.precision, device, compute.backend),
         backend=compute.backend, tile=None, enlargement=enlargement, interp=interp,
-        has_midpoint=row.has_midpoint(config), levels=levels,
+        has_midpoint=row.has_midpoint(config), has_estimator=row.has_estimator(config),
+        levels=levels,
     )  # fmt: skip
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
@@ -308,7 +312,7 @@ ENGINES: dict[str, EngineRow] = {
         torch=_recurrent,
         onnx=_recurrent_onnx,
         bytes_per_pixel=_recurrent_bytes,
-        takes_levels=lambda config: config.estimator_width > 0,
+        has_estimator=lambda config: config.estimator_width > 0,
     ),
     "zsm": EngineRow(
         torch=_slowmo,

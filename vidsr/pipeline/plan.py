@@ -167,10 +167,14 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
 
 
 def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
-    """The face restoration; off by default with bicubic (a pure baseline) and with the face model."""
+    """The face restoration; off by default with bicubic (a pure baseline), with the face model, and with an estimator.
+
+    A model with an estimator of degradation is for degraded videos, where the face model, which has only seen clean
+    ones, gains less than the model itself.
+    """
     if not isinstance(options, UpscaleConfig):
         return None
-    by_default = engine.model not in ("bicubic", DEFAULT_MODELS["restore_face"])
+    by_default = engine.model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not engine.has_estimator
     wanted = by_default if options.faces.use is None else options.faces.use
     if not wanted or options.faces.strength == 0:
         return None

@@ -237,7 +237,7 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
         seconds = (time.monotonic() - started) / max(count, 1)
         faces = parts.faces.warnings if parts.faces else ()
         warnings = (*plan.warnings, *reader.warnings, *plan.written.warnings, *faces)
-        return Estimate(plan, seconds, warnings, None if levels is None else degradation_levels(levels))
+        return Estimate(plan, seconds, warnings, None if levels is None else DegradationLevels.of(levels.tolist()))
 
 
 @contextmanager
@@ -296,12 +296,6 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
     report.peak_memory_bytes = peak_memory_bytes(plan.device)
 
 
-def degradation_levels(levels: Tensor) -> DegradationLevels:
-    """The 3 values of Frame.levels as numbers, to 3 decimals."""
-    blur, noise, compression = (round(float(value), 3) for value in levels.cpu())
-    return DegradationLevels(blur, noise, compression)
-
-
 def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
     for frame in frames:
         report.frames_in += 1
@@ -330,4 +324,4 @@ def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
 def _note_degradation(report: RunReport, start: float | None, levels: Tensor | None) -> None:
     """Adds a scene that ended with these levels: means over its frames, so the last frame's are those of the scene."""
     if start is not None and levels is not None:
-        report.degradation.append(SceneDegradation(start, degradation_levels(levels)))
+        report.degradation.append(SceneDegradation(start, DegradationLevels.of(levels.tolist())))
