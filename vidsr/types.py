@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Colour:
+class Color:
     """Color space and range of a video, in FFmpeg's names ("bt709", "smpte2084", "tv").
 
     The tags are those of the file ("unknown" if it has none). `matrix_used` and `range_used` are what the conversion
@@ -49,7 +49,10 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable."""
+    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable.
+
+    `path` is for messages and reports; a `Source` opens the file. It is empty for frames without a file.
+    """
 
     path: str
     container: str
@@ -60,7 +63,7 @@ class VideoInfo:
     pixel_format: str
     bit_depth: int
     time_base: Fraction
-    colour: Colour
+    color: Color
     rotation_degrees: int = 0
     pixel_aspect: Fraction = Fraction(1)
     is_interlaced: bool = False

@@ -37,7 +37,7 @@ from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.yunet import Yunet
 from vidsr.stages.base import chain
 from vidsr.train.dataset import read_clip
-from vidsr.types import Colour, Frame, VideoInfo
+from vidsr.types import Color, Frame, VideoInfo
 
 WIDTH, HEIGHT = 2560, 1440
 FRAMES = 20
@@ -164,4 +164,4 @@ def detector_file(config: RestoreConfig) -> Path:
 def described() -> VideoInfo:
     """The description of a video of the reduced scene."""
     size = WIDTH // SCALE, HEIGHT // SCALE
-    return VideoInfo("scene", "none", 0, "none", *size, "rgb24", 8, Fraction(1, 25), Colour())
+    return VideoInfo("scene", "none", 0, "none", *size, "rgb24", 8, Fraction(1, 25), Color())

@@ -61,8 +61,8 @@ def upload_twice(low: Tensor) -> Tensor:
     return encode(from_bytes(frames), "libx264", crf="26", preset="veryfast")
 
 
-def quantised(codec: str, number: int) -> Callable[[Tensor], Tensor]:
-    """An encoder with a fixed quantiser, a group of 12 frames for the MPEGs."""
+def quantized(codec: str, number: int) -> Callable[[Tensor], Tensor]:
+    """An encoder with a fixed quantizer, a group of 12 frames for the MPEGs."""
     options = {"qmin": str(number), "qmax": str(number), "b": "1000000", "g": "12"}
     if codec == "libvpx":
         options |= {"deadline": "realtime", "cpu-used": "-5", "g": "250"}
@@ -96,10 +96,10 @@ REAL: dict[str, Condition] = {
     "crf23": (BI, lambda low: compressed(low, 23)),
     "crf28": (BI, lambda low: compressed(low, 28)),
     "crf35": (BI, lambda low: compressed(low, 35)),
-    "mpeg4-q6": (BI, quantised("mpeg4", 6)),
-    "mpeg2-q8": (BI, quantised("mpeg2video", 8)),
-    "flv1-q8": (BI, quantised("flv", 8)),
-    "vp8-q40": (BI, quantised("libvpx", 40)),
+    "mpeg4-q6": (BI, quantized("mpeg4", 6)),
+    "mpeg2-q8": (BI, quantized("mpeg2video", 8)),
+    "flv1-q8": (BI, quantized("flv", 8)),
+    "vp8-q40": (BI, quantized("libvpx", 40)),
     "jpeg-40": (BI, lambda low: encode(low, "jpeg", quality="40")),
     "noise-5": (BI, with_noise(5)),
     "noise-15": (BI, with_noise(15)),
@@ -120,15 +120,15 @@ def from_bytes(frames: Any) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
 
 
-def enlarged(model: str, low: Tensor, told: tuple[float | None, ...]) -> Tensor:
-    """The clip N x 3 x h x w by a model; `told` is for checkpoints of a network with an estimator."""
+def enlarged(model: str, low: Tensor, overrides: tuple[float | None, ...]) -> Tensor:
+    """A clip N x 3 x h x w enlarged by a model; `overrides` is for checkpoints of a network with an estimator."""
     if not model.endswith(".pt"):
         return stream(model, "auto", low)
     saved = load_checkpoint(Path(model))
     network = build(saved["recipe"]["architecture"], saved["recipe"]["network"])
     network.load_state_dict(saved["average"])
     device = torch.device("cpu")
-    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=told)  # type: ignore[arg-type]
+    engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=overrides)  # type: ignore[arg-type]
     state, results = engine.init_state(low.shape[2], low.shape[3]), list[Tensor]()
     for index, image in enumerate(low):
         ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
@@ -171,8 +171,8 @@ def table(results: dict[str, dict[str, dict[str, Figures]]], models: list[str]) 
     return markdown(("clips", "condition", *names), rows)
 
 
-def parse_told(text: str) -> float | None:
-    """auto or a number."""
+def parse_override(text: str) -> float | None:
+    """A degradation level, or None for "auto": the network's own estimate."""
     return None if text == "auto" else float(text)
 
 
@@ -186,8 +186,9 @@ def main() -> None:
     parser.add_argument("--folders", nargs="+", choices=FOLDERS, default=FOLDERS)
     parser.add_argument("--frames", type=int, default=10_000, metavar="N", help="of each clip")
     parser.add_argument(
-        "--told", nargs=3, type=parse_told, default=(None, None, None), metavar=("BLUR", "NOISE", "COMPRESSION")
-    )
+        "--overrides", nargs=3, type=parse_override, default=(None, None, None),
+        metavar=("BLUR", "NOISE", "COMPRESSION"), help="levels in 0..1 in place of the network's estimates, or auto",
+    )  # fmt: skip
     parser.add_argument("--lpips", type=Path, metavar="FILE.pth")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -204,7 +205,7 @@ def main() -> None:
                 low = damage(reduction(truth))
                 assert low.shape[-1] * SCALE == truth.shape[-1]
                 for model in options.models:
-                    clips[name][model].append(score(truth, enlarged(model, low, options.told), lpips))
+                    clips[name][model].append(score(truth, enlarged(model, low, options.overrides), lpips))
             print(f"{folder} {path.stem}: {time.monotonic() - started:.1f} s", file=sys.stderr)
         results[folder] = {name: {m: mean(figures) for m, figures in row.items()} for name, row in clips.items()}
         if options.json:

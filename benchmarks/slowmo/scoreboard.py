@@ -42,7 +42,7 @@ def quality_table(results: Results) -> str:
             ssim = [f"{score.ssim_y:.4f}" for score in scores.values()]
             frames = " + ".join(str(scores[kind].frames) for kind in ("existing", "synthetic"))
             rows.append((label, system, frames, *psnr, *ssim, f"{worst_pulsing(clips):.2f}", "measured"))
-        truth = f"{max(pulsing(clip.true_colour) for clip in next(iter(row.values()))):.2f}"
+        truth = f"{max(pulsing(clip.true_color) for clip in next(iter(row.values()))):.2f}"
         rows.append((label, "the truth itself", "", *("–",) * 6, truth, "measured"))
         for line in rows_of(label):
             figures = (or_dash(line.psnr_y, 2), "–", "–", or_dash(line.ssim_y, 4), "–", "–", "–")
@@ -52,7 +52,7 @@ def quality_table(results: Results) -> str:
 
 def worst_pulsing(clips: list[ClipFrames]) -> float:
     """The largest pulsing of all clips, in 1/255."""
-    return max(pulsing(clip.colour) for clip in clips)
+    return max(pulsing(clip.color) for clip in clips)
 
 
 def gains_by_place(results: Results) -> dict[str, dict[str, list[tuple[int, float]]]]:

@@ -31,8 +31,8 @@ class ClipFrames:
     psnr_rgb: list[float]
     psnr_y: list[float]
     ssim_y: list[float]
-    colour: list[list[float]]
-    true_colour: list[list[float]]
+    color: list[list[float]]
+    true_color: list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def score_frames(name: str, truth: Tensor, result: Tensor) -> ClipFrames:
         psnr_rgb=[decibels(value) for value in errors[:, :3].mean(1).tolist()],
         psnr_y=[decibels(value) for value in errors[:, 3].tolist()],
         ssim_y=ssim(truth, rounded, prepare=luma)[:, 0].tolist(),
-        colour=mean_colors(rounded),
-        true_colour=mean_colors(truth),
+        color=mean_colors(rounded),
+        true_color=mean_colors(truth),
     )
 
 

@@ -39,7 +39,7 @@ def test_std_of_a_moving_face_sees_noise_and_no_parabola() -> None:
 
 
 def test_pseudo_video_moves_its_landmarks_with_the_picture() -> None:
-    """Bright dots at the landmarks: their centres in each frame are found without the camera's formula."""
+    """Bright dots at the landmarks: their centers in each frame are found without the camera's formula."""
     still = np.zeros((200, 200), np.float64)
     dots = np.array([[70.0, 80.0], [130.0, 85.0], [100.0, 110.0], [80.0, 130.0], [120.0, 132.0]])
     rows, columns = np.mgrid[:200, :200]

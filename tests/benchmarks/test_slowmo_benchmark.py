@@ -1,4 +1,4 @@
-"""The space-time table: which frames are given, that results lie where they belong, means, places, colours."""
+"""The space-time table: which frames are given, that results lie where they belong, means, places, colors."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def moving(frames: int, height: int, width: int, step: int) -> Tensor:
     return torch.from_numpy(clip.round().astype(np.uint8))[:, None].repeat(1, 3, 1, 1)
 
 
-def clip_of(psnr: list[float], colour: list[list[float]] | None = None) -> ClipFrames:
-    colours = colour or [[0.0, 0.0, 0.0]] * len(psnr)
-    return ClipFrames("clip", psnr, psnr, [value / 100 for value in psnr], colours, colours)
+def clip_of(psnr: list[float], color: list[list[float]] | None = None) -> ClipFrames:
+    colors = color or [[0.0, 0.0, 0.0]] * len(psnr)
+    return ClipFrames("clip", psnr, psnr, [value / 100 for value in psnr], colors, colors)
 
 
 def times(count: int) -> list[Fraction]:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,8 +36,9 @@ from vidsr.video.output import plan_output
 from vidsr.video.writer import Writer
 
 torch.set_num_threads(1)
-info = probe(Path(sys.argv[1]))
-plan = plan_output(Path(sys.argv[2]), info, (64, 48), OutputConfig(codec="ffv1"), InputConfig())
+source = Path(sys.argv[1])
+info = probe(source)
+plan = plan_output(Path(sys.argv[2]), source, info, (64, 48), OutputConfig(codec="ffv1"), InputConfig())
 with Writer(plan) as writer:
     for number in range(100_000):
         writer.write(Frame(torch.rand(3, 48, 64), number * 512, info.time_base))
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def open_writer(target: Path, video: Path, overwrite: bool = False) -> Writer:
-    return Writer(plan_output(target, probe(video), (64, 48), OutputConfig(overwrite=overwrite), InputConfig()))
+    return Writer(plan_output(target, video, probe(video), (64, 48), OutputConfig(overwrite=overwrite), InputConfig()))
 
 
 def names(folder: Path) -> list[str]:
@@ -174,10 +174,10 @@ def test_leaving_without_commit_leaves_nothing(video: Path, folder: Path) -> Non
 
 
 def test_unreadable_source_leaves_nothing(video: Path, folder: Path) -> None:
-    info = replace(probe(video), path=str(video.with_name("gone.mp4")))
+    info, gone = probe(video), video.with_name("gone.mp4")
     with (
         pytest.raises(InputError, match="does not exist"),
-        Writer(plan_output(folder / "out.mp4", info, (64, 48), OutputConfig(), InputConfig())),
+        Writer(plan_output(folder / "out.mp4", gone, info, (64, 48), OutputConfig(), InputConfig())),
     ):
         pass
     assert names(folder) == []
@@ -217,7 +217,7 @@ def test_full_disk(video: Path, folder: Path, codec: str, ending: str, limit: in
     info = probe(video)
 
     def run() -> None:
-        with Writer(plan_output(target, info, (64, 48), config, InputConfig())) as writer:
+        with Writer(plan_output(target, video, info, (64, 48), config, InputConfig())) as writer:
             for image, time in zip(noise, steps(video, 40), strict=True):
                 writer.write(Frame(image, time, info.time_base))
             writer.commit()

@@ -227,7 +227,7 @@ def hashes_of(checkout: Checkout, run: Run) -> dict[str, Any]:
 
 
 def all_hashes(checkout: Checkout, only: str) -> dict[str, Any]:
-    """Every run's hashes, and those of the inputs, by which another machine or FFmpeg is recognised."""
+    """Every run's hashes, and those of the inputs, by which another machine or FFmpeg is recognized."""
     files = sorted(checkout.names.items())
     table: dict[str, Any] = {f"input {name}": {"hash": sha(Path(path).read_bytes())} for name, path in files}
     for run in RUNS:

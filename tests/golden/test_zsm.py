@@ -194,7 +194,7 @@ def test_network_learns_to_interpolate() -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     network = ZoomingSlowMo(FAST_SHAPE)
-    optimiser = torch.optim.Adam(network.parameters(), lr=6e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=6e-3)
 
     def video(count: int) -> Tensor:
         videos = torch.zeros(count, 3, 3, 10, 16)
@@ -212,9 +212,9 @@ def test_network_learns_to_interpolate() -> None:
         return F.mse_loss(network.synthesize(feature), between), F.mse_loss(blend, between)
 
     for _ in range(40):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses(video(8))[0].backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         ours, blend = losses(video(32))
     assert ours < 0.7 * blend

@@ -50,7 +50,7 @@ ENGINES: dict[str, Build] = {
     "recurrent": lambda device, precision: RecurrentEngine(secnet(), "", device, precision),
     "mirrored": lambda device, precision: RecurrentEngine(secnet("secnet-fast-face"), "", device, precision),
     "slowmo": lambda device, precision: SlowmoEngine.of_network(zsm(), "", device, precision),
-    "midpoint": lambda device, precision: InterpolationEngine.of_network(zsm(), "", device, precision),
+    "interpolation": lambda device, precision: InterpolationEngine.of_network(zsm(), "", device, precision),
 }
 
 

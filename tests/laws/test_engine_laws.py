@@ -31,13 +31,13 @@ from vidsr.types import Frame
 class Case:
     """How to make an engine, and the maximum difference (0..1) between its tiled and untiled outputs.
 
-    `has_learnt` is False for random weights: they may drift. `is_lasting` is False where a long run would tell nothing
+    `has_learned` is False for random weights: they may drift. `is_lasting` is False where a long run would tell nothing
     new: the same network in another precision, or an engine that keeps no past.
     """
 
     build: Callable[[], Engine]
     tiled_tolerance: float
-    has_learnt: bool = True
+    has_learned: bool = True
     is_lasting: bool = True
 
 
@@ -72,7 +72,7 @@ def slowmo(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
     return SlowmoEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
-def midpoint(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
+def interpolation(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
     return InterpolationEngine.of_network(network, name, torch.device("cpu"), precision)
 
 
@@ -86,7 +86,9 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
     if card.architecture == "zsm":
         return {
             f"{name} slowmo": Case(lambda: slowmo(zsm(card), card.name, precision), 0.08, is_lasting=is_lasting),
-            f"{name} midpoint": Case(lambda: midpoint(zsm(card), card.name, precision), 0.08, is_lasting=False),
+            f"{name} interpolation": Case(
+                lambda: interpolation(zsm(card), card.name, precision), 0.08, is_lasting=False
+            ),
         }
     # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
     # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
@@ -109,16 +111,16 @@ def zsm(card: ModelCard) -> ZoomingSlowMo:
 
 def untrained(form: dict[str, Any], precision: str) -> Case:
     # The largest tiled error was 0.006 in fp32, 0.012 in bf16.
-    return Case(lambda: recurrent(paper_network(**form), "untrained", precision), 0.03, has_learnt=False)
+    return Case(lambda: recurrent(paper_network(**form), "untrained", precision), 0.03, has_learned=False)
 
 
 def untrained_slowmo(kind: Callable[[ZoomingSlowMo, str, str], Engine], form: str, precision: str) -> Case:
-    return Case(lambda: kind(slowmo_network(form), "untrained", precision), 0.03, has_learnt=False)
+    return Case(lambda: kind(slowmo_network(form), "untrained", precision), 0.03, has_learned=False)
 
 
 def untrained_chain() -> Engine:
     network = slowmo_network("fast")
-    return ChainEngine([midpoint(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
+    return ChainEngine([interpolation(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
 
 
 for shipped_card in list_cards():
@@ -129,9 +131,9 @@ ENGINES |= {"untrained paper bf16": untrained({}, "bf16")}
 ENGINES |= {
     f"untrained {kind.__name__} {form} {precision}": untrained_slowmo(kind, form, precision)
     for form, precision in zip(SLOWMO_FORMS, ("fp32", "bf16"), strict=True)
-    for kind in (slowmo, midpoint)
+    for kind in (slowmo, interpolation)
 }
-ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learnt=False)}
+ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 
 
 def start(engine: Engine, frame: Frame) -> Any:
@@ -390,7 +392,7 @@ def test_law(case: Case, law: Callable[[Case], None]) -> None:
 
 
 @pytest.mark.parametrize("law", LASTING_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", [name for name, case in ENGINES.items() if case.has_learnt and case.is_lasting])
+@pytest.mark.parametrize("name", [name for name, case in ENGINES.items() if case.has_learned and case.is_lasting])
 @torch.inference_mode()
 def test_lasting_law(name: str, law: Callable[[Case], None]) -> None:
     threads = torch.get_num_threads()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+import vidsr.engines.onnx
 from tests.laws.test_engine_laws import LAWS, Case
 from tests.support import media
 from tests.support.tiny_networks import slowmo_network
@@ -20,11 +24,14 @@ from tests.support.toy_engine import make_clip
 from tests.unit.test_onnx_export import NETWORKS
 from vidsr.config import ComputeConfig, UpscaleConfig
 from vidsr.engines.base import Engine
-from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, midpoint_graphs, slowmo_graphs
+from vidsr.engines.onnx import PRECISIONS, OnnxRecurrentEngine, interpolation_graphs, slowmo_graphs
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
+from vidsr.models.registry import build
+from vidsr.nets.export_step import Step
+from vidsr.nets.secnet.config import SECNetConfig, check
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.pipeline.run import enhance
@@ -51,17 +58,17 @@ def slowmo_pair(form: str) -> tuple[Engine, Engine]:
     return SlowmoEngine.of_network(network, form, CPU, "fp32", is_overlapped=False), slowmo_onnx(network, form)
 
 
-def midpoint_pair(form: str) -> tuple[Engine, Engine]:
+def interpolation_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
     return InterpolationEngine.of_network(network, form, CPU, "fp32"), InterpolationEngine(
-        midpoint_graphs(network, CPU), form, PRECISIONS
+        interpolation_graphs(network, CPU), form, PRECISIONS
     )
 
 
 PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {
     **{f"secnet {form}": lambda form=form: secnet_pair(form) for form in SECNETS},  # type: ignore[misc]
     **{f"slowmo {form}": lambda form=form: slowmo_pair(form) for form in ("published", "fast")},  # type: ignore[misc]
-    "midpoint fast": lambda: midpoint_pair("fast"),
+    "interpolation fast": lambda: interpolation_pair("fast"),
 }
 
 
@@ -95,12 +102,77 @@ def test_it_gives_what_torch_gives(name: str, length: int, height: int, width: i
         assert (ours.image - theirs.image).abs().max() < 1e-3
 
 
+TINY = {
+    "flow_width": 2, "flow_depth": 2, "flow_levels": 1, "fusion_width": 3, "fusion_blocks": 1, "recurrent_width": 2,
+    "encoder_blocks": 1, "decoder_blocks": 1, "t2": 2,
+}  # fmt: skip
+SWITCHES: dict[str, tuple[Any, ...]] = {
+    "local_fusion": (True, False), "recurrent_fusion": (True, False), "detail_widths": ((), (2, 3)),
+    "fusion_tail": (0, 2), "attention": (False, True), "mirrored": (False, True),
+    "estimator_width": (0, 2),
+}  # fmt: skip
+ENCODINGS = {
+    "one-way, aligned": {"encoding": "one-way", "aligned": True},
+    "one-way": {"encoding": "one-way", "aligned": False},
+    "one-way, no past results": {"encoding": "one-way", "aligned": False, "t2": 0},
+    "cascaded": {"encoding": "cascaded", "aligned": False, "t3": 2},
+    "fused": {"encoding": "fused", "aligned": False, "t3": 2},
+}
+
+
+def valid_forms(encoding: str) -> Iterator[dict[str, Any]]:
+    """Every valid combination of the switches of a SECNet with this encoding, with tiny widths."""
+    for values in itertools.product(*SWITCHES.values()):
+        form = TINY | ENCODINGS[encoding] | dict(zip(SWITCHES, values, strict=True))
+        try:
+            check(SECNetConfig(**form))
+        except ValueError:
+            continue
+        yield form
+
+
+class EagerGraph:
+    """Stands for the graph of a step, whose export takes over a second: the step itself."""
+
+    def __init__(self, step: Step, device: torch.device) -> None:
+        self._step = step.to(device)
+
+    def run(self, values: Sequence[Tensor], height: int, width: int) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = self._step(*values)
+        wanted = {"inputs": self._step.inputs(height, width), "outputs": self._step.outputs(height, width)}
+        found = {"inputs": values, "outputs": results}
+        for kind, shapes in wanted.items():
+            assert [tuple(tensor.shape) for tensor in found[kind]] == list(shapes.values())
+        return results
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_step_of_every_form_of_secnet_gives_what_torch_gives(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vidsr.engines.onnx, "Graph", EagerGraph)
+    clip = make_clip(3, 3, 4, 0, (0, 2))
+    forms = list(valid_forms(encoding))
+    assert len(forms) > 20
+    for form in forms:
+        torch.manual_seed(0)
+        network = build("secnet", form).requires_grad_(False).eval()
+        assert isinstance(network, SECNet)
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+        expected = run(RecurrentEngine(network, "", CPU, "fp32", is_overlapped=False), clip)
+        found = run(OnnxRecurrentEngine(network, "", CPU), clip)
+        assert len(found) == len(expected) == len(clip)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert (ours.image - theirs.image).abs().max() < 1e-4, form
+
+
 # Laws for one engine of each kind: the others differ only in their networks.
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", ["secnet narrow", "slowmo fast"])
 @torch.inference_mode()
 def test_law(name: str, law: Callable[[Case], None]) -> None:
-    law(Case(lambda: pair(name)[1], 0.1, has_learnt=False))
+    law(Case(lambda: pair(name)[1], 0.1, has_learned=False))
 
 
 def test_a_film_through_the_backend(tmp_path: Path) -> None:
@@ -148,7 +220,7 @@ def test_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
         OnnxRecurrentEngine(network, "narrow", CPU)
 
 
-def test_running_out_of_memory_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_recognized(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime's own exception is not a RuntimeError, but must make a tiled run reduce its tiles."""
     network = NETWORKS["narrow"]()
     assert isinstance(network, SECNet)

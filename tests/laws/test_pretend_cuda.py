@@ -61,7 +61,7 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
         return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
     return {
         f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
-        f"{name} midpoint": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),
+        f"{name} interpolation": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),
     }
 
 

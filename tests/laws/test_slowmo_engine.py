@@ -52,7 +52,7 @@ def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> Slo
     return SlowmoEngine.of_network(network_of(form), "untrained", CPU, precision, **arguments)
 
 
-def midpoint(form: str = "fast", precision: str = "fp32") -> InterpolationEngine:
+def interpolation(form: str = "fast", precision: str = "fp32") -> InterpolationEngine:
     return InterpolationEngine.of_network(network_of(form), "untrained", CPU, precision)
 
 
@@ -150,7 +150,7 @@ def test_carried_state_and_lookahead_change_the_result(lookahead: int) -> None:
 @torch.inference_mode()
 def test_interpolated_frames_are_the_heads_and_input_frames_unchanged(form: str) -> None:
     network, frames = network_of(form), make_clip(6, cuts=(0, 4))
-    results = run(midpoint(form), frames)
+    results = run(interpolation(form), frames)
     assert len(results) == 11
     for t, frame in enumerate(frames):
         assert torch.equal(results[2 * t].image, frame.image)
@@ -165,11 +165,11 @@ def test_interpolated_frames_are_the_heads_and_input_frames_unchanged(form: str)
 
 def test_input_frames_are_unchanged_bit_for_bit_with_tiles() -> None:
     frames = make_clip(3, 100, 90)
-    results = run(TiledEngine(midpoint(), 64), frames)
+    results = run(TiledEngine(interpolation(), 64), frames)
     assert all(torch.equal(result.image, frame.image) for result, frame in zip(results[::2], frames, strict=True))
 
 
-@pytest.mark.parametrize("make", [slowmo, midpoint])
+@pytest.mark.parametrize("make", [slowmo, interpolation])
 def test_interpolated_frames_are_exactly_halfway(make: Any) -> None:
     times = [-3, 0, 1, 8, 9, 11]
     random = torch.Generator().manual_seed(0)
@@ -188,7 +188,7 @@ def test_interpolated_frames_are_exactly_halfway(make: Any) -> None:
 
 def test_half_precision_is_near() -> None:
     frames = make_clip(6)
-    for make in (slowmo, midpoint):
+    for make in (slowmo, interpolation):
         for form in SLOWMO_FORMS:
             plain, half = images(run(make(form), frames)), images(run(make(form, "bf16"), frames))
             assert half.dtype == torch.float32
@@ -254,13 +254,13 @@ def test_interpolation_needs_the_low_resolution_head() -> None:
 
 def test_chained_engines_act_as_one() -> None:
     frames = make_clip(7, cuts=(0, 3))
-    chain = ChainEngine([midpoint(), midpoint(), slowmo()])
+    chain = ChainEngine([interpolation(), interpolation(), slowmo()])
     assert (chain.info.scale, chain.info.interp) == (4, 8)
     results = run(chain, frames)
     assert side_data(results) == video_side_data(frames, 8)
     for part, start in ((frames[:3], 0), (frames[3:], 24)):
         expected = part
-        for engine in (midpoint(), midpoint(), slowmo()):
+        for engine in (interpolation(), interpolation(), slowmo()):
             expected = run(engine, expected)
         assert torch.equal(images(results[start : start + len(expected)]), images(expected))
     assert all(torch.equal(frame.image, results[16].image) for frame in results[17:24])  # before the cut

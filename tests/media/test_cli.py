@@ -450,7 +450,7 @@ def test_a_terminal_gets_colors_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> No
     assert "video.mp4" in plain and "3/3" in plain and "cpu" in plain and "3.0 GiB" in plain
 
 
-def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_honored(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = show_on_terminal(monkeypatch, NO_COLOR="1")
     assert not COLOR.search(shown) and "3/3" in shown
 
@@ -468,6 +468,12 @@ def test_info_as_json_is_all_of_stdout(tmp_path: Path) -> None:
     assert [stream["kind"] for stream in values["streams"]] == ["video", "audio"]
     assert (values["upscale"]["output_width"], values["upscale"]["output_height"]) == (256, 192)
     assert values["upscale"]["model"] == "secnet-fast"
+    assert list(values) == [
+        "path", "container", "video_stream", "codec", "width", "height", "pixel_format", "bit_depth", "time_base",
+        "colour", "rotation_degrees", "pixel_aspect", "is_interlaced", "has_alpha", "header_frame_count",
+        "header_rate", "header_duration_seconds", "streams", "upscale",
+    ]  # fmt: skip
+    assert values["colour"]["range_used"] == "tv"
 
 
 def test_info_for_people_is_on_stderr(tmp_path: Path) -> None:

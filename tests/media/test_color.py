@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import vidsr.video.color
 from tests.support import media
 from vidsr.errors import InputError, OutputError
-from vidsr.types import Colour
-from vidsr.video import color
+from vidsr.types import Color
 from vidsr.video.chroma_resampling import downsample_columns, downsample_rows, upsample_rows
-from vidsr.video.color import MATRIX_CODES, colour_in, colour_of, frame_to_rgb, rgb_to_frame
+from vidsr.video.color import MATRIX_CODES, color_in, color_of, frame_to_rgb, rgb_to_frame
 from vidsr.video.pixel_formats import layout_of, read_planes, write_planes
 
 CPU = torch.device("cpu")
@@ -53,11 +53,11 @@ def samples(frame: av.VideoFrame) -> list[np.ndarray]:
 @pytest.mark.parametrize("levels", ["tv", "pc"])
 def test_both_directions_follow_the_standard(matrix: str, bits: int, levels: str) -> None:
     rgb = np.random.default_rng(bits).random((3, 24, 40))
-    colour = Colour(matrix_used=matrix, range_used=levels)
-    frame = rgb_to_frame(torch.from_numpy(rgb).float(), FORMATS[bits], colour)
+    color = Color(matrix_used=matrix, range_used=levels)
+    frame = rgb_to_frame(torch.from_numpy(rgb).float(), FORMATS[bits], color)
     exact = exact_yuv(rgb, matrix, bits, levels)
     assert np.abs(np.stack(samples(frame)) - np.clip(exact, 0, 2**bits - 1)).max() < 0.5 + 2e-3 * 2 ** (bits - 8)
-    back = frame_to_rgb(frame, colour, CPU).numpy()
+    back = frame_to_rgb(frame, color, CPU).numpy()
     assert np.abs(back - rgb).max() < 2.2 / 219 / 2 ** (bits - 8)
     assert np.abs((back - rgb).mean(axis=(1, 2))).max() * 255 < 0.1
 
@@ -65,7 +65,7 @@ def test_both_directions_follow_the_standard(matrix: str, bits: int, levels: str
 def test_75_percent_bars_have_their_published_values() -> None:
     bars = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 1, 1], [0, 1, 0], [1, 0, 1], [1, 0, 0], [0, 0, 1], [0, 0, 0]])
     image = (bars.float() * 0.75).T[:, None, :].expand(3, 2, 8)
-    frame = rgb_to_frame(image, "yuv444p", Colour(matrix_used="bt601"))
+    frame = rgb_to_frame(image, "yuv444p", Color(matrix_used="bt601"))
     luma, u, v = samples(frame)
     assert luma[0].tolist() == [180, 162, 131, 112, 84, 65, 35, 16]
     assert u[0].tolist() == [128, 44, 156, 72, 184, 100, 212, 128]
@@ -75,11 +75,11 @@ def test_75_percent_bars_have_their_published_values() -> None:
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv411p", "nv12", "yuv420p10le", "p010le"])
 @pytest.mark.parametrize("location", ["left", "center", "topleft", "top"])
 def test_flat_patches_are_exact_in_subsampled_formats(pixel_format: str, location: str) -> None:
-    colour = Colour(matrix_used="bt709", chroma_location=location)
+    color = Color(matrix_used="bt709", chroma_location=location)
     bits = layout_of(pixel_format).bits
     for rgb in ((0.2, 0.5, 0.8), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.9, 0.1, 0.3)):
         image = torch.tensor(rgb)[:, None, None].expand(3, 23, 37)
-        planes = samples(rgb_to_frame(image, pixel_format, colour))
+        planes = samples(rgb_to_frame(image, pixel_format, color))
         expected = np.rint(exact_yuv(np.array(rgb), "bt709", bits, "tv"))
         assert [np.unique(p).tolist() for p in planes] == [[value] for value in expected]
 
@@ -87,7 +87,7 @@ def test_flat_patches_are_exact_in_subsampled_formats(pixel_format: str, locatio
 @pytest.mark.parametrize("pixel_format", ["yuyv422", "uyvy422"])
 def test_packed_422_is_read_but_not_written(pixel_format: str) -> None:
     with pytest.raises(OutputError, match="cannot be written exactly"):
-        rgb_to_frame(torch.zeros(3, 24, 38), pixel_format, Colour(matrix_used="bt709"))
+        rgb_to_frame(torch.zeros(3, 24, 38), pixel_format, Color(matrix_used="bt709"))
     rng = np.random.default_rng(4)
     luma, u, v = (rng.integers(0, 256, size, np.uint8) for size in ((32, 48), (32, 24), (32, 24)))
     packed = np.empty((32, 96), np.uint8)
@@ -133,10 +133,10 @@ def test_conversion_in_bands_equals_conversion_as_a_whole(
     height: int, chroma_location: str, pixel_format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = torch.rand(3, height, 37, generator=torch.Generator().manual_seed(height))
-    colour = Colour(matrix_used="bt709", range_used="tv", chroma_location=chroma_location)
-    whole = samples(rgb_to_frame(image, pixel_format, colour))
-    monkeypatch.setattr(color, "BAND_VALUES", 1)  # bands of 16 rows, the minimum
-    bands = samples(rgb_to_frame(image, pixel_format, colour))
+    color = Color(matrix_used="bt709", range_used="tv", chroma_location=chroma_location)
+    whole = samples(rgb_to_frame(image, pixel_format, color))
+    monkeypatch.setattr(vidsr.video.color, "BAND_VALUES", 1)  # bands of 16 rows, the minimum
+    bands = samples(rgb_to_frame(image, pixel_format, color))
     assert [plane.tolist() for plane in bands] == [plane.tolist() for plane in whole]
 
 
@@ -145,8 +145,8 @@ def test_conversion_in_bands_equals_conversion_as_a_whole(
 def test_round_trip_at_any_size(size: tuple[int, int], pixel_format: str) -> None:
     gray = torch.rand(1, *size, generator=torch.Generator().manual_seed(1)).expand(3, *size)
     family = layout_of(pixel_format).family
-    colour = Colour(matrix_used="gbr" if family == "rgb" else "bt601", range_used="tv" if family == "yuv" else "pc")
-    back = frame_to_rgb(rgb_to_frame(gray, pixel_format, colour), colour, CPU)
+    color = Color(matrix_used="gbr" if family == "rgb" else "bt601", range_used="tv" if family == "yuv" else "pc")
+    back = frame_to_rgb(rgb_to_frame(gray, pixel_format, color), color, CPU)
     assert back.shape == gray.shape
     assert (back - gray).abs().max() < 0.6 / 219
 
@@ -163,9 +163,9 @@ def test_round_trip_through_a_file_keeps_the_mean_of_every_channel(
     bits = layout_of(pixel_format).bits
     family = layout_of(pixel_format).family
     used = "gbr" if family == "rgb" else "bt709"
-    colour = Colour(matrix_used=used, range_used=levels)
-    first = rgb_to_frame(torch.from_numpy(media.numbered_image(5, 96, 64)).permute(2, 0, 1) / 255, pixel_format, colour)
-    again = rgb_to_frame(frame_to_rgb(first, colour, CPU), pixel_format, colour)
+    color = Color(matrix_used=used, range_used=levels)
+    first = rgb_to_frame(torch.from_numpy(media.numbered_image(5, 96, 64)).permute(2, 0, 1) / 255, pixel_format, color)
+    again = rgb_to_frame(frame_to_rgb(first, color, CPU), pixel_format, color)
     path = tmp_path / "again.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
@@ -188,7 +188,7 @@ def test_agrees_with_ffmpeg_at_accurate_settings(tmp_path: Path, size: tuple[int
     path = media.encode(tmp_path / "a.mkv", [media.numbered_image(9, *size)], ("-vf", scale, "-c:v", "ffv1"))
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
-    image = frame_to_rgb(frame, Colour(matrix_used=matrix), CPU)
+    image = frame_to_rgb(frame, Color(matrix_used=matrix), CPU)
     original = torch.from_numpy(media.numbered_image(9, *size)).permute(2, 0, 1) / 255
     assert (image - original).abs().max() * 255 < 3
     assert (image - original).mean(dim=(1, 2)).abs().max() * 255 < 0.15
@@ -208,7 +208,7 @@ def test_unusual_layouts_round_trip_without_change(pixel_format: str) -> None:
 def test_alpha_is_composited_over_black(order: str) -> None:
     pixel = {"r": 200, "g": 100, "b": 50, "a": 51}
     array = np.broadcast_to(np.array([pixel[c] for c in order], np.uint8), (4, 6, 4)).copy()
-    image = frame_to_rgb(av.VideoFrame.from_ndarray(array, format=order), Colour(range_used="pc"), CPU)
+    image = frame_to_rgb(av.VideoFrame.from_ndarray(array, format=order), Color(range_used="pc"), CPU)
     assert torch.allclose(image[:, 0, 0] * 255, torch.tensor([40.0, 20.0, 10.0]), atol=1e-3)
 
 
@@ -216,14 +216,14 @@ def test_a_palette_is_looked_up() -> None:
     frame = av.VideoFrame(4, 2, "pal8")
     frame.planes[0].update(bytes([1] * frame.planes[0].buffer_size))
     frame.planes[1].update(bytes([0, 0, 0, 255, 10, 20, 30, 255]) + bytes(1016))
-    image = frame_to_rgb(frame, Colour(range_used="pc"), CPU) * 255
+    image = frame_to_rgb(frame, Color(range_used="pc"), CPU) * 255
     assert torch.allclose(image[:, 1, 3], torch.tensor([30.0, 20.0, 10.0]), atol=1e-3)
 
 
 @pytest.mark.parametrize("pixel_format", ["pal8", "rgb565le", "gbrpf32le", "monow", "yuva420p", "rgba"])
 def test_formats_that_cannot_hold_the_image_are_refused(pixel_format: str) -> None:
     with pytest.raises(OutputError, match=pixel_format):
-        rgb_to_frame(torch.zeros(3, 8, 8), pixel_format, Colour(range_used="pc"))
+        rgb_to_frame(torch.zeros(3, 8, 8), pixel_format, Color(range_used="pc"))
 
 
 class Context:
@@ -250,19 +250,19 @@ class Context:
     ],
 )
 def test_color_tags_and_guesses(pixel_format: str, size: tuple[int, int], context: Context, expected: tuple) -> None:
-    colour = colour_of(av.VideoFrame(*size, pixel_format), context)
-    assert (colour.matrix, colour.range, colour.matrix_used, colour.range_used) == expected
+    color = color_of(av.VideoFrame(*size, pixel_format), context)
+    assert (color.matrix, color.range, color.matrix_used, color.range_used) == expected
 
 
 def test_unsupported_matrix_is_refused() -> None:
     with pytest.raises(InputError, match="ycgco"):
-        colour_of(av.VideoFrame(64, 48, "yuv444p"), Context(MATRIX_CODES["ycgco"]))
+        color_of(av.VideoFrame(64, 48, "yuv444p"), Context(MATRIX_CODES["ycgco"]))
 
 
 def test_guess_that_the_larger_size_would_change_becomes_a_tag() -> None:
-    guessed = colour_of(av.VideoFrame(320, 240, "yuv420p"), Context())
-    assert colour_in(guessed, "yuv420p", 640, 480) == guessed
-    assert colour_in(guessed, "yuv420p", 1280, 960).matrix == "smpte170m"
-    rgb = colour_of(av.VideoFrame(320, 240, "rgb24"), Context())
-    assert colour_in(rgb, "yuv420p", 1280, 960).matrix == "bt709"
-    assert colour_in(guessed, "gbrp", 1280, 960).matrix_used == "gbr"
+    guessed = color_of(av.VideoFrame(320, 240, "yuv420p"), Context())
+    assert color_in(guessed, "yuv420p", 640, 480) == guessed
+    assert color_in(guessed, "yuv420p", 1280, 960).matrix == "smpte170m"
+    rgb = color_of(av.VideoFrame(320, 240, "rgb24"), Context())
+    assert color_in(rgb, "yuv420p", 1280, 960).matrix == "bt709"
+    assert color_in(guessed, "gbrp", 1280, 960).matrix_used == "gbr"

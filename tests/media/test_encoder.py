@@ -48,7 +48,7 @@ def test_what_cannot_be_encoded_is_refused_first(
     video: Path, tmp_path: Path, config: OutputConfig, ending: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(OutputError, match=words) as caught:
-        plan_output(tmp_path / f"out.{ending}", probe(video), (64, 48), config, InputConfig())
+        plan_output(tmp_path / f"out.{ending}", video, probe(video), (64, 48), config, InputConfig())
     assert "\n" not in str(caught.value) and caught.value.exit_code == 4
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
     assert capfd.readouterr() == ("", "")

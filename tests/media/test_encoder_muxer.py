@@ -25,7 +25,8 @@ from vidsr.video.probe import probe
 def test_an_encoder_needs_no_container(tmp_path: Path, codec: str, kind: str) -> None:
     source = media.clip(tmp_path / "a.mkv")
     info = probe(source)
-    encoding = plan_output(tmp_path / "b.mkv", info, (64, 48), OutputConfig(codec=codec), InputConfig()).encoding
+    options = OutputConfig(codec=codec)
+    encoding = plan_output(tmp_path / "b.mkv", source, info, (64, 48), options, InputConfig()).encoding
     context = cast(VideoCodecContext, av.CodecContext.create(codec, "w"))
     encoding.configure(context)
     encoder = Encoder(context, encoding, (64, 48))
@@ -45,12 +46,12 @@ def test_an_encoder_needs_no_container(tmp_path: Path, codec: str, kind: str) ->
 
 def test_a_muxer_takes_packets_and_copies_the_rest(tmp_path: Path) -> None:
     source, by_parts, by_writer = media.clip_with_audio(tmp_path / "a.mp4"), tmp_path / "b.mkv", tmp_path / "c.mkv"
-    plan = plan_output(by_parts, probe(source), (64, 48), OutputConfig(codec="ffv1"), InputConfig())
+    plan = plan_output(by_parts, source, probe(source), (64, 48), OutputConfig(codec="ffv1"), InputConfig())
     muxer = Muxer(by_parts, plan)
     assert not by_parts.exists(), "nothing is on the disk before the header"
     encoder = Encoder(muxer.context, plan.encoding, plan.size)
     muxer.begin()
-    for frame in frames(steps(source, 20), plan.source.time_base, 64, 48):
+    for frame in frames(steps(source, 20), plan.info.time_base, 64, 48):
         muxer.write(encoder.encode(frame.image, frame.pts, frame.duration))
     muxer.write(encoder.flush())
     muxer.finish(None)
@@ -62,8 +63,8 @@ def test_a_muxer_takes_packets_and_copies_the_rest(tmp_path: Path) -> None:
 
 
 def test_a_frame_of_another_size_is_a_defect(tmp_path: Path) -> None:
-    info = probe(media.clip(tmp_path / "a.mkv"))
-    encoding = plan_output(tmp_path / "b.mkv", info, (64, 48), OutputConfig(), InputConfig()).encoding
+    source = media.clip(tmp_path / "a.mkv")
+    encoding = plan_output(tmp_path / "b.mkv", source, probe(source), (64, 48), OutputConfig(), InputConfig()).encoding
     context = cast(VideoCodecContext, av.CodecContext.create(encoding.codec, "w"))
     encoding.configure(context)
     with pytest.raises(ValueError, match="given to an encoder"):

@@ -144,7 +144,7 @@ def test_large_pictures_at_high_rates_get_a_level(tmp_path: Path) -> None:
 
     described = replace(info, time_base=info.time_base / 8, header_rate=Fraction(480))
     with Writer(
-        plan_output(target, described, (1920, 1080), OutputConfig(preset="ultrafast"), InputConfig())
+        plan_output(target, source, described, (1920, 1080), OutputConfig(preset="ultrafast"), InputConfig())
     ) as writer:
         for n in range(3):
             writer.write(Frame(torch.zeros(3, 1080, 1920), n * step, described.time_base, step))

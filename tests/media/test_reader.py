@@ -127,14 +127,14 @@ def test_header_is_reported(tmp_path: Path) -> None:
 
 def test_color_tags_are_reported(tmp_path: Path) -> None:
     info = probe(media.hdr(tmp_path / "a.mkv"))
-    colour = info.colour
-    assert (colour.matrix, colour.primaries, colour.transfer, colour.range) == ("bt2020nc", "bt2020", "smpte2084", "tv")
+    color = info.color
+    assert (color.matrix, color.primaries, color.transfer, color.range) == ("bt2020nc", "bt2020", "smpte2084", "tv")
     assert info.bit_depth == 10
-    full = probe(media.full_range(tmp_path / "b.mp4")).colour
+    full = probe(media.full_range(tmp_path / "b.mp4")).color
     assert (full.range, full.range_used, full.matrix_used) == ("pc", "pc", "bt709")
-    assert probe(media.clip(tmp_path / "c.mp4")).colour.chroma_location == "left"
+    assert probe(media.clip(tmp_path / "c.mp4")).color.chroma_location == "left"
     jpeg = ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-q:v", "2")
-    assert probe(media.clip(tmp_path / "d.avi", options=jpeg)).colour.chroma_location == "center"
+    assert probe(media.clip(tmp_path / "d.avi", options=jpeg)).color.chroma_location == "center"
 
 
 @pytest.mark.parametrize("maker", [media.clip, media.full_range, media.hdr])

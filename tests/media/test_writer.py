@@ -66,7 +66,7 @@ def test_writes_every_frame_in_order(clip: Path, tmp_path: Path, ending: str) ->
 def test_hidden_until_commit(clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     info = probe(clip)
-    with Writer(plan_output(target, info, (64, 48), OutputConfig(), InputConfig())) as writer:
+    with Writer(plan_output(target, clip, info, (64, 48), OutputConfig(), InputConfig())) as writer:
         for frame in frames(steps(clip, 5), info.time_base):
             writer.write(frame)
         hidden = [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -78,7 +78,9 @@ def test_hidden_until_commit(clip: Path, tmp_path: Path) -> None:
 
 def test_written_from_a_worker_thread(clip: Path, tmp_path: Path) -> None:
     """The images are encoded in another thread than the one that opens and commits, one at a time."""
-    with Writer(plan_output(tmp_path / "out.mp4", probe(clip), (64, 48), OutputConfig(), InputConfig())) as writer:
+    with Writer(
+        plan_output(tmp_path / "out.mp4", clip, probe(clip), (64, 48), OutputConfig(), InputConfig())
+    ) as writer:
         inputs = frames(steps(clip, 20), probe(clip).time_base)
         with ThreadPoolExecutor(1) as pool:
             list(pool.map(writer.write, inputs))
@@ -107,7 +109,7 @@ def test_no_frame_is_an_error(clip: Path, tmp_path: Path) -> None:
 def test_frame_of_another_size_is_our_defect(clip: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="given to an encoder"),
-        Writer(plan_output(tmp_path / "out.mp4", probe(clip), (64, 48), OutputConfig(), InputConfig())) as writer,
+        Writer(plan_output(tmp_path / "out.mp4", clip, probe(clip), (64, 48), OutputConfig(), InputConfig())) as writer,
     ):
         writer.write(Frame(torch.zeros(3, 48, 66), 0, Fraction(1, 25)))
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}

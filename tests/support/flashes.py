@@ -88,7 +88,7 @@ def slow_down(
     trim = trim or InputConfig()
     with Reader(source, trim, torch.device("cpu")) as reader:
         info = reader.info
-        plan = plan_output(target, info, (info.width, info.height), config or OutputConfig(), trim, factor)
+        plan = plan_output(target, source, info, (info.width, info.height), config or OutputConfig(), trim, factor)
         with Writer(plan) as writer:
             for frame in _interpolated(list(reader.frames()), factor):
                 writer.write(frame)

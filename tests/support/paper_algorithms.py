@@ -107,7 +107,7 @@ def warp(image: Array, field: Array, a: float | None = None) -> Array:
 
 
 def enlarge(planes: Array, factor: int, a: float | None) -> Array:
-    """C x h x w to C x factor h x factor w on centred grids."""
+    """C x h x w to C x factor h x factor w on centered grids."""
     y, x = np.mgrid[: planes.shape[1] * factor, : planes.shape[2] * factor]
     return sample(planes, (y + 0.5) / factor - 0.5, (x + 0.5) / factor - 0.5, a)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from tests.support.tiny_training_data import moving, noise, write_clip, write_still
-from vidsr.train.detector.recipe import DetectorDataConfig, DetectorOptimisationConfig, DetectorRecipe
+from vidsr.train.detector.recipe import DetectorDataConfig, DetectorOptimizationConfig, DetectorRecipe
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 # Eyes, nose and corners of the mouth, relative to the box's width and height.
@@ -24,7 +24,7 @@ RECIPE = DetectorRecipe(
     seed=3,
     network={"widths": (4, 4, 8, 8, 8), "blocks": (0, 0, 1, 0, 0), "pyramid": 8},
     data=DetectorDataConfig(sizes=(64, 96), pixels=4 * 96**2, holdout_clips=2),
-    optimisation=DetectorOptimisationConfig(steps=6, warmup_steps=2, validate_every=4),
+    optimisation=DetectorOptimizationConfig(steps=6, warmup_steps=2, validate_every=4),
 )
 
 

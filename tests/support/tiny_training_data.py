@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, Recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, Recipe
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -49,7 +49,7 @@ TINY_NETWORK = {
 def tiny_recipe(
     data: DataConfig,
     degradation: DegradationConfig | None = None,
-    optimisation: OptimisationConfig | None = None,
+    optimisation: OptimizationConfig | None = None,
     seed: int = 7,
 ) -> Recipe:
     """A recipe with a tiny network."""
@@ -61,7 +61,7 @@ def tiny_recipe(
         network=TINY_NETWORK,
         data=data,
         degradation=degradation or DegradationConfig(),
-        optimisation=optimisation or OptimisationConfig(),
+        optimisation=optimisation or OptimizationConfig(),
     )
 
 

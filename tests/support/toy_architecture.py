@@ -65,9 +65,9 @@ def register(monkeypatch: pytest.MonkeyPatch) -> None:
         tasks=("upscale",),
         config=f"{__name__}:ToyConfig",
         network=f"{__name__}:Toy",
-        run_clip="vidsr.models.behaviour:single_images",
-        run_golden="vidsr.models.behaviour:golden_clip",
-        multiply_adds="vidsr.models.behaviour:single_image_multiply_adds",
+        run_clip="vidsr.models.behavior:single_images",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:single_image_multiply_adds",
         graphs="vidsr.models.onnx_export:single_image_graphs",
     )
     engines = EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=lambda config, _: 500.0)

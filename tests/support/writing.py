@@ -39,7 +39,7 @@ def write(
     """Writes numbered images as the output of `source`; `changes` replace fields of its VideoInfo."""
     info: VideoInfo = replace(probe(source), **changes)  # type: ignore[arg-type]
     width, height = size or (info.width, info.height)
-    plan = plan_output(target, info, (width, height), config or OutputConfig(), trim or InputConfig(), stretch)
+    plan = plan_output(target, source, info, (width, height), config or OutputConfig(), trim or InputConfig(), stretch)
     with Writer(plan) as writer:
         for frame in frames(times, info.time_base, width, height, last):
             writer.write(frame)

@@ -12,9 +12,9 @@ from tests.support.tiny_training_data import TINY_NETWORK
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import ClipOutput, RecurrentState, SECNet
 from vidsr.train.losses import flow_loss, reconstruction_loss, secnet_losses, smoothness
-from vidsr.train.recipe import OptimisationConfig
+from vidsr.train.recipe import OptimizationConfig
 
-SQUARES = OptimisationConfig(charbonnier_epsilon=0, weight_first=0.5, gamma=0.1, alpha=0.01)
+SQUARES = OptimizationConfig(charbonnier_epsilon=0, weight_first=0.5, gamma=0.1, alpha=0.01)
 
 
 def test_equation_4_by_hand() -> None:
@@ -143,7 +143,7 @@ def test_equation_10_as_the_paper_weighs_it() -> None:
     flows = torch.zeros(1, 2, 2, 2, 4, 4)
     flows[..., 0, :, :] = 0.6 * x  # along x, so 0.6 across, halved by the mean over both displacements
     output = ClipOutput(truth + final, truth - first, flows, RecurrentState((), ()))
-    paper = OptimisationConfig(charbonnier_epsilon=0, weight_first=1.0, gamma=0.1, alpha=0.01)
+    paper = OptimizationConfig(charbonnier_epsilon=0, weight_first=1.0, gamma=0.1, alpha=0.01)
     losses = secnet_losses(output, low, truth, (-1, 1), paper)
     expected = (0.01 + 0.04) / 2 + (0.09 + 0.16) / 2 + 0.1 * (0.3 + 0.01 * 0.3)
     assert float(losses.total) == pytest.approx(expected, rel=1e-5)

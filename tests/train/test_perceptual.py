@@ -19,7 +19,7 @@ from vidsr.train.perceptual import PerceptualDistance
 from vidsr.train.recipe import (
     DataConfig,
     DegradationConfig,
-    OptimisationConfig,
+    OptimizationConfig,
     PerceptualConfig,
     load_recipe,
 )
@@ -132,7 +132,7 @@ CLEAN = DegradationConfig(noise_share=0, jpeg_share=0, h264_share=0)
 
 def test_a_step_follows_its_gradient(weights: Path) -> None:
     """With a weight of 100 the perceptual distance of a batch falls; without the table it is not in the log."""
-    recipe = replace(tiny_recipe(DATA, CLEAN, OptimisationConfig()), perceptual=PerceptualConfig(weight=100, crop=64))
+    recipe = replace(tiny_recipe(DATA, CLEAN, OptimizationConfig()), perceptual=PerceptualConfig(weight=100, crop=64))
     torch.manual_seed(0)
     network = build("secnet", TINY_NETWORK)
     truth = torch.rand(1, 2, 3, 64, 64)
@@ -146,7 +146,7 @@ def test_a_step_follows_its_gradient(weights: Path) -> None:
 
 def test_a_training_needs_the_weights_and_the_table_together(weights: Path, tmp_path: Path) -> None:
     folder = training_folder(tmp_path)
-    recipe = tiny_recipe(DATA, CLEAN, OptimisationConfig(steps=1))
+    recipe = tiny_recipe(DATA, CLEAN, OptimizationConfig(steps=1))
     with pytest.raises(UsageError, match=r"has no table \[perceptual\]"):
         train(recipe, TrainOptions(folder, tmp_path / "a", workers=0, perceptual=weights))
     recipe = replace(recipe, perceptual=PerceptualConfig(crop=32))

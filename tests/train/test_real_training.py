@@ -22,19 +22,19 @@ from vidsr.train.degrade import degrade_random
 from vidsr.train.degrade_real import MAX_NOISE, add_noise, degrade_real
 from vidsr.train.loop import task_of, train
 from vidsr.train.losses import estimate_loss
-from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, RealConfig, Recipe, load_recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, RealConfig, Recipe, load_recipe
 from vidsr.train.trainer import TrainOptions
 from vidsr.video.roundtrip import h264_roundtrip
 
 CLEAN = DegradationConfig(noise_share=0, jpeg_share=0, h264_share=0)
 DATA = DataConfig(crop=64, frames=3, batch=4, burn_in_share=0.5, burn_in_frames=3, holdout_clips=2)
-OPTIMISATION = OptimisationConfig(steps=3, learning_rate=1e-3, warmup_steps=1, validate_every=3)
-TOLD_NETWORK = TINY_NETWORK | {"estimator_width": 4, "modulation_width": 4}
+OPTIMIZATION = OptimizationConfig(steps=3, learning_rate=1e-3, warmup_steps=1, validate_every=3)
+ESTIMATOR_NETWORK = TINY_NETWORK | {"estimator_width": 4, "modulation_width": 4}
 
 
 def real_recipe(real: RealConfig | None = None) -> Recipe:
-    recipe = tiny_recipe(DATA, CLEAN, OPTIMISATION)
-    return replace(recipe, network=TOLD_NETWORK, real=RealConfig() if real is None else real)
+    recipe = tiny_recipe(DATA, CLEAN, OPTIMIZATION)
+    return replace(recipe, network=ESTIMATOR_NETWORK, real=RealConfig() if real is None else real)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +53,15 @@ def batches(recipe: Recipe, folder: Path, cache: Path) -> Batches:
 def test_a_recipe_without_real_draws_what_it_always_drew(folder: Path, tmp_path: Path) -> None:
     """Draw by draw: burn-in, then for each sample the clip and `degrade_random`, from one generator."""
     degradation = DegradationConfig(noise_share=0.4, jpeg_share=0.5, h264_share=0)
-    recipe = tiny_recipe(DATA, degradation, OPTIMISATION)
+    recipe = tiny_recipe(DATA, degradation, OPTIMIZATION)
     made = batches(recipe, folder, tmp_path)
     for index in range(4):
         generator = np.random.default_rng([recipe.seed, index])
         burn_in = 3 if generator.random() < 0.5 else 0
         batch = made[index]
-        assert batch.burn_in == burn_in and batch.quantities is None and batch.told is None and batch.guides is None
+        assert (
+            batch.burn_in == burn_in and batch.quantities is None and batch.overrides is None and batch.guides is None
+        )
         for low, truth in zip(batch.low, batch.truth, strict=True):
             clip = torch.from_numpy(made._draw_clip(generator, burn_in + 3)).permute(0, 3, 1, 2).float() / 255
             assert torch.equal(low, degrade_random(clip, degradation, generator, h264_roundtrip))
@@ -73,10 +75,10 @@ def test_batches_of_realistic_degradation(folder: Path, tmp_path: Path) -> None:
         batch, again = made[index], made[index]
         assert all(torch.equal(a, b) for a, b in zip(batch[:2], again[:2], strict=True))
         assert batch.low.shape == (4, batch.burn_in + 3, 3, 16, 16) and batch.truth.shape == (4, 3, 3, 64, 64)
-        assert batch.quantities is not None and batch.told is not None
+        assert batch.quantities is not None and batch.overrides is not None
         assert batch.quantities.shape == (4, 3) and 0 <= batch.quantities.min() <= batch.quantities.max() <= 1
-        is_known = ~torch.isnan(batch.told)
-        assert torch.equal(batch.told[is_known], batch.quantities[is_known])
+        is_known = ~torch.isnan(batch.overrides)
+        assert torch.equal(batch.overrides[is_known], batch.quantities[is_known])
 
 
 def test_leading_frames_are_encoded_and_then_dropped(folder: Path, tmp_path: Path) -> None:
@@ -98,10 +100,10 @@ def test_leading_frames_are_encoded_and_then_dropped(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_fraction_of_known_quantities(folder: Path, tmp_path: Path, share: float) -> None:
-    recipe = real_recipe(RealConfig(told_share=share, encode_share=0))
+    recipe = real_recipe(RealConfig(override_share=share, encode_share=0))
     made = batches(replace(recipe, data=replace(DATA, batch=40, burn_in_share=0)), folder, tmp_path)
-    told = torch.cat([made[index].told for index in range(3)])  # type: ignore[misc]
-    assert float((~torch.isnan(told)).float().mean()) == pytest.approx(share, abs=0.12)
+    overrides = torch.cat([made[index].overrides for index in range(3)])  # type: ignore[misc]
+    assert float((~torch.isnan(overrides)).float().mean()) == pytest.approx(share, abs=0.12)
 
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -118,7 +120,7 @@ def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -
     assert losses and all(math.isfinite(value) for entry in entries for value in entry.values())
     saved = load_checkpoint(last)
     assert saved["step"] == 3 and saved["recipe"]["real"]["clean_share"] == 0.35
-    fresh = build("secnet", TOLD_NETWORK).state_dict()
+    fresh = build("secnet", ESTIMATOR_NETWORK).state_dict()
     assert saved["network"].keys() == fresh.keys()
     assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
 

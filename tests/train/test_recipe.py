@@ -15,7 +15,7 @@ from vidsr.train.recipe import (
     DataConfig,
     DegradationConfig,
     GuidanceConfig,
-    OptimisationConfig,
+    OptimizationConfig,
     Recipe,
     load_recipe,
 )
@@ -47,7 +47,7 @@ def test_missing_settings_have_their_defaults(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, HEAD))
     assert recipe == Recipe(name="a", summary="b", architecture="secnet")
     assert (recipe.data, recipe.degradation) == (DataConfig(), DegradationConfig())
-    assert recipe.optimisation == OptimisationConfig()
+    assert recipe.optimisation == OptimizationConfig()
 
 
 def test_every_value_is_read(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_every_value_is_read(tmp_path: Path) -> None:
     assert recipe.seed == 5 and recipe.network == {"flow_width": 8}
     assert recipe.data == dataclasses.replace(DataConfig(), crop=64, share_faces=2, licence_classes=("A",))
     assert recipe.degradation == dataclasses.replace(DegradationConfig(), blur_sigma=(1, 1.5), jpeg_quality=(60, 61))
-    assert recipe.optimisation == dataclasses.replace(OptimisationConfig(), learning_rate=1e-4)
+    assert recipe.optimisation == dataclasses.replace(OptimizationConfig(), learning_rate=1e-4)
     assert recipe.guidance is None
     guided = load_recipe(write(tmp_path, HEAD + "[guidance]\nlambda_3 = 0.125"))
     assert guided.guidance == dataclasses.replace(GuidanceConfig(), lambda_3=0.125)

@@ -31,7 +31,7 @@ from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import slowmo_losses
 from vidsr.train.publish import Provenance, publish_model
-from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimisationConfig, Recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimizationConfig, Recipe
 from vidsr.train.trainer import TrainOptions
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ RECIPE = replace(
     tiny_recipe(
         DATA,
         DegradationConfig(noise_share=0.3, jpeg_share=0.3, h264_share=0),
-        OptimisationConfig(steps=3, learning_rate=3e-3, warmup_steps=1, validate_every=2),
+        OptimizationConfig(steps=3, learning_rate=3e-3, warmup_steps=1, validate_every=2),
     ),
     architecture="zsm",
     network=TINY_ZSM,
@@ -286,7 +286,7 @@ def test_a_published_model_is_complete_and_not_for_upscaling(whole: Path, tmp_pa
     assert (card.architecture, card.scale, card.lookahead) == ("zsm", 4, 3)
     assert 0 <= verify(card) < 1e-3
     assert load_file(card.weights_path).keys() == load_checkpoint(whole / "best.pt")["average"].keys()
-    with pytest.raises(ModelError, match="the model 'tiny' makes new frames between those of the input"):
+    with pytest.raises(ModelError, match="the model 'tiny' interpolates frames between those of the input"):
         select(ComputeConfig(model=str(path)), "upscale", 16, 16)
 
 

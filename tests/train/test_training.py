@@ -29,14 +29,14 @@ from vidsr.train.dataset import cached_frames, find_training_files, split_holdou
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import secnet_losses
-from vidsr.train.recipe import DataConfig, DegradationConfig, OptimisationConfig, Recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, Recipe
 from vidsr.train.trainer import TrainOptions, learning_rate
 
 CPU = torch.device("cpu")
 RECIPE = tiny_recipe(
     DataConfig(crop=32, frames=3, batch=2, burn_in_share=0.4, burn_in_frames=3, holdout_clips=2),
     DegradationConfig(noise_share=0.3, jpeg_share=0.3, h264_share=0),
-    OptimisationConfig(steps=6, learning_rate=3e-3, warmup_steps=2, validate_every=4),
+    OptimizationConfig(steps=6, learning_rate=3e-3, warmup_steps=2, validate_every=4),
 )
 
 
@@ -202,7 +202,7 @@ def test_gradients_are_clipped() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
-    settings = OptimisationConfig(steps=110, learning_rate=1.0, final_learning_rate=0.1, warmup_steps=10)
+    settings = OptimizationConfig(steps=110, learning_rate=1.0, final_learning_rate=0.1, warmup_steps=10)
     recipe = tiny_recipe(DataConfig(), optimisation=settings)
     rates = [learning_rate(step, recipe) for step in range(111)]
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])

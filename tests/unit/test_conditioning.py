@@ -23,7 +23,7 @@ from vidsr.faces.engine import FaceEngine
 from vidsr.models.registry import build
 from vidsr.nets.secnet.conditioning import MIN_RATE, Estimate, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.network import SECNet
-from vidsr.train.initialisation import start_from
+from vidsr.train.initialization import start_from
 from vidsr.train.losses import estimate_loss
 from vidsr.types import Frame
 

@@ -21,7 +21,7 @@ LONGEST_FUNCTION = 60
 
 
 def layers() -> list[list[str]]:
-    """The layers of pyproject.toml, top first; names in one list are neighbours."""
+    """The layers of pyproject.toml, top first; names in one list are neighbors."""
     linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     table = next(contract["layers"] for contract in linter["contracts"] if contract["type"] == "layers")
     return [[name.strip() for name in row.split("|")] for row in table]

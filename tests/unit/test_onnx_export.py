@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -33,9 +34,9 @@ NARROW = {
 }  # fmt: skip
 
 
-def narrow_network() -> Network:
+def narrow_network(**arguments: Any) -> Network:
     torch.manual_seed(0)
-    network = build("secnet", NARROW).requires_grad_(False).eval()
+    network = build("secnet", NARROW | arguments).requires_grad_(False).eval()
     for parameter in network.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.1)
     return network
@@ -49,6 +50,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "LFFNet": lambda: paper_network(recurrent_fusion=False),
     "ERFFNet": lambda: paper_network(local_fusion=False),
     "narrow": narrow_network,
+    "narrow, cascaded": lambda: narrow_network(encoding="cascaded", aligned=False, t3=3),
 } | {f"zsm {form}": lambda form=form: slowmo_network(form) for form in SLOWMO_FORMS}  # type: ignore[misc]
 
 

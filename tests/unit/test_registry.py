@@ -27,7 +27,7 @@ from vidsr.models.registry import ARCHITECTURES, DOES, Architecture, Task, build
 from vidsr.models.writing import write_model
 from vidsr.nets.base import Network
 from vidsr.train.detector.recipe import is_detector_recipe
-from vidsr.train.initialisation import GROWTH
+from vidsr.train.initialization import GROWTH
 from vidsr.train.loop import TASKS
 from vidsr.video.reader import Reader
 
@@ -83,7 +83,7 @@ def test_every_id_has_every_row() -> None:
     [
         ({"graphs": ""}, "new lacks graphs"),
         ({"run_clip": None}, "new lacks run_clip"),
-        ({"multiply_adds": "vidsr.models.behaviour:nothing"}, "new: vidsr.models.behaviour:nothing is not there"),
+        ({"multiply_adds": "vidsr.models.behavior:nothing"}, "new: vidsr.models.behavior:nothing is not there"),
         ({"config": "vidsr.nets.nowhere:Config"}, "new: vidsr.nets.nowhere:Config is not there"),
         ({"tasks": ("upscale", "interpolate")}, "new and the engines"),
         ({"tasks": ("restore_face",)}, "new and the face engines"),
@@ -121,7 +121,7 @@ def names_in(lines: Iterable[str]) -> list[str]:
 
 
 def test_no_architecture_is_named_outside_the_tables() -> None:
-    tables = {"models/registry.py", "engines/select.py", "faces/engine.py", "train/loop.py", "train/initialisation.py"}
+    tables = {"models/registry.py", "engines/select.py", "faces/engine.py", "train/loop.py", "train/initialization.py"}
     package = Path(inspect.getfile(build)).parents[1]
     for path in package.rglob("*.py"):
         place = path.relative_to(package).as_posix()

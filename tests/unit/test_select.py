@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 from dataclasses import replace
@@ -44,7 +45,8 @@ def test_it_is_a_plain_value() -> None:
 
 def test_no_weights_are_read_until_the_engine_is_built(tmp_path: Path) -> None:
     selection = select(replace(CPU, model=str(without_weights("secnet-fast", tmp_path))), "upscale", 90, 160)
-    assert (selection.model, selection.architecture, selection.tile) == ("secnet-fast", "secnet", None)
+    assert selection.card is not None and selection.card.architecture == "secnet"
+    assert (selection.model, selection.tile) == ("secnet-fast", None)
     with pytest.raises(ModelError, match=r"the model file .*secnet-fast\.safetensors is missing"):
         build_engine(selection)
 
@@ -52,20 +54,35 @@ def test_no_weights_are_read_until_the_engine_is_built(tmp_path: Path) -> None:
 def test_the_engine_is_the_selected_one() -> None:
     selection = select(replace(CPU, tile=64), "upscale", 90, 160)
     chosen = build_engine(selection)
-    assert chosen.selection is selection and chosen.midpoint is None
+    assert chosen.selection is selection and chosen.interpolator is None
     assert (chosen.engine.info.name, chosen.engine.tile) == ("secnet-fast", 64)
     assert build_engine(replace(selection, tile=128)).engine.tile == 128
     bicubic = build_engine(select(replace(CPU, model="bicubic"), "upscale", 90, 160, enlargement=3))
     assert bicubic.engine.info.scale == 3
 
 
-def test_a_card_that_has_changed_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_was_replaced_after_the_plan_is_refused(tmp_path: Path) -> None:
+    """The plan holds the card; other weights of the same size, with a card that describes them, are not used."""
     path = without_weights("secnet-fast", tmp_path)
+    weights = (models_folder() / "secnet-fast.safetensors").read_bytes()
+    (tmp_path / "secnet-fast.safetensors").write_bytes(weights)
     selection = select(replace(CPU, model=str(path)), "upscale", 90, 160)
-    assert selection.sha256 is not None
-    path.write_text(path.read_text().replace(selection.sha256, "0" * 64))
-    with pytest.raises(ModelError, match="has changed since the run was planned"):
+    assert selection.sha256 == hashlib.sha256(weights).hexdigest()
+    assert build_engine(selection).engine.info.name == "secnet-fast"
+    other = weights[:-1] + bytes([weights[-1] ^ 1])
+    (tmp_path / "secnet-fast.safetensors").write_bytes(other)
+    path.write_text(path.read_text().replace(selection.sha256, hashlib.sha256(other).hexdigest()))
+    with pytest.raises(ModelError, match="SHA-256 differs"):
         build_engine(selection)
+    assert build_engine(select(replace(CPU, model=str(path)), "upscale", 90, 160)).engine.info.name == "secnet-fast"
+
+
+def test_a_card_is_not_read_again(tmp_path: Path) -> None:
+    path = without_weights("secnet-fast", tmp_path)
+    (tmp_path / "secnet-fast.safetensors").write_bytes((models_folder() / "secnet-fast.safetensors").read_bytes())
+    selection = select(replace(CPU, model=str(path)), "upscale", 90, 160)
+    path.unlink()
+    assert build_engine(selection).selection is selection
 
 
 @pytest.mark.parametrize("name", ["zsm-fast", "zsm", "face-detector"])

@@ -51,7 +51,8 @@ def test_every_factor_has_its_engines(tmp_path: Path, interp: int, enlargement: 
     chosen = choose(make_card(tmp_path), enlargement, interp)
     selection = chosen.selection
     assert (selection.model, selection.precision, chosen.engine.tile) == ("tiny", "fp32", None)
-    assert (selection.card, selection.task, selection.device) == (tmp_path / "tiny.toml", "interpolate", "cpu")
+    assert selection.card is not None and selection.card.path == tmp_path / "tiny.toml"
+    assert (selection.task, selection.device) == ("interpolate", "cpu")
     assert (chosen.engine.info.scale, chosen.engine.info.interp) == (scale, interp)
     frames = make_clip(3, cuts=(0, 2))
     state, ready = chosen.engine.init_state(20, 24), []
@@ -71,7 +72,7 @@ def test_other_factors_are_a_usage_error(interp: int) -> None:
 
 @pytest.mark.parametrize("name", ["bicubic", *(c.name for c in list_cards() if c.architecture != "zsm")])
 def test_models_that_make_no_new_frames_are_refused(name: str) -> None:
-    wanted = "choose one that makes new frames between those of the input, such as zsm-fast"
+    wanted = "choose one that interpolates frames between those of the input, such as zsm-fast"
     with pytest.raises(ModelError, match=f"the model '{name}' enlarges frames.* and cannot be used here: {wanted}"):
         choose(name)
 

@@ -42,12 +42,14 @@ def info(
         }
         values = dataclasses.asdict(planned.info)
         if as_json:
-            estimate = {"degradation": dataclasses.asdict(levels)}
-            text = json.dumps(values | estimate | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
+            # The keys are a public contract; "colour" is older than the field's name.
+            public = {"colour" if name == "color" else name: value for name, value in values.items()}
+            public |= {"degradation": dataclasses.asdict(levels), "upscale": upscale}
+            text = json.dumps(public, indent=2, default=_plain, ensure_ascii=False)
             typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
             return
         streams = values.pop("streams")
-        color = values.pop("colour")
+        color = values.pop("color")
         screen.fields(str(source), {name: str(value) for name, value in values.items() if name != "path"})
         screen.fields("color", {name: str(value) for name, value in color.items()})
         columns = list(streams[0]) if streams else []

@@ -5,54 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vidsr.config import LARGEST_SCALE
-from vidsr.engines.base import EngineInfo
+from vidsr.engines.single_image import SingleImageEngine
 from vidsr.errors import UsageError
 from vidsr.nets.layers.resize import resize
-from vidsr.types import Frame
 
 
 @dataclass(frozen=True, slots=True)
-class BicubicState:
-    """The size of the video; frames do not depend on each other."""
+class BicubicConfig:
+    """The configuration of a single-image network, for the kernel: any image size, no look-ahead."""
 
-    height: int
-    width: int
+    scale: int
+    lookahead: int = 0
+    multiple_of: int = 1
 
 
-class BicubicEngine:
+class BicubicEngine(SingleImageEngine):
     """Enlarges each frame with Keys' cubic kernel (a = -0.5), as MATLAB and papers do; bit-exact at scale 1."""
 
     def __init__(self, scale: int = 4, device: torch.device | str = "cpu") -> None:
         """`scale` is 1 to 8, else UsageError is raised; frames are moved to `device`."""
         if not 1 <= scale <= LARGEST_SCALE:
             raise UsageError(f"bicubic cannot enlarge by {scale}: use a scale from 1 to {LARGEST_SCALE}")
-        self._info = EngineInfo(name="bicubic", scale=scale, lookahead=0, multiple_of=1, precisions=("fp32",))
-        self._device = torch.device(device)
 
-    @property
-    def info(self) -> EngineInfo:
-        """No look-ahead, no padding, float32 only."""
-        return self._info
+        def run(image: Tensor) -> Tensor:
+            height, width = image.shape[-2:]
+            return resize(image, (height * scale, width * scale))
 
-    def init_state(self, height: int, width: int) -> BicubicState:
-        """The state for a video of this size; it never changes."""
-        return BicubicState(height, width)
-
-    @torch.inference_mode()
-    def step(self, frame: Frame, state: BicubicState) -> tuple[list[Frame], BicubicState]:
-        """Returns the enlarged frame immediately, clamped to 0..1 because the kernel overshoots at edges."""
-        assert frame.image.shape == (3, state.height, state.width), "the frame has another size than the state"
-        image = frame.image.to(self._device)
-        scale = self._info.scale
-        if scale > 1:
-            image = resize(image, (state.height * scale, state.width * scale))
-        return [frame.with_image(image.clamp(0.0, 1.0))], state
-
-    def flush(self, state: BicubicState) -> list[Frame]:  # noqa: ARG002 - the engine protocol's signature
-        """No frame is ever pending."""
-        return []
+        super().__init__(run, "bicubic", BicubicConfig(scale), torch.device(device), ("fp32",))
 
 
 def bicubic_bytes_per_pixel(enlargement: int) -> float:

@@ -206,7 +206,7 @@ def slowmo_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
     return OnnxParts(network, device, wanted + ["picture"] * network.config.residual)
 
 
-def midpoint_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
+def interpolation_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
     """The parts needed by InterpolationEngine. Raises UsageError or DeviceError."""
     return OnnxParts(network, device, ("features", "between", "picture"))
 

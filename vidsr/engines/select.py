@@ -20,7 +20,7 @@ from vidsr.engines.onnx import (
     ONNX_MEMORY,
     PRECISIONS,
     OnnxRecurrentEngine,
-    midpoint_graphs,
+    interpolation_graphs,
     single_image_graph,
     slowmo_graphs,
 )
@@ -58,47 +58,50 @@ ESTIMATED: Levels = (None, None, None)
 class Selection:
     """All decisions about which engine runs and how; made by `select`.
 
-    `card` and `sha256` (of the weights) are None for bicubic, whose `architecture` is "bicubic". `device` is a torch
-    device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is the
-    requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame. `has_midpoint`: the
-    model can interpolate single frames at the input's size, which duplicates need. `has_estimator`: it
-    estimates how degraded frames are. `levels`: the degradation levels of the input, blur, noise and compression in
-    0..1; None where the network estimates them, or has no estimator.
+    `card` is the model card as it was read, None for bicubic; the weights must be those that it describes. `device` is
+    a torch device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is
+    the requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame.
+    `has_interpolator`: the model can interpolate single frames at the input's size, which duplicates need.
+    `has_estimator`: it estimates how degraded frames are. `levels`: the degradation levels of the input, blur, noise
+    and compression in 0..1; None where the network estimates them, or has no estimator.
     """
 
     task: Task
     model: str
-    card: Path | None
-    sha256: str | None
-    architecture: str
+    card: Card | None
     device: str
     precision: str
     backend: str
     tile: int | None
     enlargement: int
     interp: int
-    has_midpoint: bool
+    has_interpolator: bool
     has_estimator: bool = False
     levels: Levels = ESTIMATED
+
+    @property
+    def sha256(self) -> str | None:
+        """The SHA-256 of the model's weights; None for bicubic."""
+        return None if self.card is None else self.card.sha256
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenEngine:
     """An engine, ready to run, and the selection that it was built from.
 
-    `midpoint` interpolates halfway between two frames at the input's size; None unless `selection.has_midpoint`.
+    `interpolator` interpolates halfway between two frames at the input's size, if `selection.has_interpolator`.
     """
 
     engine: TiledEngine
     selection: Selection
-    midpoint: TiledEngine | None = None
+    interpolator: TiledEngine | None = None
 
 
 class Built(NamedTuple):
     """What a factory returns: the engine for a frame or tile, and the one that interpolates at the input's size."""
 
     engine: Engine
-    midpoint: Engine | None = None
+    interpolator: Engine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +109,16 @@ class EngineRow:
     """How networks of one architecture are run. The selection that the functions take has no tile yet.
 
     `torch`, `onnx`: build the engine of a network. The others take the network's configuration. `bytes_per_pixel`:
-    peak memory per input pixel. `check`: raises ModelError if the network cannot do what is selected. `has_midpoint`:
-    whether it can interpolate at the input's size. `has_estimator`: whether it estimates degradation, and takes
-    levels instead.
+    peak memory per input pixel. `check`: raises ModelError if the network cannot do what is selected.
+    `has_interpolator`: whether it can interpolate at the input's size. `has_estimator`: whether it estimates
+    degradation, and takes levels instead.
     """
 
     torch: Callable[[Any, Selection], Built]
     onnx: Callable[[Any, Selection], Built]
     bytes_per_pixel: Callable[[Any, Selection], float]
     check: Callable[[Any, Selection], None] = lambda _config, _selection: None
-    has_midpoint: Callable[[Any], bool] = lambda _config: False
+    has_interpolator: Callable[[Any], bool] = lambda _config: False
     has_estimator: Callable[[Any], bool] = lambda _config: False
 
     def build(self, network: Any, selection: Selection) -> Built:
@@ -175,16 +178,15 @@ def select(
     if card is None:
         tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
         return Selection(
-            task=task, model=BICUBIC, card=None, sha256=None, architecture=BICUBIC, device=str(device),
-            precision="fp32", backend="torch", tile=tile, enlargement=enlargement, interp=1, has_midpoint=False,
+            task=task, model=BICUBIC, card=None, device=str(device), precision="fp32", backend="torch", tile=tile,
+            enlargement=enlargement, interp=1, has_interpolator=False,
         )  # fmt: skip
     row, config = ENGINES[card.architecture], config_of(card.architecture, card.network)
     selection = Selection(
-        task=task, model=card.name, card=card.path, sha256=card.sha256, architecture=card.architecture,
-        device=str(device), precision=choose_precision(compute.precision, device, compute.backend),
-        backend=compute.backend, tile=None, enlargement=enlargement, interp=interp,
-        has_midpoint=row.has_midpoint(config), has_estimator=row.has_estimator(config),
-        levels=levels,
+        task=task, model=card.name, card=card, device=str(device),
+        precision=choose_precision(compute.precision, device, compute.backend), backend=compute.backend, tile=None,
+        enlargement=enlargement, interp=interp, has_interpolator=row.has_interpolator(config),
+        has_estimator=row.has_estimator(config), levels=levels,
     )  # fmt: skip
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
@@ -192,23 +194,14 @@ def select(
 
 
 def build_engine(selection: Selection) -> ChosenEngine:
-    """Builds the engine of a selection. Raises ModelError if the model's files have changed since."""
+    """Builds the engine of a selection. Raises ModelError if the weights are not those that the card describes."""
     if selection.card is None:
         bicubic = BicubicEngine(selection.enlargement, torch.device(selection.device))
         return ChosenEngine(TiledEngine(bicubic, selection.tile), selection)
-    network = load_network(selected_card(selection))
-    engine, midpoint = ENGINES[selection.architecture].build(network, selection)
-    between = TiledEngine(midpoint, selection.tile) if midpoint else None
+    network = load_network(selection.card)
+    engine, interpolator = ENGINES[selection.card.architecture].build(network, selection)
+    between = TiledEngine(interpolator, selection.tile) if interpolator else None
     return ChosenEngine(TiledEngine(engine, selection.tile), selection, between)
-
-
-def selected_card(selection: Selection) -> Card:
-    """The card of a selected model. Raises ModelError if the card has changed since the selection."""
-    assert selection.card is not None, "bicubic has no card"
-    card = read_card(selection.card)
-    if (card.architecture, card.sha256) != (selection.architecture, selection.sha256):
-        raise ModelError(f"the model card {card.path} has changed since the run was planned: start the run again")
-    return card
 
 
 def _find_card(name: str, task: Task) -> Card:
@@ -253,19 +246,19 @@ def _recurrent_bytes(config: Any, selection: Selection) -> float:
 
 def _slowmo(network: Any, selection: Selection) -> Built:
     arguments = network, selection.model, torch.device(selection.device), selection.precision
-    midpoint = InterpolationEngine.of_network(*arguments) if selection.has_midpoint else None
-    return _doublings(selection, midpoint, lambda: SlowmoEngine.of_network(*arguments))
+    interpolator = InterpolationEngine.of_network(*arguments) if selection.has_interpolator else None
+    return _doublings(selection, interpolator, lambda: SlowmoEngine.of_network(*arguments))
 
 
 def _slowmo_onnx(network: Any, selection: Selection) -> Built:
-    name, device, midpoint = selection.model, torch.device(selection.device), None
-    if selection.has_midpoint:
-        midpoint = InterpolationEngine(midpoint_graphs(network, device), name, PRECISIONS)
+    name, device, interpolator = selection.model, torch.device(selection.device), None
+    if selection.has_interpolator:
+        interpolator = InterpolationEngine(interpolation_graphs(network, device), name, PRECISIONS)
 
     def enlarging() -> Engine:
         return SlowmoEngine(slowmo_graphs(network, device), name, device, PRECISIONS, is_overlapped=False)
 
-    return _doublings(selection, midpoint, enlarging)
+    return _doublings(selection, interpolator, enlarging)
 
 
 def single_image(network: Any, selection: Selection) -> Built:
@@ -281,12 +274,12 @@ def single_image_onnx(network: Any, selection: Selection) -> Built:
     return Built(SingleImageEngine(run, selection.model, network.config, device, PRECISIONS))
 
 
-def _doublings(selection: Selection, midpoint: Engine | None, enlarging: Callable[[], Engine]) -> Built:
+def _doublings(selection: Selection, interpolator: Engine | None, enlarging: Callable[[], Engine]) -> Built:
     """Doubles the number of frames at the input's size as often as needed; only the last doubling enlarges."""
-    engines = [midpoint] * _same_size_doublings(selection) if midpoint else []
+    engines = [interpolator] * _same_size_doublings(selection) if interpolator else []
     if selection.enlargement > 1:
         engines.append(enlarging())
-    return Built(engines[0] if len(engines) == 1 else ChainEngine(engines), midpoint)
+    return Built(engines[0] if len(engines) == 1 else ChainEngine(engines), interpolator)
 
 
 def _same_size_doublings(selection: Selection) -> int:
@@ -319,6 +312,6 @@ ENGINES: dict[str, EngineRow] = {
         onnx=_slowmo_onnx,
         bytes_per_pixel=_slowmo_bytes,
         check=_check_slowmo,
-        has_midpoint=lambda config: config.synthesis_blocks > 0,
+        has_interpolator=lambda config: config.synthesis_blocks > 0,
     ),
 }

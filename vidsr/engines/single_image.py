@@ -1,4 +1,4 @@
-"""Engine for single-image networks: each frame is enlarged independently, without look-ahead or memory."""
+"""Engine for single-image networks and kernels: enlarges each frame independently, without look-ahead or memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SingleImageEngine:
 
     @torch.inference_mode()
     def step(self, frame: Frame, state: SingleImageState) -> tuple[list[Frame], SingleImageState]:
-        """Returns the enlarged frame immediately, clamped to 0..1."""
+        """Returns the enlarged frame immediately, clamped to 0..1 because kernels and networks overshoot at edges."""
         assert frame.image.shape == (3, state.height, state.width), "the frame has another size than the state"
         result = run_padded(self._run, self._config, frame.image.to(self._device)[None])
         return [frame.with_image(result[0].float().clamp(0.0, 1.0))], state

@@ -18,7 +18,7 @@ from torch import Tensor
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
-from vidsr.engines.select import Selection, select, selected_card
+from vidsr.engines.select import Selection, select
 from vidsr.errors import UsageError
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
@@ -260,13 +260,13 @@ def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selec
 
 
 def build_face_engine(selection: Selection, quarters: int) -> FaceEngine:
-    """Builds the face engine of a selection. Raises ModelError if the model's files have changed.
+    """Builds the face engine of a selection. Raises ModelError if the weights are not those that its card describes.
 
     `quarters`: counterclockwise quarter turns that bring the video upright.
     """
-    network = load_network(selected_card(selection))
-    make = FACE_ENGINES[selection.architecture]
-    return make(network, torch.device(selection.device), selection.precision, quarters)
+    assert selection.card is not None, "bicubic does not restore faces"
+    make = FACE_ENGINES[selection.card.architecture]
+    return make(load_network(selection.card), torch.device(selection.device), selection.precision, quarters)
 
 
 # The engine of each architecture that restores faces, by id (models/registry.py).

@@ -71,7 +71,9 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     video = Source(source)
     info = video.probe()
     size = info.width, info.height
-    output = None if targets.video is None else plan_output(targets.video, info, size, options.output, options.input)
+    output = None
+    if targets.video is not None:
+        output = plan_output(targets.video, video, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
 
 
@@ -229,6 +231,7 @@ class _Listing:
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
+            # A public key, older than the term "smoothed".
             "steadied": [_rounded(rotate_points(np.array(point), self._view.quarters, *size)) for point in smoothed],
             "score": round(face.score, 4),
             "found": face.is_found,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class Card:
     name: str
     summary: str
     architecture: str
-    network: Mapping[str, Any]
+    network: Mapping[str, Any] = field(hash=False)
     file: str
     bytes: int
     sha256: str
@@ -82,7 +82,7 @@ class Training:
     data: str
     data_licences: str
     metrics_command: str
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

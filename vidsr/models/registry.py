@@ -22,7 +22,7 @@ Task = Literal["upscale", "interpolate", "restore_face", "detect"]
 # The purpose of a model for each task, as part of a sentence.
 DOES: dict[Task, str] = {
     "upscale": "enlarges frames",
-    "interpolate": "makes new frames between those of the input",
+    "interpolate": "interpolates frames between those of the input",
     "restore_face": "restores faces",
     "detect": "finds faces",
 }
@@ -71,18 +71,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         tasks=("upscale", "restore_face"),
         config="vidsr.nets.secnet.config:SECNetConfig",
         network="vidsr.nets.secnet.network:SECNet",
-        run_clip="vidsr.models.behaviour:secnet_clip",
-        run_golden="vidsr.models.behaviour:golden_clip",
-        multiply_adds="vidsr.models.behaviour:secnet_multiply_adds",
+        run_clip="vidsr.models.behavior:secnet_clip",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:secnet_multiply_adds",
         graphs="vidsr.models.onnx_export:secnet_graphs",
     ),
     "zsm": Architecture(
         tasks=("interpolate",),
         config="vidsr.nets.zsm.config:ZSMConfig",
         network="vidsr.nets.zsm.network:ZoomingSlowMo",
-        run_clip="vidsr.models.behaviour:zsm_clip",
-        run_golden="vidsr.models.behaviour:golden_clip",
-        multiply_adds="vidsr.models.behaviour:zsm_multiply_adds",
+        run_clip="vidsr.models.behavior:zsm_clip",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:zsm_multiply_adds",
         graphs="vidsr.models.onnx_export:zsm_graphs",
         released=Released(
             "zsm", "Zooming SlowMo", "GPL-3.0, as the authors released it; this copy is the user's and no part of vidsr"
@@ -93,8 +93,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         config="vidsr.nets.facepyramid:FacePyramidConfig",
         network="vidsr.nets.facepyramid:FacePyramid",
         run_clip=None,
-        run_golden="vidsr.models.behaviour:golden_image",
-        multiply_adds="vidsr.models.behaviour:detector_multiply_adds",
+        run_golden="vidsr.models.behavior:golden_image",
+        multiply_adds="vidsr.models.behavior:detector_multiply_adds",
         graphs="vidsr.models.onnx_export:detector_graphs",
     ),
 }

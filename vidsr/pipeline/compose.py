@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidsr.runtime.profiling import StageClock
-from vidsr.stages.base import Stage, through
+from vidsr.stages.base import Stage, chain
 from vidsr.types import Frame
 
 
 def compose(frames: Iterable[Frame], stages: Sequence[Stage], clock: StageClock) -> Iterator[Frame]:
     """Lazily passes frames through all stages; adds an entry for each stage to the clock."""
-    iterator = iter(frames)
     for stage in stages:
         clock.begin(stage.name)
-        iterator = through(_Timed(stage, clock), iterator)
-    return iterator
+    return chain([_Timed(stage, clock) for stage in stages], frames)
 
 
 @dataclass(frozen=True, slots=True)

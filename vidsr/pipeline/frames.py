@@ -19,7 +19,7 @@ from vidsr.pipeline.plan import levels_of, plan_frames, task_of
 from vidsr.pipeline.run import load
 from vidsr.runtime.device import choose_device
 from vidsr.stages.base import chain
-from vidsr.types import Colour, Frame, VideoInfo
+from vidsr.types import Color, Frame, VideoInfo
 
 Image = TypeVar("Image", np.ndarray[Any, Any], Tensor)
 # Only the order of frames matters here, so any time base will do.
@@ -120,5 +120,5 @@ def _described(height: int, width: int) -> VideoInfo:
     """A video header for frames of this size."""
     return VideoInfo(
         path="", container="", video_stream=0, codec="", width=width, height=height, pixel_format="rgb24", bit_depth=8,
-        time_base=TIME_BASE, colour=Colour(),
+        time_base=TIME_BASE, color=Color(),
     )  # fmt: skip

@@ -123,7 +123,9 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     output = None
     if target is not None:
         result = frames.expected
-        output = plan_output(target, result.describe(info), result.size, options.output, options.input, result.stretch)
+        output = plan_output(
+            target, source, result.describe(info), result.size, options.output, options.input, result.stretch
+        )
     fills_duplicates, warnings = _duplicates(options, frames.engine)
     return replace(
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),
@@ -161,7 +163,7 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
     """Whether repeated frames are replaced, and a warning if the model cannot do so."""
     if not isinstance(options, SlowmoConfig) or options.duplicates == "off":
         return False, ()
-    if engine.has_midpoint:
+    if engine.has_interpolator:
         return True, ()
     return False, (f"repeated frames are kept: the model '{engine.model}' cannot interpolate at the input's size",)
 

@@ -155,7 +155,7 @@ class Parts:
 
 
 def load(plan: Plan) -> Parts:
-    """Loads the networks of a plan. Raises ModelError if model files have changed since it was made."""
+    """Loads the networks of a plan. Raises ModelError if the weights are not those of the cards in the plan."""
     if plan.options.compute.threads:
         torch.set_num_threads(plan.options.compute.threads)
     chosen = build_engine(plan.engine)
@@ -166,8 +166,8 @@ def load(plan: Plan) -> Parts:
         faces = Restoration(plan.faces, plan.info)
     duplicates = None
     if plan.fills_duplicates:
-        assert chosen.midpoint is not None, "planned only for models that can interpolate at the input's size"
-        duplicates = Duplicates(chosen.midpoint)
+        assert chosen.interpolator is not None, "planned only for models that can interpolate at the input's size"
+        duplicates = Duplicates(chosen.interpolator)
     return Parts(chosen, faces, duplicates)
 
 

@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+from torch.nn.functional import avg_pool2d
 
 from vidsr.stages.base import through
+from vidsr.stages.reduction import reduce_image
 from vidsr.types import Frame
 
 # Frames are reduced to at most this many pixels on the long side and compared in blocks, which averages out noise and
@@ -218,11 +219,8 @@ class Duplicates:
 
 
 def _reduced(image: Tensor) -> Tensor:
-    """A small gray copy on the CPU, 1 x H x W in 0..255, reduced by area averaging; never enlarged."""
-    height, width = image.shape[-2:]
-    factor = max(1.0, max(height, width) / DETECTOR_PIXELS)
-    size = (max(1, round(height / factor)), max(1, round(width / factor)))
-    return adaptive_avg_pool2d(image.float().mean(0, keepdim=True), size).mul(255.0).cpu()
+    """A small gray copy on the CPU, 1 x H x W in 0..255."""
+    return reduce_image(image.float().mean(0, keepdim=True), DETECTOR_PIXELS).mul(255.0).cpu()
 
 
 def _change(before: Tensor, after: Tensor) -> tuple[Tensor, float]:

@@ -45,7 +45,7 @@ class InterpolatedFrameFinisher:
     0.15 dB on faces (a frame predicted from the two before it, reduced by 4, PSNR Y).
     """
 
-    name = "new_frames"
+    name = "new_frames"  # a public key of stage_seconds, older than the term "interpolated frames"
 
     def __init__(self, interp: int) -> None:
         self._interp = interp

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from vidsr.config import SceneConfig
 from vidsr.stages.base import through
+from vidsr.stages.reduction import reduce_image
 from vidsr.types import Frame
 
 # Frames are reduced to this many pixels on the long side. On 3,000 real cuts and 6,000 real frame pairs 64, 128 and 256
@@ -74,7 +74,7 @@ class _CutDetector:
         # AdaptiveDetector misses cuts in the first and last two frames, and three cuts within five frames.
         self._detector = ContentDetector(threshold=threshold, min_scene_len=0)
         self._timecode = FrameTimecode
-        self._least_change = min(threshold, MIN_CHANGE)
+        self._min_change = min(threshold, MIN_CHANGE)
         self._previous: Tensor | None = None
 
     def is_cut(self, index: int, image: Tensor) -> bool:
@@ -83,14 +83,11 @@ class _CutDetector:
         self._previous = reduced
         # Only the order matters, so any constant frame rate will do.
         cuts = self._detector.process_frame(self._timecode(index, fps=25.0), reduced.numpy())
-        return bool(cuts) and change >= self._least_change
+        return bool(cuts) and change >= self._min_change
 
 
 def _reduced_bgr(image: Tensor) -> Tensor:
-    """A small H x W x 3 uint8 copy in OpenCV's channel order, reduced by area averaging; never enlarged."""
-    height, width = image.shape[-2:]
-    factor = max(1.0, max(height, width) / DETECTOR_PIXELS)
-    size = (max(1, round(height / factor)), max(1, round(width / factor)))
-    small = adaptive_avg_pool2d(image.float(), size)
+    """A small H x W x 3 uint8 copy on the CPU, in OpenCV's channel order."""
+    small = reduce_image(image.float(), DETECTOR_PIXELS)
     levels = small.clamp(0.0, 1.0).mul(255.0).round().byte()
     return levels.flip(0).permute(1, 2, 0).contiguous().cpu()

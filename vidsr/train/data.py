@@ -30,7 +30,8 @@ class Batch(NamedTuple):
 
     For slow motion `low` holds only the 1st, 3rd ... of the T frames, and `guides`, B x T x 3 x h x w, is the
     low-resolution truth of all of them; otherwise it is None. With realistic degradation `quantities`, B x 3, is the
-    blur, noise and compression of each clip in 0..1, and `told` holds those that the network is given, else NaN.
+    blur, noise and compression of each clip in 0..1. `overrides`, B x 3, holds those of them that replace the network's
+    own estimates, else NaN.
     """
 
     low: Tensor
@@ -38,14 +39,14 @@ class Batch(NamedTuple):
     burn_in: int
     guides: Tensor | None = None
     quantities: Tensor | None = None
-    told: Tensor | None = None
+    overrides: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Copies the batch to a device."""
-        guides, quantities, told = (
-            None if part is None else part.to(device) for part in (self.guides, self.quantities, self.told)
+        guides, quantities, overrides = (
+            None if part is None else part.to(device) for part in (self.guides, self.quantities, self.overrides)
         )
-        return Batch(self.low.to(device), self.truth.to(device), self.burn_in, guides, quantities, told)
+        return Batch(self.low.to(device), self.truth.to(device), self.burn_in, guides, quantities, overrides)
 
 
 class Batches(Dataset[Batch]):
@@ -110,8 +111,9 @@ class Batches(Dataset[Batch]):
             truth.append(clip[lead + burn_in :])
             quantities.append(applied.values())
         exact = torch.tensor(quantities)
-        told = torch.where(torch.from_numpy(_told(len(lows), real.told_share, generator)), exact, torch.nan)
-        return Batch(torch.stack(lows), torch.stack(truth), burn_in, None, exact, told)
+        mask = torch.from_numpy(_override_mask(len(lows), real.override_share, generator))
+        overrides = torch.where(mask, exact, torch.nan)
+        return Batch(torch.stack(lows), torch.stack(truth), burn_in, None, exact, overrides)
 
     def _draw_clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data
@@ -154,8 +156,8 @@ class Batches(Dataset[Batch]):
         return cached_frames(group[int(generator.integers(len(group)))], self.cache)
 
 
-def _told(count: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Mask, count x 3, of the quantities given to the network: for 70% of the samples all three or none."""
+def _override_mask(count: int, share: float, generator: np.random.Generator) -> NDArray[np.bool_]:
+    """Mask, count x 3, of the quantities that replace estimates: for 70% of the samples all three or none."""
     whole = np.repeat(generator.random((count, 1)) < share, 3, axis=1)
     single = generator.random((count, 3)) < share
     return np.where(generator.random((count, 1)) < 0.7, whole, single)

@@ -27,7 +27,7 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi
 from vidsr.train.degrade_real import degrade_jpeg
-from vidsr.train.initialisation import start_from
+from vidsr.train.initialization import start_from
 from vidsr.train.losses import estimate_loss, perceptual_loss, secnet_losses, slowmo_losses
 from vidsr.train.perceptual import PerceptualDistance
 from vidsr.train.recipe import Recipe
@@ -81,16 +81,15 @@ class UpscalingTask:
         self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool, distance: PerceptualDistance | None
     ) -> dict[str, Tensor]:
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
-        low = batch.low
+        low, overrides = batch.low, batch.overrides
         state = before = None
-        told = batch.told
         with torch.autocast(low.device.type, torch.bfloat16):
             if batch.burn_in:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
                     with torch.no_grad():
-                        state = network(before, overrides=told).state
-            output = network(low, state, before, pretraining, told)
+                        state = network(before, overrides=overrides).state
+            output = network(low, state, before, pretraining, overrides)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
         found = losses._asdict()
         if output.estimates is not None and recipe.real is not None and batch.quantities is not None:

@@ -14,7 +14,7 @@ from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
 from vidsr.nets.zsm.network import GuidedOutput
 from vidsr.train.perceptual import PerceptualDistance
-from vidsr.train.recipe import GuidanceConfig, OptimisationConfig
+from vidsr.train.recipe import GuidanceConfig, OptimizationConfig
 
 
 class Losses(NamedTuple):
@@ -73,7 +73,7 @@ def secnet_losses(
     low: Tensor,
     truth: Tensor,
     offsets: Sequence[int],
-    config: OptimisationConfig,
+    config: OptimizationConfig,
     pretraining: bool = False,
 ) -> Losses:
     """Equation (10): losses of the final result and the first one (with a weight), plus gamma times the flow loss.

@@ -62,7 +62,7 @@ class DegradationConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class OptimisationConfig:
+class OptimizationConfig:
     """Steps, learning rate and losses. `charbonnier_epsilon` 0 means mean squared error.
 
     Only for SECNet: `weight_first`, `gamma` and `alpha` are the loss weights of equation (10), with its names; the
@@ -99,8 +99,8 @@ class RealConfig:
 
     A fraction `clean_share` of the samples stays clean; the other shares are fractions of the rest. `blur_sigma` is the
     range of an additional blur, in ground-truth pixels; `noise_sigma` is in 8-bit levels. Up to `lead_frames` frames
-    are encoded before the first frame of a sample, so that it is not always a key frame. Each true quantity of a sample
-    is given to the network with probability `told_share`; `estimate_weight` weighs the loss of the network's estimates.
+    are encoded before the first frame of a sample, so that it is not always a key frame. Each true quantity replaces
+    the network's estimate with probability `override_share`; `estimate_weight` weighs the loss of the estimates.
     """
 
     clean_share: float = 0.35
@@ -115,7 +115,7 @@ class RealConfig:
     h264_crf: tuple[int, int] = (18, 42)
     jpeg_quality: tuple[int, int] = (10, 95)
     lead_frames: int = 6
-    told_share: float = 0.5
+    override_share: float = 0.5
     estimate_weight: float = 0.05
 
 
@@ -132,8 +132,9 @@ class PerceptualConfig:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All settings of a model's training. `network` holds the arguments of the architecture's configuration.
+    """All settings of a model's training, under the recipe's own names, such as its table [optimisation].
 
+    `network` holds the arguments of the architecture's configuration.
     With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
     `real` the degradation is realistic, and `degradation` applies to its clean samples. With `perceptual` the loss has
     a perceptual term.
@@ -146,7 +147,7 @@ class Recipe:
     network: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
     degradation: DegradationConfig = field(default_factory=DegradationConfig)
-    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+    optimisation: OptimizationConfig = field(default_factory=OptimizationConfig)
     guidance: GuidanceConfig | None = None
     real: RealConfig | None = None
     perceptual: PerceptualConfig | None = None
@@ -158,7 +159,7 @@ def load_recipe(path: Path) -> Recipe:
     parts: dict[str, type[Any]] = {
         "data": DataConfig,
         "degradation": DegradationConfig,
-        "optimisation": OptimisationConfig,
+        "optimisation": OptimizationConfig,
     }
     if "guidance" in table:
         parts["guidance"] = GuidanceConfig

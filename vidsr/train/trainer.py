@@ -122,7 +122,8 @@ class Trainer(Generic[N]):
         content = {
             "recipe": plain_values(self._recipe), "step": self._step, "best": self._best,
             "network": self._network.state_dict(), "average": self._average.state_dict(),
-            "optimiser": self._optimizer.state_dict(), "torch_random": torch.get_rng_state(),
+            "optimiser": self._optimizer.state_dict(),  # spelled as in the checkpoints that exist
+            "torch_random": torch.get_rng_state(),
         }  # fmt: skip
         save_checkpoint(path, content)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vidsr.errors import InputError
-from vidsr.types import Colour
+from vidsr.types import Color
 from vidsr.video.chroma_resampling import downsample_columns, downsample_rows, sitings, upsample_rows
 from vidsr.video.pixel_formats import Layout, layout_of, read_planes, write_planes
 
@@ -69,7 +69,7 @@ _MATRIX_USED = {"bt470bg": "bt601", "smpte170m": "bt601", "bt2020c": "bt2020nc"}
 }
 
 
-def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_location: str = "unknown") -> Colour:
+def color_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_location: str = "unknown") -> Color:
     """The color description of a decoded frame: its own tags, else those of its stream, else the usual guess.
 
     Guessed matrix: BT.2020 if the primaries are BT.2020; else BT.709 from a width of 1280 or a height of 720 on; else
@@ -91,7 +91,7 @@ def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_locati
         matrix_used = _MATRIX_USED[matrix]
     else:
         raise InputError(f"the color matrix {matrix} is not supported; convert the video to bt709 first")
-    return Colour(
+    return Color(
         matrix=matrix,
         range=range_,
         primaries=primaries,
@@ -102,7 +102,7 @@ def colour_of(frame: av.VideoFrame, context: av.VideoCodecContext, chroma_locati
     )
 
 
-def colour_in(colour: Colour, pixel_format: str, width: int, height: int) -> Colour:
+def color_in(color: Color, pixel_format: str, width: int, height: int) -> Color:
     """The color description of the same image in another pixel format and size, including its tags.
 
     If the source does not tag its matrix or range, and the usual guess for the result would differ from what is used,
@@ -110,18 +110,18 @@ def colour_in(colour: Colour, pixel_format: str, width: int, height: int) -> Col
     """
     family = layout_of(pixel_format).family
     if family == "rgb":
-        return replace(colour, matrix="gbr", matrix_used="gbr", range="pc", range_used="pc", chroma_location="unknown")
-    guess = guessed_matrix(width, height, colour.primaries)
-    if colour.matrix_used == "gbr":
-        colour = replace(colour, matrix=_TAGS.get(guess, guess), matrix_used=guess, range="tv", range_used="tv")
-    elif colour.matrix == "unknown" and guess != colour.matrix_used:
-        colour = replace(colour, matrix=_TAGS.get(colour.matrix_used, colour.matrix_used))
+        return replace(color, matrix="gbr", matrix_used="gbr", range="pc", range_used="pc", chroma_location="unknown")
+    guess = guessed_matrix(width, height, color.primaries)
+    if color.matrix_used == "gbr":
+        color = replace(color, matrix=_TAGS.get(guess, guess), matrix_used=guess, range="tv", range_used="tv")
+    elif color.matrix == "unknown" and guess != color.matrix_used:
+        color = replace(color, matrix=_TAGS.get(color.matrix_used, color.matrix_used))
     if pixel_format.startswith("yuvj"):
-        return replace(colour, range="pc", range_used="pc")
+        return replace(color, range="pc", range_used="pc")
     expected = "tv" if family == "yuv" else "pc"
-    if colour.range == "unknown" and colour.range_used != expected:
-        return replace(colour, range=colour.range_used)
-    return colour
+    if color.range == "unknown" and color.range_used != expected:
+        return replace(color, range=color.range_used)
+    return color
 
 
 _TAGS = {"bt601": "smpte170m"}
@@ -141,14 +141,14 @@ def _name(codes: dict[str, int], *values: int) -> str:
     return next(candidates, "unknown")
 
 
-def frame_to_rgb(frame: av.VideoFrame, colour: Colour, device: torch.device) -> Tensor:
+def frame_to_rgb(frame: av.VideoFrame, color: Color, device: torch.device) -> Tensor:
     """Converts a frame to 3 x H x W float32 RGB, clamped to 0..1, on `device`. Alpha is composited over black."""
     layout, planes = read_planes(frame)
     samples = [plane.to(device) for plane in planes]
     if layout.family == "yuv":
-        image = _yuv_to_rgb(samples[:3], layout, colour)
+        image = _yuv_to_rgb(samples[:3], layout, color)
     else:
-        gain, offset = _luma_range(layout.bits, colour.range_used)
+        gain, offset = _luma_range(layout.bits, color.range_used)
         channels = samples[:3] if layout.family == "rgb" else samples[:1] * 3
         image = torch.empty(3, *samples[0].shape, dtype=torch.float32, device=device)
         for channel, sample in zip(image, channels, strict=True):
@@ -159,21 +159,21 @@ def frame_to_rgb(frame: av.VideoFrame, colour: Colour, device: torch.device) -> 
     return image
 
 
-def rgb_to_frame(image: Tensor, pixel_format: str, colour: Colour) -> av.VideoFrame:
+def rgb_to_frame(image: Tensor, pixel_format: str, color: Color) -> av.VideoFrame:
     """Converts 3 x H x W RGB to a frame of this pixel format; values outside 0..1 are clipped.
 
-    `colour` describes the result (see `colour_in`); its matrix and range are set on the frame. The time is not set.
+    `color` describes the result (see `color_in`); its matrix and range are set on the frame. The time is not set.
     Raises OutputError for a format that cannot hold the image exactly.
     """
     layout = layout_of(pixel_format)
     image = image.float()
     if layout.family == "rgb":
-        planes = list(_to_integers(image, *_luma_range(layout.bits, colour.range_used), layout.bits))
+        planes = list(_to_integers(image, *_luma_range(layout.bits, color.range_used), layout.bits))
     else:
-        planes = _in_bands(image, layout, colour)
+        planes = _in_bands(image, layout, color)
     frame = write_planes([plane.cpu() for plane in planes], pixel_format)
-    frame.colorspace = MATRIX_CODES.get(colour.matrix, MATRIX_CODES["unknown"])
-    frame.color_range = RANGE_CODES[colour.range_used]
+    frame.colorspace = MATRIX_CODES.get(color.matrix, MATRIX_CODES["unknown"])
+    frame.color_range = RANGE_CODES[color.range_used]
     return frame
 
 
@@ -189,14 +189,14 @@ def _chroma_range(bits: int, name: str) -> tuple[float, float]:
     return (float(2**bits - 1) if name == "pc" else 224.0 * 2 ** (bits - 8)), 128.0 * 2 ** (bits - 8)
 
 
-def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor:
-    red, blue = _LUMA_WEIGHTS[colour.matrix_used]
+def _yuv_to_rgb(samples: list[Tensor], layout: Layout, color: Color) -> Tensor:
+    red, blue = _LUMA_WEIGHTS[color.matrix_used]
     green = 1 - red - blue
-    gain, offset = _luma_range(layout.bits, colour.range_used)
-    chroma_gain, chroma_offset = _chroma_range(layout.bits, colour.range_used)
+    gain, offset = _luma_range(layout.bits, color.range_used)
+    chroma_gain, chroma_offset = _chroma_range(layout.bits, color.range_used)
     luma = samples[0].float()
     height, width = luma.shape
-    horizontal, vertical = sitings(colour.chroma_location, colour.matrix_used)
+    horizontal, vertical = sitings(color.chroma_location, color.matrix_used)
     chroma = torch.stack((samples[1].float(), samples[2].float()))
     for _ in range(layout.halved_rows):
         taller = chroma.new_empty(2, 2 * chroma.shape[1], chroma.shape[2])
@@ -219,35 +219,35 @@ def _yuv_to_rgb(samples: list[Tensor], layout: Layout, colour: Colour) -> Tensor
     return parts.add_(luma, alpha=1 / gain).clamp_(0, 1).contiguous()
 
 
-def _in_bands(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
+def _in_bands(image: Tensor, layout: Layout, color: Color) -> list[Tensor]:
     """`_rgb_to_yuv` in bands of rows, each with the rows around it that its chroma filters need; bit-identical."""
     step, height = 2**layout.halved_rows, image.shape[1]
     halo = 4 * (step - 1)  # the filters reach three rows at each halving
     rows = max(16, BAND_VALUES // image.shape[2] // step * step)
     if image.device.type != "cpu" or height <= rows:
-        return _rgb_to_yuv(image, layout, colour)
+        return _rgb_to_yuv(image, layout, color)
     bands = []
     for top in range(0, height, rows):
         first, bottom = max(0, top - halo), min(height, top + rows)
-        luma, *chroma = _rgb_to_yuv(image[:, first : min(height, bottom + halo)], layout, colour)
+        luma, *chroma = _rgb_to_yuv(image[:, first : min(height, bottom + halo)], layout, color)
         skipped, end = (top - first) // step, -(-(bottom - first) // step)
         bands.append([luma[top - first : bottom - first], *(plane[skipped:end] for plane in chroma)])
     return [torch.cat(parts) for parts in zip(*bands, strict=True)]
 
 
-def _rgb_to_yuv(image: Tensor, layout: Layout, colour: Colour) -> list[Tensor]:
-    red, blue = _LUMA_WEIGHTS[colour.matrix_used]
+def _rgb_to_yuv(image: Tensor, layout: Layout, color: Color) -> list[Tensor]:
+    red, blue = _LUMA_WEIGHTS[color.matrix_used]
     luma = torch.mul(image[0], red).add_(image[1], alpha=1 - red - blue).add_(image[2], alpha=blue)
-    limits = _luma_range(layout.bits, colour.range_used)
+    limits = _luma_range(layout.bits, color.range_used)
     if layout.family == "gray":
         return [_to_integers(luma, *limits, layout.bits)]
     chroma = torch.stack((image[2], image[0])).sub_(luma)
-    horizontal, vertical = sitings(colour.chroma_location, colour.matrix_used)
+    horizontal, vertical = sitings(color.chroma_location, color.matrix_used)
     for _ in range(layout.halved_rows):
         chroma = downsample_rows(chroma, vertical)
     for _ in range(layout.halved_columns):
         chroma = downsample_columns(chroma, horizontal)
-    gain, offset = _chroma_range(layout.bits, colour.range_used)
+    gain, offset = _chroma_range(layout.bits, color.range_used)
     u = _to_integers(chroma[0], gain / (2 * (1 - blue)), offset, layout.bits)
     v = _to_integers(chroma[1], gain / (2 * (1 - red)), offset, layout.bits)
     return [_to_integers(luma, *limits, layout.bits), u, v]

@@ -19,8 +19,8 @@ from torch.nn.functional import pad
 
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
-from vidsr.types import Colour, VideoInfo
-from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, colour_in, rgb_to_frame
+from vidsr.types import Color, VideoInfo
+from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, color_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
 from vidsr.video.errors import log_switched_on, plain_text
 from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless
@@ -138,7 +138,7 @@ class Encoding:
     time_base: Fraction
     rate: Fraction
     options: tuple[tuple[str, str], ...]
-    colour: Colour
+    color: Color
     warnings: tuple[str, ...]
 
     def configure(self, context: VideoCodecContext) -> None:
@@ -146,11 +146,11 @@ class Encoding:
         context.width, context.height, context.pix_fmt = self.width, self.height, self.pixel_format
         context.time_base, context.framerate = self.time_base, self.rate
         context.thread_type = ThreadType.AUTO  # PyAV's default makes x264 cut each frame into slices
-        colour = self.colour
-        context.colorspace, context.color_range = MATRIX_CODES[colour.matrix], RANGE_CODES[colour.range]
-        context.color_primaries = PRIMARIES_CODES[colour.primaries]
-        context.color_trc = TRANSFER_CODES[colour.transfer]
-        context.options = {"chroma_sample_location": colour.chroma_location} | dict(self.options)
+        color = self.color
+        context.colorspace, context.color_range = MATRIX_CODES[color.matrix], RANGE_CODES[color.range]
+        context.color_primaries = PRIMARIES_CODES[color.primaries]
+        context.color_trc = TRANSFER_CODES[color.transfer]
+        context.options = {"chroma_sample_location": color.chroma_location} | dict(self.options)
 
 
 class Encoder:
@@ -185,7 +185,7 @@ class Encoder:
         self._last_pts = pts
         self._last_duration = duration or self._step
         self._durations[pts] = self._last_duration
-        frame = rgb_to_frame(self._padded(image), self._encoding.pixel_format, self._encoding.colour)
+        frame = rgb_to_frame(self._padded(image), self._encoding.pixel_format, self._encoding.color)
         frame.pts, frame.time_base = pts, self._encoding.time_base
         return self._timed(self._context.encode(frame))
 
@@ -260,7 +260,7 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
         time_base=source.time_base,
         rate=source.header_rate or Fraction(25),
         options=tuple(options.items()),
-        colour=_tagged(colour_in(source.colour, pixel_format, *size)),
+        color=_tagged(color_in(source.color, pixel_format, *size)),
         warnings=tuple(warnings + format_warnings(pixel_format, source, size)),
     )
     if min(size) < traits.smallest:
@@ -305,12 +305,12 @@ def _trial(encoding: Encoding) -> str | None:
     return ignored[0].rstrip(".") if ignored else None
 
 
-def _tagged(colour: Colour) -> Colour:
+def _tagged(color: Color) -> Color:
     """Tags the matrix and the range that are used, because a player's guess by height may change with the size."""
-    matrix, range_ = colour.matrix, colour.range
+    matrix, range_ = color.matrix, color.range
     if matrix == "unknown":
-        matrix = {"bt601": "smpte170m"}.get(colour.matrix_used, colour.matrix_used)
-    return replace(colour, matrix=matrix, range=colour.range_used if range_ == "unknown" else range_)
+        matrix = {"bt601": "smpte170m"}.get(color.matrix_used, color.matrix_used)
+    return replace(color, matrix=matrix, range=color.range_used if range_ == "unknown" else range_)
 
 
 def _default_codec(container: str, bit_depth: int) -> str:

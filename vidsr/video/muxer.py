@@ -32,7 +32,7 @@ class Muxer:
         self._output = open_output(path, plan.encoding.time_base)
         try:
             self._video = self._add_video()
-            self.copies = Passthrough(plan.source, self._output, plan.options, plan.stretch)
+            self.copies = Passthrough(plan.source, plan.info.video_stream, self._output, plan.options, plan.stretch)
         except BaseException:
             self._close_output()
             raise
@@ -49,7 +49,7 @@ class Muxer:
         From now on `time_base` is that of the file.
         """
         self._output.metadata.update(self.copies.tags)
-        tags, disposition = self.copies.stream_tags(self._plan.source.video_stream)
+        tags, disposition = self.copies.stream_tags(self._plan.info.video_stream)
         self._video.metadata.update(tags)
         self._video.disposition = disposition
         self.copies.add_chapters(self._plan.trim)
@@ -95,6 +95,6 @@ class Muxer:
             video.codec_context.codec_tag = "hvc1"  # the only tag for HEVC that Apple's players accept
         if plan.matrix is not None:
             video.set_display_matrix(plan.matrix)
-        elif plan.source.rotation_degrees:
-            video.set_display_rotation(plan.source.rotation_degrees)
+        elif plan.info.rotation_degrees:
+            video.set_display_rotation(plan.info.rotation_degrees)
         return video

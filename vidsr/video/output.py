@@ -21,13 +21,14 @@ ASPECT_TOLERANCE = Fraction(1, 50)
 class OutputPlan:
     """The settings with which a video is written, made by `plan_output`.
 
-    `source` gives the time base and the rate of the frames. `size` is (width, height) of the frames. `stretch` is the
-    ratio of the output's duration to the input's. `matrix` is FFmpeg's display matrix. `warnings` name what the output
-    cannot keep.
+    `source` is the input, whose other streams are copied; `info` gives the time base and the rate of the frames. `size`
+    is (width, height) of the frames. `stretch` is the ratio of the output's duration to the input's. `matrix` is
+    FFmpeg's display matrix. `warnings` name what the output cannot keep.
     """
 
     target: Path
-    source: VideoInfo
+    source: Source
+    info: VideoInfo
     size: tuple[int, int]
     options: OutputConfig
     trim: InputConfig
@@ -39,32 +40,35 @@ class OutputPlan:
 
 
 def plan_output(
-    target: Path, source: VideoInfo, size: tuple[int, int], options: OutputConfig, trim: InputConfig, stretch: int = 1
-) -> OutputPlan:
+    target: Path, source: Source | Path, info: VideoInfo, size: tuple[int, int], options: OutputConfig,
+    trim: InputConfig, stretch: int = 1,
+) -> OutputPlan:  # fmt: skip
     """Chooses how a video is written, without writing anything. Raises OutputError for settings that cannot work.
 
-    `size` is (width, height) of the frames; `source` gives their time base and rate. `stretch` (1, 2, 4 or 8) is the
-    ratio of the output's duration to the input's; above 1, audio cannot be copied.
+    `source` is the input, whose other streams are copied. `size` is (width, height) of the frames, and `info` gives
+    their time base and rate. `stretch` (1, 2, 4 or 8) is the ratio of the output's duration to the input's; above 1,
+    audio cannot be copied.
     """
     assert stretch == 1 or options.audio != "copy", "SlowmoConfig rejects copied audio for a longer video"
-    target = check_target(target, Path(source.path), options.overwrite)
-    container = muxer_of(target)
-    side = Source(Path(source.path)).side_data(source.video_stream)
-    encoding = choose(container, source, size, options, side)
-    aspect, warnings = _pixel_aspect(source, size)
+    source = Source.of(source)
+    target = check_target(target, source.path, options.overwrite)
+    side = source.side_data(info.video_stream)
+    encoding = choose(muxer_of(target), info, size, options, side)
+    aspect, warnings = _pixel_aspect(info, size)
     return OutputPlan(
-        target, source, size, options, trim, stretch, encoding, aspect, side.matrix, (*encoding.warnings, *warnings)
-    )
+        target=target, source=source, info=info, size=size, options=options, trim=trim, stretch=stretch,
+        encoding=encoding, pixel_aspect=aspect, matrix=side.matrix, warnings=(*encoding.warnings, *warnings),
+    )  # fmt: skip
 
 
-def _pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> tuple[Fraction, list[str]]:
+def _pixel_aspect(info: VideoInfo, size: tuple[int, int]) -> tuple[Fraction, list[str]]:
     """The pixel aspect ratio that keeps the display aspect ratio of the source at a new size, and a warning if it
     differs from the source's.
     """
-    stretch = Fraction(source.width * size[1], source.height * size[0])
+    stretch = Fraction(info.width * size[1], info.height * size[0])
     if abs(stretch - 1) <= ASPECT_TOLERANCE:
-        return source.pixel_aspect, []
-    aspect = (source.pixel_aspect * stretch).limit_denominator(255)
+        return info.pixel_aspect, []
+    aspect = (info.pixel_aspect * stretch).limit_denominator(255)
     warning = (
         f"{size[0]}x{size[1]} has other proportions than the input; the pixel aspect "
         f"{aspect.numerator}:{aspect.denominator} keeps the display aspect ratio"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import av
@@ -19,7 +18,6 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.config import InputConfig, OutputConfig
-from vidsr.types import VideoInfo
 from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
@@ -45,7 +43,10 @@ class Passthrough:
     the first frame, and then multiplied by `stretch`. `losses` are warnings about content that the output lacks.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig, stretch: int = 1) -> None:
+    def __init__(
+        self, source: Source, video_stream: int, output: OutputContainer, config: OutputConfig, stretch: int = 1
+    ) -> None:
+        """`video_stream` is the index of the stream that is not copied."""
         self.warnings: list[str] = []
         self.losses: list[str] = []
         self.shift = Fraction(0)
@@ -54,11 +55,11 @@ class Passthrough:
         self._attached: list[PacketChecksum] = []
         self._pending: Packet[Any] | None = None
         self._output = output
-        self._video_index = source.video_stream
-        self._source = Source(Path(source.path))
+        self._video_index = video_stream
+        self._source = source
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         try:
-            self._plan(source, config)
+            self._plan(config)
         except BaseException:
             self._input.close()
             raise
@@ -133,7 +134,7 @@ class Passthrough:
         self._pending = None
         self._routes[packet.stream_index].copy(packet, self.shift, end)
 
-    def _plan(self, source: VideoInfo, config: OutputConfig) -> None:
+    def _plan(self, config: OutputConfig) -> None:
         container = self._output.format.name
         left_out = {"audio"} if config.audio == "none" else set()
         video_tags = self._input.streams[self._video_index].metadata
@@ -141,7 +142,7 @@ class Passthrough:
         apart: list[Stream] = []
         for stream in self._input.streams:
             is_cover = stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
-            if stream.index == source.video_stream or stream.discard == Discard.all or stream.type in left_out:
+            if stream.index == self._video_index or stream.discard == Discard.all or stream.type in left_out:
                 continue  # the discarded stream of an mp4 is the text of its chapters, which are copied as chapters
             if stream.type == "data" and "timecode" in stream.metadata and "timecode" in video_tags:
                 continue  # the first time code, which muxers write anew from the video stream's tag

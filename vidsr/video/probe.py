@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
 from vidsr.types import StreamInfo, VideoInfo
-from vidsr.video.color import colour_of
+from vidsr.video.color import color_of
 from vidsr.video.errors import file_url, log_switched_on, plain_text, reading
 from vidsr.video.pixel_formats import layout_of
 
@@ -212,7 +212,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
         pixel_format=frame.format.name,
         bit_depth=layout.bits,
         time_base=Fraction(video.time_base or Fraction(1, av.time_base)),
-        colour=colour_of(frame, context, location),
+        color=color_of(frame, context, location),
         rotation_degrees=rotation_of(frame),
         pixel_aspect=Fraction(aspect) if aspect else Fraction(1),
         is_interlaced=frame.interlaced_frame or header_field_order(video, field_order) is not None,

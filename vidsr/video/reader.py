@@ -18,9 +18,9 @@ from torch.nn.functional import interpolate
 
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError
-from vidsr.types import Colour, Damage, Frame, VideoInfo
+from vidsr.types import Color, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
-from vidsr.video.color import colour_of, frame_to_rgb
+from vidsr.video.color import color_of, frame_to_rgb
 from vidsr.video.decoding import VideoDecoder, missing_bytes
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
@@ -60,9 +60,9 @@ class Reader:
         self._described = info
         self._config = config
         self._device = device
-        self._colours: dict[tuple[object, ...], Colour] = {}
+        self._colors: dict[tuple[object, ...], Color] = {}
         self._container: InputContainer | None = None
-        self._film: VideoStream
+        self._stream: VideoStream
         self._decoding: VideoDecoder
         self._times: FrameTimes
 
@@ -104,13 +104,13 @@ class Reader:
     def _open(self) -> None:
         self.__exit__(None, None, None)
         self._container = self._source.open()
-        self._film = self._source.video_of(self._container)
+        self._stream = self._source.video_of(self._container)
         self._restart()
 
     def _restart(self) -> None:
         assert self._container is not None
-        self._decoding = VideoDecoder(self._container, self._film)
-        rate = self._film.guessed_rate or self._film.average_rate or Fraction(25)
+        self._decoding = VideoDecoder(self._container, self._stream)
+        rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 
     def _wanted(self) -> _Wanted:
@@ -151,7 +151,7 @@ class Reader:
     def _seek(self, target: int) -> bool:
         assert self._container is not None
         try:
-            self._container.seek(target, stream=self._film, backward=True)
+            self._container.seek(target, stream=self._stream, backward=True)
         except FFmpegError:
             self._open()
             return False
@@ -160,7 +160,7 @@ class Reader:
 
     def _deinterlaced(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         assert self._container is not None
-        filter_ = Deinterlacer(field_order_of(self._container, self._film))
+        filter_ = Deinterlacer(field_order_of(self._container, self._stream))
         for decoded in self._decoded_from(wanted):
             yield from filter_.step(decoded)
             if filter_.used:
@@ -170,11 +170,11 @@ class Reader:
     def _frame(self, decoded: DecodedFrame) -> Frame:
         frame = decoded.frame
         key = (frame.format.name, frame.colorspace, frame.color_range, frame.width, frame.height)
-        if key not in self._colours:
-            self._colours[key] = colour_of(frame, self._film.codec_context, self.info.colour.chroma_location)
+        if key not in self._colors:
+            self._colors[key] = color_of(frame, self._stream.codec_context, self.info.color.chroma_location)
         if self.info.has_alpha and is_transparent(frame):
             self._warn_once("the video is transparent in places; it is composited over black")
-        image = frame_to_rgb(frame, self._colours[key], self._device)
+        image = frame_to_rgb(frame, self._colors[key], self._device)
         size = (self.info.height, self.info.width)
         if image.shape[1:] != size:
             self._warn_once(
@@ -207,17 +207,17 @@ class Reader:
         raise UsageError(f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}")
 
     def _warn_of_header(self) -> None:
-        colour = self.info.colour
-        if colour.is_guessed and colour.matrix_used != "gbr":
-            levels = "limited" if colour.range_used == "tv" else "full"
+        color = self.info.color
+        if color.is_guessed and color.matrix_used != "gbr":
+            levels = "limited" if color.range_used == "tv" else "full"
             self._warn_once(
-                f"the file does not tag both its color matrix ({colour.matrix}) and range ({colour.range}); "
-                f"{colour.matrix_used} and {levels} range are used"
+                f"the file does not tag both its color matrix ({color.matrix}) and range ({color.range}); "
+                f"{color.matrix_used} and {levels} range are used"
             )
-        if colour.matrix == "bt2020c":
+        if color.matrix == "bt2020c":
             self._warn_once("constant-luminance BT.2020 is converted with the matrix of non-constant luminance")
-        if not is_known_location(colour.chroma_location):
-            self._warn_once(f"chroma at {colour.chroma_location} is converted as if its rows were centered")
+        if not is_known_location(color.chroma_location):
+            self._warn_once(f"chroma at {color.chroma_location} is converted as if its rows were centered")
 
     def _warn_of_repairs(self) -> None:
         if self._times.missing:

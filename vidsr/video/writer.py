@@ -61,7 +61,7 @@ class Writer:
         """Encodes the next frame, of the planned size. Raises OutputError; frame times must increase."""
         target, muxer = self.plan.target, self._opened
         with writing(target):
-            base, out_base = self.plan.source.time_base, muxer.time_base
+            base, out_base = self.plan.info.time_base, muxer.time_base
             time = frame.pts * frame.time_base
             if not self._times and (self.plan.trim.start is not None or time < 0):
                 self._set_shift(time)
@@ -84,7 +84,7 @@ class Writer:
         plan, muxer = self.plan, self._opened
         if not self._times or self._encoder.end is None:
             raise OutputError(f"{plan.target.name}: there is no frame to write")
-        end = self._encoder.end * plan.source.time_base
+        end = self._encoder.end * plan.info.time_base
         with writing(plan.target):
             muxer.write(self._encoder.flush())
             muxer.finish(end if plan.trim.end is not None else None)

@@ -100,8 +100,8 @@ class SECNetStep(Step):
             return (self._merge_ensemble(result.clamp(0, 1)),)
         seen, results, memory = state[0], state[1 : 1 + config.t2], state[1 + config.t2 :]
         if not config.detail_widths:  # narrow networks: a missing result is replaced by the bicubic enlargement
-            initial = network.init_state(current).results
-            results = tuple(torch.where(seen > 0, *pair) for pair in zip(results, initial, strict=True))
+            missing = network.missing_result(current)
+            results = tuple(torch.where(seen > 0, result, missing) for result in results)
         is_counted = config.t3 > 0
         past = RecurrentState(results, (seen, *memory) if is_counted else memory)
         result, after = network.refine(fused, past)

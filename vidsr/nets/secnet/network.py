@@ -106,16 +106,18 @@ class SECNet(Network):
             self.tune_recurrent = Modulation(config.recurrent_width, blocks, hidden)
 
     def init_state(self, current: Tensor) -> RecurrentState:
-        """The state before the first frame `current` (B x 3 x h x w): empty memory, T2 missing results.
-
-        A missing result is 0 (Algorithm 4, line 7), in a narrow network the bicubic enlargement of `current`.
-        """
+        """The state before the first frame `current` (B x 3 x h x w): empty memory, T2 missing results."""
         if self.recurrent is None:
             return RecurrentState((), ())
+        return RecurrentState((self.missing_result(current),) * self.config.t2, self.recurrent.encoding.start(current))
+
+    def missing_result(self, current: Tensor) -> Tensor:
+        """What stands for a past result before the first frame `current` (B x 3 x h x w): B x 3 x H x W.
+
+        It is 0 (Algorithm 4, line 7), in a narrow network the bicubic enlargement of `current`.
+        """
         result = depth_to_space(self.bicubic(current), self.config.scale).clamp(0, 1)
-        if self.config.detail_widths:
-            result = torch.zeros_like(result)
-        return RecurrentState((result,) * self.config.t2, self.recurrent.encoding.start(current))
+        return torch.zeros_like(result) if self.config.detail_widths else result
 
     def motion(self, target: Pyramid, sources: Sequence[Pyramid]) -> Tensor:
         """The fields from one frame to each of `sources` (in the order of `offsets`): B x K x 2 x h x w."""

@@ -55,7 +55,7 @@ class DetectorLossConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class DetectorOptimisationConfig:
+class DetectorOptimizationConfig:
     """Optimization, as for the other networks, with AdamW's `weight_decay`."""
 
     steps: int = 12000
@@ -84,7 +84,7 @@ class DetectorRecipe:
     network: dict[str, Any] = field(default_factory=dict)
     data: DetectorDataConfig = field(default_factory=DetectorDataConfig)
     loss: DetectorLossConfig = field(default_factory=DetectorLossConfig)
-    optimisation: DetectorOptimisationConfig = field(default_factory=DetectorOptimisationConfig)
+    optimisation: DetectorOptimizationConfig = field(default_factory=DetectorOptimizationConfig)
 
 
 def is_detector_recipe(path: Path) -> bool:
@@ -98,7 +98,7 @@ def load_detector_recipe(path: Path) -> DetectorRecipe:
     parts = {
         "data": DetectorDataConfig,
         "loss": DetectorLossConfig,
-        "optimisation": DetectorOptimisationConfig,
+        "optimisation": DetectorOptimizationConfig,
     }
     recipe = fill_tables(DetectorRecipe, parts, read_table(path, "recipe", UsageError), path)
     data, loss, optimisation = recipe.data, recipe.loss, recipe.optimisation

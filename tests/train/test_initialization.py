@@ -16,7 +16,7 @@ from vidsr.errors import ModelError
 from vidsr.models.registry import build
 from vidsr.nets.secnet.network import SECNet
 from vidsr.train.checkpoint import save_checkpoint
-from vidsr.train.initialisation import start_from
+from vidsr.train.initialization import start_from
 
 PAPER = {
     "detail_widths": [4, 6], "fusion_tail": 4, "encoding": "fused", "t3": 2, "aligned": False
