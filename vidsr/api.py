@@ -50,6 +50,9 @@ def upscale(
     backend: c.Backend = _UPSCALE.compute.backend,
     threads: int = _UPSCALE.compute.threads,
     tile: c.Tile = _UPSCALE.compute.tile,
+    deblur: c.Level = _UPSCALE.cleaning.deblur,
+    denoise: c.Level = _UPSCALE.cleaning.denoise,
+    deblock: c.Level = _UPSCALE.cleaning.deblock,
     faces: bool | None = _UPSCALE.faces.use,
     face_strength: float = _UPSCALE.faces.strength,
     min_face: float = _UPSCALE.faces.min_face,
@@ -83,6 +86,8 @@ def upscale(
     device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp32", "fp16" or "bf16".
     backend: "torch", or "onnx" for ONNX Runtime in fp32.  threads: CPU threads, 0 to 256; 0 lets torch choose.
     tile: "auto", "off", or the tile side in input pixels, 64 or more.
+    deblur, denoise, deblock: how blurred, noisy and compressed the input is, 0 to 1, or "auto" to estimate it; a number
+        needs a model with an estimator of degradation.
     faces: whether to restore faces; None: yes, except with bicubic or the face model.  face_strength: 0 to 1.
     min_face: side of the smallest face in input pixels, 8 or more.  max_faces: maximum per frame, 1 or more.
     face_detector: a YuNet model (.onnx); None: the built-in one.
@@ -106,6 +111,7 @@ def upscale(
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         strict=strict,
+        cleaning=o.cleaning_config(deblur, denoise, deblock),
         faces=c.RestoreConfig(
             use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces,
             detector=c.parse_path(face_detector),
@@ -185,6 +191,9 @@ def enhance(
     backend: c.Backend = _UPSCALE.compute.backend,
     threads: int = _UPSCALE.compute.threads,
     tile: c.Tile = _UPSCALE.compute.tile,
+    deblur: c.Level = _UPSCALE.cleaning.deblur,
+    denoise: c.Level = _UPSCALE.cleaning.denoise,
+    deblock: c.Level = _UPSCALE.cleaning.deblock,
     scenes: c.SceneMode = _UPSCALE.scenes.mode,
     scene_threshold: float = _UPSCALE.scenes.threshold,
 ) -> Iterator[Image]:
@@ -207,8 +216,12 @@ def enhance(
         "compute": o.compute_config(model, device, precision, backend, threads, tile),
         "scenes": c.SceneConfig(mode=scenes, threshold=scene_threshold),
     }
-    config = c.UpscaleConfig(**shared) if interp is None else c.SlowmoConfig(interp=interp, **shared)
-    return enhance_frames(frames, config)
+    cleaning = o.cleaning_config(deblur, denoise, deblock)
+    if interp is None:
+        return enhance_frames(frames, c.UpscaleConfig(cleaning=cleaning, **shared))
+    if cleaning != c.CleaningConfig():
+        raise UsageError("deblur, denoise and deblock have no effect with interp: leave them at auto")
+    return enhance_frames(frames, c.SlowmoConfig(interp=interp, **shared))
 
 
 def find_faces(

@@ -30,6 +30,7 @@ CopyMode = Literal["copy", "none"]
 AudioMode = Literal["copy", "stretch", "none"]
 Interp = Literal[2, 4, 8]
 Tile = int | Literal["auto", "off"]
+Level = float | Literal["auto"]
 
 # Enlargement of each side.
 LARGEST_SCALE = 8
@@ -129,6 +130,11 @@ def _device(value: Any) -> str | None:
 def _tile(value: Any) -> str | None:
     is_right = value in ("auto", "off") if isinstance(value, str) else type(value) is int and value >= SMALLEST_TILE
     return None if is_right else f"auto, off, or {SMALLEST_TILE} input pixels or more"
+
+
+def _level(value: Any) -> str | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return None if value == "auto" or (is_number and 0 <= value <= 1) else "auto or a number from 0 to 1"
 
 
 def _pairs(value: Any) -> str | None:
@@ -247,6 +253,26 @@ class RestoreConfig(FaceConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CleaningConfig(Checked):
+    """How degraded the network takes the input to be, each in 0..1: the higher, the more it removes.
+
+    "auto" is the network's own estimate. Only models with an estimator of degradation take a number.
+    """
+
+    deblur: Level = option("--deblur", "auto", _level)
+    denoise: Level = option("--denoise", "auto", _level)
+    deblock: Level = option("--deblock", "auto", _level)
+
+    @property
+    def levels(self) -> tuple[float | None, float | None, float | None]:
+        """Blur, noise and compression; None is an estimated level."""
+        blur, noise, compression = (
+            None if value == "auto" else float(value) for value in (self.deblur, self.denoise, self.deblock)
+        )
+        return blur, noise, compression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FindFacesConfig(Checked):
     """Configuration of `vidsr faces`. `output` applies to the video with the faces drawn in."""
 
@@ -284,6 +310,7 @@ class UpscaleConfig(VideoConfig):
     stretch: ClassVar[int] = 1
 
     faces: RestoreConfig = part(RestoreConfig)
+    cleaning: CleaningConfig = part(CleaningConfig)
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
@@ -369,6 +396,13 @@ def parse_tile(value: str | int) -> Tile:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):  # isdigit accepts digits that int cannot parse
         return int(value)
     return cast(Tile, value)
+
+
+def parse_level(value: str | float) -> Level:
+    """Converts a decimal number to a float and returns anything else unchanged; CleaningConfig checks the value."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}", value):
+        return float(value)
+    return cast(Level, value)
 
 
 def parse_encoder_options(

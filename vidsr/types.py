@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -154,11 +155,45 @@ class TrackReport:
 
 
 @dataclass(frozen=True, slots=True)
+class DegradationLevels:
+    """How degraded frames are, or are taken to be: each level in 0 (not at all) to 1 (very strongly)."""
+
+    blur: float
+    noise: float
+    compression: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> DegradationLevels:
+        """From blur, noise and compression; rounded to 3 decimals."""
+        blur, noise, compression = (round(float(value), 3) for value in values)
+        return cls(blur, noise, compression)
+
+    def __str__(self) -> str:
+        return f"blur {_graded(self.blur)}, noise {_graded(self.noise)}, compression {_graded(self.compression)}"
+
+
+def _graded(level: float) -> str:
+    """A level in words and as a number."""
+    word = "none" if level < 0.08 else "slight" if level < 0.3 else "moderate" if level < 0.55 else "strong"
+    return f"{word} ({level:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class SceneDegradation:
+    """The degradation levels that the network worked with in one scene, and where in the output it starts."""
+
+    start_seconds: float
+    levels: DegradationLevels
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A video frame and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the compute device.
 
     `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown. `faces` are ordered by track
-    and stay in source pixels when the image is enlarged.
+    and stay in source pixels when the image is enlarged. In the output of a network with an estimator
+    of degradation, `levels` are the levels that it worked with: blur, noise and compression, 3 values in 0..1, on the
+    compute device.
     """
 
     image: Tensor
@@ -167,6 +202,7 @@ class Frame:
     duration: int = 0
     starts_scene: bool = False
     faces: tuple[Face, ...] = ()
+    levels: Tensor | None = None
 
     def with_image(self, image: Tensor) -> Frame:
         """A copy of the frame with another image."""
@@ -191,7 +227,8 @@ class RunReport:
     """What a run did, for messages and for `--report`; filled in during the run.
 
     N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
-    input. `duration_seconds` and `rate`, the average frames per second, are those of the output.
+    input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `degradation` has an
+    entry for each scene if the model works with degradation levels, else none.
     """
 
     input: str
@@ -212,6 +249,7 @@ class RunReport:
     duration_seconds: float = 0.0
     rate: float | None = None
     scenes: int = 0
+    degradation: list[SceneDegradation] = field(default_factory=list)
     tile: int | None = None
     damages: list[Damage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ DIR holds vid4/, faces/ and general/ with ground-truth clips. A model is bicubic
 checkpoint of a training (.pt, its averaged weights). Clips are cropped to multiples of 4, the first N frames of each
 are taken, reduced by 4 (BI unless the condition states otherwise), rounded to 8 bits, degraded, enlarged by the
 streaming engine, rounded again and compared with a border of 8 pixels left out. The encoders use 4:2:0. PSNR is of the
-whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see lpips.py).
+whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see vidsr/train/perceptual.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from torch import Tensor
 from benchmarks.common.clips import markdown
 from benchmarks.common.engines import run_engine
 from benchmarks.quality.baselines import SCALE, stream
-from benchmarks.quality.lpips import Lpips
 from benchmarks.quality.runner import clip_paths, compressed, read_truth
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.evaluation.metrics import decibels, squared_errors, to_8_bits, with_luma
@@ -36,6 +35,7 @@ from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.codecs import Encoding
 from vidsr.train.degrade import degrade_bd, degrade_bi, from_bytes, gaussian_taps, reduce, to_bytes
 from vidsr.train.degrade_real import add_noise, encode_frames, encode_resized
+from vidsr.train.perceptual import PerceptualDistance
 from vidsr.video.roundtrip import codec_roundtrip
 
 BORDER = 8
@@ -119,7 +119,7 @@ def enlarged(model: str, low: Tensor, overrides: tuple[float | None, ...]) -> Te
     return run_engine(engine, low)
 
 
-def score(truth: Tensor, result: Tensor, lpips: Lpips | None) -> Figures:
+def score(truth: Tensor, result: Tensor, lpips: PerceptualDistance | None) -> Figures:
     """PSNR RGB and Y of the clip, and LPIPS of one frame."""
     rounded = (to_8_bits(result) * 255).round().to(torch.uint8)
     errors = squared_errors(truth, rounded, BORDER, with_luma).mean(0)
@@ -127,7 +127,8 @@ def score(truth: Tensor, result: Tensor, lpips: Lpips | None) -> Figures:
     if lpips is not None:
         inner = slice(BORDER, -BORDER)
         number = min(LPIPS_FRAME, len(truth) - 1)
-        figures["lpips"] = lpips(*(x[number, :, inner, inner].float() / 255 for x in (truth, rounded)))
+        pair = (x[None, number, :, inner, inner].float() / 255 for x in (truth, rounded))
+        figures["lpips"] = float(lpips(*pair))
     return figures
 
 
@@ -175,7 +176,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    lpips = Lpips(options.lpips) if options.lpips else None
+    lpips = PerceptualDistance(options.lpips) if options.lpips else None
     results: dict[str, dict[str, dict[str, Figures]]] = {}
     for folder in options.folders:
         clips: dict[str, dict[str, list[Figures]]] = {c: {m: [] for m in options.models} for c in options.conditions}

@@ -245,6 +245,9 @@ OWN_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
         "min_face": ("--min-face 20", 20.0),
         "max_faces": ("--max-faces 3", 3),
         "face_detector": ("--face-detector f.onnx", Path("f.onnx")),
+        "deblur": ("--deblur 0.25", 0.25),
+        "denoise": ("--denoise 1", 1.0),
+        "deblock": ("--deblock 0", 0.0),
     },
     "slowmo": {
         "interp": ("--interp 8", 8),

@@ -214,6 +214,27 @@ def test_smoothing_is_the_mean_at_first_and_then_follows() -> None:
     torch.testing.assert_close(before[:, :3], state[:, :3] * (1 - MIN_RATE), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("overrides", [NONE, (None, 0.7, 0.0)])
+@pytest.mark.parametrize("backend", ["torch", "overlapped", "onnx"])
+def test_results_carry_the_mean_of_the_scene_so_far(overrides: Overrides, backend: str) -> None:
+    """A cut before frame 3 starts a new mean."""
+    network, clip = conditioned_network(), clip_of(5)
+    engine: Any = engine_of(network, overrides, backend == "overlapped")
+    if backend == "onnx":
+        engine = OnnxRecurrentEngine(network, "conditioned", CPU, overrides)
+    state, results = engine.init_state(*SIZE), list[Frame]()
+    for t, image in enumerate(clip):
+        ready, state = engine.step(Frame(image, t, Fraction(1, 25), 1, t in (0, 3)), state)
+        results += ready
+    results += engine.flush(state)
+    assert network.estimator is not None
+    each = network.estimator(clip).overall
+    means = [each[: t + 1].mean(0) if t < 3 else each[3 : t + 1].mean(0) for t in range(5)]
+    for result, mean in zip(results, means, strict=True):
+        expected = [own if own is not None else float(value) for own, value in zip(overrides, mean, strict=True)]
+        assert result.levels is not None and result.levels.tolist() == pytest.approx(expected, abs=1e-4)
+
+
 def test_overrides_replace_the_estimate() -> None:
     estimate = Estimate(torch.tensor([[0.1, 0.2, 0.3]]), torch.rand(1, 3, 2, 2))
     smoothed = smooth(estimate.overall, None)

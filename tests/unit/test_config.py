@@ -51,6 +51,9 @@ WRONG: dict[str, list[Any]] = {
     "--faces": [1, 0, "yes"],
     "--face-strength": [-0.1, 1.1, 7.0, NAN, INF, "1", True, None],
     "largest": [0, 7.9, NAN, INF, True, None],
+    "--deblur": [-0.1, 1.1, NAN, INF, "1", "Auto", "", True, None],
+    "--denoise": [-0.1, 1.1, NAN, INF, "1", "off", True, None],
+    "--deblock": [-0.1, 1.1, NAN, INF, "1", "off", True, None],
     "--max-faces": [0, -1, 8.0, "8", True, None],
     "--strict": [1, None, "yes"],
     "--interp": [1, 0, 3, 16, 2.0, "2", True, None],
@@ -63,6 +66,7 @@ WRONG: dict[str, list[Any]] = {
     "compute": [None, "cpu"],
     "scenes": [None, "off"],
     "faces": [None, True, c.SceneConfig()],
+    "cleaning": [None, "auto", 0.5],
 }
 FIELDS = [(kind, field) for kind in CONFIGS for field in dataclasses.fields(kind)]
 
@@ -84,7 +88,7 @@ def test_a_wrong_value_is_refused_in_one_sentence(kind: type[Any], name: str, op
 
 
 def test_all_configurations_are_seen() -> None:
-    assert len(CONFIGS) == 11 and {c.UpscaleConfig, c.SlowmoConfig, c.FindFacesConfig} <= set(CONFIGS)
+    assert len(CONFIGS) == 12 and {c.UpscaleConfig, c.SlowmoConfig, c.FindFacesConfig} <= set(CONFIGS)
     assert {field.metadata.get("option", field.name) for _, field in FIELDS} == WRONG.keys()
 
 

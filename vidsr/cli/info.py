@@ -24,9 +24,13 @@ def info(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import UpscaleConfig
+        from vidsr.pipeline.degradation import estimate_degradation
         from vidsr.pipeline.plan import plan
+        from vidsr.video.probe import Source
 
-        planned = plan(source, None, UpscaleConfig())
+        opened = Source.of(source)
+        planned = plan(opened, None, UpscaleConfig())
+        levels = estimate_degradation(opened)
         width, height = planned.expected.size
         upscale = {
             "model": planned.model,
@@ -41,7 +45,8 @@ def info(
         if as_json:
             # The keys are a public contract; "colour" is older than the field's name.
             public = {"colour" if name == "color" else name: value for name, value in values.items()}
-            print_json(json.dumps(public | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False))
+            public |= {"degradation": dataclasses.asdict(levels), "upscale": upscale}
+            print_json(json.dumps(public, indent=2, default=_plain, ensure_ascii=False))
             return
         streams = values.pop("streams")
         color = values.pop("color")
@@ -50,6 +55,7 @@ def info(
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)
+        screen.fields("first frames", {"degradation": str(levels)})
         screen.fields("vidsr upscale would", {name: str(value) for name, value in upscale.items()})
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vidsr.cli.console import Screen
 
 _FILES, _COMPUTE, FACES, ENCODING = "Input and output", "Model and device", "Faces", "Encoding"
+CLEANING = "Cleaning"
 
 # readable=False: an unreadable file is an input error (exit code 3), not a usage error, so Typer must not check it.
 Source = Annotated[
@@ -63,6 +64,24 @@ Scenes = Annotated[
 ]
 SceneThreshold = Annotated[
     float, typer.Option(help="Difference between frames that counts as a cut, 0 to 255.", rich_help_panel=_COMPUTE)
+]
+
+Deblur = Annotated[
+    str,
+    typer.Option(
+        metavar="LEVEL",
+        help="How blurred the input is: 0 to 1, or auto to estimate it. For models with an estimator.",
+        rich_help_panel=CLEANING,
+    ),
+]
+Denoise = Annotated[
+    str, typer.Option(metavar="LEVEL", help="How noisy the input is: 0 to 1, or auto.", rich_help_panel=CLEANING)
+]
+Deblock = Annotated[
+    str,
+    typer.Option(
+        metavar="LEVEL", help="How strongly the input was compressed: 0 to 1, or auto.", rich_help_panel=CLEANING
+    ),
 ]
 
 FaceDetector = Annotated[

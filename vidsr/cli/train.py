@@ -30,6 +30,14 @@ def train(
     init_from: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights from which a new run starts.", show_default=False)
     ] = None,
+    perceptual: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=r"Weights of the perceptual distance, for a recipe with \[perceptual].",
+            show_default=False,
+        ),
+    ] = None,
     publish: Annotated[
         Path | None,
         typer.Option(
@@ -69,7 +77,7 @@ def train(
 
         if threads:
             torch.set_num_threads(threads)
-        options = TrainOptions(data, output, device, workers, minutes, init_from)
+        options = TrainOptions(data, output, device, workers, minutes, init_from, perceptual)
 
         def say(entry: dict[str, float]) -> None:
             screen.say(_line(entry))

@@ -9,7 +9,7 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.videos import Videos, run_videos
-from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
+from vidsr.pipeline.options import cleaning_config, compute_config, input_config, output_config, size_config
 
 _ALL = c.UpscaleConfig()
 
@@ -28,6 +28,9 @@ def upscale(
     backend: o.Backend = _ALL.compute.backend,
     threads: o.Threads = _ALL.compute.threads,
     tile: o.Tile = str(_ALL.compute.tile),
+    deblur: o.Deblur = str(_ALL.cleaning.deblur),
+    denoise: o.Denoise = str(_ALL.cleaning.denoise),
+    deblock: o.Deblock = str(_ALL.cleaning.deblock),
     faces: Annotated[
         bool | None,
         typer.Option(
@@ -82,6 +85,7 @@ def upscale(
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             strict=strict,
+            cleaning=cleaning_config(deblur, denoise, deblock),
             faces=c.RestoreConfig(
                 use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector
             ),

@@ -100,6 +100,8 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
         f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'not restored'}"
     )
+    if estimated.levels is not None:
+        screen.say(f"degradation of the first frames: {estimated.levels}")
     per_frame = f"{estimated.seconds_per_frame:.3f} s per frame, measured on the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
@@ -136,10 +138,20 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
     )
     if report.face_model is not None:
         _say_faces(screen, report)
+    if report.degradation:
+        screen.say(_degradation(report))
     if screen.is_verbose:
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
+
+
+def _degradation(report: RunReport) -> str:
+    """The degradation levels of the only scene, or the first one and where the others are."""
+    first = report.degradation[0]
+    if len(report.degradation) == 1:
+        return f"degradation: {first.levels}"
+    return f"degradation of the first of {len(report.degradation)} scenes: {first.levels} (all: --report)"
 
 
 def _say_faces(screen: Screen, report: RunReport) -> None:

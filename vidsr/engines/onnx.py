@@ -7,7 +7,7 @@ is copied between host and device.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -133,7 +133,8 @@ class OnnxRecurrentEngine:
             past = tuple(torch.zeros(shape, device=self._device) for shape in shapes)
         image, *after = self._graph.run((torch.stack(around), *past), height, width)
         drop = max(0, here + 1 - self._step.past)
-        return frame.with_image(image[0]), OnnxState(window[drop:], here + 1 - drop, tuple(after))
+        result = replace(frame, image=image[0], levels=self._step.levels(after))
+        return result, OnnxState(window[drop:], here + 1 - drop, tuple(after))
 
 
 class OnnxParts:

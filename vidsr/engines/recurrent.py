@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -153,7 +153,9 @@ class RecurrentEngine:
                 next_recalled = overlap.start(partial(_recall, network, encoder_output.memory, next_fused))
             image, past = network.decode(pending.fused, encoder_output, past, is_final=True)
         drop = max(0, here + 1 - self._keep)
-        result = window[here].frame.with_image(merge_ensemble(network, image))
+        result = replace(
+            window[here].frame, image=merge_ensemble(network, image), levels=levels_of(window[here], self._overrides)
+        )
         next_pending = Pending(next_fused(), next_recalled()) if next_fused and next_recalled else None
         return result, StreamState(window[drop:], here + 1 - drop, past, next_pending)
 
@@ -212,6 +214,13 @@ def estimate_motion_and_fuse(
         condition = apply_overrides(features.estimate, features.smoothed, overrides)
     first = network.fuse([near(k).image for k in range(-lookahead, lookahead + 1)], flows, condition)
     return network.fused_frame(network.bicubic(current), first, flows, condition)
+
+
+def levels_of(features: FrameFeatures, overrides: Tensor | None) -> Tensor | None:
+    """The overall levels that a frame was enhanced with, 3 values in 0..1; None for a network without an estimator."""
+    if features.estimate is None or features.smoothed is None:
+        return None
+    return apply_overrides(features.estimate, features.smoothed, overrides).overall.mean(0)
 
 
 def advance(

@@ -47,7 +47,11 @@ DEFAULT_MODELS: dict[Task, str] = {
     "interpolate": "zsm-fast",
     "restore_face": "secnet-fast-face",
 }
+# The model for `--model auto` where degradation levels are given, and the estimator of `vidsr info`.
+DEGRADED_MODEL = "secnet-fast-real"
 FACTORS = (2, 4, 8)  # interpolation factors
+Levels = tuple[float | None, float | None, float | None]
+ESTIMATED: Levels = (None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Selection:
     a torch device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is
     the requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame.
     `has_interpolator`: the model can interpolate single frames at the input's size, which duplicates need.
+    `has_estimator`: it estimates how degraded frames are. `levels`: the degradation levels of the input, blur, noise
+    and compression in 0..1; None where the network estimates them, or has no estimator.
     """
 
     task: Task
@@ -70,6 +76,8 @@ class Selection:
     enlargement: int
     interp: int
     has_interpolator: bool
+    has_estimator: bool = False
+    levels: Levels = ESTIMATED
 
     @property
     def sha256(self) -> str | None:
@@ -102,7 +110,8 @@ class EngineRow:
 
     `torch`, `onnx`: build the engine of a network. The others take the network's configuration. `bytes_per_pixel`:
     peak memory per input pixel. `check`: raises ModelError if the network cannot do what is selected.
-    `has_interpolator`: whether it can interpolate at the input's size.
+    `has_interpolator`: whether it can interpolate at the input's size. `has_estimator`: whether it estimates
+    degradation, and takes levels instead.
     """
 
     torch: Callable[[Any, Selection], Built]
@@ -110,6 +119,7 @@ class EngineRow:
     bytes_per_pixel: Callable[[Any, Selection], float]
     check: Callable[[Any, Selection], None] = lambda _config, _selection: None
     has_interpolator: Callable[[Any], bool] = lambda _config: False
+    has_estimator: Callable[[Any], bool] = lambda _config: False
 
     def build(self, network: Any, selection: Selection) -> Built:
         """Builds the engine for the selected backend. Raises UsageError or DeviceError if it is unavailable."""
@@ -117,8 +127,23 @@ class EngineRow:
         return factories[selection.backend](network, selection)
 
 
-def select_card(model: str, task: Task) -> Card | None:
-    """The model card for a task; None for bicubic. Raises ModelError for an unknown or unsuitable model."""
+def select_card(model: str, task: Task, levels: Levels = ESTIMATED) -> Card | None:
+    """The model card for a task; None for bicubic.
+
+    Raises ModelError for an unknown or unsuitable model, UsageError if it cannot be given the degradation `levels`.
+    """
+    card = _select_card(DEGRADED_MODEL if model == "auto" and levels != ESTIMATED else model, task)
+    if levels != ESTIMATED:
+        row = None if card is None else ENGINES[card.architecture]
+        if card is None or row is None or not row.has_estimator(config_of(card.architecture, card.network)):
+            raise UsageError(
+                f"the model '{BICUBIC if card is None else card.name}' cannot be told how degraded the input is: "
+                f"leave --deblur, --denoise and --deblock at auto, or use --model {DEGRADED_MODEL}"
+            )
+    return card
+
+
+def _select_card(model: str, task: Task) -> Card | None:
     if model == BICUBIC:
         if task != "upscale":
             raise _unsuitable(BICUBIC, DOES["upscale"], task)
@@ -130,18 +155,25 @@ def select_card(model: str, task: Task) -> Card | None:
 
 
 def select(
-    compute: ComputeConfig, task: Task, height: int, width: int, *, enlargement: int = 4, interp: int = 1
+    compute: ComputeConfig,
+    task: Task,
+    height: int,
+    width: int,
+    *,
+    enlargement: int = 4,
+    interp: int = 1,
+    levels: Levels = ESTIMATED,
 ) -> Selection:
     """Chooses the engine for frames of this size in input pixels; loads no weights.
 
     Bicubic enlarges exactly by `enlargement`, 1 to 8; a network has its own scale. With an `enlargement` of 1, frames
-    are interpolated at the input's size. `interp`: 2, 4 or 8 to interpolate, else 1.
+    are interpolated at the input's size. `interp`: 2, 4 or 8 to interpolate, else 1. `levels`: as in Selection.
 
     Raises UsageError, ModelError or DeviceError for all problems that can be detected without the weights.
     """
     if task == "interpolate" and interp not in FACTORS:
         raise UsageError(f"--interp must be 2, 4 or 8, not {interp}")
-    card = select_card(compute.model, task)
+    card = select_card(compute.model, task, levels)
     device = choose_device(compute.device)
     if card is None:
         tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
@@ -154,6 +186,7 @@ def select(
         task=task, model=card.name, card=card, device=str(device),
         precision=choose_precision(compute.precision, device, compute.backend), backend=compute.backend, tile=None,
         enlargement=enlargement, interp=interp, has_interpolator=row.has_interpolator(config),
+        has_estimator=row.has_estimator(config), levels=levels,
     )  # fmt: skip
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
@@ -198,11 +231,12 @@ def _unsuitable(name: str, purpose: str, task: Task) -> ModelError:
 
 
 def _recurrent(network: Any, selection: Selection) -> Built:
-    return Built(RecurrentEngine(network, selection.model, torch.device(selection.device), selection.precision))
+    device = torch.device(selection.device)
+    return Built(RecurrentEngine(network, selection.model, device, selection.precision, overrides=selection.levels))
 
 
 def _recurrent_onnx(network: Any, selection: Selection) -> Built:
-    return Built(OnnxRecurrentEngine(network, selection.model, torch.device(selection.device)))
+    return Built(OnnxRecurrentEngine(network, selection.model, torch.device(selection.device), selection.levels))
 
 
 def _recurrent_bytes(config: Any, selection: Selection) -> float:
@@ -267,7 +301,12 @@ def _slowmo_bytes(config: Any, selection: Selection) -> float:
 
 # How each architecture that produces frames is run, by its id in models/registry.py.
 ENGINES: dict[str, EngineRow] = {
-    "secnet": EngineRow(torch=_recurrent, onnx=_recurrent_onnx, bytes_per_pixel=_recurrent_bytes),
+    "secnet": EngineRow(
+        torch=_recurrent,
+        onnx=_recurrent_onnx,
+        bytes_per_pixel=_recurrent_bytes,
+        has_estimator=lambda config: config.estimator_width > 0,
+    ),
     "zsm": EngineRow(
         torch=_slowmo,
         onnx=_slowmo_onnx,

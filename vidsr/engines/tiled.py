@@ -10,7 +10,7 @@ only the history before those frames is lost, as at a scene cut.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -253,13 +253,17 @@ class TiledEngine:
         return rows, lay_out_spans(state.width, side_x, overlap, step, scale), side_y, side_x
 
     def _run(self, state: TiledState, frame: Frame | None) -> list[Frame]:
-        """Passes one frame to every tile (None: flush) and joins the outputs, with the side data of the first tile."""
+        """Passes one frame to every tile (None: flush) and joins the outputs, with the side data of the first tile.
+
+        Degradation levels, which each tile has for itself, are averaged.
+        """
         rows, columns, side_y, side_x = self._layout(state)
         if len(rows) == len(columns) == 1:
             return self._run_tile(state, 0, frame)
         scale = self.info.scale
         joined: list[Frame] = []
         bands: list[Tensor] = []
+        parts: list[list[Frame]] = []
         for index, (row, column) in enumerate(product(rows, columns)):
             part = None
             if frame is not None:
@@ -271,6 +275,7 @@ class TiledEngine:
                 size = (3, state.height * scale, state.width * scale)
                 joined = [result.with_image(result.image.new_zeros(size)) for result in results]
             assert len(results) == len(joined), "all tiles must return the same number of frames"
+            parts.append(results)
             if column is columns[0]:
                 bands = [result.image.new_zeros(3, side_y * scale, state.width * scale) for result in results]
             for band, result, canvas in zip(bands, results, joined, strict=True):
@@ -278,7 +283,10 @@ class TiledEngine:
                 if column is columns[-1]:
                     row.blend(canvas.image, band)
         # Blending can exceed the range by one last bit.
-        return [result.with_image(result.image.clamp_(0.0, 1.0)) for result in joined]
+        return [
+            replace(result, image=result.image.clamp_(0.0, 1.0), levels=_mean_levels([part[k] for part in parts]))
+            for k, result in enumerate(joined)
+        ]
 
     def _run_tile(self, state: TiledState, index: int, frame: Frame | None) -> list[Frame]:
         if frame is None:
@@ -296,6 +304,11 @@ class TiledEngine:
         del state.waiting[:done]
         state.fed -= done
         return ready
+
+
+def _mean_levels(tiles: list[Frame]) -> Tensor | None:
+    levels = [tile.levels for tile in tiles if tile.levels is not None]
+    return torch.stack(levels).mean(0) if levels else None
 
 
 def choose_tile(wanted: Tile, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:

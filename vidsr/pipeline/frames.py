@@ -15,7 +15,7 @@ from torch import Tensor
 from vidsr.config import RunConfig
 from vidsr.engines.select import select_card
 from vidsr.errors import InputError
-from vidsr.pipeline.plan import plan_frames, task_of
+from vidsr.pipeline.plan import levels_of, plan_frames, task_of
 from vidsr.pipeline.run import load
 from vidsr.runtime.device import choose_device
 from vidsr.stages.base import chain
@@ -91,7 +91,7 @@ def enhance_frames(frames: Iterable[Image], config: RunConfig) -> Iterator[Image
     ModelError, DeviceError or UsageError. InputError, for an invalid frame or one that differs from the first, is
     raised when that frame is read. Faces are not restored and repeated frames are kept, whatever the configuration.
     """
-    select_card(config.compute.model, task_of(config))
+    select_card(config.compute.model, task_of(config), levels_of(config))
     return _enhanced(iter(frames), config, choose_device(config.compute.device))
 
 

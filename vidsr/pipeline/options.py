@@ -36,6 +36,13 @@ def size_config(scale: float | None, size: Size, height: int | None) -> c.SizeCo
     return c.SizeConfig(scale=scale, size=c.parse_size(size), height=height)
 
 
+def cleaning_config(deblur: str | float, denoise: str | float, deblock: str | float) -> c.CleaningConfig:
+    """How degraded the input is taken to be. Raises UsageError."""
+    return c.CleaningConfig(
+        deblur=c.parse_level(deblur), denoise=c.parse_level(denoise), deblock=c.parse_level(deblock)
+    )
+
+
 def compute_config(
     model: StrPath, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str | int
 ) -> c.ComputeConfig:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, Selection, select
+from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import UsageError
 from vidsr.files import check_target
 from vidsr.models.cards import model_files
@@ -148,7 +148,7 @@ def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
     expected = expected_output(info, options)
     engine = select(
         options.compute, task_of(options), info.height, info.width, enlargement=expected.enlargement(info),
-        interp=options.interp,
+        interp=options.interp, levels=levels_of(options),
     )  # fmt: skip
     return Plan(
         source=None, target=None, options=options, info=info, expected=expected, engine=engine, faces=None,
@@ -161,6 +161,11 @@ def task_of(options: RunConfig) -> Task:
     return "interpolate" if isinstance(options, SlowmoConfig) else "upscale"
 
 
+def levels_of(options: RunConfig) -> Levels:
+    """The degradation levels that the options fix; None where they are estimated."""
+    return options.cleaning.levels if isinstance(options, UpscaleConfig) else ESTIMATED
+
+
 def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str, ...]]:
     """Whether repeated frames are replaced, and a warning if the model cannot do so."""
     if not isinstance(options, SlowmoConfig) or options.duplicates == "off":
@@ -171,10 +176,14 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
 
 
 def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
-    """The face restoration; off by default with bicubic (a pure baseline) and with the face model."""
+    """The face restoration; off by default with bicubic (a pure baseline), with the face model, and with an estimator.
+
+    A model with an estimator of degradation is for degraded videos, where the face model, which has only seen clean
+    ones, gains less than the model itself.
+    """
     if not isinstance(options, UpscaleConfig):
         return None
-    by_default = engine.model not in ("bicubic", DEFAULT_MODELS["restore_face"])
+    by_default = engine.model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not engine.has_estimator
     wanted = by_default if options.faces.use is None else options.faces.use
     if not wanted or options.faces.strength == 0:
         return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vidsr.config import RunConfig
 from vidsr.engines.base import Engine
@@ -28,7 +29,7 @@ from vidsr.stages.base import FrameStage, Stage
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
-from vidsr.types import Frame, RunReport
+from vidsr.types import DegradationLevels, Frame, RunReport, SceneDegradation
 from vidsr.video.reader import Reader
 from vidsr.video.writer import Writer
 
@@ -53,11 +54,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A plan, the seconds per output frame, measured on the first frames without encoding, and warnings."""
+    """A plan, and what the first frames showed: the seconds per output frame without encoding, and warnings.
+
+    `levels` are the degradation levels that the network would work with; None if the model has none.
+    """
 
     plan: Plan
     seconds_per_frame: float
     warnings: tuple[str, ...]
+    levels: DegradationLevels | None = None
 
 
 class Network:
@@ -219,10 +224,13 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
         frames = list(islice(compose(reader.frames(), stages.ahead, clock), ESTIMATE_FRAMES))
         list(compose(frames[:1], stages.beside, clock))  # warm-up: the first frame takes longer
         started = time.monotonic()
-        count = sum(1 for _ in compose(frames, stages.beside, clock))
+        count, levels = 0, None
+        for frame in compose(frames, stages.beside, clock):
+            count, levels = count + 1, frame.levels
         seconds = (time.monotonic() - started) / max(count, 1)
         faces = parts.faces.warnings if parts.faces else ()
-        return Estimate(plan, seconds, (*plan.warnings, *reader.warnings, *plan.written.warnings, *faces))
+        warnings = (*plan.warnings, *reader.warnings, *plan.written.warnings, *faces)
+        return Estimate(plan, seconds, warnings, None if levels is None else DegradationLevels.of(levels.tolist()))
 
 
 @contextmanager
@@ -289,8 +297,8 @@ def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
 
 
 def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
-    """Counts output frames and updates the report's duration and rate."""
-    first = None
+    """Counts output frames and updates the report's duration and rate, and its degradation of each scene."""
+    first = scene = levels = None
     for frame in frames:
         moment = frame.pts * frame.time_base
         first = moment if first is None else first
@@ -298,4 +306,15 @@ def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
             report.rate = float(report.frames_out / (moment - first))
         report.duration_seconds = float(moment + frame.duration * frame.time_base - first)
         report.frames_out += 1
+        if frame.starts_scene or scene is None:
+            _note_degradation(report, scene, levels)
+            scene = float(moment - first)
+        levels = frame.levels
         yield frame
+    _note_degradation(report, scene, levels)
+
+
+def _note_degradation(report: RunReport, start: float | None, levels: Tensor | None) -> None:
+    """Adds a scene that ended with these levels: means over its frames, so the last frame's are those of the scene."""
+    if start is not None and levels is not None:
+        report.degradation.append(SceneDegradation(start, DegradationLevels.of(levels.tolist())))

@@ -28,7 +28,8 @@ from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files,
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_bytes
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialization import start_from
-from vidsr.train.losses import estimate_loss, secnet_losses, slowmo_losses
+from vidsr.train.losses import estimate_loss, perceptual_loss, secnet_losses, slowmo_losses
+from vidsr.train.perceptual import PerceptualDistance
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
@@ -44,8 +45,13 @@ class Task(Protocol[N]):
     def check(self, network: N, recipe: Recipe) -> None:
         """Raises UsageError if the recipe cannot train the network."""
 
-    def losses(self, network: N, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
-        """One forward pass over a batch on the network's device in bf16 autocast: losses by name; minimize `total`."""
+    def losses(
+        self, network: N, batch: Batch, recipe: Recipe, pretraining: bool, distance: PerceptualDistance | None
+    ) -> dict[str, Tensor]:
+        """One forward pass over a batch on the network's device in bf16 autocast: losses by name; minimize `total`.
+
+        `distance` belongs to a recipe with [perceptual].
+        """
 
     def scores(self, network: N, clip: Tensor, device: torch.device) -> dict[str, float]:
         """PSNR in dB (RGB, without an 8-pixel border) for a clip T x 3 x H x W. The best model has the largest sum."""
@@ -71,7 +77,9 @@ class UpscalingTask:
                 f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
             )
 
-    def losses(self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:
+    def losses(
+        self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool, distance: PerceptualDistance | None
+    ) -> dict[str, Tensor]:
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
         low, overrides = batch.low, batch.overrides
         state = before = None
@@ -87,6 +95,10 @@ class UpscalingTask:
         if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
             found["estimate"] = estimate_loss(output.estimates, batch.quantities)
             found["total"] = found["total"] + recipe.real.estimate_weight * found["estimate"]
+        if recipe.perceptual is not None and distance is not None and not pretraining:
+            with torch.autocast(low.device.type, torch.bfloat16):
+                found["perceptual"] = perceptual_loss(output.results, batch.truth, distance, recipe.perceptual.crop)
+            found["total"] = found["total"] + recipe.perceptual.weight * found["perceptual"]
         return found
 
     def scores(self, network: SECNet, clip: Tensor, device: torch.device) -> dict[str, float]:
@@ -112,6 +124,7 @@ class SlowmoTask:
         """The guiding losses need [guidance], the synthesis head and at least two interpolated frames."""
         demands = {
             "cannot use the table [real]: remove it": recipe.real is None,
+            "cannot use the table [perceptual]: remove it": recipe.perceptual is None,
             "needs the table [guidance]": recipe.guidance is not None,
             "needs network.synthesis_blocks of 1 or more": network.config.synthesis_blocks >= 1,
             "needs an odd number of frames, 5 or more (data.frames)": recipe.data.frames in range(5, 1000, 2),
@@ -122,7 +135,14 @@ class SlowmoTask:
             if not met:
                 raise UsageError(f"the recipe '{recipe.name}' trains a zsm network; that {demand}")
 
-    def losses(self, network: ZoomingSlowMo, batch: Batch, recipe: Recipe, pretraining: bool) -> dict[str, Tensor]:  # noqa: ARG002 - nothing to pretrain
+    def losses(
+        self,
+        network: ZoomingSlowMo,
+        batch: Batch,
+        recipe: Recipe,
+        pretraining: bool,  # noqa: ARG002 - nothing to pretrain
+        distance: PerceptualDistance | None,  # noqa: ARG002 - see check
+    ) -> dict[str, Tensor]:
         """Equation (6.10), for a batch with guides."""
         assert batch.guides is not None and recipe.guidance is not None, "see check"
         with torch.autocast(batch.low.device.type, torch.bfloat16):
@@ -162,6 +182,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     settings, device = recipe.optimisation, choose_device(options.device)
     create_folder(options.output)
     torch.manual_seed(recipe.seed)
+    distance = _perceptual_distance(recipe, options, device)
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
     task.check(network, recipe)
@@ -179,7 +200,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
             )
 
     def step(batch: Batch, number: int) -> dict[str, float]:
-        return train_step(network, batch, optimizer, recipe, device, number < settings.fusion_steps)
+        return train_step(network, batch, optimizer, recipe, device, number < settings.fusion_steps, distance)
 
     def scores(average: Network) -> dict[str, float]:
         return validate(average, validation, device) if validation else {}
@@ -198,9 +219,10 @@ def train_step(
     recipe: Recipe,
     device: torch.device,
     pretraining: bool = False,
+    distance: PerceptualDistance | None = None,
 ) -> dict[str, float]:
     """One step on a batch; returns the losses. `pretraining` trains only SECNet's local fusion and motion."""
-    losses = task_of(network).losses(network, batch.to(device), recipe, pretraining)
+    losses = task_of(network).losses(network, batch.to(device), recipe, pretraining, distance)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.gradient_clip)
@@ -214,6 +236,20 @@ def validate(network: Network, clips: list[Tensor], device: torch.device) -> dic
     """The task's scores in dB, each averaged over one or more clips (T x 3 x H x W)."""
     scores = [task_of(network).scores(network, clip, device) for clip in clips]
     return {name: float(np.mean([clip_scores[name] for clip_scores in scores])) for name in scores[0]}
+
+
+def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.device) -> PerceptualDistance | None:
+    if recipe.perceptual is None:
+        if options.perceptual is not None:
+            raise UsageError(
+                f"the recipe '{recipe.name}' has no table [perceptual]: add it, or leave the perceptual weights out"
+            )
+        return None
+    if options.perceptual is None:
+        raise UsageError(
+            f"the recipe '{recipe.name}' needs the weights of the perceptual distance: give them with --perceptual"
+        )
+    return PerceptualDistance(options.perceptual, device)
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:

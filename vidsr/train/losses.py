@@ -13,6 +13,7 @@ from vidsr.nets.layers.warp import warp
 from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
 from vidsr.nets.zsm.network import GuidedOutput
+from vidsr.train.perceptual import PerceptualDistance
 from vidsr.train.recipe import GuidanceConfig, OptimizationConfig
 
 
@@ -84,6 +85,18 @@ def secnet_losses(
     flow = flow_loss(low, output.flows, offsets, config.alpha)
     fused = first if pretraining else final + config.weight_first * first
     return Losses(fused + config.gamma * flow, final, first, flow)
+
+
+def perceptual_loss(results: Tensor, truth: Tensor, distance: PerceptualDistance, crop: int) -> Tensor:
+    """The mean distance of a random `crop` x `crop` window in one random frame per clip; B x T x 3 x H x W in 0..1."""
+    batch, length, _, height, width = results.shape
+    windows = []
+    for clip in range(batch):
+        t = int(torch.randint(length, ()))
+        y, x = (int(torch.randint(side - crop + 1, ())) for side in (height, width))
+        windows.append((clip, t, slice(None), slice(y, y + crop), slice(x, x + crop)))
+    a, b = (torch.stack([images[window] for window in windows]) for images in (results, truth))
+    return distance(a.float(), b).mean()
 
 
 class SlowmoLosses(NamedTuple):

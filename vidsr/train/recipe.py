@@ -121,12 +121,24 @@ class RealConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PerceptualConfig:
+    """A perceptual distance (train/perceptual.py) in SECNet's loss, for the last part of a training.
+
+    It is added with `weight`, on a random window of `crop` x `crop` pixels in one random frame per clip.
+    """
+
+    weight: float = 0.05
+    crop: int = 96
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All settings of a model's training, under the recipe's own names, such as its table [optimisation].
 
     `network` holds the arguments of the architecture's configuration.
     With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
-    `real` the degradation is realistic, and `degradation` applies to its clean samples.
+    `real` the degradation is realistic, and `degradation` applies to its clean samples. With `perceptual` the loss has
+    a perceptual term.
     """
 
     name: str
@@ -139,6 +151,7 @@ class Recipe:
     optimisation: OptimizationConfig = field(default_factory=OptimizationConfig)
     guidance: GuidanceConfig | None = None
     real: RealConfig | None = None
+    perceptual: PerceptualConfig | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -153,6 +166,8 @@ def load_recipe(path: Path) -> Recipe:
         parts["guidance"] = GuidanceConfig
     if "real" in table:
         parts["real"] = RealConfig
+    if "perceptual" in table:
+        parts["perceptual"] = PerceptualConfig
     recipe = fill_tables(Recipe, parts, table, path)
     _check(recipe, path)
     return recipe
@@ -171,7 +186,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     data, degradation, optimisation = recipe.data, recipe.degradation, recipe.optimisation
     kinds = (data.share_faces, data.share_general, data.share_stills, data.share_face_stills)
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
-    guidance = recipe.guidance or GuidanceConfig()
+    guidance, perceptual = recipe.guidance or GuidanceConfig(), recipe.perceptual or PerceptualConfig()
     degraded = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
@@ -185,6 +200,9 @@ def _check(recipe: Recipe, path: Path) -> None:
         "with [real], [degradation] describes clean samples: set noise_share, jpeg_share and h264_share to 0": (
             recipe.real is None or degraded == 0
         ),
+        "perceptual.weight must not be negative": perceptual.weight >= 0,
+        "perceptual.crop must be in 32..data.crop": 32 <= perceptual.crop <= max(32, data.crop)
+        or recipe.perceptual is None,
         "[real] and [guidance] cannot be combined: remove one of them": recipe.real is None or recipe.guidance is None,
     }
     refuse_unmet(demands, path)

@@ -33,7 +33,8 @@ class TrainOptions:
     """Where a training runs and what it reads and writes. Except for `init_from`, no option changes the model.
 
     `stop_after_minutes` ends the run early with a checkpoint. `init_from` is a safetensors file or a checkpoint with
-    the initial weights of a new run.
+    the initial weights of a new run. `perceptual` holds the weights of the perceptual distance (train/perceptual.py),
+    which a recipe with [perceptual] needs.
     """
 
     data: Path
@@ -42,6 +43,7 @@ class TrainOptions:
     workers: int = 1
     stop_after_minutes: float = math.inf
     init_from: Path | None = None
+    perceptual: Path | None = None
 
 
 class Trainer(Generic[N]):

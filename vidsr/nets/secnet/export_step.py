@@ -116,6 +116,19 @@ class SECNetStep(Step):
             *smoothed_next,
         )
 
+    def levels(self, state: Sequence[Tensor]) -> Tensor | None:
+        """The degradation levels that a frame was enhanced with, 3 values in 0..1; `state` is the one after it.
+
+        None for a network without an estimator.
+        """
+        if self.network.estimator is None or not state:
+            return None
+        estimated = state[-1][:, :3].mean(0)
+        if self.overrides is None:
+            return estimated
+        overrides = self.overrides[0].to(estimated)
+        return torch.where(torch.isnan(overrides), estimated, overrides)
+
     def _merge_ensemble(self, image: Tensor) -> Tensor:
         if not self.network.config.mirrored:
             return image

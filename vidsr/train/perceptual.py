@@ -1,0 +1,62 @@
+"""A perceptual distance of images: shift-tolerant LPIPS on AlexNet, for the last part of a training.
+
+Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), with the
+antialiased layers of Ghildyal and Liu, "Shift-tolerant Perceptual Similarity Metric" (ECCV 2022). The weights are no
+part of vidsr: they are the file alex_shift_tolerant.pth of the package stlpips-pytorch (BSD-2), which is not imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vidsr.errors import UsageError
+
+_LEVELS = 5
+
+
+class PerceptualDistance:
+    """The distance of two batches of images: 0 if they are equal, larger the more they differ to the eye."""
+
+    def __init__(self, weights: Path, device: torch.device | None = None) -> None:
+        """Reads a .pth file; raises UsageError if it cannot be read or holds something else."""
+        try:
+            loaded = torch.load(weights, map_location=device or "cpu", weights_only=True)
+            self._weights: dict[str, Tensor] = {name: value.float() for name, value in loaded.items()}
+            self._heads = [self._weights[f"lin{level}.model.1.weight"] for level in range(_LEVELS)]
+            self._shift, self._scale = self._weights["scaling_layer.shift"], self._weights["scaling_layer.scale"]
+            self._features(torch.zeros(1, 3, 64, 64, device=device))
+        except Exception as error:  # a pickle can fail in any way; a wrong file lacks names or has other shapes
+            raise UsageError(
+                f"cannot read {weights} as weights of the perceptual distance: use alex_shift_tolerant.pth of the "
+                "package stlpips-pytorch"
+            ) from error
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance of each pair, B values; `a` and `b` are B x 3 x H x W in 0..1, at least 32 x 32."""
+        total = torch.zeros(a.shape[0], device=a.device)
+        for head, one, other in zip(self._heads, self._features(a), self._features(b), strict=True):
+            difference = (F.normalize(one.float(), eps=1e-10) - F.normalize(other.float(), eps=1e-10)).square()
+            total = total + F.conv2d(difference, head).mean((1, 2, 3))
+        return total
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        x = ((2 * images - 1 - self._shift) / self._scale).contiguous(memory_format=torch.channels_last)
+        one = F.relu(self._shrink(self._conv(x, "slice1.0", 2), "slice1.1"))
+        x = self._shrink(F.max_pool2d(one, 3, 1), "slice2.4")
+        two = F.relu(self._conv(x, "slice2.5", 2))
+        x = self._shrink(F.max_pool2d(two, 3, 1), "slice3.8")
+        three = F.relu(self._conv(x, "slice3.9", 1))
+        four = F.relu(self._conv(three, "slice4.11", 1))
+        return [one, two, three, four, F.relu(self._conv(four, "slice5.13", 1))]
+
+    def _conv(self, x: Tensor, name: str, padding: int) -> Tensor:
+        return F.conv2d(x, self._weights[f"net.{name}.weight"], self._weights[f"net.{name}.bias"], padding=padding)
+
+    def _shrink(self, x: Tensor, name: str) -> Tensor:
+        """Every second value of a blurred map."""
+        blur = self._weights[f"net.{name}.filt"]
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur, stride=2, groups=x.shape[1])
