@@ -47,8 +47,25 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockShift:
+    """A jump of a file's clock in one stream: from its packet number `packet` on, `seconds` are added to its times.
+
+    Packets that hold data are counted, from 0. With the shift the stream continues at `begins`, in seconds after the
+    first frame of the video. A shift holds until the next one of the same stream; it does not add to it.
+    """
+
+    stream: int
+    packet: int
+    seconds: Fraction
+    begins: float
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable."""
+    """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable.
+
+    `clock` is found by reading the packets of files whose clock may jump; it is empty if that was not done.
+    """
 
     path: str
     container: str
@@ -68,6 +85,7 @@ class VideoInfo:
     header_rate: Fraction | None = None
     header_duration_seconds: float | None = None
     streams: tuple[StreamInfo, ...] = ()
+    clock: tuple[ClockShift, ...] = ()
 
 
 Point = tuple[float, float]

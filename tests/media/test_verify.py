@@ -61,6 +61,28 @@ def test_differences_are_found(tmp_path: Path, fault: str, words: str) -> None:
         verify(path, "video.mkv", Expected(good.times, good.time_base, size, good.checksums, {}))
 
 
+@pytest.mark.parametrize("fault", ["none", "time", "duration"])
+def test_times_of_subtitles_are_compared(tmp_path: Path, fault: str) -> None:
+    path = media.subtitled(tmp_path / "video.mkv")
+    listing = media.ffmpeg_packetmd5(path, "v:0")
+    checksum = PacketChecksum("subtitle", "the subtitles", "subrip", {}, Disposition(0))
+    with av.open(str(path)) as container:
+        for number, packet in enumerate(container.demux(subtitles=0)):
+            later = number == 1
+            moment = (
+                (packet.pts or 0) + (later and fault == "time"),
+                (packet.duration or 0) + (later and fault == "duration"),
+            )
+            checksum.add(bytes(packet), moment)
+    times = array("q", sorted(frame.pts for frame in listing.frames))
+    expected = Expected(times, listing.time_base, (64, 48), [checksum], {})
+    if fault == "none":
+        assert verify(path, "video.mkv", expected) == []
+        return
+    with pytest.raises(CheckError, match="the subtitles has packet 1 at 500 for 200 ticks instead of"):
+        verify(path, "video.mkv", expected)
+
+
 def test_damaged_last_frame_is_found(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "video.mp4")
     listing = media.ffmpeg_packetmd5(path, "v:0")

@@ -382,6 +382,76 @@ def size_change(path: Path) -> Path:
     return path
 
 
+@_cached
+def recording(path: Path, clock: Fraction, delay: Fraction = Fraction(0), tone: int = 440, count: int = 20) -> Path:
+    """Numbered images at 25 frames/s from `clock` on, and a tone that begins `delay` seconds later (or earlier)."""
+    plain = path.with_name("plain.mkv")
+    sound = ("-f", "lavfi", "-i", f"sine={tone}:sample_rate=48000:duration={count / 25}", "-map", "0:v", "-map", "1:a")
+    encode(plain, numbered_images(count), (*sound, "-c:a", "aac", *X264, "-g", "10", "-bf", "0"))
+    moved = ("-itsoffset", str(float(clock)), "-i", f"file:{plain}", "-itsoffset", str(float(clock + delay)))
+    maps = ("-i", f"file:{plain}", "-map", "0:v", "-map", "1:a", "-c", "copy", "-copyts", "-muxdelay", "0")
+    ffmpeg(*moved, *maps, f"file:{path}")
+    plain.unlink()
+    return path
+
+
+def joined(path: Path, parts: Iterable[Path]) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@_cached
+def h264_in_avi(path: Path, count: int = COUNT) -> Path:
+    """Three B-frames in a row in AVI, which stores no times of presentation; a key frame every 12 frames."""
+    params = "keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0:open-gop=0:threads=1"
+    options = (*X264, "-x264-params", params, "-bsf:v", "h264_mp4toannexb")
+    return encode(path, numbered_images(count), options)
+
+
+@_cached
+def packed_divx(path: Path) -> Path:
+    """Packed bitstream as DivX 5 wrote it: each B-frame lies in the packet of the frame that it refers to.
+
+    A packet without a picture follows, so that there is still one packet for each frame.
+    """
+    plain = encode(
+        path.with_name("plain.avi"), numbered_images(), ("-c:v", "mpeg4", "-bf", "1", "-b_strategy", "0", "-q:v", "2")
+    )
+    start, not_coded, divx = b"\0\0\1\xb6", b"\0\0\1\xb6\x5f", b"\0\0\1\xb2DivX503b1393p\0"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        coded = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+        chunks: list[bytes] = []
+        for data in coded:
+            if data[data.index(start) + 4] >> 6 == 2:  # a B-frame
+                chunks[-1] += data
+                chunks.append(not_coded)
+            else:
+                chunks.append(data)
+        first = chunks[0].index(start)
+        chunks[0] = chunks[0][:first] + divx + chunks[0][first:]
+        for number, data in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = number == 0
+            target.mux(packet)
+    plain.unlink()
+    return path
+
+
+@_cached
+def overlapping_texts(path: Path) -> Path:
+    """Four SubRip texts, A to D, from 0, 0.5, 1.0 and 1.5 s to 3, 3.5, 4 and 2 s, beside 5 s of video."""
+    spans = (("00,000", "03,000"), ("00,500", "03,500"), ("01,000", "04,000"), ("01,500", "02,000"))
+    text = path.with_name("overlapping.srt")
+    lines = (f"{n}\n00:00:{a} --> 00:00:{b}\n{'ABCD'[n]}\n" for n, (a, b) in enumerate(spans))
+    text.write_text("\n".join(lines))
+    encode(path, numbered_images(10), ("-i", f"file:{text}", "-map", "0", "-map", "1", "-c:s", "srt", *X264), rate="2")
+    text.unlink()
+    return path
+
+
 # ------------------------------------------------------------------------------------------------- all clips
 
 VP9 = ("-c:v", "libvpx-vp9", "-b:v", "400k", "-cpu-used", "8", "-row-mt", "0", "-threads", "1")

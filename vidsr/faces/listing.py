@@ -69,7 +69,7 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     _check(targets, source, options.output.overwrite)
     device = choose_device(options.device)
     video = Source(source)
-    info = video.probe()
+    info = video.with_clock(video.probe(), options.input.end)
     size = info.width, info.height
     output = None if targets.video is None else plan_output(targets.video, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
@@ -94,7 +94,7 @@ class ListedFace:
 
 @dataclass(frozen=True, slots=True)
 class ListedFrame:
-    """The faces of one frame; `pts` counts ticks of the time base in the file."""
+    """The faces of one frame; `pts` counts ticks of the time base in the file, past jumps of its clock."""
 
     pts: int
     seconds: float

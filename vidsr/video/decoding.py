@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +49,14 @@ def missing_bytes(path: Path) -> int:
     return max(0, end - size)
 
 
+def end_of_segment(path: Path) -> int:
+    """End of the first segment of a Matroska file, in bytes; 0 for other files, and if its size is unknown."""
+    with path.open("rb") as file:
+        if file.read(4) != _EBML:
+            return 0
+        return _end_of_segment(file)
+
+
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
     """End of the last top-level box of an MP4 file, in bytes; junk after the boxes is ignored."""
     position = 0
@@ -89,6 +98,51 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * (extra + 1)) - 1 else value
 
 
+# The longest reordering of any codec, in frames: a packet that this many later ones overtook gives no frame.
+_LONGEST_REORDER = 16
+
+
+def _has_decoding_times_only(container: InputContainer, first: av.Packet[VideoStream]) -> bool:
+    """True if the file says when frames are decoded, but not when they are shown: AVI, and its codecs in Matroska."""
+    return first.dts is not None and (container.format.name == "avi" or first.pts is None)
+
+
+class DisplaySlots:
+    """Times of frames from the times at which their packets are decoded.
+
+    In such files the packets lie in the order of decoding, one for each tick. FFmpeg's demuxer invents times of
+    presentation for them, which are wrong if frames are reordered. As many frames are shown as are decoded, so the
+    n-th frame is shown at the n-th packet's time. Packets without a frame give up their time.
+    """
+
+    def __init__(self) -> None:
+        self._free: deque[int] = deque()
+        self._waiting: dict[int, int] = {}  # number in the order of decoding of each packet without a frame, by time
+        self._count = 0
+
+    def add(self, packet: av.Packet[VideoStream]) -> None:
+        """Adds the next packet, before it is decoded: its frame can be recognized by its time."""
+        if packet.dts is None:
+            return
+        packet.pts = packet.dts
+        self._free.append(packet.dts)
+        self._waiting[packet.dts] = self._count
+        self._count += 1
+
+    def placed(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The next frame in output order, with the time at which it is shown."""
+        number = None if frame.pts is None else self._waiting.pop(frame.pts, None)
+        if number is not None:
+            reorder = 0 if frame.key_frame else _LONGEST_REORDER  # frames before a key frame are shown before it
+            for time in [time for time, waiting in self._waiting.items() if waiting < number - reorder]:
+                del self._waiting[time]
+                if self._free:
+                    self._free.popleft()
+        frame.pts = self._free.popleft() if self._free else None
+        frame.dts = frame.pts
+        return frame
+
+
 class VideoDecoder:
     """Decodes the video stream of an open container from its current position to its end, past any damage.
 
@@ -96,7 +150,13 @@ class VideoDecoder:
     of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        correct: Callable[[av.Packet[VideoStream]], None] = lambda _: None,
+    ) -> None:
+        """`correct` is called with every packet before it is decoded, and may change its times."""
         self.damages: list[Damage] = []
         self.last_seconds: Fraction | None = None
         self.packets = 0
@@ -104,6 +164,7 @@ class VideoDecoder:
         self.frames_discarded = 0
         self._container = container
         self._stream = stream
+        self._correct = correct
         # With frame threads, PyAV loses the frames after an error while the decoder is flushed, and errors are reported
         # several frames late. Slice threads have neither problem.
         if not stream.codec_context.is_open:
@@ -111,14 +172,25 @@ class VideoDecoder:
             stream.codec_context.options = {"err_detect": "crccheck"}
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Yields every frame that decodes, in output order, including those whose damage the decoder conceals."""
+        """Yields every frame that decodes, in output order, including those whose damage the decoder conceals.
+
+        Where the container stores only the order of decoding, the frames get their times from `DisplaySlots`.
+        """
+        slots: DisplaySlots | None = None
         for packet in self._packets():
+            if not self.packets and _has_decoding_times_only(self._container, packet):
+                slots = DisplaySlots()
             self.packets += 1
             self.frames_discarded += packet.is_discard
             if packet.is_corrupt:
                 self.record("the container flags a packet as damaged")
-            yield from self._decoded(packet)
-        yield from self._decoded(None)
+            self._correct(packet)
+            if slots is not None:
+                slots.add(packet)
+            for frame in self._decoded(packet):
+                yield frame if slots is None else slots.placed(frame)
+        for frame in self._decoded(None):
+            yield frame if slots is None else slots.placed(frame)
 
     def record(self, reason: str) -> None:
         """Records damage after the last frame that was decoded."""

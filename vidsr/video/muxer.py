@@ -32,7 +32,8 @@ class Muxer:
         self._output = open_output(path, plan.encoding.time_base)
         try:
             self._video = self._add_video()
-            self.copies = Passthrough(plan.source, self._output, plan.options, plan.stretch)
+            is_trimmed = plan.trim.start is not None
+            self.copies = Passthrough(plan.source, self._output, plan.options, plan.stretch, is_trimmed)
         except BaseException:
             self._close_output()
             raise

@@ -22,6 +22,7 @@ from vidsr.config import InputConfig, OutputConfig
 from vidsr.types import VideoInfo
 from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
+from vidsr.video.clock import Clock
 from vidsr.video.containers import MATROSKA, copied_tags, mux_refusal
 from vidsr.video.errors import plain_text
 from vidsr.video.probe import Source
@@ -38,19 +39,41 @@ TRAILING_SECONDS = Fraction(10)
 READ_ERRORS_ALLOWED = 100
 
 
+def shift_of_start(video: Fraction, audio: Fraction | None) -> Fraction:
+    """By how much all times are moved back so that the first stream of a result begins at 0, in seconds of the input.
+
+    `video` is the time of the first frame, `audio` that of the first audio; they keep their distance. Audio that begins
+    before 0 is the delay of its encoder, and is not moved.
+    """
+    return video if video < 0 else max(Fraction(0), video if audio is None else min(video, audio))
+
+
+def _start_of(stream: Stream) -> Fraction | None:
+    return None if stream.start_time is None or stream.time_base is None else stream.start_time * stream.time_base
+
+
 class Passthrough:
     """Copies everything but the video stream. The constructor adds the streams to `output`, before its header.
 
     It owns the input that it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with
-    the first frame, and then multiplied by `stretch`. `losses` are warnings about content that the output lacks.
+    the first frame, and then multiplied by `stretch`. With `is_trimmed`, audio before the shift is dropped. `losses`
+    are warnings about content that the output lacks.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, config: OutputConfig, stretch: int = 1) -> None:
+    def __init__(
+        self,
+        source: VideoInfo,
+        output: OutputContainer,
+        config: OutputConfig,
+        stretch: int = 1,
+        is_trimmed: bool = False,
+    ) -> None:
         self.warnings: list[str] = []
         self.losses: list[str] = []
         self.shift = Fraction(0)
         self._routes: dict[int, StreamCopy | StretchedAudio] = {}
-        self._stretch = stretch
+        self._stretch, self._is_trimmed = stretch, is_trimmed
+        self._clock = Clock(source.clock)
         self._attached: list[PacketChecksum] = []
         self._pending: Packet[Any] | None = None
         self._output = output
@@ -79,15 +102,20 @@ class Passthrough:
         return copied_tags(dict(stream.metadata)), stream.disposition
 
     @property
+    def audio_start(self) -> Fraction | None:
+        """When the first audio of the output begins in the input, in seconds; None without audio."""
+        begins = [_start_of(route.source) for route in self._routes.values() if route.source.type == "audio"]
+        return min((time for time in begins if time is not None), default=None)
+
+    @property
     def checksums(self) -> list[PacketChecksum]:
         """Checksums of the packets copied so far, in the order of the output's streams."""
         return [route.checksum for route in self._routes.values()] + self._attached
 
     def add_chapters(self, trim: InputConfig) -> None:
         """Adds the input's chapters within the trim range, counted from the start in the header (within one frame)."""
-        video = self._input.streams[self._video_index]
-        first = (video.start_time or 0) * (video.time_base or Fraction(1))
-        shift = Fraction(0) if trim.start is None else first + trim.start
+        first = _start_of(self._input.streams[self._video_index]) or Fraction(0)
+        shift = shift_of_start(first, self.audio_start) if trim.start is None else first + trim.start
         end = None if trim.end is None else first + trim.end
         kept: list[Chapter] = []
         for chapter in self._input.chapters():
@@ -121,6 +149,8 @@ class Passthrough:
         for route in self._routes.values():
             if isinstance(route, StretchedAudio):
                 route.finish(self.shift, end)
+            else:
+                route.finish()
             self.warnings += route.warnings()
             self.losses += route.losses()
 
@@ -156,7 +186,7 @@ class Passthrough:
             elif (reason := mux_refusal(stream, container)) is None:
                 target = self._output.add_stream_from_template(stream, opaque=True)
                 self._routes[stream.index] = StreamCopy(
-                    stream, target, self._output, codec_of(stream), None, self._stretch
+                    stream, target, self._output, codec_of(stream), None, self._stretch, self._is_trimmed
                 )
             else:
                 self._convert_or_drop(stream, container, reason)
@@ -188,7 +218,9 @@ class Passthrough:
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
         converter = SubtitleConverter(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
-        self._routes[stream.index] = StreamCopy(stream, target, self._output, codec, converter, self._stretch)
+        self._routes[stream.index] = StreamCopy(
+            stream, target, self._output, codec, converter, self._stretch, self._is_trimmed
+        )
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:
@@ -221,6 +253,7 @@ class Passthrough:
             try:
                 for packet in self._input.demux([route.source for route in self._routes.values()]):
                     if packet.size:
+                        self._clock.correct(packet)
                         yield packet
                 break
             except av.EOFError:

@@ -7,7 +7,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
 from vidsr.types import StreamInfo, VideoInfo
+from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import colour_of
 from vidsr.video.errors import file_url, log_switched_on, plain_text, reading
 from vidsr.video.pixel_formats import layout_of
@@ -82,6 +83,19 @@ class Source:
         """Describes the video. Raises InputError if the file has none or cannot be opened."""
         with self.open() as container, reading(self.path):
             return describe(container, self.video_of(container), self.path)
+
+    def with_clock(self, info: VideoInfo, end: Fraction | None = None) -> VideoInfo:
+        """The description of this source with the jumps of its clock, up to `end` seconds after the first frame.
+
+        If the clock may jump in files of this format, all packets are read.
+        """
+        with self.open() as container, reading(self.path):
+            if not can_jump(container, self.path):
+                return info
+            jumps, seconds = find_jumps(container, info.video_stream, end)
+        if seconds is None:
+            return info
+        return replace(info, clock=jumps, header_duration_seconds=float(seconds))
 
     def side_data(self, stream: int) -> SideData:
         """Side data of the first decodable frame of a stream; empty if no frame decodes."""

@@ -20,6 +20,7 @@ from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError
 from vidsr.types import Colour, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
+from vidsr.video.clock import Clock, jump_times
 from vidsr.video.color import colour_of, frame_to_rgb
 from vidsr.video.decoding import VideoDecoder, missing_bytes
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
@@ -53,7 +54,7 @@ class Reader:
     def __init__(
         self, source: Source | Path, config: InputConfig, device: torch.device, info: VideoInfo | None = None
     ) -> None:
-        """`info` is the source's description if it is known already; otherwise the source is probed."""
+        """`info` is the source's description, with its clock, if it is known already; otherwise it is probed."""
         self.warnings: list[str] = []
         self._source = Source.of(source)
         self._path = self._source.path
@@ -67,7 +68,7 @@ class Reader:
         self._times: FrameTimes
 
     def __enter__(self) -> Self:
-        self.info = self._described or self._source.probe()
+        self.info = self._described or self._source.with_clock(self._source.probe(), self._config.end)
         self._open()
         self._warn_of_header()
         return self
@@ -109,7 +110,7 @@ class Reader:
 
     def _restart(self) -> None:
         assert self._container is not None
-        self._decoding = VideoDecoder(self._container, self._film)
+        self._decoding = VideoDecoder(self._container, self._film, Clock(self.info.clock).correct)
         rate = self._film.guessed_rate or self._film.average_rate or Fraction(25)
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 
@@ -150,6 +151,8 @@ class Reader:
 
     def _seek(self, target: int) -> bool:
         assert self._container is not None
+        if self.info.clock:
+            return False  # packets are counted from the first one
         try:
             self._container.seek(target, stream=self._film, backward=True)
         except FFmpegError:
@@ -220,6 +223,12 @@ class Reader:
             self._warn_once(f"chroma at {colour.chroma_location} is converted as if its rows were centered")
 
     def _warn_of_repairs(self) -> None:
+        if jumps := jump_times(self.info.clock, self.info.video_stream):
+            places = f"{len(jumps)} places, first at" if len(jumps) > 1 else "one place, at"
+            self._warn_once(
+                f"the clock of the file jumps in {places} {jumps[0]:.3f} s; what follows is placed directly after what "
+                "precedes"
+            )
         if self._times.missing:
             self._warn_once(f"{self._times.missing} frames had no timestamp; they continue from the frame before")
         if self._times.backward:

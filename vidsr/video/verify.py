@@ -23,6 +23,7 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from vidsr.errors import CheckError
 from vidsr.video.errors import plain_text
 
+TEXT_CODECS = ("subrip", "mov_text", "webvtt", "ass", "text")
 # Muxers or demuxers may split these codecs into packets differently; the concatenated bytes stay the same.
 _RESPLIT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 
@@ -31,8 +32,9 @@ _RESPLIT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 class PacketChecksum:
     """Number, total size in bytes, and CRC-32 of one stream's packets.
 
-    `kind` is "audio", "subtitle", "data", "cover" or "attachment"; `name` is for messages. `seconds`, for stretched
-    audio only, is when it must begin and end in the output.
+    `kind` is "audio", "subtitle", "data", "cover" or "attachment"; `name` is for messages. `moments`, for subtitles
+    only, are time and duration of each packet in ticks of the output. `seconds`, for stretched audio only, is when it
+    must begin and end in the output.
     """
 
     kind: str
@@ -43,11 +45,14 @@ class PacketChecksum:
     packets: int = field(default=0)
     size: int = field(default=0)
     crc: int = field(default=0)
+    moments: list[tuple[int | None, int | None]] = field(default_factory=list)
     seconds: tuple[Fraction, Fraction] | None = None
 
-    def add(self, payload: bytes) -> None:
+    def add(self, payload: bytes, moment: tuple[int | None, int | None] = (None, None)) -> None:
         """Adds a packet. Empty ones do not count: they are the gaps of mov_text, which muxers insert as they need."""
         if payload:
+            if self.kind == "subtitle":
+                self.moments.append(moment)
             self.packets += 1
             self.size += len(payload)
             self.crc = zlib.crc32(payload, self.crc)
@@ -58,7 +63,17 @@ class PacketChecksum:
             return f"{other.packets} packets instead of {self.packets}"
         if self.size != other.size:
             return f"{other.size} bytes instead of {self.size}"
-        return None if self.crc == other.crc else "other contents"
+        if self.crc != other.crc:
+            return "other contents"
+        return self._other_times(other) if len(self.moments) == len(other.moments) else None
+
+    def _other_times(self, other: PacketChecksum) -> str | None:
+        """The first time that differs, and for text, whose end every container stores, the first duration."""
+        lasts = self.codec in TEXT_CODECS
+        for number, (wanted, found) in enumerate(zip(sorted(self.moments), sorted(other.moments), strict=True)):
+            if wanted[0] != found[0] or (lasts and wanted[1] and wanted[1] != found[1]):
+                return f"packet {number} at {found[0]} for {found[1]} ticks instead of {wanted[0]} for {wanted[1]}"
+        return None
 
 
 def payload_of(codec: str, data: bytes) -> bytes:
@@ -156,7 +171,7 @@ class _Check:
                 is_first_decoded = is_first_decoded or bool(self._decode(packet))
             else:
                 checksum = self.found[packet.stream_index]
-                checksum.add(payload_of(checksum.codec, bytes(packet)))
+                checksum.add(payload_of(checksum.codec, bytes(packet)), (packet.pts, packet.duration))
                 if packet.stream_index in self.decoded_audio:
                     self._add_audio(packet)
         self._check_times(times)
