@@ -92,6 +92,30 @@ def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path
     return target
 
 
+class WatchedFile:
+    """An input file that is held open from the start, to find out at the end whether it was changed in between.
+
+    A file that was replaced or deleted is the same: whoever has it open goes on reading the old one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
+        self._before = os.fstat(self.file.fileno())
+
+    @property
+    def change(self) -> str | None:
+        """How the size or the time of the last change differs from the start, in words; None if neither does."""
+        before, now = self._before, os.fstat(self.file.fileno())
+        if now.st_size != before.st_size:
+            how = "grew" if now.st_size > before.st_size else "shrank"
+            return f"the file {how} from {before.st_size} to {now.st_size} bytes while it was read"
+        return "the file was written to while it was read" if now.st_mtime_ns != before.st_mtime_ns else None
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.file.close()
+
+
 class HiddenFile:
     """A hidden file next to `target` that `publish` renames to it; removed at the end of the `with` block otherwise.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -34,18 +35,24 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 def missing_bytes(path: Path) -> int:
     """Bytes that the container declares beyond the end of the file; 0 if none, or if it does not declare its size."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(12)
-        file.seek(0)
-        if head[4:8] in _MOVIE_BOXES:
-            end = _end_of_boxes(file, size)
-        elif head[:4] == _EBML:
-            end = _end_of_segment(file)
-        elif head[:4] == b"RIFF":
-            end = 8 + int.from_bytes(head[4:8], "little") if head[4:8] not in (b"\0\0\0\0", b"\xff\xff\xff\xff") else 0
-        else:
-            end = 0
+        return missing_bytes_of(file)
+
+
+def missing_bytes_of(file: BinaryIO) -> int:
+    """`missing_bytes` of a file that is open."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] in _MOVIE_BOXES:
+        end = _end_of_boxes(file, size)
+    elif head[:4] == _EBML:
+        end = _end_of_segment(file)
+    elif head[:4] == b"RIFF":
+        end = 8 + int.from_bytes(head[4:8], "little") if head[4:8] not in (b"\0\0\0\0", b"\xff\xff\xff\xff") else 0
+    else:
+        end = 0
     return max(0, end - size)
 
 

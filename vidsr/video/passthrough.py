@@ -19,6 +19,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.config import InputConfig, OutputConfig
+from vidsr.files import WatchedFile
 from vidsr.types import VideoInfo
 from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
@@ -80,16 +81,20 @@ class Passthrough:
         self._video_index = source.video_stream
         self._source = Source(Path(source.path))
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
+        self._watched: WatchedFile | None = None
         try:
+            self._watched = WatchedFile(self._source.path)
             self._plan(source, config)
         except BaseException:
-            self._input.close()
+            self.close()
             raise
         self._packets = self._read()
 
     def close(self) -> None:
         """Closes the input."""
         self._input.close()
+        if self._watched is not None:
+            self._watched.close()
 
     @property
     def tags(self) -> dict[str, str]:
@@ -153,6 +158,8 @@ class Passthrough:
                 route.finish()
             self.warnings += route.warnings()
             self.losses += route.losses()
+        if self._routes and self._watched is not None and (change := self._watched.change):
+            self.losses.append(f"{change}; audio or subtitles may be incomplete")
 
     def _peek(self) -> Packet[Any] | None:
         if self._pending is None:

@@ -18,11 +18,12 @@ from torch.nn.functional import interpolate
 
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError
+from vidsr.files import WatchedFile
 from vidsr.types import Colour, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
 from vidsr.video.clock import Clock, jump_times
 from vidsr.video.color import colour_of, frame_to_rgb
-from vidsr.video.decoding import VideoDecoder, missing_bytes
+from vidsr.video.decoding import VideoDecoder, missing_bytes_of
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
@@ -63,19 +64,32 @@ class Reader:
         self._device = device
         self._colours: dict[tuple[object, ...], Colour] = {}
         self._container: InputContainer | None = None
+        self._watched: WatchedFile | None = None
         self._film: VideoStream
         self._decoding: VideoDecoder
         self._times: FrameTimes
 
     def __enter__(self) -> Self:
         self.info = self._described or self._source.with_clock(self._source.probe(), self._config.end)
-        self._open()
+        with reading(self._path):
+            self._watched = WatchedFile(self._path)
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         self._warn_of_header()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._close_container()
+        if self._watched is not None:
+            self._watched.close()
+            self._watched = None
+
+    def _close_container(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -98,12 +112,15 @@ class Reader:
                     yield self._frame(decoded)
             else:
                 self._finish()
+            assert self._watched is not None
+            if change := self._watched.change:
+                self._decoding.record(change)
             self._warn_of_repairs()
             if not count:
                 self._refuse_empty(wanted.first)
 
     def _open(self) -> None:
-        self.__exit__(None, None, None)
+        self._close_container()
         self._container = self._source.open()
         self._film = self._source.video_of(self._container)
         self._restart()
@@ -190,7 +207,8 @@ class Reader:
     def _finish(self) -> None:
         """Records damage if the file or the video stream ends early."""
         decoding, announced = self._decoding, self.info.header_frame_count
-        absent = missing_bytes(self._path)
+        assert self._watched is not None
+        absent = missing_bytes_of(self._watched.file)
         if absent:
             decoding.record(f"the file ends early: {absent} bytes are missing")
         # In MP4 the count is the length of the packet list; in other containers it is only a claim of the writer.
