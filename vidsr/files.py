@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,11 +67,19 @@ def writing(path: Path) -> Iterator[None]:
         raise output_error(error, path) from error
 
 
+def url_of(path: Path) -> str | None:
+    """The URL from which a path was made, with both of its slashes; None if the path is none."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)", str(path), re.DOTALL)
+    return None if match is None else f"{match[1]}://{match[2]}"
+
+
 def check_target(target: Path, source: Path | None, may_overwrite: bool) -> Path:
     """Checks that an output may be written and returns its absolute path; creates nothing.
 
     Raises OutputError if it exists (unless `may_overwrite`), is the input, or its folder cannot be written to.
     """
+    if (url := url_of(target)) and not target.parent.is_dir():
+        raise OutputError(f"{url} is a URL, and results are local files: name a file")
     target = target.absolute()
     folder = target.parent
     if len(os.fsencode(target.name)) > MAX_NAME_BYTES:

@@ -32,6 +32,17 @@ class Colour:
         """True if the file does not tag its matrix or range, so that the conversion uses the usual guess."""
         return self.matrix == "unknown" or self.range == "unknown"
 
+    @property
+    def guess(self) -> str | None:
+        """What is used instead of missing tags, in words; None if the file has them, or its frames are RGB."""
+        if not self.is_guessed or self.matrix_used == "gbr":
+            return None
+        levels = "limited" if self.range_used == "tv" else "full"
+        return (
+            f"the file does not tag both its color matrix ({self.matrix}) and range ({self.range}); "
+            f"{self.matrix_used} and {levels} range are used"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
@@ -206,7 +217,8 @@ class RunReport:
     """What a run did, for messages and for `--report`; filled in during the run.
 
     N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
-    input. `duration_seconds` and `rate`, the average frames per second, are those of the output.
+    input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `notes` are usual
+    things that need no attention, such as colors that the file does not tag.
     """
 
     input: str
@@ -230,6 +242,7 @@ class RunReport:
     tile: int | None = None
     damages: list[Damage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0

@@ -273,6 +273,23 @@ def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
 # ------------------------------------------------------------------------------------------------------------- damage
 
 
+@pytest.mark.parametrize("command", ["info", "upscale", "faces"])
+def test_url_is_named_as_one_and_is_3(out: Path, command: str) -> None:
+    target = (out / "b.mp4", *FAST) if command == "upscale" else ()
+    sentence = refused(vidsr_cli(command, "https://example.com/a/b.mp4", *target), 3)
+    assert "https://example.com/a/b.mp4 is a URL" in sentence
+
+
+def test_url_as_output_is_4(video: Path) -> None:
+    sentence = refused(vidsr_cli("upscale", video, "rtmp://example.com/live/x.mp4", *FAST), 4)
+    assert "rtmp://example.com/live/x.mp4 is a URL" in sentence
+
+
+def test_tags_of_the_program_that_wrote_an_avi_are_no_loss(tmp_path: Path, out: Path) -> None:
+    source = media.clip(tmp_path / "a.avi", 3, options=("-c:v", "mpeg4", "-metadata", "software=Editor 1.0"))
+    assert vidsr_cli("upscale", source, out / "b.mp4", *FAST, "--strict").exit_code == 0
+
+
 @pytest.fixture(params=["truncated.mkv", "truncated.mp4", "smashed.mp4"])
 def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     """An intact video and a damaged copy of it."""

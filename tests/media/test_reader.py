@@ -147,9 +147,11 @@ def test_frames_have_the_colors_of_the_source(tmp_path: Path, maker: Callable[[P
     assert (frames[3].image - original).mean(dim=(1, 2)).abs().max() * 255 < 1.5
 
 
-def test_warns_about_guessed_color(tmp_path: Path) -> None:
-    assert any("bt601 and limited range are used" in w for w in read(media.clip(tmp_path / "a.mp4"))[1].warnings)
-    assert read(media.full_range(tmp_path / "b.mp4"))[1].warnings == []
+def test_guessed_color_is_described_without_a_warning(tmp_path: Path) -> None:
+    reader = read(media.clip(tmp_path / "a.mp4"))[1]
+    assert reader.warnings == []
+    assert "bt601 and limited range are used" in (reader.info.colour.guess or "")
+    assert read(media.full_range(tmp_path / "b.mp4"))[1].info.colour.guess is None
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mpg", "mpeg2video"), ("a.mp4", "libx264"), ("a.mkv", "mpeg2video")])
@@ -224,7 +226,25 @@ def test_size_change_in_midstream_is_rescaled_with_a_warning(tmp_path: Path) -> 
     frames, reader = read(path)
     assert numbers(frames) == [*range(10), *range(10)]
     assert {frame.image.shape for frame in frames} == {(3, 48, 64)}
-    assert [w for w in reader.warnings if "frame size changes within the video, to 96x64" in w]
+    (warning,) = [w for w in reader.warnings if "frame size" in w]
+    assert "frame size changes within the video, to 96x64 at 1." in warning
+    assert "these frames are scaled to 64x48" in warning
+
+
+@pytest.mark.parametrize(("parts", "described"), [(3, 2), (16, 11)])
+def test_each_change_of_size_is_one_warning(tmp_path: Path, parts: int, described: int) -> None:
+    """Motion JPEG stores the size in each frame: two frames of each part, at 64 x 48 and 96 x 64 in turn."""
+    jpeg = ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p")
+    sizes = enumerate(((64, 48), (96, 64)))
+    images = [media.clip(tmp_path / f"{n}.mjpeg", 2, *size, options=jpeg) for n, size in sizes]
+    stream = media.joined(tmp_path / "all.mjpeg", [images[n % 2] for n in range(parts)])
+    media.ffmpeg("-framerate", "25", "-i", f"file:{stream}", "-c", "copy", f"file:{tmp_path / 'a.mkv'}")
+    frames, reader = read(tmp_path / "a.mkv")
+    assert len(frames) == 2 * parts
+    warnings = [w for w in reader.warnings if "frame size" in w]
+    assert len(warnings) == described
+    assert [("96x64 at" in w, "scaled to 64x48" in w) for w in warnings[:2]] == [(True, True), (False, False)]
+    assert (warnings[-1] == f"the frame size changes {parts - 1} times") == (parts > 11)
 
 
 NAMES = ["a b.mp4", 'it\'s "so".mp4', "naïve 映画.mp4", "-y.mp4", "rtmp:x.mp4", "100%d.mp4", "a?b#c.mp4", "[x]*.mp4"]

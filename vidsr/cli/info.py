@@ -37,14 +37,22 @@ def info(
             "codec": planned.options.output.codec,
         }
         values = dataclasses.asdict(planned.info)
+        guess = planned.info.colour.guess
         if as_json:
-            text = json.dumps(values | {"upscale": upscale}, indent=2, default=_plain, ensure_ascii=False)
+            text = json.dumps(
+                values | {"upscale": upscale, "notes": [guess] if guess else []},
+                indent=2,
+                default=_plain,
+                ensure_ascii=False,
+            )
             typer.echo(text.encode("utf-8", "backslashreplace"))  # valid JSON whatever the terminal's encoding
             return
         streams = values.pop("streams")
         color = values.pop("colour")
         screen.fields(str(source), {name: str(value) for name, value in values.items() if name != "path"})
         screen.fields("color", {name: str(value) for name, value in color.items()})
+        if guess:
+            screen.say(f"note: {guess}")
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)

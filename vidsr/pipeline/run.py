@@ -262,6 +262,7 @@ def _initial_report(plan: Plan) -> RunReport:
         device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
         output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
+        notes=[] if plan.info.colour.guess is None else [plan.info.colour.guess],
     )  # fmt: skip
 
 

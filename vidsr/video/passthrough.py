@@ -99,7 +99,10 @@ class Passthrough:
     @property
     def tags(self) -> dict[str, str]:
         """The tags of the file as a whole."""
-        return copied_tags(dict(self._input.metadata))
+        tags = copied_tags(dict(self._input.metadata))
+        if self._input.format.name == "avi":
+            tags.pop("software", None)  # what wrote the input, in AVI
+        return tags
 
     def stream_tags(self, index: int) -> tuple[dict[str, str], Disposition]:
         """Tags and dispositions of one stream of the input."""

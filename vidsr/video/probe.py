@@ -19,6 +19,7 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
+from vidsr.files import url_of
 from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import colour_of
@@ -66,6 +67,8 @@ class Source:
         with reading(path):
             if path.is_dir():
                 raise InputError(f"{path} is a folder, not a video")
+            if not path.exists() and (url := url_of(path)):
+                raise InputError(f"{url} is a URL, and vidsr reads local files only: download it first")
             if not path.exists():
                 raise InputError(f"{path} does not exist")
             if not os.access(path, os.R_OK):

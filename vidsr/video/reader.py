@@ -33,6 +33,7 @@ from vidsr.video.timestamps import FrameTimes
 # Distances before the requested start at which a key frame is searched, tried in order. If none works, the video is
 # read from its beginning.
 _SEEK_MARGINS_SECONDS = (1, 4, 16, 64)
+SIZE_CHANGES_DESCRIBED = 10
 
 
 class _Wanted(NamedTuple):
@@ -62,6 +63,8 @@ class Reader:
         self._described = info
         self._config = config
         self._device = device
+        self._size: tuple[int, ...] | None = None
+        self._size_changes = 0
         self._colours: dict[tuple[object, ...], Colour] = {}
         self._container: InputContainer | None = None
         self._watched: WatchedFile | None = None
@@ -196,13 +199,26 @@ class Reader:
             self._warn_once("the video is transparent in places; it is composited over black")
         image = frame_to_rgb(frame, self._colours[key], self._device)
         size = (self.info.height, self.info.width)
+        if image.shape[1:] != self._size:
+            self._note_size(image, decoded)
         if image.shape[1:] != size:
-            self._warn_once(
-                f"the frame size changes within the video, to {frame.width}x{frame.height} at "
-                f"{_seconds(decoded.pts * self.info.time_base)}; these frames are scaled to {size[1]}x{size[0]}"
-            )
             image = _scaled(image, size)
         return Frame(image, decoded.pts, self.info.time_base, decoded.duration)
+
+    def _note_size(self, image: Tensor, decoded: DecodedFrame) -> None:
+        """Warns of a change of the frame size; of very many changes only the first are described."""
+        height, width = image.shape[1:]
+        first = self._size is None and (height, width) == (self.info.height, self.info.width)
+        self._size = (height, width)
+        if first:
+            return
+        self._size_changes += 1
+        if self._size_changes > SIZE_CHANGES_DESCRIBED:
+            return
+        is_original = (height, width) == (self.info.height, self.info.width)
+        result = "" if is_original else f"; these frames are scaled to {self.info.width}x{self.info.height}"
+        time = _seconds(decoded.pts * self.info.time_base)
+        self._warn_once(f"the frame size changes within the video, to {width}x{height} at {time}{result}")
 
     def _finish(self) -> None:
         """Records damage if the file or the video stream ends early."""
@@ -229,12 +245,6 @@ class Reader:
 
     def _warn_of_header(self) -> None:
         colour = self.info.colour
-        if colour.is_guessed and colour.matrix_used != "gbr":
-            levels = "limited" if colour.range_used == "tv" else "full"
-            self._warn_once(
-                f"the file does not tag both its color matrix ({colour.matrix}) and range ({colour.range}); "
-                f"{colour.matrix_used} and {levels} range are used"
-            )
         if colour.matrix == "bt2020c":
             self._warn_once("constant-luminance BT.2020 is converted with the matrix of non-constant luminance")
         if not is_known_location(colour.chroma_location):
@@ -247,6 +257,8 @@ class Reader:
                 f"the clock of the file jumps in {places} {jumps[0]:.3f} s; what follows is placed directly after what "
                 "precedes"
             )
+        if self._size_changes > SIZE_CHANGES_DESCRIBED:
+            self._warn_once(f"the frame size changes {self._size_changes} times")
         if self._times.missing:
             self._warn_once(f"{self._times.missing} frames had no timestamp; they continue from the frame before")
         if self._times.backward:

@@ -6,11 +6,13 @@ frame on, and stretched audio are decoded. This takes a few seconds per hour of 
 
 from __future__ import annotations
 
+import re
 import zlib
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,6 +86,9 @@ def payload_of(codec: str, data: bytes) -> bytes:
 
 
 SYNC_TOLERANCE = Fraction(1, 50)  # seconds
+DEGREES_TOLERANCE = 0.0002  # of a position on Earth: 20 m, more than any container's rounding
+_NUMBER = r"[+-]\d+(?:\.\d+)?"
+_COORDINATES = re.compile(f"(?:{_NUMBER}){{2,3}}/?(?:CRS.*)?")  # ISO 6709: latitude, longitude, altitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +271,26 @@ class _Check:
 
 
 def _missing(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Keys whose value is missing or differs; keys ignore case, and an undefined language is not compared."""
+    """Keys whose value is missing or differs; keys ignore case, and values that say nothing are not compared."""
     present = {key.lower(): value for key, value in found.items()}
-    ignored = {"handler_name", "filename", "mimetype"} | ({"language"} if wanted.get("language") == "und" else set())
-    return sorted(k for k, v in wanted.items() if k.lower() not in ignored and present.get(k.lower()) != v)
+    return sorted(
+        k for k, v in wanted.items() if not _is_empty(k.lower(), v) and not _is_same(v, present.get(k.lower()))
+    )
+
+
+def _is_empty(key: str, value: str) -> bool:
+    """True for tags that say nothing: an undefined language, and a creation time that was never set."""
+    if key == "creation_time":
+        return value.startswith(("1970-01-01T00:00:00", "1904-01-01T00:00:00"))
+    return key in ("handler_name", "filename", "mimetype") or (key == "language" and value == "und")
+
+
+def _is_same(wanted: str, found: str | None) -> bool:
+    """True for equal values, and for equal positions on Earth, which containers write with other numbers of digits."""
+    if found is None or wanted == found:
+        return found is not None
+    places = [_COORDINATES.fullmatch(value) and re.findall(_NUMBER, value) for value in (wanted, found)]
+    if not all(places):
+        return False
+    pairs = zip_longest(*([float(n) for n in place or ()] for place in places), fillvalue=0.0)
+    return all(abs(a - b) <= DEGREES_TOLERANCE for a, b in pairs)
