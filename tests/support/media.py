@@ -15,6 +15,7 @@ import wave
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -277,11 +278,11 @@ def with_chapters(path: Path) -> Path:
 
 
 @_cached
-def with_attachment(path: Path) -> Path:
+def with_attachment(path: Path, count: int = COUNT) -> Path:
     """A Matroska file with a text attached as `note.txt`."""
     note = path.with_name("note.txt")
     note.write_text("attached\n")
-    encode(path, numbered_images(), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
+    encode(path, numbered_images(count), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
     note.unlink()
     return path
 
@@ -367,6 +368,35 @@ def with_alpha(path: Path) -> Path:
     """Lossless RGBA (Matroska); the right half is transparent."""
     mask = ("-vf", f"format=rgba,geq=r='r(X,Y)':g='g(X,Y)':b='b(X,Y)':a='if(lt(X,{WIDTH // 2}),255,0)'")
     return encode(path, numbered_images(4), (*mask, "-c:v", "ffv1", "-pix_fmt", "gbrap"))
+
+
+@_cached
+def alpha_beside(path: Path, codec: str = "libvpx-vp9") -> Path:
+    """VP8 or VP9 in WebM with the alpha channel beside the frames; the right half is transparent, its colors bright."""
+    right = f"gte(X,{WIDTH // 2})"
+    mask = f"format=rgba,geq=r='max(r(X,Y),200*{right})':g='g(X,Y)':b='b(X,Y)':a='255*(1-{right})'"
+    options = ("-c:v", codec, "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", "-b:v", "1M", "-cpu-used", "8")
+    return encode(path, numbered_images(4), ("-vf", mask, *options))
+
+
+@_cached
+def closed_captions(path: Path) -> Path:
+    """H.264 without B-frames whose frames carry closed captions (ATSC A/53) in SEI messages."""
+    plain, captioned = path.with_name("plain.h264"), path.with_name("captioned.h264")
+    clip(plain, options=(*X264, "-bf", "0"))
+    text = bytes([0xB5, 0x00, 0x31]) + b"GA94" + bytes([0x03, 0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF])
+    message = b"\0\0\1\x06\x04" + bytes([len(text)]) + text + b"\x80"
+    data = plain.read_bytes()
+    units = [match.start() for match in re.finditer(b"\0\0\1", data)] + [len(data)]
+    parts = []
+    for begin, end in pairwise(units):
+        begins_frame = data[begin + 3] & 31 in (1, 5) and data[begin + 4] & 0x80
+        parts.append((message if begins_frame else b"") + data[begin:end])
+    captioned.write_bytes(b"".join(parts))
+    ffmpeg("-framerate", "25", "-i", f"file:{captioned}", "-c", "copy", f"file:{path}")
+    plain.unlink()
+    captioned.unlink()
+    return path
 
 
 @_cached

@@ -171,7 +171,7 @@ def describe_faces(
         warnings = [*reader.warnings, *([search.warning] if search.warning else [])]
         warnings += [f"{source} is damaged {damage.place}: {damage.reason}" for damage in reader.damages]
         if writer is not None:
-            writer.commit()
+            writer.commit(side_data=reader.side_data)
             warnings += [warning for warning in writer.warnings if warning not in warnings]
         text.finish(search.tracks, warnings)
         if targets.sheet is not None and sheet is not None:

@@ -196,7 +196,7 @@ def run(
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
-            writer.commit(plan.options.strict)
+            writer.commit(plan.options.strict, reader.side_data)
     _finish(report, plan, parts, [*reader.warnings, *writer.warnings])
     report.wall_seconds = time.monotonic() - started
     return report

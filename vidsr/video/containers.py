@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -32,8 +33,11 @@ def muxer_of(target: Path) -> str:
     return muxer
 
 
-def open_output(path: Path, time_base: Fraction) -> OutputContainer:
-    """A muxer for a file, by its extension; nothing is on the disk until its header is written."""
+def open_output(path: Path, time_base: Fraction, tags: Iterable[str] = ()) -> OutputContainer:
+    """A muxer for a file, by its extension; nothing is on the disk until its header is written.
+
+    `tags` are the keys of the file's tags that are to be written.
+    """
     muxer = muxer_of(path)
     if muxer in MATROSKA:
         # By default the muxer shifts all streams to make the time of the first audio packet positive.
@@ -41,6 +45,9 @@ def open_output(path: Path, time_base: Fraction) -> OutputContainer:
     else:
         # The start of a stream is stored in these units; the default, 1 ms, would shift frames.
         options = {"movie_timescale": str(time_base.denominator)}
+        if any("." in key for key in tags):
+            # Keys such as com.apple.quicktime.model and com.android.version have a place only in this form of the tags.
+            options["movflags"] = "use_metadata_tags"
     return av.open(str(path), "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
 
 

@@ -7,14 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
+from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.types import Damage
 from vidsr.video.errors import log_switched_on, plain_text
+from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
 
 _MOVIE_BOXES = (
     b"ftyp",
@@ -105,6 +108,23 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * (extra + 1)) - 1 else value
 
 
+# Decoders that read the alpha channel which VP8 and VP9 store beside the frames; FFmpeg's own leave it out.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+def decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """The decoder of a stream: its own, or one that also decodes an alpha channel that lies beside the frames."""
+    own = stream.codec_context
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    name = _ALPHA_DECODERS.get(own.codec.canonical_name)
+    if tags.get("alpha_mode") != "1" or name is None:
+        return own
+    try:
+        return cast(VideoCodecContext, av.CodecContext.create(name, "r"))
+    except UnknownCodecError:
+        return own  # the report then names additional data of the blocks as lost
+
+
 # The longest reordering of any codec, in frames: a packet that this many later ones overtook gives no frame.
 _LONGEST_REORDER = 16
 
@@ -154,7 +174,8 @@ class VideoDecoder:
     """Decodes the video stream of an open container from its current position to its end, past any damage.
 
     After an error the next packet is tried, until the container has no more. The caller sets `last_seconds`, the time
-    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far.
+    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far, and
+    `side_data` the kinds of side data that were seen.
     """
 
     def __init__(
@@ -169,14 +190,16 @@ class VideoDecoder:
         self.packets = 0
         self.frames_decoded = 0
         self.frames_discarded = 0
+        self.side_data: set[str] = set()
         self._container = container
         self._stream = stream
+        self._context = decoder_of(stream)
         self._correct = correct
         # With frame threads, PyAV loses the frames after an error while the decoder is flushed, and errors are reported
         # several frames late. Slice threads have neither problem.
-        if not stream.codec_context.is_open:
-            stream.codec_context.thread_type = "SLICE"
-            stream.codec_context.options = {"err_detect": "crccheck"}
+        if not self._context.is_open:
+            self._context.thread_type = "SLICE"
+            self._context.options = {"err_detect": "crccheck"}
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yields every frame that decodes, in output order, including those whose damage the decoder conceals.
@@ -191,6 +214,9 @@ class VideoDecoder:
             self.frames_discarded += packet.is_discard
             if packet.is_corrupt:
                 self.record("the container flags a packet as damaged")
+            self.side_data.update(kinds_of_packet(packet))
+            if self._context is not self._stream.codec_context:
+                self.side_data.discard("matroska_block_additional")  # the alpha channel, which is decoded
             self._correct(packet)
             if slots is not None:
                 slots.add(packet)
@@ -232,7 +258,7 @@ class VideoDecoder:
         return packet
 
     def _decoded(self, packet: av.Packet[VideoStream] | None) -> Iterator[av.VideoFrame]:
-        context, frames, failure = self._stream.codec_context, [], None
+        context, frames, failure = self._context, [], None
         # Several decoders report concealed damage only in the log. Slice threads log too, so the capture is not local.
         with log_switched_on(), av.logging.Capture(local=False) as log:
             try:
@@ -247,6 +273,8 @@ class VideoDecoder:
         elif message or any(frame.is_corrupt for frame in frames):
             self.record(f"a frame is damaged: {message or 'the decoder concealed it'}")
         self.frames_decoded += len(frames)
+        for frame in frames:
+            self.side_data.update(kinds_of_frame(frame))
         yield from frames
 
 

@@ -13,9 +13,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.runtime.priority import open_with_low_priority
-from vidsr.video.containers import open_output
+from vidsr.video.containers import copied_tags, open_output
 from vidsr.video.output import OutputPlan
 from vidsr.video.passthrough import Passthrough
+from vidsr.video.probe import Source
 from vidsr.video.timestamps import to_ticks
 
 
@@ -29,7 +30,9 @@ class Muxer:
     def __init__(self, path: Path, plan: OutputPlan) -> None:
         """`path` is the file to write; its extension selects the container."""
         self._plan = plan
-        self._output = open_output(path, plan.encoding.time_base)
+        with Source(Path(plan.source.path)).open(metadata_errors="surrogateescape") as source:
+            tags = copied_tags(dict(source.metadata))
+        self._output = open_output(path, plan.encoding.time_base, tags)
         try:
             self._video = self._add_video()
             is_trimmed = plan.trim.start is not None

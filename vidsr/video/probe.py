@@ -23,6 +23,7 @@ from vidsr.files import url_of
 from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import colour_of
+from vidsr.video.decoding import decoder_of
 from vidsr.video.errors import file_url, log_switched_on, plain_text, reading
 from vidsr.video.pixel_formats import layout_of
 
@@ -271,10 +272,11 @@ def _is_cover(video: VideoStream) -> bool:
 
 def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
     reason = "it holds no packets"
+    decoder = decoder_of(video)
     try:
         for packet in container.demux(video):
             try:
-                for frame in packet.decode():
+                for frame in decoder.decode(packet):
                     return frame
             except (av.error.FFmpegError, ValueError) as error:
                 reason = plain_text(error)
@@ -283,10 +285,16 @@ def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> a
     raise InputError(f"{path} holds no frame that can be decoded: {reason}")
 
 
-def _header_words(container: InputContainer, video: VideoStream) -> tuple[str, str | None]:
-    """Chroma location and field order, which PyAV exposes only in FFmpeg's textual description of the stream."""
+def header_text(container: InputContainer) -> str:
+    """FFmpeg's description of an open file, which holds some things that PyAV does not expose."""
     with log_switched_on(av.logging.VERBOSE):
         text: str = container.dumps_format()  # type: ignore[attr-defined]
+    return text
+
+
+def _header_words(container: InputContainer, video: VideoStream) -> tuple[str, str | None]:
+    """Chroma location and field order, which PyAV exposes only in FFmpeg's textual description of the stream."""
+    text = header_text(container)
     line = next((line for line in text.splitlines() if re.match(rf"\s*Stream #0:{video.index}\D", line)), "")
     words = set(re.split(r"\((?!swapped)|(?<!swapped)\)|, ", line))
     location = next(iter(words & _CHROMA_LOCATIONS), "unknown")

@@ -27,7 +27,8 @@ from vidsr.video.decoding import VideoDecoder, missing_bytes_of
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
-from vidsr.video.probe import Source, field_order_of
+from vidsr.video.probe import Source, field_order_of, header_text
+from vidsr.video.side_data_kinds import kinds_of_header
 from vidsr.video.timestamps import FrameTimes
 
 # Distances before the requested start at which a key frame is searched, tried in order. If none works, the video is
@@ -101,6 +102,13 @@ class Reader:
     def damages(self) -> list[Damage]:
         """The damage found so far."""
         return self._decoding.damages
+
+    @property
+    def side_data(self) -> set[str]:
+        """The kinds of side data of the video that were seen so far, by their names in `side_data_kinds`."""
+        assert self._container is not None
+        header = kinds_of_header(header_text(self._container), self._film.index)
+        return {*self._decoding.side_data, *header}
 
     def frames(self) -> Iterator[Frame]:
         """Yields the frames of the requested part in order, with strictly increasing times. Call it once."""

@@ -24,6 +24,7 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.errors import CheckError
 from vidsr.video.errors import plain_text
+from vidsr.video.side_data_kinds import kinds_of_frame, losses
 
 TEXT_CODECS = ("subrip", "mov_text", "webvtt", "ass", "text")
 # Muxers or demuxers may split these codecs into packets differently; the concatenated bytes stay the same.
@@ -96,7 +97,8 @@ class Expected:
     """Expected contents of a file.
 
     `times` are the frame times in ticks of `time_base`, ascending; `size` is (width, height). `checksums` are of the
-    other streams, in the order of the file; `tags` are the tags of the file as a whole.
+    other streams, in the order of the file; `tags` are the tags of the file as a whole. `side_data` are the kinds of
+    side data of the input's video.
     """
 
     times: array[int]
@@ -104,10 +106,11 @@ class Expected:
     size: tuple[int, int]
     checksums: list[PacketChecksum]
     tags: dict[str, str]
+    side_data: frozenset[str] = frozenset()
 
 
 def verify(path: Path, name: str, expected: Expected) -> list[str]:
-    """Checks a file, and returns warnings about tags and flags that its container does not keep.
+    """Checks a file, and returns warnings about tags, flags and side data that it does not keep.
 
     `name` is the file's name in messages. Raises CheckError if a frame, a time or a packet differs from `expected`.
     """
@@ -138,6 +141,7 @@ class _Check:
             self._fail("it has no video stream")
         self.video = videos[0]
         self.video.thread_type = ThreadType.AUTO  # a frame lost while flushing is noticed below
+        self.side_data: set[str] = set()
         self.found: dict[int, PacketChecksum] = {}
         self.pairs: list[tuple[PacketChecksum, Stream]] = []
         self.decoded_audio: dict[int, _DecodedAudio] = {}
@@ -173,7 +177,10 @@ class _Check:
                     self._fail("a frame has no time")
                 times.append(packet.pts)
                 last_key = packet.pts if packet.is_keyframe else last_key
-                is_first_decoded = is_first_decoded or bool(self._decode(packet))
+                if not is_first_decoded:
+                    shown = self._decode(packet)
+                    is_first_decoded = bool(shown)
+                    self.side_data.update(*map(kinds_of_frame, shown))
             else:
                 checksum = self.found[packet.stream_index]
                 checksum.add(payload_of(checksum.codec, bytes(packet)), (packet.pts, packet.duration))
@@ -183,7 +190,7 @@ class _Check:
         self._check_copies()
         self._check_audio()
         self._check_last_frame(last_key, max(times))
-        return self._lost_tags()
+        return [*self._lost_tags(), *losses(self.expected.side_data, self.side_data)]
 
     def _packets(self) -> Iterable[Packet[Any]]:
         wanted = [self.video, *(s for _, s in self.pairs if not isinstance(s, AttachmentStream))]
@@ -250,7 +257,10 @@ class _Check:
         if last_key is None:
             self._fail("it has no key frame")
         self.container.seek(last_key, stream=self.video)
-        shown = [frame.pts for frame in self.container.decode(self.video)]
+        shown = []
+        for frame in self.container.decode(self.video):
+            shown.append(frame.pts)
+            self.side_data.update(kinds_of_frame(frame))
         if not shown or max(pts for pts in shown if pts is not None) != last:
             self._fail("its last frame cannot be decoded")
 

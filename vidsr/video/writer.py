@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection
 from fractions import Fraction
 from types import TracebackType
 from typing import Self
@@ -96,8 +97,10 @@ class Writer:
         self._moved += 1
         return tick
 
-    def commit(self, is_strict: bool = False) -> None:
+    def commit(self, is_strict: bool = False, side_data: Collection[str] = ()) -> None:
         """Completes the file, checks it, and moves it to its final name. Raises OutputError or CheckError.
+
+        `side_data` are the kinds of side data of the input's video; those that the file lacks are losses.
 
         With `is_strict`, CheckError is also raised if the output lacks anything of the input.
         """
@@ -115,6 +118,7 @@ class Writer:
             size=(plan.encoding.width, plan.encoding.height),
             checksums=copies.checksums,
             tags=copies.tags,
+            side_data=frozenset(side_data),
         )
         lost = [*copies.losses, *verify(self._hidden.path, plan.target.name, expected)]
         if is_strict and lost:
