@@ -78,12 +78,20 @@ def writing(path: Path) -> Iterator[None]:
         raise output_error(error, path) from error
 
 
+def url_of(path: Path) -> str | None:
+    """The URL from which a path was made, with both of its slashes; None if the path is none."""
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.+)", str(path), re.DOTALL)
+    return None if match is None else f"{match[1]}://{match[2]}"
+
+
 def check_target(target: Path, source: Path | None, may_overwrite: bool, also_read: Iterable[Path] = ()) -> Path:
     """Checks that an output may be written and returns its absolute path; creates nothing.
 
     Raises OutputError if it exists (unless `may_overwrite`), is the input `source` or another file that the run reads
     (`also_read`), or its folder cannot be written to.
     """
+    if (url := url_of(target)) and not target.parent.is_dir():
+        raise OutputError(f"{url} is a URL, and results are local files: name a file")
     target = target.absolute()
     folder = target.parent
     if len(os.fsencode(target.name)) > MAX_NAME_BYTES:
@@ -105,6 +113,30 @@ def check_target(target: Path, source: Path | None, may_overwrite: bool, also_re
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"the folder {folder} is not writable: choose another or change its permissions")
     return target
+
+
+class WatchedFile:
+    """An input file that is held open from the start, to find out at the end whether it was changed in between.
+
+    A file that was replaced or deleted is the same: whoever has it open goes on reading the old one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("rb")
+        self._before = os.fstat(self.file.fileno())
+
+    @property
+    def change(self) -> str | None:
+        """How the size or the time of the last change differs from the start, in words; None if neither does."""
+        before, now = self._before, os.fstat(self.file.fileno())
+        if now.st_size != before.st_size:
+            how = "grew" if now.st_size > before.st_size else "shrank"
+            return f"the file {how} from {before.st_size} to {now.st_size} bytes while it was read"
+        return "the file was written to while it was read" if now.st_mtime_ns != before.st_mtime_ns else None
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.file.close()
 
 
 class HiddenFile:

@@ -33,6 +33,17 @@ class Color:
         """True if the file does not tag its matrix or range, so that the conversion uses the usual guess."""
         return self.matrix == "unknown" or self.range == "unknown"
 
+    @property
+    def guess(self) -> str | None:
+        """What is used instead of missing tags, in words; None if the file has them, or its frames are RGB."""
+        if not self.is_guessed or self.matrix_used == "gbr":
+            return None
+        levels = "limited" if self.range_used == "tv" else "full"
+        return (
+            f"the file does not tag both its color matrix ({self.matrix}) and range ({self.range}); "
+            f"{self.matrix_used} and {levels} range are used"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
@@ -48,10 +59,25 @@ class StreamInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockShift:
+    """A jump of a file's clock in one stream: from its packet number `packet` on, `seconds` are added to its times.
+
+    Packets that hold data are counted, from 0. With the shift the stream continues at `begins`, in seconds after the
+    first frame of the video. A shift holds until the next one of the same stream; it does not add to it.
+    """
+
+    stream: int
+    packet: int
+    seconds: Fraction
+    begins: float
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """Properties of a video from its header. Fields named `header_*` may be wrong: headers are unreliable.
 
-    `path` is for messages and reports; a `Source` opens the file. It is empty for frames without a file.
+    `path` is for messages and reports; a `Source` opens the file. It is empty for frames without a file. `clock` is
+    found by reading the packets of files whose clock may jump; it is empty if that was not done.
     """
 
     path: str
@@ -72,6 +98,7 @@ class VideoInfo:
     header_rate: Fraction | None = None
     header_duration_seconds: float | None = None
     streams: tuple[StreamInfo, ...] = ()
+    clock: tuple[ClockShift, ...] = ()
 
 
 Point = tuple[float, float]
@@ -228,7 +255,8 @@ class RunReport:
 
     N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
     input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `degradation` has an
-    entry for each scene if the model works with degradation levels, else none.
+    entry for each scene if the model works with degradation levels, else none. `notes` are usual things that need no
+    attention, such as colors that the file does not tag.
     """
 
     input: str
@@ -253,6 +281,7 @@ class RunReport:
     tile: int | None = None
     damages: list[Damage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,11 @@ from typer.testing import CliRunner, Result
 
 from tests.support import media
 from vidsr.cli import app
+from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
 from vidsr.engines.bicubic import BicubicEngine
+from vidsr.errors import CheckError
 from vidsr.models.cards import models_folder, read_card
+from vidsr.pipeline.run import Progress, enhance
 from vidsr.types import Frame
 
 ROOT = Path(__file__).parents[2]
@@ -306,6 +310,23 @@ def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
 # ------------------------------------------------------------------------------------------------------------- damage
 
 
+@pytest.mark.parametrize("command", ["info", "upscale", "faces"])
+def test_url_is_named_as_one_and_is_3(out: Path, command: str) -> None:
+    target = (out / "b.mp4", *FAST) if command == "upscale" else ()
+    sentence = refused(vidsr_cli(command, "https://example.com/a/b.mp4", *target), 3)
+    assert "https://example.com/a/b.mp4 is a URL" in sentence
+
+
+def test_url_as_output_is_4(video: Path) -> None:
+    sentence = refused(vidsr_cli("upscale", video, "rtmp://example.com/live/x.mp4", *FAST), 4)
+    assert "rtmp://example.com/live/x.mp4 is a URL" in sentence
+
+
+def test_tags_of_the_program_that_wrote_an_avi_are_no_loss(tmp_path: Path, out: Path) -> None:
+    source = media.clip(tmp_path / "a.avi", 3, options=("-c:v", "mpeg4", "-metadata", "software=Editor 1.0"))
+    assert vidsr_cli("upscale", source, out / "b.mp4", *FAST, "--strict").exit_code == 0
+
+
 @pytest.fixture(params=["truncated.mkv", "truncated.mp4", "smashed.mp4"])
 def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     """An intact video and a damaged copy of it."""
@@ -336,6 +357,51 @@ def test_strict_allows_no_damage_and_leaves_nothing(damaged: tuple[Path, Path], 
     sentence = refused(vidsr_cli("upscale", damaged[1], out / "b.mkv", *FAST, "-y", "--strict"), 7)
     assert "damaged" in sentence
     assert (out / "b.mkv").read_bytes() == b"precious" and names(out) == ["b.mkv"]
+
+
+def _halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(path.read_bytes())
+
+
+def _garble(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(500))
+
+
+@pytest.mark.parametrize("ending", ["ts", "mp4", "mkv", "avi", "mpg"])
+@pytest.mark.parametrize(("change", "words"), [(_halve, "shrank"), (_append, "grew"), (_garble, "was written to")])
+def test_input_that_changes_during_the_run_is_told_and_with_strict_7(
+    tmp_path: Path, ending: str, change: Callable[[Path], None], words: str
+) -> None:
+    codec = ("-c:v", "mpeg2video", "-q:v", "2") if ending in ("avi", "mpg") else media.X264
+    source = media.clip(tmp_path / f"a.{ending}", 30, options=codec)
+    config = UpscaleConfig(compute=ComputeConfig(model="bicubic"), size=SizeConfig(scale=1))
+
+    def changing() -> Callable[[Progress], None]:
+        todo = [change]
+        return lambda _: todo.pop()(source) if todo else None
+
+    whole = source.read_bytes()
+    report = enhance(source, tmp_path / "b.mkv", config, changing())
+    assert [damage.reason for damage in report.damages if f"the file {words}" in damage.reason]
+    source.write_bytes(whole)
+    with pytest.raises(CheckError, match="damaged"):
+        enhance(source, tmp_path / "c.mkv", replace(config, strict=True), changing())
+    assert not (tmp_path / "c.mkv").exists()
+
+
+def test_input_that_is_replaced_or_deleted_during_the_run_is_whole(tmp_path: Path) -> None:
+    source = media.clip_with_audio(tmp_path / "a.mp4")
+    config = UpscaleConfig(compute=ComputeConfig(model="bicubic"), size=SizeConfig(scale=1))
+    report = enhance(source, tmp_path / "b.mp4", config, lambda _: source.unlink(missing_ok=True))
+    assert report.damages == []
+    assert report.frames_out == media.COUNT
 
 
 def test_strict_allows_no_stream_to_be_left_out(tmp_path: Path, out: Path) -> None:

@@ -78,3 +78,12 @@ def test_log_is_part_of_the_message_and_not_printed(tmp_path: Path, capfd: pytes
     assert av.logging.get_level() is None
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("libav").level == logging.WARNING
+
+
+def test_an_invalid_argument_is_explained_by_the_log(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as silent, writing(tmp_path / "a.mkv"):
+        raise av.error.ArgumentError(22, "Invalid argument", "a.mkv", None)
+    assert "does not say which" in str(silent.value)
+    with pytest.raises(OutputError) as logged, writing(tmp_path / "a.mkv"):
+        raise av.error.ArgumentError(22, "Invalid argument", "a.mkv", (16, "mp4", "Tag xyz is too long"))
+    assert str(logged.value) == f"{tmp_path / 'a.mkv'} cannot be written: Tag xyz is too long"

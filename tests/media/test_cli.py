@@ -285,8 +285,9 @@ def test_upscale_prints_the_path_and_writes_the_report(tmp_path: Path, video: Pa
     result = vidsr_cli("upscale", video, target, "--model", "bicubic", "--scale", "2", "--report", told, "-v")
     assert (result.exit_code, result.stdout) == (0, f"{target}\n")
     assert f"done: {target}, 128x96, 3 frames, bicubic on " in result.stderr
-    assert "warning: " in result.stderr and "memory" in result.stderr
+    assert "memory" in result.stderr and "warning: " not in result.stderr
     content = json.loads(told.read_text())
+    assert ["bt601 and limited range are used" in note for note in content["runs"][0]["notes"]] == [True]
     assert content["vidsr"] == __version__ and content["failures"] == []
     assert content["runs"][0]["frames_out"] == 3 and content["runs"][0]["output"] == str(target)
 
@@ -298,8 +299,8 @@ def test_quiet_says_nothing_but_errors(tmp_path: Path, video: Path) -> None:
 
 
 def test_every_line_of_json_progress_is_json(tmp_path: Path, video: Path) -> None:
-    target = tmp_path / "b.mp4"
-    result = vidsr_cli("upscale", video, target, *FAST, "--progress", "json")
+    target, noted = tmp_path / "b.mp4", media.with_attachment(tmp_path / "noted.mkv", count=3)
+    result = vidsr_cli("upscale", noted, target, *FAST, "--progress", "json")
     events = [json.loads(line) for line in result.stderr.splitlines()]
     steps = [event for event in events if event["event"] == "progress"]
     assert [step["frames_done"] for step in steps] == [1, 2, 3]

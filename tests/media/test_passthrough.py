@@ -15,6 +15,7 @@ from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError
 from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
+from vidsr.video.subtitles import OneAtATime, Shown
 from vidsr.video.writer import Writer
 
 
@@ -153,6 +154,42 @@ def test_text_subtitles(tmp_path: Path, source_ending: str, ending: str, codec: 
     assert codec in lines(target, "Subtitle:")[0] and "(fra)" in lines(target, "Subtitle:")[0]
     native = {"mkv": "subrip", "mp4": "mov_text"}[source_ending]
     assert any(f"stored as {codec}" in warning for warning in writer.warnings) == (codec != native)
+
+
+SHOWN_TOGETHER = [
+    (Fraction(0), "A"), (Fraction(1, 2), "A|B"), (Fraction(1), "A|B|C"), (Fraction(3, 2), "A|B|C|D"),
+    (Fraction(2), "A|B|C"), (Fraction(3), "B|C"), (Fraction(7, 2), "C"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ending", "stretch"), [("mp4", 1), ("mov", 1), ("mp4", 2), ("mkv", 1)])
+def test_texts_that_overlap_keep_their_times(tmp_path: Path, ending: str, stretch: int) -> None:
+    source = media.overlapping_texts(tmp_path / "source.mkv")
+    times = [n * stretch * 500 for n in range(10)]
+    target = tmp_path / f"out.{ending}"
+    writer = write(target, source, times, OutputConfig(audio="stretch"), stretch=stretch)
+    found = []
+    with av.open(str(target)) as container:
+        for packet in container.demux(subtitles=0):
+            if bytes(packet)[:2] not in (b"", b"\0\0"):
+                shown = packet.decode()[0].dialogue.decode().replace("\n", "|").replace("\\N", "|")
+                found.append((packet.pts * packet.time_base, packet.duration * packet.time_base, shown))
+    if ending == "mkv":
+        assert [row[0] for row in found] == [0, Fraction(1, 2), 1, Fraction(3, 2)]
+        assert [row[2] for row in found] == list("ABCD")
+    else:
+        assert [(time, text) for time, _, text in found] == [(stretch * time, text) for time, text in SHOWN_TOGETHER]
+        assert found[-1][1] == stretch * Fraction(1, 2)
+    assert any("3 texts" in warning for warning in writer.warnings) == (ending != "mkv")
+
+
+def test_texts_without_an_end_last_until_the_next() -> None:
+    in_turn = OneAtATime()
+    rows = [in_turn.add(Shown(Fraction(0), None, [b"a"])), in_turn.add(Shown(Fraction(2), Fraction(3), [b"b"]))]
+    rows += [in_turn.add(Shown(Fraction(5), None, [b"c"])), in_turn.flush()]
+    assert [[tuple(part) for part in row] for row in rows] == [
+        [], [(0, 2, [b"a"])], [(2, 3, [b"b"])], [(5, None, [b"c"])]
+    ]  # fmt: skip
 
 
 def test_styled_subtitles_are_copied_or_refused(tmp_path: Path) -> None:

@@ -372,3 +372,16 @@ def test_audio_is_not_copied_beside_slow_images(tmp_path: Path, card: Path) -> N
     enhance(source, tmp_path / "b.mp4", replace(kept, compute=config(card).compute))
     given, got = (media.ffmpeg_packetmd5(path, "a:0") for path in (source, tmp_path / "b.mp4"))
     assert [packet.md5 for packet in got.frames] == [packet.md5 for packet in given.frames]
+
+
+@pytest.mark.parametrize("clocks", [(7200,), (100, 10)])
+def test_clocks_that_begin_at_hours_or_jump(card: Path, tmp_path: Path, clocks: tuple[int, ...]) -> None:
+    parts = [media.recording(tmp_path / f"{clock}.ts", Fraction(clock)) for clock in clocks]
+    source = media.joined(tmp_path / "source.ts", parts)
+    slowed(card, source, tmp_path / "out.mp4")
+    times = media.ffmpeg_framemd5(tmp_path / "out.mp4").times
+    audio = media.ffmpeg_packetmd5(tmp_path / "out.mp4", "a:0").times
+    assert times[0] < Fraction(1, 20)
+    assert abs(audio[0] - times[0]) < Fraction(1, 10)
+    for last in (times[-1], audio[-1]):
+        assert float(last) == pytest.approx(1.6 * len(clocks), abs=0.12 * len(clocks))

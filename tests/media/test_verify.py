@@ -61,6 +61,28 @@ def test_differences_are_found(tmp_path: Path, fault: str, words: str) -> None:
         verify(path, "video.mkv", Expected(good.times, good.time_base, size, good.checksums, {}))
 
 
+@pytest.mark.parametrize("fault", ["none", "time", "duration"])
+def test_times_of_subtitles_are_compared(tmp_path: Path, fault: str) -> None:
+    path = media.subtitled(tmp_path / "video.mkv")
+    listing = media.ffmpeg_packetmd5(path, "v:0")
+    checksum = PacketChecksum("subtitle", "the subtitles", "subrip", {}, Disposition(0))
+    with av.open(str(path)) as container:
+        for number, packet in enumerate(container.demux(subtitles=0)):
+            later = number == 1
+            moment = (
+                (packet.pts or 0) + (later and fault == "time"),
+                (packet.duration or 0) + (later and fault == "duration"),
+            )
+            checksum.add(bytes(packet), moment)
+    times = array("q", sorted(frame.pts for frame in listing.frames))
+    expected = Expected(times, listing.time_base, (64, 48), [checksum], {})
+    if fault == "none":
+        assert verify(path, "video.mkv", expected) == []
+        return
+    with pytest.raises(CheckError, match="the subtitles has packet 1 at 500 for 200 ticks instead of"):
+        verify(path, "video.mkv", expected)
+
+
 def test_damaged_last_frame_is_found(tmp_path: Path) -> None:
     path = media.clip(tmp_path / "video.mp4")
     listing = media.ffmpeg_packetmd5(path, "v:0")
@@ -117,3 +139,32 @@ def test_payload_is_without_container_headers() -> None:
     assert payload_of("aac", bytes([0xFF, 0xF0, 0x50, 0x80, 2, 0x1F, 0xFC, 1, 2]) + b"audio") == b"audio"
     assert payload_of("aac", b"\x21\x10plain audio") == b"\x21\x10plain audio"
     assert payload_of("mov_text", b"\0\0") == b"" and payload_of("mov_text", b"\0\1a") == b"\0\1a"
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted", "found", "is_lost"),
+    [
+        ("location", "+48.1234+011.5678/", "+48.1234+11.5678/", False),
+        ("location", "+48.1234+011.5678+520.0/", "+48.1234+011.5678+520.000/", False),
+        ("location", "-33.86882-151.20930/", "-33.8688-151.2093/", False),
+        ("location", "+48.1234+011.5678/", "+49.1234+011.5678/", True),
+        ("location", "+48.1234+011.5678/", "-48.1234+011.5678/", True),
+        ("location", "Munich", "+48.1234+011.5678/", True),
+        ("title", "+5", "+5.0", True),
+        ("location", "+48.1234+011.5678/", None, True),
+        ("creation_time", "1970-01-01T00:00:00.000000Z", None, False),
+        ("creation_time", "2020-01-01T00:00:00.000000Z", None, True),
+        ("language", "und", None, False),
+    ],
+)
+def test_tags_that_mean_the_same_are_no_loss(
+    tmp_path: Path, key: str, wanted: str, found: str | None, is_lost: bool
+) -> None:
+    path = media.clip(tmp_path / "plain.mkv")
+    if found is not None:
+        media.ffmpeg("-i", f"file:{path}", "-c", "copy", "-metadata", f"{key}={found}", f"file:{tmp_path / 'a.mkv'}")
+        path = tmp_path / "a.mkv"
+    listing = media.ffmpeg_packetmd5(path, "v:0")
+    times = array("q", sorted(frame.pts for frame in listing.frames))
+    lost = verify(path, "a.mkv", Expected(times, listing.time_base, (64, 48), [], {key: wanted}))
+    assert (lost != []) == is_lost

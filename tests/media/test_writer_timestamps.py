@@ -40,7 +40,7 @@ def test_variable_rate_is_kept(tmp_path: Path, codec: str, ending: str) -> None:
     base=st.sampled_from([Fraction(1, 90_000), Fraction(1, 12_800), Fraction(1001, 30_000), Fraction(1, 1000)]),
 )
 def test_any_times_are_kept_in_mp4(tmp_path: Path, start: int, gaps: list[int], base: Fraction) -> None:
-    source = media.clip(tmp_path / "film.mp4")
+    source = media.clip_with_audio(tmp_path / "film.mp4")  # its audio begins at 0
     times = [start]
     for gap in gaps:
         times.append(times[-1] + gap)
@@ -60,9 +60,19 @@ def test_matroska_rounds_to_milliseconds_and_says_so(clip: Path, tmp_path: Path)
     assert any("rounded to 1 ms" in warning for warning in writer.warnings)
 
 
-def test_frames_closer_than_the_container_counts_are_refused(clip: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_frames_within_one_unit_of_the_file_are_moved_and_said(clip: Path, tmp_path: Path, ending: str) -> None:
+    ticks = [0, 3600, 3610, 7200, 7220, 7240, 10_800]
+    codec = "libvpx-vp9" if ending == "webm" else "libx264"
+    writer = write(tmp_path / f"out.{ending}", clip, ticks, OutputConfig(codec=codec), time_base=Fraction(1, 90_000))
+    times = media.ffmpeg_framemd5(tmp_path / f"out.{ending}").times
+    assert times == [Fraction(n, 1000) for n in (0, 40, 41, 80, 81, 82, 120)]
+    assert any(warning.startswith("3 frames come less than 1 ms") for warning in writer.warnings)
+
+
+def test_frames_much_faster_than_the_container_counts_are_refused(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"write \.mp4"):
-        write(tmp_path / "out.mkv", clip, [0, 1, 2], time_base=Fraction(1, 90_000))
+        write(tmp_path / "out.mkv", clip, range(60), time_base=Fraction(1, 90_000))
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4"}
 
 

@@ -16,6 +16,7 @@ import wave
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -278,11 +279,11 @@ def with_chapters(path: Path) -> Path:
 
 
 @_cached
-def with_attachment(path: Path) -> Path:
+def with_attachment(path: Path, count: int = COUNT) -> Path:
     """A Matroska file with a text attached as `note.txt`."""
     note = path.with_name("note.txt")
     note.write_text("attached\n")
-    encode(path, numbered_images(), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
+    encode(path, numbered_images(count), ("-attach", str(note), "-metadata:s:t:0", "mimetype=text/plain", *X264))
     note.unlink()
     return path
 
@@ -444,6 +445,35 @@ def with_alpha(path: Path) -> Path:
 
 
 @_cached
+def alpha_beside(path: Path, codec: str = "libvpx-vp9") -> Path:
+    """VP8 or VP9 in WebM with the alpha channel beside the frames; the right half is transparent, its colors bright."""
+    right = f"gte(X,{WIDTH // 2})"
+    mask = f"format=rgba,geq=r='max(r(X,Y),200*{right})':g='g(X,Y)':b='b(X,Y)':a='255*(1-{right})'"
+    options = ("-c:v", codec, "-pix_fmt", "yuva420p", "-auto-alt-ref", "0", "-b:v", "1M", "-cpu-used", "8")
+    return encode(path, numbered_images(4), ("-vf", mask, *options))
+
+
+@_cached
+def closed_captions(path: Path) -> Path:
+    """H.264 without B-frames whose frames carry closed captions (ATSC A/53) in SEI messages."""
+    plain, captioned = path.with_name("plain.h264"), path.with_name("captioned.h264")
+    clip(plain, options=(*X264, "-bf", "0"))
+    text = bytes([0xB5, 0x00, 0x31]) + b"GA94" + bytes([0x03, 0x41, 0xFF, 0xFC, 0x94, 0x20, 0xFF])
+    message = b"\0\0\1\x06\x04" + bytes([len(text)]) + text + b"\x80"
+    data = plain.read_bytes()
+    units = [match.start() for match in re.finditer(b"\0\0\1", data)] + [len(data)]
+    parts = []
+    for begin, end in pairwise(units):
+        begins_frame = data[begin + 3] & 31 in (1, 5) and data[begin + 4] & 0x80
+        parts.append((message if begins_frame else b"") + data[begin:end])
+    captioned.write_bytes(b"".join(parts))
+    ffmpeg("-framerate", "25", "-i", f"file:{captioned}", "-c", "copy", f"file:{path}")
+    plain.unlink()
+    captioned.unlink()
+    return path
+
+
+@_cached
 def size_change(path: Path) -> Path:
     """An MPEG-TS file whose frames change from 64 x 48 to 96 x 64 after ten."""
     first = clip(path.with_name("a_" + path.name), 10)
@@ -453,6 +483,76 @@ def size_change(path: Path) -> Path:
     path.write_bytes(first.read_bytes() + shifted.read_bytes())
     for part in (first, second, shifted):
         part.unlink()
+    return path
+
+
+@_cached
+def recording(path: Path, clock: Fraction, delay: Fraction = Fraction(0), tone: int = 440, count: int = 20) -> Path:
+    """Numbered images at 25 frames/s from `clock` on, and a tone that begins `delay` seconds later (or earlier)."""
+    plain = path.with_name("plain.mkv")
+    sound = ("-f", "lavfi", "-i", f"sine={tone}:sample_rate=48000:duration={count / 25}", "-map", "0:v", "-map", "1:a")
+    encode(plain, numbered_images(count), (*sound, "-c:a", "aac", *X264, "-g", "10", "-bf", "0"))
+    moved = ("-itsoffset", str(float(clock)), "-i", f"file:{plain}", "-itsoffset", str(float(clock + delay)))
+    maps = ("-i", f"file:{plain}", "-map", "0:v", "-map", "1:a", "-c", "copy", "-copyts", "-muxdelay", "0")
+    ffmpeg(*moved, *maps, f"file:{path}")
+    plain.unlink()
+    return path
+
+
+def joined(path: Path, parts: Iterable[Path]) -> Path:
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@_cached
+def h264_in_avi(path: Path, count: int = COUNT) -> Path:
+    """Three B-frames in a row in AVI, which stores no times of presentation; a key frame every 12 frames."""
+    params = "keyint=12:min-keyint=12:bframes=3:b-adapt=0:scenecut=0:open-gop=0:threads=1"
+    options = (*X264, "-x264-params", params, "-bsf:v", "h264_mp4toannexb")
+    return encode(path, numbered_images(count), options)
+
+
+@_cached
+def packed_divx(path: Path) -> Path:
+    """Packed bitstream as DivX 5 wrote it: each B-frame lies in the packet of the frame that it refers to.
+
+    A packet without a picture follows, so that there is still one packet for each frame.
+    """
+    plain = encode(
+        path.with_name("plain.avi"), numbered_images(), ("-c:v", "mpeg4", "-bf", "1", "-b_strategy", "0", "-q:v", "2")
+    )
+    start, not_coded, divx = b"\0\0\1\xb6", b"\0\0\1\xb6\x5f", b"\0\0\1\xb2DivX503b1393p\0"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        coded = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+        chunks: list[bytes] = []
+        for data in coded:
+            if data[data.index(start) + 4] >> 6 == 2:  # a B-frame
+                chunks[-1] += data
+                chunks.append(not_coded)
+            else:
+                chunks.append(data)
+        first = chunks[0].index(start)
+        chunks[0] = chunks[0][:first] + divx + chunks[0][first:]
+        for number, data in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = number == 0
+            target.mux(packet)
+    plain.unlink()
+    return path
+
+
+@_cached
+def overlapping_texts(path: Path) -> Path:
+    """Four SubRip texts, A to D, from 0, 0.5, 1.0 and 1.5 s to 3, 3.5, 4 and 2 s, beside 5 s of video."""
+    spans = (("00,000", "03,000"), ("00,500", "03,500"), ("01,000", "04,000"), ("01,500", "02,000"))
+    text = path.with_name("overlapping.srt")
+    lines = (f"{n}\n00:00:{a} --> 00:00:{b}\n{'ABCD'[n]}\n" for n, (a, b) in enumerate(spans))
+    text.write_text("\n".join(lines))
+    encode(path, numbered_images(10), ("-i", f"file:{text}", "-map", "0", "-map", "1", "-c:s", "srt", *X264), rate="2")
+    text.unlink()
     return path
 
 

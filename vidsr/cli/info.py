@@ -42,16 +42,20 @@ def info(
             "codec": planned.options.output.codec,
         }
         values = dataclasses.asdict(planned.info)
+        guess = planned.info.color.guess
         if as_json:
             # The keys are a public contract; "colour" is older than the field's name.
             public = {"colour" if name == "color" else name: value for name, value in values.items()}
             public |= {"degradation": dataclasses.asdict(levels), "upscale": upscale}
+            public |= {"notes": [guess] if guess else []}
             print_json(json.dumps(public, indent=2, default=_plain, ensure_ascii=False))
             return
         streams = values.pop("streams")
         color = values.pop("color")
         screen.fields(str(source), {name: str(value) for name, value in values.items() if name != "path"})
         screen.fields("color", {name: str(value) for name, value in color.items()})
+        if guess:
+            screen.say(f"note: {guess}")
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)

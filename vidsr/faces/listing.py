@@ -70,7 +70,7 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     _check(targets, source, options)
     device = choose_device(options.device)
     video = Source(source)
-    info = video.probe()
+    info = video.with_clock(video.probe(), options.input.end)
     size = info.width, info.height
     output = None
     if targets.video is not None:
@@ -97,7 +97,7 @@ class ListedFace:
 
 @dataclass(frozen=True, slots=True)
 class ListedFrame:
-    """The faces of one frame; `pts` counts ticks of the time base in the file."""
+    """The faces of one frame; `pts` counts ticks of the time base in the file, past jumps of its clock."""
 
     pts: int
     seconds: float
@@ -176,7 +176,7 @@ def describe_faces(
         warnings += [*reader.warnings, *([search.warning] if search.warning else [])]
         warnings += [f"{source} is damaged {damage.place}: {damage.reason}" for damage in reader.damages]
         if writer is not None:
-            writer.commit()
+            writer.commit(side_data=reader.side_data)
             warnings += [warning for warning in writer.warnings if warning not in warnings]
         text.finish(search.tracks, warnings)
         if targets.sheet is not None and sheet is not None:

@@ -120,6 +120,8 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     if target is not None:
         check_target(target, source.path, options.output.overwrite, files_read(options))
     info = source.probe()
+    if target is not None:
+        info = source.with_clock(info, options.input.end)
     frames = plan_frames(info, options)
     output = None
     if target is not None:

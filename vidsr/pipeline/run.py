@@ -194,7 +194,7 @@ def run(
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
-            writer.commit(plan.options.strict)
+            writer.commit(plan.options.strict, reader.side_data)
     _finish(report, plan, parts, [*reader.warnings, *writer.warnings])
     report.wall_seconds = time.monotonic() - started
     return report
@@ -263,6 +263,7 @@ def _initial_report(plan: Plan) -> RunReport:
         device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
         output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
+        notes=[] if plan.info.color.guess is None else [plan.info.color.guess],
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,14 +30,20 @@ def muxer_of(target: Path) -> str:
     return muxer
 
 
-def open_output(file: Path | io.BytesIO, muxer: str, time_base: Fraction) -> OutputContainer:
-    """A muxer (FFmpeg's name) for a file, or for memory; nothing is on the disk until its header is written."""
+def open_output(file: Path | io.BytesIO, muxer: str, time_base: Fraction, tags: Iterable[str] = ()) -> OutputContainer:
+    """A muxer (FFmpeg's name) for a file, or for memory; nothing is on the disk until its header is written.
+
+    `tags` are the keys of the file's tags that are to be written.
+    """
     if muxer in MATROSKA:
         # By default the muxer shifts all streams to make the time of the first audio packet positive.
         options = {"avoid_negative_ts": "disabled"}
     else:
         # The start of a stream is stored in these units; the default, 1 ms, would shift frames.
         options = {"movie_timescale": str(time_base.denominator)}
+        if any("." in key for key in tags):
+            # Keys such as com.apple.quicktime.model and com.android.version have a place only in this form of the tags.
+            options["movflags"] = "use_metadata_tags"
     name = str(file) if isinstance(file, Path) else file
     return av.open(name, "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
 

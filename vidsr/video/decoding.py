@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
+from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.types import Damage
 from vidsr.video.errors import log_switched_on, plain_text
+from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
 
 _MOVIE_BOXES = (
     b"ftyp",
@@ -33,19 +38,33 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 def missing_bytes(path: Path) -> int:
     """Bytes that the container declares beyond the end of the file; 0 if none, or if it does not declare its size."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(12)
-        file.seek(0)
-        if head[4:8] in _MOVIE_BOXES:
-            end = _end_of_boxes(file, size)
-        elif head[:4] == _EBML:
-            end = _end_of_segment(file)
-        elif head[:4] == b"RIFF":
-            end = 8 + int.from_bytes(head[4:8], "little") if head[4:8] not in (b"\0\0\0\0", b"\xff\xff\xff\xff") else 0
-        else:
-            end = 0
+        return missing_bytes_of(file)
+
+
+def missing_bytes_of(file: BinaryIO) -> int:
+    """`missing_bytes` of a file that is open."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] in _MOVIE_BOXES:
+        end = _end_of_boxes(file, size)
+    elif head[:4] == _EBML:
+        end = _end_of_segment(file)
+    elif head[:4] == b"RIFF":
+        end = 8 + int.from_bytes(head[4:8], "little") if head[4:8] not in (b"\0\0\0\0", b"\xff\xff\xff\xff") else 0
+    else:
+        end = 0
     return max(0, end - size)
+
+
+def end_of_segment(path: Path) -> int:
+    """End of the first segment of a Matroska file, in bytes; 0 for other files, and if its size is unknown."""
+    with path.open("rb") as file:
+        if file.read(4) != _EBML:
+            return 0
+        return _end_of_segment(file)
 
 
 def _end_of_boxes(file: BinaryIO, size: int) -> int:
@@ -89,36 +108,122 @@ def _ebml_size(file: BinaryIO) -> int | None:
     return None if value == (1 << 7 * (extra + 1)) - 1 else value
 
 
+# Decoders that read the alpha channel which VP8 and VP9 store beside the frames; FFmpeg's own leave it out.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+def decoder_of(stream: VideoStream) -> VideoCodecContext:
+    """The decoder of a stream: its own, or one that also decodes an alpha channel that lies beside the frames."""
+    own = stream.codec_context
+    tags = {key.lower(): value for key, value in stream.metadata.items()}
+    name = _ALPHA_DECODERS.get(own.codec.canonical_name)
+    if tags.get("alpha_mode") != "1" or name is None:
+        return own
+    try:
+        return cast(VideoCodecContext, av.CodecContext.create(name, "r"))
+    except UnknownCodecError:
+        return own  # the report then names additional data of the blocks as lost
+
+
+# The longest reordering of any codec, in frames: a packet that this many later ones overtook gives no frame.
+_LONGEST_REORDER = 16
+
+
+def _has_decoding_times_only(container: InputContainer, first: av.Packet[VideoStream]) -> bool:
+    """True if the file says when frames are decoded, but not when they are shown: AVI, and its codecs in Matroska."""
+    return first.dts is not None and (container.format.name == "avi" or first.pts is None)
+
+
+class DisplaySlots:
+    """Times of frames from the times at which their packets are decoded.
+
+    In such files the packets lie in the order of decoding, one for each tick. FFmpeg's demuxer invents times of
+    presentation for them, which are wrong if frames are reordered. As many frames are shown as are decoded, so the
+    n-th frame is shown at the n-th packet's time. Packets without a frame give up their time.
+    """
+
+    def __init__(self) -> None:
+        self._free: deque[int] = deque()
+        self._waiting: dict[int, int] = {}  # number in the order of decoding of each packet without a frame, by time
+        self._count = 0
+
+    def add(self, packet: av.Packet[VideoStream]) -> None:
+        """Adds the next packet, before it is decoded: its frame can be recognized by its time."""
+        if packet.dts is None:
+            return
+        packet.pts = packet.dts
+        self._free.append(packet.dts)
+        self._waiting[packet.dts] = self._count
+        self._count += 1
+
+    def placed(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The next frame in output order, with the time at which it is shown."""
+        number = None if frame.pts is None else self._waiting.pop(frame.pts, None)
+        if number is not None:
+            reorder = 0 if frame.key_frame else _LONGEST_REORDER  # frames before a key frame are shown before it
+            for time in [time for time, waiting in self._waiting.items() if waiting < number - reorder]:
+                del self._waiting[time]
+                if self._free:
+                    self._free.popleft()
+        frame.pts = self._free.popleft() if self._free else None
+        frame.dts = frame.pts
+        return frame
+
+
 class VideoDecoder:
     """Decodes the video stream of an open container from its current position to its end, past any damage.
 
     After an error the next packet is tried, until the container has no more. The caller sets `last_seconds`, the time
-    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far.
+    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far, and
+    `side_data` the kinds of side data that were seen.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        correct: Callable[[av.Packet[VideoStream]], None] = lambda _: None,
+    ) -> None:
+        """`correct` is called with every packet before it is decoded, and may change its times."""
         self.damages: list[Damage] = []
         self.last_seconds: Fraction | None = None
         self.packets = 0
         self.frames_decoded = 0
         self.frames_discarded = 0
+        self.side_data: set[str] = set()
         self._container = container
         self._stream = stream
+        self._context = decoder_of(stream)
+        self._correct = correct
         # With frame threads, PyAV loses the frames after an error while the decoder is flushed, and errors are reported
         # several frames late. Slice threads have neither problem.
-        if not stream.codec_context.is_open:
-            stream.codec_context.thread_type = "SLICE"
-            stream.codec_context.options = {"err_detect": "crccheck"}
+        if not self._context.is_open:
+            self._context.thread_type = "SLICE"
+            self._context.options = {"err_detect": "crccheck"}
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Yields every frame that decodes, in output order, including those whose damage the decoder conceals."""
+        """Yields every frame that decodes, in output order, including those whose damage the decoder conceals.
+
+        Where the container stores only the order of decoding, the frames get their times from `DisplaySlots`.
+        """
+        slots: DisplaySlots | None = None
         for packet in self._packets():
+            if not self.packets and _has_decoding_times_only(self._container, packet):
+                slots = DisplaySlots()
             self.packets += 1
             self.frames_discarded += packet.is_discard
             if packet.is_corrupt:
                 self.record("the container flags a packet as damaged")
-            yield from self._decoded(packet)
-        yield from self._decoded(None)
+            self.side_data.update(kinds_of_packet(packet))
+            if self._context is not self._stream.codec_context:
+                self.side_data.discard("matroska_block_additional")  # the alpha channel, which is decoded
+            self._correct(packet)
+            if slots is not None:
+                slots.add(packet)
+            for frame in self._decoded(packet):
+                yield frame if slots is None else slots.placed(frame)
+        for frame in self._decoded(None):
+            yield frame if slots is None else slots.placed(frame)
 
     def record(self, reason: str) -> None:
         """Records damage after the last frame that was decoded."""
@@ -153,7 +258,7 @@ class VideoDecoder:
         return packet
 
     def _decoded(self, packet: av.Packet[VideoStream] | None) -> Iterator[av.VideoFrame]:
-        context, frames, failure = self._stream.codec_context, [], None
+        context, frames, failure = self._context, [], None
         # Several decoders report concealed damage only in the log. Slice threads log too, so the capture is not local.
         with log_switched_on(), av.logging.Capture(local=False) as log:
             try:
@@ -168,6 +273,8 @@ class VideoDecoder:
         elif message or any(frame.is_corrupt for frame in frames):
             self.record(f"a frame is damaged: {message or 'the decoder concealed it'}")
         self.frames_decoded += len(frames)
+        for frame in frames:
+            self.side_data.update(kinds_of_frame(frame))
         yield from frames
 
 

@@ -68,10 +68,12 @@ def output_error(error: Exception, path: Path) -> VidsrError:
     if isinstance(error, MemoryError):
         return DeviceError(f"{path}: no memory left to encode it; lower --threads or choose another --preset")
     reason = _reason(error, _OUTPUT_REASONS) or system_reason(error)
-    if reason is None and getattr(error, "errno", None) == errno.EINVAL:
-        reason = "the encoder or the container refuses these settings"
-    reason = reason or plain_text(error)
     detail = _log_text(error)
+    if reason is None and getattr(error, "errno", None) == errno.EINVAL:
+        # What FFmpeg logged is the cause; its error only says that some argument is invalid.
+        reason = detail or "FFmpeg finds an argument invalid and does not say which; try .mkv, or another --codec"
+        detail = ""
+    reason = reason or plain_text(error)
     return OutputError(f"{path} cannot be written: {reason}" + (f" ({detail})" if detail else ""))
 
 

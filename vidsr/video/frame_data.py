@@ -9,10 +9,15 @@ import av
 from av.sidedata.sidedata import SideData, Type
 
 
+def all_data(frame: av.VideoFrame) -> list[SideData]:
+    """All side data of a frame. A kind that PyAV does not name is called KIND_N, with FFmpeg's number N."""
+    return list(cast(Iterable[SideData], frame.side_data))
+
+
 def frame_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
     """The side data of one kind; None if the frame has none. If it has several, the last one counts."""
     found = None
-    for data in cast(Iterable[SideData], frame.side_data):
+    for data in all_data(frame):
         if data.type == kind:
             found = bytes(data)
     return found

@@ -14,7 +14,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.runtime.priority import open_with_low_priority
-from vidsr.video.containers import muxer_of, open_output
+from vidsr.video.containers import copied_tags, muxer_of, open_output
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.timestamps import to_ticks
 
@@ -32,12 +32,15 @@ class Muxer:
     def __init__(self, file: Path | BytesIO, plan: OutputPlan) -> None:
         """`file` is the file to write, or memory; the extension of the plan's target selects the container."""
         self._plan = plan
-        self._output = open_output(file, muxer_of(plan.target), plan.encoding.time_base)
+        with plan.source.open(metadata_errors="surrogateescape") as source:
+            tags = copied_tags(dict(source.metadata))
+        self._output = open_output(file, muxer_of(plan.target), plan.encoding.time_base, tags)
         try:
             self._video = self._add_video()
             self.copies = Passthrough(
-                plan.source, plan.info.video_stream, self._output, plan.options, plan.stretch, plan.refused
-            )
+                plan.source, plan.info, self._output, plan.options, plan.stretch, plan.trim.start is not None,
+                plan.refused,
+            )  # fmt: skip
         except BaseException:
             self._close_output()
             raise

@@ -19,8 +19,11 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Discard, Disposition, Stream
 
 from vidsr.config import InputConfig, OutputConfig
+from vidsr.files import WatchedFile
+from vidsr.types import VideoInfo
 from vidsr.video.audio.encoder import choose_audio_encoding
 from vidsr.video.audio.stream import StretchedAudio
+from vidsr.video.clock import Clock
 from vidsr.video.containers import MATROSKA, copied_tags
 from vidsr.video.copy_trial import add_copy, twin_of
 from vidsr.video.errors import plain_text, printable
@@ -58,23 +61,38 @@ _NAMES = {
 }
 
 
+def shift_of_start(video: Fraction, audio: Fraction | None) -> Fraction:
+    """By how much all times are moved back so that the first stream of a result begins at 0, in seconds of the input.
+
+    `video` is the time of the first frame, `audio` that of the first audio; they keep their distance. Audio that begins
+    before 0 is the delay of its encoder, and is not moved.
+    """
+    return video if video < 0 else max(Fraction(0), video if audio is None else min(video, audio))
+
+
+def _start_of(stream: Stream) -> Fraction | None:
+    return None if stream.start_time is None or stream.time_base is None else stream.start_time * stream.time_base
+
+
 class Passthrough:
     """Copies everything but the video stream. The constructor adds the streams to `output`, before its header.
 
     It owns the input that it opens: call `close`. Times are shifted by `shift` seconds of the input, which is set with
-    the first frame, and then multiplied by `stretch`. `losses` are warnings about content that the output lacks.
+    the first frame, and then multiplied by `stretch`. With `is_trimmed`, audio before the shift is dropped. `losses`
+    are warnings about content that the output lacks.
     """
 
     def __init__(
         self,
         source: Source,
-        video_stream: int,
+        info: VideoInfo,
         output: OutputContainer,
         config: OutputConfig,
         stretch: int = 1,
+        is_trimmed: bool = False,
         refused: Sequence[Part] = (),
     ) -> None:
-        """`video_stream` is the index of the stream that is not copied.
+        """`info` names the video stream, which is not copied.
 
         `refused` are the parts of the input that the muxer does not accept, found by a trial.
         """
@@ -87,33 +105,40 @@ class Passthrough:
         ]
         self.shift = Fraction(0)
         self._routes: dict[int, StreamCopy | StretchedAudio] = {}
-        self._stretch = stretch
+        self._stretch, self._is_trimmed = stretch, is_trimmed
+        self._clock = Clock(info.clock)
         self._attached: list[PacketChecksum] = []
         self._attached_indexes: list[int] = []
         self._pending: Packet[Any] | None = None
         self._output = output
-        self._video_index = video_stream
+        self._video_index = info.video_stream
         self._source = source
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
+        self._watched: WatchedFile | None = None
         try:
+            self._watched = WatchedFile(self._source.path)
             if self.video_disposition & Disposition.multilayer:
                 name = name_of(self._input.streams[self._video_index])
                 self.losses.append(f"{name} holds several layers, such as a second view; only the first is enlarged")
             self._plan(config)
             self._warn_of_text()
         except BaseException:
-            self._input.close()
+            self.close()
             raise
         self._packets = self._read()
 
     def close(self) -> None:
         """Closes the input."""
         self._input.close()
+        if self._watched is not None:
+            self._watched.close()
 
     @property
     def tags(self) -> dict[str, str]:
         """The tags of the file as a whole, without refused ones."""
         tags = copied_tags(dict(self._input.metadata))
+        if self._input.format.name == "avi":
+            tags.pop("software", None)  # what wrote the input, in AVI
         return {key: value for key, value in tags.items() if ("tag", key) not in self._refused}
 
     @property
@@ -139,6 +164,12 @@ class Passthrough:
         ]
 
     @property
+    def audio_start(self) -> Fraction | None:
+        """When the first audio of the output begins in the input, in seconds; None without audio."""
+        begins = [_start_of(route.source) for route in self._routes.values() if route.source.type == "audio"]
+        return min((time for time in begins if time is not None), default=None)
+
+    @property
     def checksums(self) -> list[PacketChecksum]:
         """Checksums of the packets copied so far, in the order of the output's streams."""
         return [route.checksum for route in self._routes.values()] + self._attached
@@ -147,9 +178,8 @@ class Passthrough:
         """Adds the input's chapters within the trim range, counted from the start in the header (within one frame)."""
         if ("chapters", "") in self._refused:
             return
-        video = self._input.streams[self._video_index]
-        first = (video.start_time or 0) * (video.time_base or Fraction(1))
-        shift = Fraction(0) if trim.start is None else first + trim.start
+        first = _start_of(self._input.streams[self._video_index]) or Fraction(0)
+        shift = shift_of_start(first, self.audio_start) if trim.start is None else first + trim.start
         end = None if trim.end is None else first + trim.end
         kept: list[Chapter] = []
         for chapter in self._input.chapters():
@@ -192,8 +222,12 @@ class Passthrough:
         for route in self._routes.values():
             if isinstance(route, StretchedAudio):
                 route.finish(self.shift, end)
+            else:
+                route.finish()
             self.warnings += route.warnings()
             self.losses += route.losses()
+        if self._routes and self._watched is not None and (change := self._watched.change):
+            self.losses.append(f"{change}; audio or subtitles may be incomplete")
 
     def _peek(self) -> Packet[Any] | None:
         if self._pending is None:
@@ -229,7 +263,7 @@ class Passthrough:
             elif (reason := self._refused.get(("copy", str(stream.index)))) is None:
                 target = add_copy(self._output, stream)
                 self._routes[stream.index] = StreamCopy(
-                    stream, target, self._output, codec_of(stream), None, self._stretch
+                    stream, target, self._output, codec_of(stream), None, self._stretch, self._is_trimmed
                 )
             else:
                 self._convert_or_drop(stream, container, reason)
@@ -275,7 +309,9 @@ class Passthrough:
         target: Any = self._output.add_stream(codec)
         target.time_base = Fraction(1, 1000)
         converter = SubtitleConverter(stream, target)  # type: ignore[arg-type]  # type "subtitle" was checked
-        self._routes[stream.index] = StreamCopy(stream, target, self._output, codec, converter, self._stretch)
+        self._routes[stream.index] = StreamCopy(
+            stream, target, self._output, codec, converter, self._stretch, self._is_trimmed
+        )
         self.warnings.append(f"{name_of(stream)} is stored as {codec}, because {container} cannot hold it as it is")
 
     def _attach(self, stream: Stream, container: str) -> None:
@@ -309,6 +345,7 @@ class Passthrough:
             try:
                 for packet in self._input.demux([route.source for route in self._routes.values()]):
                     if packet.size:
+                        self._clock.correct(packet)
                         yield packet
                 break
             except av.EOFError:

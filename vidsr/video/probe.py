@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,9 @@ from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
 from vidsr.types import StreamInfo, VideoInfo
+from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import color_of
+from vidsr.video.decoding import decoder_of
 from vidsr.video.demuxers import open_file
 from vidsr.video.errors import log_switched_on, plain_text, reading
 from vidsr.video.frame_data import frame_data
@@ -77,6 +79,19 @@ class Source:
         """Describes the video. Raises InputError if the file has none or cannot be opened."""
         with self.open() as container, reading(self.path):
             return describe(container, self.video_of(container), self.path)
+
+    def with_clock(self, info: VideoInfo, end: Fraction | None = None) -> VideoInfo:
+        """The description of this source with the jumps of its clock, up to `end` seconds after the first frame.
+
+        If the clock may jump in files of this format, all packets are read.
+        """
+        with self.open() as container, reading(self.path):
+            if not can_jump(container, self.path):
+                return info
+            jumps, seconds = find_jumps(container, info.video_stream, end)
+        if seconds is None:
+            return info
+        return replace(info, clock=jumps, header_duration_seconds=float(seconds))
 
     def side_data(self, stream: int) -> SideData:
         """Side data of the first decodable frame of a stream; empty if no frame decodes."""
@@ -297,10 +312,11 @@ def _refuse_pages(container: InputContainer, path: Path) -> None:
 
 def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
     reason = "it holds no packets"
+    decoder = decoder_of(video)
     try:
         for packet in container.demux(video):
             try:
-                for frame in packet.decode():
+                for frame in decoder.decode(packet):
                     return frame
             except (av.error.FFmpegError, ValueError) as error:
                 reason = plain_text(error)
@@ -309,10 +325,16 @@ def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> a
     raise InputError(f"{path} holds no frame that can be decoded: {reason}")
 
 
-def _header_words(container: InputContainer, video: VideoStream) -> tuple[str, str | None]:
-    """Chroma location and field order, which PyAV exposes only in FFmpeg's textual description of the stream."""
+def header_text(container: InputContainer) -> str:
+    """FFmpeg's description of an open file, which holds some things that PyAV does not expose."""
     with log_switched_on(av.logging.VERBOSE):
         text: str = container.dumps_format()  # type: ignore[attr-defined]
+    return text
+
+
+def _header_words(container: InputContainer, video: VideoStream) -> tuple[str, str | None]:
+    """Chroma location and field order, which PyAV exposes only in FFmpeg's textual description of the stream."""
+    text = header_text(container)
     line = next((line for line in text.splitlines() if re.match(rf"\s*Stream #0:{video.index}\D", line)), "")
     words = set(re.split(r"\((?!swapped)|(?<!swapped)\)|, ", line))
     location = next(iter(words & _CHROMA_LOCATIONS), "unknown")

@@ -18,19 +18,23 @@ from torch.nn.functional import interpolate
 
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError
+from vidsr.files import WatchedFile
 from vidsr.types import Color, Damage, Frame, VideoInfo
 from vidsr.video.chroma_resampling import is_known_location
+from vidsr.video.clock import Clock, jump_times
 from vidsr.video.color import color_of, frame_to_rgb
-from vidsr.video.decoding import VideoDecoder, missing_bytes
+from vidsr.video.decoding import VideoDecoder, missing_bytes_of
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
 from vidsr.video.pixel_formats import is_transparent
-from vidsr.video.probe import Source, field_order_of
+from vidsr.video.probe import Source, field_order_of, header_text
+from vidsr.video.side_data_kinds import kinds_of_header
 from vidsr.video.timestamps import FrameTimes
 
 # Distances before the requested start at which a key frame is searched, tried in order. If none works, the video is
 # read from its beginning.
 _SEEK_MARGINS_SECONDS = (1, 4, 16, 64)
+SIZE_CHANGES_DESCRIBED = 10
 
 
 class _Wanted(NamedTuple):
@@ -53,28 +57,43 @@ class Reader:
     def __init__(
         self, source: Source | Path, config: InputConfig, device: torch.device, info: VideoInfo | None = None
     ) -> None:
-        """`info` is the source's description if it is known already; otherwise the source is probed."""
+        """`info` is the source's description, with its clock, if it is known already; otherwise it is probed."""
         self.warnings: list[str] = []
         self._source = Source.of(source)
         self._path = self._source.path
         self._described = info
         self._config = config
         self._device = device
+        self._size: tuple[int, ...] | None = None
+        self._size_changes = 0
         self._colors: dict[tuple[object, ...], Color] = {}
         self._container: InputContainer | None = None
+        self._watched: WatchedFile | None = None
         self._stream: VideoStream
         self._decoding: VideoDecoder
         self._times: FrameTimes
 
     def __enter__(self) -> Self:
-        self.info = self._described or self._source.probe()
-        self._open()
+        self.info = self._described or self._source.with_clock(self._source.probe(), self._config.end)
+        with reading(self._path):
+            self._watched = WatchedFile(self._path)
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         self._warn_of_header()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._close_container()
+        if self._watched is not None:
+            self._watched.close()
+            self._watched = None
+
+    def _close_container(self) -> None:
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -83,6 +102,13 @@ class Reader:
     def damages(self) -> list[Damage]:
         """The damage found so far."""
         return self._decoding.damages
+
+    @property
+    def side_data(self) -> set[str]:
+        """The kinds of side data of the video that were seen so far, by their names in `side_data_kinds`."""
+        assert self._container is not None
+        header = kinds_of_header(header_text(self._container), self._stream.index)
+        return {*self._decoding.side_data, *header}
 
     def frames(self) -> Iterator[Frame]:
         """Yields the frames of the requested part in order, with strictly increasing times. Call it once."""
@@ -97,19 +123,22 @@ class Reader:
                     yield self._frame(decoded)
             else:
                 self._finish()
+            assert self._watched is not None
+            if change := self._watched.change:
+                self._decoding.record(change)
             self._warn_of_repairs()
             if not count:
                 self._refuse_empty(wanted.first)
 
     def _open(self) -> None:
-        self.__exit__(None, None, None)
+        self._close_container()
         self._container = self._source.open()
         self._stream = self._source.video_of(self._container)
         self._restart()
 
     def _restart(self) -> None:
         assert self._container is not None
-        self._decoding = VideoDecoder(self._container, self._stream)
+        self._decoding = VideoDecoder(self._container, self._stream, Clock(self.info.clock).correct)
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 
@@ -150,6 +179,8 @@ class Reader:
 
     def _seek(self, target: int) -> bool:
         assert self._container is not None
+        if self.info.clock:
+            return False  # packets are counted from the first one
         try:
             self._container.seek(target, stream=self._stream, backward=True)
         except FFmpegError:
@@ -176,18 +207,32 @@ class Reader:
             self._warn_once("the video is transparent in places; it is composited over black")
         image = frame_to_rgb(frame, self._colors[key], self._device)
         size = (self.info.height, self.info.width)
+        if image.shape[1:] != self._size:
+            self._note_size(image, decoded)
         if image.shape[1:] != size:
-            self._warn_once(
-                f"the frame size changes within the video, to {frame.width}x{frame.height} at "
-                f"{_seconds(decoded.pts * self.info.time_base)}; these frames are scaled to {size[1]}x{size[0]}"
-            )
             image = _scaled(image, size)
         return Frame(image, decoded.pts, self.info.time_base, decoded.duration)
+
+    def _note_size(self, image: Tensor, decoded: DecodedFrame) -> None:
+        """Warns of a change of the frame size; of very many changes only the first are described."""
+        height, width = image.shape[1:]
+        first = self._size is None and (height, width) == (self.info.height, self.info.width)
+        self._size = (height, width)
+        if first:
+            return
+        self._size_changes += 1
+        if self._size_changes > SIZE_CHANGES_DESCRIBED:
+            return
+        is_original = (height, width) == (self.info.height, self.info.width)
+        result = "" if is_original else f"; these frames are scaled to {self.info.width}x{self.info.height}"
+        time = _seconds(decoded.pts * self.info.time_base)
+        self._warn_once(f"the frame size changes within the video, to {width}x{height} at {time}{result}")
 
     def _finish(self) -> None:
         """Records damage if the file or the video stream ends early."""
         decoding, announced = self._decoding, self.info.header_frame_count
-        absent = missing_bytes(self._path)
+        assert self._watched is not None
+        absent = missing_bytes_of(self._watched.file)
         if absent:
             decoding.record(f"the file ends early: {absent} bytes are missing")
         # In MP4 the count is the length of the packet list; in other containers it is only a claim of the writer.
@@ -214,18 +259,20 @@ class Reader:
 
     def _warn_of_header(self) -> None:
         color = self.info.color
-        if color.is_guessed and color.matrix_used != "gbr":
-            levels = "limited" if color.range_used == "tv" else "full"
-            self._warn_once(
-                f"the file does not tag both its color matrix ({color.matrix}) and range ({color.range}); "
-                f"{color.matrix_used} and {levels} range are used"
-            )
         if color.matrix == "bt2020c":
             self._warn_once("constant-luminance BT.2020 is converted with the matrix of non-constant luminance")
         if not is_known_location(color.chroma_location):
             self._warn_once(f"chroma at {color.chroma_location} is converted as if its rows were centered")
 
     def _warn_of_repairs(self) -> None:
+        if jumps := jump_times(self.info.clock, self.info.video_stream):
+            places = f"{len(jumps)} places, first at" if len(jumps) > 1 else "one place, at"
+            self._warn_once(
+                f"the clock of the file jumps in {places} {jumps[0]:.3f} s; what follows is placed directly after what "
+                "precedes"
+            )
+        if self._size_changes > SIZE_CHANGES_DESCRIBED:
+            self._warn_once(f"the frame size changes {self._size_changes} times")
         if self._times.missing:
             self._warn_once(f"{self._times.missing} frames had no timestamp; they continue from the frame before")
         if self._times.backward:

@@ -12,9 +12,11 @@ from av.stream import Disposition, Stream
 
 from vidsr.video.containers import MATROSKA, copied_tags
 from vidsr.video.errors import printable
-from vidsr.video.subtitles import SubtitleConverter, stretch_inner_timestamps
+from vidsr.video.subtitles import OneAtATime, Shown, SubtitleConverter, stretch_inner_timestamps
 from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import PacketChecksum, payload_of
+
+_LONGEST_DURATION = 1 << 31  # in ticks; muxers refuse longer ones
 
 
 class StreamCopy:
@@ -32,6 +34,7 @@ class StreamCopy:
         codec: str,
         converter: SubtitleConverter | None = None,
         factor: int = 1,
+        is_trimmed: bool = False,
     ) -> None:
         tags = copied_tags(dict(source.metadata))
         target.metadata.update(tags)
@@ -45,6 +48,8 @@ class StreamCopy:
         self.refused = 0
         self.is_past_end = False
         self._target, self._output, self._converter, self._factor = target, output, converter, factor
+        self._drops_early_audio = is_trimmed
+        self._in_turn = OneAtATime() if converter is not None and codec == "mov_text" else None
         self._has_inner_times = False
         self._base = source.time_base or Fraction(1, 1000)
         self._last_dts: int | None = None
@@ -58,33 +63,50 @@ class StreamCopy:
     def copy(self, packet: Packet[Any], shift: Fraction, end: Fraction | None) -> None:
         """Muxes a packet at its time minus `shift`, then stretched.
 
-        Packets from `end` on are dropped and, with a positive `shift`, those before 0 (a subtitle that is still on
-        screen at 0 is shortened). `shift` is in seconds of the input, `end` in seconds of the output. Raises
+        Packets from `end` on are dropped and, with a positive `shift`, those before 0: audio only if the video is
+        trimmed (otherwise it is the delay of its encoder); a subtitle that is still on screen at 0 is shortened.
+        `shift` is in seconds of the input, `end` in seconds of the output. Raises
         av.FFmpegError if the file cannot be written; a packet that the muxer rejects is only counted.
         """
-        out_base = self._target.time_base or self._base
-        begin, duration = self._begin(packet, shift), (packet.duration or 0) * self._base * self._factor
+        begin, duration = self._begin(packet, shift), _ticks_of(packet) * self._base * self._factor
         delay = Fraction(0)
         if self.checksum.kind == "cover":
             begin = Fraction(0)
         else:
             if end is not None and begin >= end:
                 return
-            if shift > 0 and begin < 0:
+            if shift > 0 and begin < 0 and (self._drops_early_audio or self.source.type != "audio"):
                 if self.checksum.kind != "subtitle" or begin + duration <= 0:
                     return
                 begin, duration = Fraction(0), begin + duration  # the subtitle is on screen at 0
             if packet.pts is not None and packet.dts is not None:
                 delay = (packet.pts - packet.dts) * self._base
-        out: Packet[Any] | None = packet
-        if self._converter is not None:
-            try:
-                out = self._converter.convert(packet)
-            except av.InvalidDataError:
-                self.refused += 1
-                return
-        if out is None:
+        if self._converter is None:
+            self._put(packet, begin, duration, delay)
             return
+        try:
+            texts = self._converter.texts(packet)
+        except av.InvalidDataError:
+            self.refused += 1
+            return
+        if not texts:
+            return
+        shown = Shown(begin, begin + duration if duration else None, texts)
+        for part in [shown] if self._in_turn is None else self._in_turn.add(shown):
+            self._put_texts(part)
+
+    def finish(self) -> None:
+        """Muxes texts that were held back."""
+        for part in [] if self._in_turn is None else self._in_turn.flush():
+            self._put_texts(part)
+
+    def _put_texts(self, shown: Shown) -> None:
+        assert self._converter is not None
+        duration = Fraction(0) if shown.end is None else shown.end - shown.begin
+        self._put(self._converter.encode(shown.texts), shown.begin, duration, Fraction(0))
+
+    def _put(self, out: Packet[Any], begin: Fraction, duration: Fraction, delay: Fraction) -> None:
+        """Muxes a packet of the output's codec; its times are in seconds of the output."""
         data, has_inner_times = stretch_inner_timestamps(
             self.checksum.kind, self.checksum.codec, bytes(out), self._factor
         )
@@ -92,14 +114,15 @@ class StreamCopy:
         if data != bytes(out):
             out.update(data)
         payload = payload_of(self.checksum.codec, data)
-        self._stamp(out, begin, duration, delay, out_base)
+        self._stamp(out, begin, duration, delay, self._target.time_base or self._base)
+        moment = (out.pts, out.duration)
         out.stream = self._target
         try:
             self._output.mux_one(out)
         except (av.InvalidDataError, av.ArgumentError):
             self.refused += 1
         else:
-            self.checksum.add(payload)
+            self.checksum.add(payload, moment)
 
     def warnings(self) -> list[str]:
         """Corrected timestamps, and times inside packets that could not be stretched."""
@@ -112,6 +135,11 @@ class StreamCopy:
             found.append(
                 f"the text of {self._converter.recoded} packets of {self.checksum.name} is not UTF-8; it is read as "
                 "Windows-1252"
+            )
+        if self._in_turn is not None and self._in_turn.overlaps:
+            found.append(
+                f"{self._in_turn.overlaps} texts of {self.checksum.name} begin while others are shown; mov_text holds "
+                "one text at a time, so they are shown together as one text"
             )
         if self._has_inner_times:
             found.append(
@@ -147,6 +175,12 @@ class StreamCopy:
             self.moved += 1
         packet.time_base, packet.pts, packet.dts, packet.duration = out_base, pts, dts, to_ticks(duration, out_base)
         self._last_dts = dts
+
+
+def _ticks_of(packet: Packet[Any]) -> int:
+    """The duration of a packet in ticks, 0 if unknown. Where Ogg files were joined it may be no duration at all."""
+    duration = packet.duration or 0
+    return duration if 0 <= duration < _LONGEST_DURATION else 0
 
 
 def codec_of(stream: Stream) -> str:

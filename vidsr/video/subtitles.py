@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from fractions import Fraction
+from typing import Any, NamedTuple, cast
 
 from av.packet import Packet
 from av.subtitles.stream import SubtitleStream
-from av.subtitles.subtitle import AssSubtitle
+from av.subtitles.subtitle import AssSubtitle, SubtitleSet
 
 PLAIN_TEXT = frozenset({"subrip", "mov_text", "webvtt", "text"})
 # The text codec of each muxer. ASS is not converted, because its styles would be lost.
@@ -28,8 +29,8 @@ class SubtitleConverter:
         self._decoder.open(strict=False)
         self._encoder.subtitle_header = self._decoder.subtitle_header
 
-    def convert(self, packet: Packet[SubtitleStream]) -> Packet[SubtitleStream] | None:
-        """The packet in the target's codec, without times; None for a packet that only clears an earlier text.
+    def texts(self, packet: Packet[SubtitleStream]) -> list[bytes]:
+        """The dialogue events of a packet, as ASS; empty for a packet that only clears an earlier text.
 
         Raises av.InvalidDataError for a damaged packet.
         """
@@ -39,9 +40,12 @@ class SubtitleConverter:
             recoded: Packet[Any] = Packet(text)
             recoded.time_base, recoded.pts, recoded.duration = packet.time_base, packet.pts, packet.duration
             packet = cast("Packet[SubtitleStream]", recoded)
-        subtitles = self._decoder.decode2(packet)
-        if subtitles is None or not any(isinstance(rect, AssSubtitle) and rect.dialogue.strip() for rect in subtitles):
-            return None
+        rects = self._decoder.decode2(packet)
+        return [r.ass for r in rects or () if isinstance(r, AssSubtitle) and r.dialogue.strip()]
+
+    def encode(self, texts: list[bytes]) -> Packet[SubtitleStream]:
+        """One packet that shows all texts, one below the other, in the target's codec and without times."""
+        subtitles = SubtitleSet.create(_joined(texts), 0, 0)
         return cast("Packet[SubtitleStream]", self._encoder.encode_subtitle(subtitles))
 
 
@@ -51,6 +55,59 @@ def _as_utf8(data: bytes) -> bytes:
     except UnicodeDecodeError:
         return data.decode("cp1252", "replace").encode()
     return data
+
+
+def _joined(events: list[bytes]) -> bytes:
+    """One ASS event with the texts of several; the style of a text ends with it."""
+    head = events[0].split(b",", 8)[:8]
+    texts = [event.split(b",", 8)[8] for event in events]
+    return b",".join([*head, b"\\N".join(text + (b"{\\r}" if b"{" in text else b"") for text in texts)])
+
+
+class Shown(NamedTuple):
+    """Texts that are on screen together, and from when to when, in seconds; without an end, until the next text."""
+
+    begin: Fraction
+    end: Fraction | None
+    texts: list[bytes]
+
+
+class OneAtATime:
+    """Divides texts that overlap into parts that follow each other, for codecs that show one text at a time.
+
+    Each part shows all texts of its time. `overlaps` counts the texts that began while another was shown.
+    """
+
+    def __init__(self) -> None:
+        self.overlaps = 0
+        self._active: list[Shown] = []
+        self._since = Fraction(0)
+
+    def add(self, shown: Shown) -> list[Shown]:
+        """Adds the next texts in order of their beginning, and returns the parts that end there or before."""
+        begin = max(shown.begin, self._since) if self._active else shown.begin
+        parts = self._until(begin)
+        self.overlaps += bool(self._active)
+        self._active.append(shown._replace(begin=begin))
+        self._since = begin
+        return parts
+
+    def flush(self) -> list[Shown]:
+        """The remaining parts."""
+        return self._until(None)
+
+    def _until(self, time: Fraction | None) -> list[Shown]:
+        parts: list[Shown] = []
+        while self._active:
+            ends = [shown.end for shown in self._active if shown.end is not None]
+            stop = min([*ends, *([] if time is None else [time])], default=None)
+            if stop is None or stop > self._since:
+                parts.append(Shown(self._since, stop, [text for shown in self._active for text in shown.texts]))
+            self._since = self._since if stop is None else stop
+            self._active = [shown for shown in self._active if shown.end is not None and shown.end > self._since]
+            if stop == time:
+                break
+        return parts
 
 
 def conversion_target(codec: str, container: str) -> str | None:

@@ -6,11 +6,13 @@ frame on, and stretched audio are decoded. This takes a few seconds per hour of 
 
 from __future__ import annotations
 
+import re
 import zlib
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +25,9 @@ from av.stream import AttachmentStream, Discard, Disposition, Stream
 from vidsr.errors import CheckError
 from vidsr.video.demuxers import open_media
 from vidsr.video.errors import plain_text, printable
+from vidsr.video.side_data_kinds import kinds_of_frame, losses
 
+TEXT_CODECS = ("subrip", "mov_text", "webvtt", "ass", "text")
 # Muxers or demuxers may split these codecs into packets differently; the concatenated bytes stay the same.
 _RESPLIT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 
@@ -32,8 +36,9 @@ _RESPLIT = ("pcm_", "adpcm_", "eac3", "truehd", "mlp", "hdmv_pgs")
 class PacketChecksum:
     """Number, total size in bytes, and CRC-32 of one stream's packets.
 
-    `kind` is "audio", "subtitle", "data", "cover" or "attachment"; `name` is for messages. `seconds`, for stretched
-    audio only, is when it must begin and end in the output.
+    `kind` is "audio", "subtitle", "data", "cover" or "attachment"; `name` is for messages. `moments`, for subtitles
+    only, are time and duration of each packet in ticks of the output. `seconds`, for stretched audio only, is when it
+    must begin and end in the output.
     """
 
     kind: str
@@ -44,11 +49,14 @@ class PacketChecksum:
     packets: int = field(default=0)
     size: int = field(default=0)
     crc: int = field(default=0)
+    moments: list[tuple[int | None, int | None]] = field(default_factory=list)
     seconds: tuple[Fraction, Fraction] | None = None
 
-    def add(self, payload: bytes) -> None:
+    def add(self, payload: bytes, moment: tuple[int | None, int | None] = (None, None)) -> None:
         """Adds a packet. Empty ones do not count: they are the gaps of mov_text, which muxers insert as they need."""
         if payload:
+            if self.kind == "subtitle":
+                self.moments.append(moment)
             self.packets += 1
             self.size += len(payload)
             self.crc = zlib.crc32(payload, self.crc)
@@ -59,7 +67,17 @@ class PacketChecksum:
             return f"{other.packets} packets instead of {self.packets}"
         if self.size != other.size:
             return f"{other.size} bytes instead of {self.size}"
-        return None if self.crc == other.crc else "other contents"
+        if self.crc != other.crc:
+            return "other contents"
+        return self._other_times(other) if len(self.moments) == len(other.moments) else None
+
+    def _other_times(self, other: PacketChecksum) -> str | None:
+        """The first time that differs, and for text, whose end every container stores, the first duration."""
+        lasts = self.codec in TEXT_CODECS
+        for number, (wanted, found) in enumerate(zip(sorted(self.moments), sorted(other.moments), strict=True)):
+            if wanted[0] != found[0] or (lasts and wanted[1] and wanted[1] != found[1]):
+                return f"packet {number} at {found[0]} for {found[1]} ticks instead of {wanted[0]} for {wanted[1]}"
+        return None
 
 
 def payload_of(codec: str, data: bytes) -> bytes:
@@ -70,6 +88,9 @@ def payload_of(codec: str, data: bytes) -> bytes:
 
 
 SYNC_TOLERANCE = Fraction(1, 50)  # seconds
+DEGREES_TOLERANCE = 0.0002  # of a position on Earth: 20 m, more than any container's rounding
+_NUMBER = r"[+-]\d+(?:\.\d+)?"
+_COORDINATES = re.compile(f"(?:{_NUMBER}){{2,3}}/?(?:CRS.*)?")  # ISO 6709: latitude, longitude, altitude
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,8 @@ class Expected:
     """Expected contents of a file.
 
     `times` are the frame times in ticks of `time_base`, ascending; `size` is (width, height). `checksums` are of the
-    other streams, in the order of the file; `tags` are the tags of the file as a whole.
+    other streams, in the order of the file; `tags` are the tags of the file as a whole. `side_data` are the kinds of
+    side data of the input's video.
     """
 
     times: array[int]
@@ -85,10 +107,11 @@ class Expected:
     size: tuple[int, int]
     checksums: list[PacketChecksum]
     tags: dict[str, str]
+    side_data: frozenset[str] = frozenset()
 
 
 def verify(path: Path, name: str, expected: Expected) -> list[str]:
-    """Checks a file, and returns warnings about tags and flags that its container does not keep.
+    """Checks a file, and returns warnings about tags, flags and side data that it does not keep.
 
     `name` is the file's name in messages. Raises CheckError if a frame, a time or a packet differs from `expected`.
     """
@@ -119,6 +142,7 @@ class _Check:
             self._fail("it has no video stream")
         self.video = videos[0]
         self.video.thread_type = ThreadType.AUTO  # a frame lost while flushing is noticed below
+        self.side_data: set[str] = set()
         self.found: dict[int, PacketChecksum] = {}
         self.pairs: list[tuple[PacketChecksum, Stream]] = []
         self.decoded_audio: dict[int, _DecodedAudio] = {}
@@ -154,17 +178,20 @@ class _Check:
                     self._fail("a frame has no time")
                 times.append(packet.pts)
                 last_key = packet.pts if packet.is_keyframe else last_key
-                is_first_decoded = is_first_decoded or bool(self._decode(packet))
+                if not is_first_decoded:
+                    shown = self._decode(packet)
+                    is_first_decoded = bool(shown)
+                    self.side_data.update(*map(kinds_of_frame, shown))
             else:
                 checksum = self.found[packet.stream_index]
-                checksum.add(payload_of(checksum.codec, bytes(packet)))
+                checksum.add(payload_of(checksum.codec, bytes(packet)), (packet.pts, packet.duration))
                 if packet.stream_index in self.decoded_audio:
                     self._add_audio(packet)
         self._check_times(times)
         self._check_copies()
         self._check_audio()
         self._check_last_frame(last_key, max(times))
-        return self._lost_tags()
+        return [*self._lost_tags(), *losses(self.expected.side_data, self.side_data)]
 
     def _packets(self) -> Iterable[Packet[Any]]:
         wanted = [self.video, *(s for _, s in self.pairs if not isinstance(s, AttachmentStream))]
@@ -231,7 +258,10 @@ class _Check:
         if last_key is None:
             self._fail("it has no key frame")
         self.container.seek(last_key, stream=self.video)
-        shown = [frame.pts for frame in self.container.decode(self.video)]
+        shown = []
+        for frame in self.container.decode(self.video):
+            shown.append(frame.pts)
+            self.side_data.update(kinds_of_frame(frame))
         if not shown or max(pts for pts in shown if pts is not None) != last:
             self._fail("its last frame cannot be decoded")
 
@@ -255,8 +285,28 @@ class _Check:
 
 
 def _missing(wanted: dict[str, str], found: dict[str, str]) -> list[str]:
-    """Keys whose value is missing or differs; keys ignore case, and an undefined language is not compared."""
+    """Keys whose value is missing or differs; keys ignore case, and values that say nothing are not compared."""
     present = {key.lower(): value for key, value in found.items()}
-    ignored = {"handler_name", "filename", "mimetype"} | ({"language"} if wanted.get("language") == "und" else set())
-    lost = (k for k, v in wanted.items() if k.lower() not in ignored and present.get(k.lower()) != v)
-    return sorted(printable(key) for key in lost)
+    return sorted(
+        printable(k)
+        for k, v in wanted.items()
+        if not _is_empty(k.lower(), v) and not _is_same(v, present.get(k.lower()))
+    )
+
+
+def _is_empty(key: str, value: str) -> bool:
+    """True for tags that say nothing: an undefined language, and a creation time that was never set."""
+    if key == "creation_time":
+        return value.startswith(("1970-01-01T00:00:00", "1904-01-01T00:00:00"))
+    return key in ("handler_name", "filename", "mimetype") or (key == "language" and value == "und")
+
+
+def _is_same(wanted: str, found: str | None) -> bool:
+    """True for equal values, and for equal positions on Earth, which containers write with other numbers of digits."""
+    if found is None or wanted == found:
+        return found is not None
+    places = [_COORDINATES.fullmatch(value) and re.findall(_NUMBER, value) for value in (wanted, found)]
+    if not all(places):
+        return False
+    pairs = zip_longest(*([float(n) for n in place or ()] for place in places), fillvalue=0.0)
+    return all(abs(a - b) <= DEGREES_TOLERANCE for a, b in pairs)
