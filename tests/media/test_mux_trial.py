@@ -190,7 +190,7 @@ def test_a_refused_stream_and_refused_chapters_are_left_out_and_named(tmp_path: 
         plan, refused=(mux_trial.Part("stream", "1", "because"), mux_trial.Part("chapters", "", "of this"))
     )
     with Writer(plan) as writer:
-        for frame in frames(steps(source, 3), plan.source.time_base):
+        for frame in frames(steps(source, 3), plan.info.time_base):
             writer.write(frame)
         writer.commit()
     assert "stream 1 (audio aac, eng) is left out: because" in writer.warnings

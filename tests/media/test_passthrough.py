@@ -264,7 +264,7 @@ def test_a_second_layer_is_named_as_a_loss(tmp_path: Path) -> None:
     assert writer.warnings == [loss]
     plan = plan_output(tmp_path / "strict.mkv", source, probe(source), (64, 48), OutputConfig(), InputConfig())
     with pytest.raises(CheckError, match="several layers"), Writer(plan) as writer:
-        for frame in frames(steps(source, 3), plan.source.time_base):
+        for frame in frames(steps(source, 3), plan.info.time_base):
             writer.write(frame)
         writer.commit(is_strict=True)
 

@@ -47,15 +47,18 @@ def _listed_stream(output: OutputContainer, kind: str) -> Stream:
 def mux_refusal(stream: Stream, packets: Sequence[Packet[Any]], container: str) -> str | None:
     """Why a muxer refuses a copy of a stream, in a few words; None if it accepts it. `packets` are its first ones.
 
-    Some muxers refuse at the header, others at a packet or at the end, and some write audio that cannot be decoded.
+    Some muxers refuse at the header, others at a packet or at the end, and some write audio that cannot be decoded. The
+    copies begin at 0, as those of a run do, whatever the clock of the input says.
     """
     memory = io.BytesIO()
+    times = [time for packet in packets for time in (packet.dts, packet.pts) if time is not None]
+    start = min(times, default=0)
     trial = av.open(memory, "w", format=container)
     try:
         with log_switched_on():
             target = add_copy(trial, stream)
             trial.start_encoding()
-            refusals = [_packet_refusal(trial, target, packet) for packet in packets]
+            refusals = [_packet_refusal(trial, target, packet, start) for packet in packets]
             trial.close()
     except av.FFmpegError as error:
         return error_detail(error)
@@ -77,9 +80,13 @@ def twin_of(packet: Packet[Any]) -> Packet[Any]:
     return twin
 
 
-def _packet_refusal(trial: OutputContainer, target: Stream, packet: Packet[Any]) -> str | None:
-    """Muxes a copy of a packet; returns why it is refused if a run would go on without it, else raises FFmpegError."""
+def _packet_refusal(trial: OutputContainer, target: Stream, packet: Packet[Any], start: int) -> str | None:
+    """Muxes a copy of a packet, `start` ticks earlier; returns why it is refused if a run would go on without it.
+
+    Otherwise raises FFmpegError.
+    """
     twin = twin_of(packet)
+    twin.pts, twin.dts = (None if time is None else time - start for time in (packet.pts, packet.dts))
     twin.stream = target
     try:
         trial.mux_one(twin)

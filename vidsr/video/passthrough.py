@@ -201,7 +201,9 @@ class Passthrough:
             self._take(packet, None)
 
     def try_out(self, packets: dict[int, list[Packet[Any]]]) -> None:
-        """Copies packets (by stream, unchanged themselves) instead of the input's; for a trial."""
+        """Copies packets (by stream, unchanged themselves) instead of the input's, from time 0 on; for a trial."""
+        first = _start_of(self._input.streams[self._video_index]) or Fraction(0)
+        self.shift = shift_of_start(first, self.audio_start)
         for index, route in self._routes.items():
             for packet in packets.get(index, []):
                 route.copy(twin_of(packet), self.shift, None)
