@@ -21,7 +21,7 @@ from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError, VidsrError
 from vidsr.types import Frame
 from vidsr.video.decoding import DisplaySlots, missing_bytes
-from vidsr.video.probe import Source, probe
+from vidsr.video.probe import Source, _has_second_image, probe
 from vidsr.video.reader import Reader
 from vidsr.video.timestamps import FrameTimes
 
@@ -485,12 +485,25 @@ def test_a_thumbnail_is_not_taken_for_an_image_made_of_tiles(tmp_path: Path) -> 
 
 def test_a_tiff_of_several_images_is_refused(tmp_path: Path) -> None:
     images = [media.numbered_image(number)[..., ::-1] for number in (1, 2)]
-    assert cv2.imwritemulti(str(tmp_path / "one.tiff"), images[:1]) and cv2.imwritemulti(
-        str(tmp_path / "a.tiff"), images
-    )
-    assert numbers(read(tmp_path / "one.tiff")[0]) == [1]
-    with pytest.raises(InputError, match="holds 2 images, of which only the first would be read"):
-        probe(tmp_path / "a.tiff")
+    one, two = tmp_path / "one.tiff", tmp_path / "two.tiff"
+    assert cv2.imwritemulti(str(one), images[:1]) and cv2.imwritemulti(str(two), images)
+    assert numbers(read(one)[0]) == [1]
+    with pytest.raises(InputError, match="holds several images, of which only the first would be read"):
+        probe(two)
+
+
+def test_a_second_image_of_a_big_tiff_is_found(tmp_path: Path) -> None:
+    path, head = tmp_path / "a.tiff", b"II" + struct.pack("<HHHQQ", 43, 8, 0, 16, 0)  # a directory without entries
+    path.write_bytes(head + struct.pack("<Q", 0) + bytes(8))
+    assert not _has_second_image(path)
+    path.write_bytes(head + struct.pack("<Q", 16) + bytes(8))
+    assert _has_second_image(path)
+
+
+def test_a_broken_tiff_has_no_second_image(tmp_path: Path) -> None:
+    for data in (b"II*\0", b"MM\0*\xff\xff\xff\xff", b"II+\0\x08\0\0\0" + b"\xff" * 8, b"II*\0\x08\0\0\0\xff\xff"):
+        (tmp_path / "a.tiff").write_bytes(data)
+        assert not _has_second_image(tmp_path / "a.tiff")
 
 
 def test_a_still_image_beside_a_video_is_not_taken_for_it(tmp_path: Path) -> None:

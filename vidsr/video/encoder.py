@@ -228,9 +228,10 @@ def encode_blank(context: VideoCodecContext, encoding: Encoding) -> list[Packet[
         plane.update(bytes(plane.buffer_size))
     frame.pts, frame.time_base = 0, encoding.time_base
     packets = [*context.encode(frame), *context.encode(None)]
+    duration = min(1 / encoding.rate, Fraction(1))  # seconds; the rate of a damaged header may be absurd
     for packet in packets:
         packet.pts = packet.dts = 0
-        packet.duration, packet.time_base = to_ticks(1 / encoding.rate, encoding.time_base), encoding.time_base
+        packet.duration, packet.time_base = to_ticks(duration, encoding.time_base), encoding.time_base
     return packets
 
 
