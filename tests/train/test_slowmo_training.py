@@ -294,7 +294,7 @@ def test_presets_for_slow_motion_are_listed_but_not_chosen_for_upscaling() -> No
     of_zsm = [preset.name for preset in list_presets() if preset.architecture == "zsm"]
     assert {"zsm", "zsm-fast"} <= set(of_zsm)
     for name in of_zsm:
-        with pytest.raises(ModelError, match=f"the model '{name}' makes new frames"):
+        with pytest.raises(ModelError, match=f"the model '{name}' interpolates frames"):
             select_card(name, "upscale")
     values = describe("zsm-fast")
     assert values["scale"] == 4
