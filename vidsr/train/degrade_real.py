@@ -273,10 +273,7 @@ def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Gener
     """Encodes and decodes frames, N x h x w x 3, at a random position of the block grid, as after a crop."""
     height, width = frames.shape[1:3]
     if encoding.codec == "jpeg":
-        top, left = (int(v) for v in generator.integers(0, 8, 2))
-        around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
-        coded = np.stack([_jpeg(frame, int(encoding.options["quality"])) for frame in around])
-        return coded[:, top:, left:]
+        return _jpeg_anywhere(frames, int(encoding.options["quality"]), generator)
     top, left = (int(v) for v in generator.integers(0, 8, 2))
     pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 needs even sides
     around = np.ascontiguousarray(np.pad(frames, pad, mode="symmetric"))
@@ -304,6 +301,13 @@ def _to_bytes(clip: Tensor) -> Frames:
 
 def _from_bytes(frames: Frames) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255
+
+
+def _jpeg_anywhere(frames: Frames, quality: int, generator: np.random.Generator) -> Frames:
+    """JPEG compression of frames, N x h x w x 3, with the block grid at a random position."""
+    top, left = (int(v) for v in generator.integers(0, 8, 2))
+    around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
+    return np.stack([_jpeg(frame, quality) for frame in around])[:, top:, left:]
 
 
 def _jpeg(frame: Frames, quality: int) -> Frames:

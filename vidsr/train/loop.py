@@ -132,9 +132,7 @@ class SlowmoTask:
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
         }
-        for demand, met in demands.items():
-            if not met:
-                raise UsageError(f"the recipe '{recipe.name}' trains a zsm network; that {demand}")
+        _refuse_unmet(demands, recipe)
 
     def losses(
         self,
@@ -166,6 +164,12 @@ class SlowmoTask:
 
 # How networks that make frames are trained, by architecture id (models/registry.py). Face detectors: train/detector.
 TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask()}
+
+
+def _refuse_unmet(demands: dict[str, bool], recipe: Recipe) -> None:
+    for demand, met in demands.items():
+        if not met:
+            raise UsageError(f"the recipe '{recipe.name}' trains a {recipe.architecture} network; that {demand}")
 
 
 def task_of(network: Network) -> Task[Any]:

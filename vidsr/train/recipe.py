@@ -160,12 +160,12 @@ def load_recipe(path: Path) -> Recipe:
         "degradation": DegradationConfig,
         "optimisation": OptimisationConfig,
     }
-    if "guidance" in table:
-        parts["guidance"] = GuidanceConfig
-    if "real" in table:
-        parts["real"] = RealConfig
-    if "perceptual" in table:
-        parts["perceptual"] = PerceptualConfig
+    optional: dict[str, type[Any]] = {
+        "guidance": GuidanceConfig,
+        "real": RealConfig,
+        "perceptual": PerceptualConfig,
+    }
+    parts |= {name: part for name, part in optional.items() if name in table}
     recipe = fill_tables(Recipe, parts, table, path)
     _check(recipe, path)
     return recipe
