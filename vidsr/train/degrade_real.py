@@ -22,7 +22,7 @@ from torch import Tensor
 from vidsr.evaluation.metrics import SCALE, to_8_bits
 from vidsr.train.codecs import Encoding, Roundtrip, draw_encoding
 from vidsr.train.degrade import area_taps, bicubic_taps, gaussian_taps, mirrored, random_taps, reduce
-from vidsr.train.recipe import DegradationConfig, RealConfig
+from vidsr.train.recipe import DegradationConfig, JpegConfig, RealConfig
 
 Frames = NDArray[np.uint8]
 MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels
@@ -101,6 +101,20 @@ def degrade_real(
     return _from_bytes(frames), AppliedDegradation(
         min(1.0, blur), noise, max(encoding.compression for encoding in encodings), drawn
     )
+
+
+def degrade_compressed(
+    clip: Tensor, config: DegradationConfig, jpeg: JpegConfig, generator: np.random.Generator
+) -> Tensor:
+    """A random reduction of `clip` (N x 3 x H x W in 0..1) as `config` describes, then JPEG compression of each frame.
+
+    The degradation of CAJNN (4.3; the text's formula is garbled, this is the order that it means). Every frame has its
+    own quality and block grid. Returns N x 3 x h x w, 8 bits in 0..1.
+    """
+    frames = _to_bytes(to_8_bits(reduce(clip, random_taps(config, generator))))
+    qualities = generator.integers(jpeg.quality[0], jpeg.quality[1] + 1, len(frames))
+    pairs = zip(frames, qualities, strict=True)
+    return _from_bytes(np.concatenate([_jpeg_anywhere(each[None], int(quality), generator) for each, quality in pairs]))
 
 
 def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
