@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from vidsr.train.degrade import SCALE, degrade_bi, to_8_bits
-from vidsr.types import Colour
+from vidsr.types import Color
 from vidsr.video.color import rgb_to_frame
 
 RATE = 25
 AUDIO_RATE = 48_000
 SUPERSAMPLING = 4
 LANCZOS_REACH = 4
-COLOUR = Colour(matrix="smpte170m", range="tv", primaries="smpte170m", transfer="smpte170m", chroma_location="left")
+COLOUR = Color(matrix="smpte170m", range="tv", primaries="smpte170m", transfer="smpte170m", chroma_location="left")
 SMPTE170M = 6
 
 

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from tests.support.tiny_networks import SLOWMO_FORMS, paper_network, slowmo_network
+from tests.support.tiny_networks import CAJNN_FORMS, SLOWMO_FORMS, cajnn_network, paper_network, slowmo_network
 from tests.support.torch_threads import torch_threads
 from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import WINDOW, InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.models.cards import ModelCard, list_cards
 from vidsr.models.loading import load_network
+from vidsr.nets.base import Network
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
@@ -79,6 +81,10 @@ def interpolation(network: ZoomingSlowMo, name: str, precision: str) -> Engine:
     return InterpolationEngine.of_network(network, name, CPU, precision)
 
 
+def single_image(network: Network, name: str, precision: str) -> Engine:
+    return SingleImageEngine.of_network(network, name, torch.device("cpu"), precision)
+
+
 def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
     """The engines of a card, by name; who runs them is decided by its architecture.
 
@@ -93,6 +99,8 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
                 lambda: interpolation(zsm(card), card.name, precision), 0.08, is_lasting=False
             ),
         }
+    if card.architecture == "cajnn":
+        return {name: Case(lambda: single_image(load_network(card), card.name, precision), 0.08, is_lasting=False)}
     # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
     # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
     # Long runs use the default network in float32 only: others take a minute each and show the same.
@@ -121,6 +129,12 @@ def untrained_slowmo(kind: Callable[[ZoomingSlowMo, str, str], Engine], form: st
     return Case(lambda: kind(slowmo_network(form), "untrained", precision), 0.03, has_learned=False)
 
 
+def untrained_cajnn(form: str, precision: str) -> Case:
+    # The largest tiled error was 6e-7 in fp32, 0.003 in bf16.
+    tolerance = 1e-5 if precision == "fp32" else 0.01
+    return Case(lambda: single_image(cajnn_network(form), "untrained", precision), tolerance, has_learned=False)
+
+
 def untrained_chain() -> Engine:
     network = slowmo_network("fast")
     return ChainEngine([interpolation(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
@@ -135,6 +149,10 @@ ENGINES |= {
     f"untrained {kind.__name__} {form} {precision}": untrained_slowmo(kind, form, precision)
     for form, precision in zip(SLOWMO_FORMS, ("fp32", "bf16"), strict=True)
     for kind in (slowmo, interpolation)
+}
+ENGINES |= {
+    f"untrained cajnn {form} {precision}": untrained_cajnn(form, precision)
+    for form, precision in zip(CAJNN_FORMS, ("fp32", "bf16"), strict=True)
 }
 ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 

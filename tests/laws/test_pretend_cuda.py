@@ -22,12 +22,14 @@ from vidsr.engines.base import DTYPES, Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_cards, list_presets
 from vidsr.models.registry import build
+from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.stages.base import through
@@ -41,7 +43,7 @@ Sizes = Mapping[str, Any]
 
 def shallow(sizes: Sizes) -> dict[str, Any]:
     """The same network with one block instead of several, which is enough for these tests."""
-    return {name: min(value, 1) if name.endswith("_blocks") else value for name, value in sizes.items()}
+    return {name: min(value, 1) if name.endswith("blocks") else value for name, value in sizes.items()}
 
 
 def secnet(sizes: Sizes) -> SECNet:
@@ -56,10 +58,18 @@ def zsm(sizes: Sizes) -> ZoomingSlowMo:
     return network
 
 
+def cajnn(sizes: Sizes) -> CAJNN:
+    network = build("cajnn", shallow(sizes)).requires_grad_(False)
+    assert isinstance(network, CAJNN)
+    return network
+
+
 def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]]:
     sizes, name = preset.network, f"{preset.name} {precision}"
     if preset.architecture == "secnet":
         return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
+    if preset.architecture == "cajnn":
+        return {name: lambda: SingleImageEngine.of_network(cajnn(sizes), "", CUDA, precision)}
     return {
         f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
         f"{name} interpolation": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),

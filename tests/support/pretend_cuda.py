@@ -63,6 +63,9 @@ def pretend_cuda() -> Iterator[torch.device]:
             mock.patch.object(nn.Module, "_apply", _apply),
             mock.patch.object(FakeTensor, "__deepcopy__", _deepcopy),
             mock.patch.object(resize, "_resize_bands", bands),
+            # Without a card torch switches autocast off and warns.
+            mock.patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
+            mock.patch.object(torch.cuda, "is_bf16_supported", lambda: True),
             _device_guard(),
             FakeTensorMode(),
             _NoHostCopies(),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vidsr.models.registry import build
+from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
@@ -28,6 +29,11 @@ SLOWMO_FORMS: dict[str, dict[str, Any]] = {
         "shared_sides": True, "residual": True,
     },
 }  # fmt: skip
+# CAJNN with the upsampler of the printed size, and with that of equation (4.3) as in the recipe cajnn-fast.
+CAJNN_FORMS: dict[str, dict[str, Any]] = {
+    "printed": {"width": 6, "blocks": 2, "growth": 4, "upsampler_width": 5},
+    "fast": {"width": 6, "blocks": 1, "growth": 6, "upsampler_width": 0},
+}
 
 
 def paper_network(**arguments: Any) -> SECNet:
@@ -46,4 +52,14 @@ def slowmo_network(form: str, **arguments: Any) -> ZoomingSlowMo:
     network = build("zsm", SLOWMO_FORMS[form] | arguments).requires_grad_(False).eval()
     for name, parameter in network.named_parameters():
         parameter.add_(torch.randn(parameter.shape) * (0.3 if "conv_offset_mask" in name else 0.1))
+    return network
+
+
+def cajnn_network(form: str, **arguments: Any) -> CAJNN:
+    """Weights far from their initial values, so that every layer matters."""
+    torch.manual_seed(0)
+    network = build("cajnn", CAJNN_FORMS[form] | arguments).requires_grad_(False).eval()
+    assert isinstance(network, CAJNN)
+    for parameter in network.parameters():
+        parameter.add_(torch.randn(parameter.shape) * 0.1)
     return network

@@ -147,7 +147,7 @@ def test_a_name_must_be_text(tmp_path: Path) -> None:
     [
         "[data]\ncrop = 36",
         "[data]\ncrop = 0",
-        "[data]\nframes = 1",
+        "[data]\nframes = 0",
         "[data]\nbatch = 0",
         "[data]\nshare_faces = 0\nshare_general = 0\nshare_stills = 0\nshare_face_stills = 0",
         "[data]\nshare_face_stills = -1",

@@ -88,6 +88,15 @@ ARCHITECTURES: dict[str, Architecture] = {
             "zsm", "Zooming SlowMo", "GPL-3.0, as the authors released it; this copy is the user's and no part of vidsr"
         ),
     ),
+    "cajnn": Architecture(
+        tasks=("upscale",),
+        config="vidsr.nets.cajnn.config:CAJNNConfig",
+        network="vidsr.nets.cajnn.network:CAJNN",
+        run_clip="vidsr.models.behavior:single_images",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:single_image_multiply_adds",
+        graphs="vidsr.models.onnx_export:single_image_graphs",
+    ),
     "facepyramid": Architecture(
         tasks=("detect",),
         config="vidsr.nets.facepyramid:FacePyramidConfig",

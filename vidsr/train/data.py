@@ -18,7 +18,7 @@ from vidsr.errors import InputError
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames
 from vidsr.train.degrade import Frames, H264Roundtrip, degrade_alternate, degrade_random, from_bytes
-from vidsr.train.degrade_real import degrade_real
+from vidsr.train.degrade_real import degrade_compressed, degrade_real
 from vidsr.train.recipe import Recipe
 
 KINDS: tuple[Kind, ...] = ("faces", "general", "still", "face_still")
@@ -87,7 +87,9 @@ class Batches(Dataset[Batch]):
         low, truth, guides = [], [], []
         for _ in range(data.batch):
             clip = from_bytes(self._draw_clip(generator, burn_in + data.frames))
-            if self.recipe.guidance is None:
+            if self.recipe.jpeg is not None:
+                low.append(degrade_compressed(clip, self.recipe.degradation, self.recipe.jpeg, generator))
+            elif self.recipe.guidance is None:
                 low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
             else:
                 input_frames, guide = degrade_alternate(clip, self.recipe.degradation, generator, self.h264)

@@ -32,7 +32,7 @@ from vidsr.train.degrade import (
     reduce,
     to_bytes,
 )
-from vidsr.train.recipe import DegradationConfig, RealConfig
+from vidsr.train.recipe import DegradationConfig, JpegConfig, RealConfig
 
 MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels
 MAX_NOISE = 25.0  # standard deviation for noise 1, in 8-bit levels
@@ -110,6 +110,20 @@ def degrade_real(
     return from_bytes(frames), AppliedDegradation(
         min(1.0, blur), noise, max(encoding.compression for encoding in encodings), drawn
     )
+
+
+def degrade_compressed(
+    clip: Tensor, config: DegradationConfig, jpeg: JpegConfig, generator: np.random.Generator
+) -> Tensor:
+    """A random reduction of `clip` (N x 3 x H x W in 0..1) as `config` describes, then JPEG compression of each frame.
+
+    The degradation of CAJNN (4.3; the text's formula is garbled, this is the order that it means). Every frame has its
+    own quality and block grid. Returns N x 3 x h x w, 8 bits in 0..1.
+    """
+    frames = to_bytes(to_8_bits(reduce(clip, random_taps(config, generator))))
+    qualities = generator.integers(jpeg.quality[0], jpeg.quality[1] + 1, len(frames))
+    pairs = zip(frames, qualities, strict=True)
+    return from_bytes(np.concatenate([_jpeg_anywhere(each[None], int(quality), generator) for each, quality in pairs]))
 
 
 def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
@@ -282,10 +296,7 @@ def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Gener
     """Encodes and decodes frames, N x h x w x 3, at a random position of the block grid, as after a crop."""
     height, width = frames.shape[1:3]
     if encoding.codec == "jpeg":
-        top, left = (int(v) for v in generator.integers(0, 8, 2))
-        around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
-        coded = jpeg_roundtrip(around, int(encoding.options["quality"]))
-        return coded[:, top:, left:]
+        return _jpeg_anywhere(frames, int(encoding.options["quality"]), generator)
     top, left = (int(v) for v in generator.integers(0, 8, 2))
     pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 needs even sides
     around = np.ascontiguousarray(np.pad(frames, pad, mode="symmetric"))
@@ -305,3 +316,10 @@ def encode_resized(
 
 def _filter(factor: float) -> int:
     return cv2.INTER_CUBIC if factor >= 1 else cv2.INTER_AREA
+
+
+def _jpeg_anywhere(frames: Frames, quality: int, generator: np.random.Generator) -> Frames:
+    """JPEG compression of frames, N x h x w x 3, with the block grid at a random position."""
+    top, left = (int(v) for v in generator.integers(0, 8, 2))
+    around = np.pad(frames, ((0, 0), (top, 0), (left, 0), (0, 0)), mode="reflect")
+    return jpeg_roundtrip(around, quality)[:, top:, left:]

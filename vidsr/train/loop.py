@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from vidsr.errors import InputError, UsageError
-from vidsr.evaluation.metrics import decibels, to_8_bits
+from vidsr.evaluation.metrics import SCALE, decibels, to_8_bits
 from vidsr.models.registry import build, id_of
 from vidsr.nets.base import Network
+from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -28,12 +29,13 @@ from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files,
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_bytes
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialization import start_from
-from vidsr.train.losses import estimate_loss, perceptual_loss, secnet_losses, slowmo_losses
+from vidsr.train.losses import estimate_loss, perceptual_loss, reconstruction_loss, secnet_losses, slowmo_losses
 from vidsr.train.perceptual import PerceptualDistance
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
 VALIDATION_QUALITY = 40  # JPEG quality
+CAJNN_QUALITIES = (10, 20, 40)  # those of the dissertation's table 4.1
 N = TypeVar("N", contravariant=True)
 
 
@@ -131,9 +133,7 @@ class SlowmoTask:
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
         }
-        for demand, met in demands.items():
-            if not met:
-                raise UsageError(f"the recipe '{recipe.name}' trains a zsm network; that {demand}")
+        _refuse_unmet(demands, recipe)
 
     def losses(
         self,
@@ -163,8 +163,59 @@ class SlowmoTask:
         }
 
 
+class SingleImageTask:
+    """CAJNN: every frame of a clip is a sample of its own."""
+
+    min_frames = 1
+
+    def check(self, network: CAJNN, recipe: Recipe) -> None:
+        """Refuses tables and settings that have no meaning for single images."""
+        demands = {
+            "cannot use the table [guidance]: remove it": recipe.guidance is None,
+            "cannot use the table [perceptual]: remove it": recipe.perceptual is None,
+            "needs compressed samples: add the table [jpeg] or [real]": (recipe.jpeg or recipe.real) is not None,
+            "needs network.scale of 4, by which samples are reduced": network.config.scale == SCALE,
+            "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
+            "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
+        }
+        _refuse_unmet(demands, recipe)
+
+    def losses(
+        self,
+        network: CAJNN,
+        batch: Batch,
+        recipe: Recipe,
+        pretraining: bool,  # noqa: ARG002 - nothing to pretrain
+        distance: PerceptualDistance | None,  # noqa: ARG002 - see check
+    ) -> dict[str, Tensor]:
+        """Equation (4.1); the loss is silent there: the recipe's Charbonnier or squared error.
+
+        The loss of a low-resolution head, (4.8), is left out: the best weight of its table 4.5 is 0.
+        """
+        with torch.autocast(batch.low.device.type, torch.bfloat16):
+            result = network.enlarge(batch.low.flatten(0, 1))
+        epsilon = recipe.optimisation.charbonnier_epsilon
+        return {"total": reconstruction_loss(result, batch.truth.flatten(0, 1), epsilon)}
+
+    def scores(self, network: CAJNN, clip: Tensor, device: torch.device) -> dict[str, float]:
+        """For BI and JPEG of quality 10, 20 and 40 (4.4.1), of every fifth frame: the others hardly differ."""
+        scores, clip = {}, clip[::5]
+        for quality in CAJNN_QUALITIES:
+            low = degrade_jpeg(clip, quality).to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                results = torch.cat([network(image[None]) for image in low])
+            scores[f"psnr_jpeg_{quality}"] = _psnr(results, clip)
+        return scores
+
+
 # How networks that make frames are trained, by architecture id (models/registry.py). Face detectors: train/detector.
-TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask()}
+TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask(), "cajnn": SingleImageTask()}
+
+
+def _refuse_unmet(demands: dict[str, bool], recipe: Recipe) -> None:
+    for demand, met in demands.items():
+        if not met:
+            raise UsageError(f"the recipe '{recipe.name}' trains a {recipe.architecture} network; that {demand}")
 
 
 def task_of(network: Network) -> Task[Any]:

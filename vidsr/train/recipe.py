@@ -132,13 +132,30 @@ class PerceptualConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class JpegConfig:
+    """JPEG compression of every frame after the reduction (CAJNN, 4.4.1), each with a quality of its own.
+
+    `quality` is the range, both ends included. The block grid lies anywhere, as in a crop from a compressed image.
+    """
+
+    quality: tuple[int, int] = (10, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class RestartsConfig:
+    """Restarts of the learning rate's cosine: every `every` steps after the warm-up."""
+
+    every: int = 250_000
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All settings of a model's training, under the recipe's own names, such as its table [optimisation].
 
     `network` holds the arguments of the architecture's configuration.
     With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
     `real` the degradation is realistic, and `degradation` applies to its clean samples. With `perceptual` the loss has
-    a perceptual term.
+    a perceptual term. With `jpeg` every frame is compressed, with `restarts` the learning rate falls several times.
     """
 
     name: str
@@ -152,6 +169,8 @@ class Recipe:
     guidance: GuidanceConfig | None = None
     real: RealConfig | None = None
     perceptual: PerceptualConfig | None = None
+    jpeg: JpegConfig | None = None
+    restarts: RestartsConfig | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -162,12 +181,14 @@ def load_recipe(path: Path) -> Recipe:
         "degradation": DegradationConfig,
         "optimisation": OptimizationConfig,
     }
-    if "guidance" in table:
-        parts["guidance"] = GuidanceConfig
-    if "real" in table:
-        parts["real"] = RealConfig
-    if "perceptual" in table:
-        parts["perceptual"] = PerceptualConfig
+    optional: dict[str, type[Any]] = {
+        "guidance": GuidanceConfig,
+        "real": RealConfig,
+        "perceptual": PerceptualConfig,
+        "jpeg": JpegConfig,
+        "restarts": RestartsConfig,
+    }
+    parts |= {name: part for name, part in optional.items() if name in table}
     recipe = fill_tables(Recipe, parts, table, path)
     _check(recipe, path)
     return recipe
@@ -188,10 +209,11 @@ def _check(recipe: Recipe, path: Path) -> None:
     reductions = (degradation.weight_bicubic, degradation.weight_blur, degradation.weight_area)
     guidance, perceptual = recipe.guidance or GuidanceConfig(), recipe.perceptual or PerceptualConfig()
     degraded = degradation.noise_share + degradation.jpeg_share + degradation.h264_share
+    jpeg, restarts = recipe.jpeg or JpegConfig(), recipe.restarts or RestartsConfig()
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
-        "data.frames must be at least 2 (motion needs a neighbor)": data.frames >= 2,
+        "data.frames must be at least 1": data.frames >= 1,
         "data.batch must be at least 1": data.batch >= 1,
         "optimisation.steps must be at least 1": optimisation.steps >= 1,
         "optimisation.validate_every must be at least 1": optimisation.validate_every >= 1,
@@ -204,6 +226,14 @@ def _check(recipe: Recipe, path: Path) -> None:
         "perceptual.crop must be in 32..data.crop": 32 <= perceptual.crop <= max(32, data.crop)
         or recipe.perceptual is None,
         "[real] and [guidance] cannot be combined: remove one of them": recipe.real is None or recipe.guidance is None,
+        "[jpeg] cannot be combined with [real] or [guidance]: remove one of them": (
+            recipe.jpeg is None or (recipe.real is None and recipe.guidance is None)
+        ),
+        "with [jpeg], every frame is compressed: set noise_share, jpeg_share and h264_share to 0": (
+            recipe.jpeg is None or degraded == 0
+        ),
+        "jpeg.quality must be a range in 1..100": 1 <= jpeg.quality[0] <= jpeg.quality[1] <= 100,
+        "restarts.every must be at least 1": restarts.every >= 1,
     }
     refuse_unmet(demands, path)
 

@@ -145,11 +145,14 @@ class Trainer(Generic[N]):
 
 
 def learning_rate(step: int, recipe: Recipe | DetectorRecipe) -> float:
-    """Linear warm-up, then a cosine from the recipe's first to its last learning rate."""
+    """Linear warm-up, then a cosine from the recipe's first to its last learning rate, or several with [restarts]."""
     settings = recipe.optimisation
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    passed, length = step - settings.warmup_steps, max(1, settings.steps - settings.warmup_steps)
+    if isinstance(recipe, Recipe) and recipe.restarts is not None:
+        passed, length = passed % recipe.restarts.every, min(length, recipe.restarts.every)
+    done = passed / length
     span = settings.learning_rate - settings.final_learning_rate
     return settings.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
