@@ -30,7 +30,7 @@ RATE = 25
 AUDIO_RATE = 48_000
 SUPERSAMPLING = 4
 LANCZOS_REACH = 4
-COLOUR = Color(matrix="smpte170m", range="tv", primaries="smpte170m", transfer="smpte170m", chroma_location="left")
+COLOR = Color(matrix="smpte170m", range="tv", primaries="smpte170m", transfer="smpte170m", chroma_location="left")
 SMPTE170M = 6
 
 
@@ -173,7 +173,7 @@ def encode(path: Path, frames: Tensor, crf: int, audio: np.ndarray | None) -> No
             audio_stream = container.add_stream("aac", rate=AUDIO_RATE, layout="stereo")
             audio_stream.bit_rate = 64_000
         for index, image in enumerate(frames):
-            frame = rgb_to_frame(image, "yuv420p", COLOUR)
+            frame = rgb_to_frame(image, "yuv420p", COLOR)
             frame.pts, frame.time_base = index, Fraction(1, RATE)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

@@ -154,8 +154,8 @@ def test_frames_have_the_colors_of_the_source(tmp_path: Path, maker: Callable[[P
 def test_guessed_color_is_described_without_a_warning(tmp_path: Path) -> None:
     reader = read(media.clip(tmp_path / "a.mp4"))[1]
     assert reader.warnings == []
-    assert "bt601 and limited range are used" in (reader.info.colour.guess or "")
-    assert read(media.full_range(tmp_path / "b.mp4"))[1].info.colour.guess is None
+    assert "bt601 and limited range are used" in (reader.info.color.guess or "")
+    assert read(media.full_range(tmp_path / "b.mp4"))[1].info.color.guess is None
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mpg", "mpeg2video"), ("a.mp4", "libx264"), ("a.mkv", "mpeg2video")])
