@@ -14,16 +14,60 @@ from vidsr.errors import VidsrError
 
 T = TypeVar("T")
 
+# Limits for files from strangers. The largest recipe has 5 kB, its tables are two deep; TOML's integers have 64 bits.
+LARGEST_FILE = 64 << 10
+MOST_DOTS = 200  # in one line: the time to parse a dotted key grows with the square of its length
+DEEPEST = 8
+LONGEST_TEXT = 10_000
+LONGEST_KEY = 100
+LARGEST_INTEGER = 2**63
+_LONGEST_SHOWN = 80
+
 
 def read_table(path: Path, kind: str, error: type[VidsrError]) -> dict[str, Any]:
     """The content of a TOML file; messages call the file a `kind`. Raises `error` if it cannot be read."""
     try:
+        if path.exists() and not path.is_file():
+            raise error(f"the {kind} {path} is not a regular file")
         with path.open("rb") as file:
-            return tomllib.load(file)
+            content = file.read(LARGEST_FILE + 1)
     except OSError as reason:
         raise error(f"cannot read the {kind} {path}: {reason.strerror}") from reason
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
-        raise error(f"the {kind} {path} is not valid TOML: {reason}") from reason
+    if len(content) > LARGEST_FILE:
+        raise error(f"the {kind} {path} is larger than {LARGEST_FILE >> 10} kB, which is no {kind}")
+    if any(line.count(b".") > MOST_DOTS for line in content.splitlines()):
+        raise error(f"the {kind} {path} is not valid: its tables are nested too deeply")
+    try:
+        table = tomllib.loads(content.decode())
+    except ValueError as reason:  # not TOML, not UTF-8, or an integer of thousands of digits
+        raise error(f"the {kind} {path} is not valid TOML: {shortened(str(reason))}") from reason
+    except RecursionError as reason:
+        raise error(f"the {kind} {path} is not valid: its tables are nested too deeply") from reason
+    _check_limits(table, f"the {kind} {path}", error)
+    return table
+
+
+def shortened(text: str) -> str:
+    """Text that may be long, as part of a message."""
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _check_limits(table: dict[str, Any], where: str, error: type[VidsrError]) -> None:
+    """Raises `error` for tables too deep, texts too long and integers too large for anything that vidsr reads."""
+    level: list[Any] = [table]
+    for _ in range(DEEPEST):
+        for value in level:
+            if isinstance(value, dict) and any(len(key) > LONGEST_KEY for key in value):
+                raise error(f"{where} is not valid: a key is longer than {LONGEST_KEY} characters")
+            if isinstance(value, str) and len(value) > LONGEST_TEXT:
+                raise error(f"{where} is not valid: a text is longer than {LONGEST_TEXT} characters")
+            if isinstance(value, int) and not -LARGEST_INTEGER <= value < LARGEST_INTEGER:
+                raise error(f"{where} is not valid: an integer has more than 64 bits")
+        tables = [value.values() for value in level if isinstance(value, dict)]
+        lists = [value for value in level if isinstance(value, list)]
+        level = [value for values in (*tables, *lists) for value in values]
+    if level:
+        raise error(f"{where} is not valid: its tables are nested too deeply")
 
 
 def fill(
@@ -45,7 +89,7 @@ def fill(
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
     for name, value in values.items():
         if not _fits(value, declared[name]):
-            raise error(f"{where}: '{name}' must be {_shown(declared[name])}, not {value!r}")
+            raise error(f"{where}: '{name}' must be {_shown(declared[name])}, not {shortened(repr(value))}")
     needed = [f.name for f in fields.values() if f.default is f.default_factory is dataclasses.MISSING]
     if missing := [name for name in needed if name not in values.keys() | extra.keys()]:
         raise error(f"{where} is incomplete: '{missing[0]}' is missing")

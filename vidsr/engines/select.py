@@ -35,8 +35,8 @@ from vidsr.engines.slowmo import (
 )
 from vidsr.engines.tiled import TiledEngine, choose_tile
 from vidsr.errors import ModelError, UsageError
-from vidsr.models.cards import Card, detector_card, find_card, list_cards, list_presets, read_card
-from vidsr.models.loading import load_network
+from vidsr.models.cards import Card, ModelCard, detector_card, find_card, list_cards, list_presets, read_card
+from vidsr.models.loading import check_card, load_network
 from vidsr.models.registry import DOES, Task, architecture_of, config_of
 from vidsr.runtime.device import choose_device, choose_precision
 
@@ -182,6 +182,8 @@ def select(
             enlargement=enlargement, interp=1, has_interpolator=False,
         )  # fmt: skip
     row, config = ENGINES[card.architecture], config_of(card.architecture, card.network)
+    if isinstance(card, ModelCard):
+        check_card(card)
     selection = Selection(
         task=task, model=card.name, card=card, device=str(device),
         precision=choose_precision(compute.precision, device, compute.backend), backend=compute.backend, tile=None,

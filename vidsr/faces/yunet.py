@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from vidsr.errors import ModelError, VidsrError
 from vidsr.faces.detections import LANDMARKS, Detections
+from vidsr.models.cards import LARGEST_MODEL_FILE
 from vidsr.runtime.onnx_session import start_session
 
 STRIDES = (8, 16, 32)
 MULTIPLE = 32
 WIDTHS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 2 * LANDMARKS}
+# Pixels of a fixed input, at most: 4096 x 4096. Detectors search smaller images.
+MAX_INPUT = 1 << 24
 # More than the faces of any image; without a limit, non-maximum suppression could take forever with a bad file.
 MAX_CANDIDATES = 2000
 
@@ -69,7 +72,11 @@ class Yunet:
         if missing or len(inputs) != 1 or len(shape) != 4 or inputs[0].type != "tensor(float)":
             reason = f"it has no output {missing[0]}" if missing else "it does not take exactly one image"
             raise ModelError(f"{self.path} is not a YuNet detector: {reason}")
+        if (isinstance(shape[0], int) and shape[0] != 1) or (isinstance(shape[1], int) and shape[1] != 3):
+            raise ModelError(f"{self.path} is not a YuNet detector: its input is not 1 x 3 x H x W")
         height, width = shape[2:]
+        if isinstance(height, int) and isinstance(width, int) and not 0 < height * width <= MAX_INPUT:
+            raise ModelError(f"{self.path} cannot be used: an input of {width}x{height} is beyond reason")
         if not (isinstance(height, int) and isinstance(width, int)):
             return None
         if height % MULTIPLE or width % MULTIPLE:
@@ -102,6 +109,8 @@ def decode(outputs: Mapping[str, NDArray[np.float32]], height: int, width: int, 
 def _start_session(path: Path, device: torch.device, threads: int) -> Any:
     if not path.is_file():
         raise ModelError(f"the face detector {path} does not exist; name a YuNet file (.onnx)")
+    if path.stat().st_size > LARGEST_MODEL_FILE:
+        raise ModelError(f"the face detector {path} has more than {LARGEST_MODEL_FILE >> 20} MB: name a YuNet file")
     place = device if device.type == "cuda" else torch.device("cpu")
     try:
         return start_session(path, place, threads, remedy="use --device cpu for the face detector")

@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from vidsr.errors import ModelError, VidsrError
 from vidsr.models.cards import Card
 from vidsr.models.loading import load_network, run_golden
 from vidsr.nets.single_image import run_padded
 from vidsr.runtime.onnx_session import start_session
 
+# Values of a stored clip or image, at most; those of the shipped models have 2304 and 18,432.
+LARGEST_CLIP, LARGEST_IMAGE = 1 << 16, 1 << 20
 CLIP_SIDE, IMAGE_SIDE = 32, 64  # sides of the frames on which multiply-adds are counted
 
 
@@ -39,6 +42,9 @@ def golden_clip(card: Card) -> float:
     """Runs a network on its stored clip in float32 on the CPU; returns the largest difference from the example."""
     network = load_network(card)
     golden = card.read_golden()
+    _check_example(card, golden["input"], 4, largest=LARGEST_CLIP)
+    if "output" not in golden:
+        raise ModelError(f"the stored example {card.golden_path} has no output")
     found = run_golden(network, golden["input"])
     return _distance(found, golden["output"].astype(np.float32))
 
@@ -46,10 +52,16 @@ def golden_clip(card: Card) -> float:
 def golden_image(card: Card) -> float:
     """Runs the model's ONNX file on the stored image on the CPU; returns the largest difference of all outputs."""
     card.check_weights()
-    session = start_session(card.weights_path, torch.device("cpu"), threads=1)
     golden = card.read_golden()
+    _check_example(card, golden["input"], 3, largest=LARGEST_IMAGE)
     image = golden.pop("input").astype(np.float32)
-    found = session.run(list(golden), {session.get_inputs()[0].name: image[None]})
+    try:
+        session = start_session(card.weights_path, torch.device("cpu"), threads=1)
+        found = session.run(list(golden), {session.get_inputs()[0].name: image[None]})
+    except VidsrError:
+        raise
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise ModelError(f"{card.weights_path} cannot be run: {error}") from error
     return max(_distance(one, stored) for one, stored in zip(found, golden.values(), strict=True))
 
 
@@ -74,6 +86,12 @@ def single_image_multiply_adds(network: Any) -> float:
 def detector_multiply_adds(network: Any) -> float:
     """Multiply-adds per pixel of one image, with batch normalization as in inference."""
     return single_image_multiply_adds(network.eval())
+
+
+def _check_example(card: Card, image: NDArray[Any], sides: int, largest: int) -> None:
+    """Raises ModelError unless a stored input is an image, 3 x H x W, or a clip, T x 3 x H x W, that is small."""
+    if image.ndim != sides or image.shape[-3] != 3 or image.size > largest:
+        raise ModelError(f"the stored example {card.golden_path} is misshapen: its input is {image.shape}")
 
 
 def _last_frame(network: Any, shortest: int) -> float:

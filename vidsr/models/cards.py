@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from vidsr.errors import ModelError
 from vidsr.models.registry import architecture_of, released_weights
-from vidsr.toml import fill, read_table
+from vidsr.toml import fill, read_table, shortened
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# The largest published network has 46 MB of weights in float32; reading and hashing more would take long.
+LARGEST_MODEL_FILE = 512 << 20
+LARGEST_EXAMPLE = 16 << 20  # bytes of a stored example, unpacked; the shipped ones have up to 0.2 MB
+LONGEST_NAME = 100
 # Covers float32 sums in another order on another processor; a wrong weight changes the output by far more.
 GOLDEN_TOLERANCE = 1e-3
 DETECTOR = "face-detector"  # name of the shipped detector
@@ -53,12 +58,22 @@ class Card:
         check_file(self.weights_path, self.sha256, self.bytes)
 
     def read_golden(self) -> dict[str, NDArray[Any]]:
-        """The arrays of the stored example. Raises ModelError if the file is missing or its SHA-256 differs."""
-        import numpy as np
+        """The arrays of the stored example, at least "input" (uint8).
 
-        check_file(self.golden_path, self.golden_sha256, None)
-        with np.load(self.golden_path) as golden:
-            return {name: golden[name] for name in golden.files}
+        Raises ModelError if the file is missing, its SHA-256 differs, or it is no such file; no pickle in it is run.
+        """
+        check_file(self.golden_path, self.golden_sha256, None, LARGEST_EXAMPLE)
+        try:
+            arrays = _read_arrays(self.golden_path)
+        except Exception as error:  # NumPy, zipfile and zlib raise many kinds for a damaged file
+            reason = shortened(" ".join(str(error).split()))
+            raise ModelError(f"the stored example {self.golden_path} cannot be read: {reason}") from error
+        if "input" not in arrays or arrays["input"].dtype != "uint8" or len(arrays) < 2:
+            raise ModelError(f"the stored example {self.golden_path} has no input of type uint8, or no output")
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fu" or array.size == 0:
+                raise ModelError(f"the stored example {self.golden_path} is misshapen: '{name}' holds no numbers")
+        return arrays
 
     def check_difference(self, difference: float) -> float:
         """Returns `difference`; raises ModelError if it exceeds GOLDEN_TOLERANCE."""
@@ -120,7 +135,14 @@ def read_card(path: Path) -> Card:
     kind: type[Card] = ImportedCard if "origin" in table else TrainedCard
     if architecture_of(str(table["architecture"])).tasks == ("detect",):
         kind = DetectorCard
-    return fill(kind, table, where, ModelError, {"path": path})
+    card = fill(kind, table, where, ModelError, {"path": path})
+    for field, value in (("file", card.file), ("golden", card.golden)):
+        # A name alone: what a card describes lies beside it. A backslash separates folders on Windows.
+        if not value or value in (".", "..") or Path(value).name != value or "\\" in value or "\0" in value:
+            raise ModelError(f"{where}: '{field}' must be the name of a file beside the card, not {shortened(value)!r}")
+    if not 0 < len(card.name) <= LONGEST_NAME:
+        raise ModelError(f"{where}: 'name' must have 1 to {LONGEST_NAME} characters")
+    return card
 
 
 def list_cards(folder: Path | None = None) -> list[ModelCard]:
@@ -202,12 +224,36 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_file(path: Path, sha256: str, size: int | None) -> None:
-    """Raises ModelError if a file is missing or its SHA-256 or, unless `size` is None, its size in bytes differs."""
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file; raises many kinds of exceptions, ValueError for one that unpacks to too much."""
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST_EXAMPLE:
+            raise ValueError(f"it unpacks to more than {LARGEST_EXAMPLE >> 20} MB")
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, dtype = read[np.lib.format.read_magic(file)](file)
+                if dtype.hasobject or math.prod(shape) * dtype.itemsize > entry.file_size:
+                    raise ValueError("an array is pickled, or claims more values than the file has")
+    with np.load(path, allow_pickle=False) as golden:
+        return {name: golden[name] for name in golden.files}
+
+
+def check_file(path: Path, sha256: str, size: int | None, largest: int = LARGEST_MODEL_FILE) -> None:
+    """Raises ModelError if a file is missing, has more than `largest` bytes, or differs in its SHA-256 or size.
+
+    `size` is in bytes; None for any.
+    """
     if not path.is_file():
         raise ModelError(f"the model file {path} is missing: fetch it again")
     if size is not None and path.stat().st_size != size:
         raise ModelError(f"the model file {path} has {path.stat().st_size} bytes, its card says {size}: fetch it again")
+    if path.stat().st_size > largest:
+        raise ModelError(f"the model file {path} has more than {largest >> 20} MB, which is more than vidsr reads")
     if sha256_of(path) != sha256:
         raise ModelError(f"the model file {path} is not the one its card describes (SHA-256 differs): fetch it again")
 

@@ -14,40 +14,77 @@ from torch import Tensor
 
 from vidsr.errors import ModelError
 from vidsr.models.cards import Card, ModelCard, find_card, untrained_presets
-from vidsr.models.registry import architecture_of, build, code_of, id_of
+from vidsr.models.registry import MOST_PARAMETERS, architecture_of, build, code_of, config_of, id_of
 from vidsr.nets.base import Network
+from vidsr.toml import shortened
+
+SMALLEST_WEIGHT = 2  # bytes of a value in half precision
 
 
 def load_network(card: Card) -> Network:
     """Loads the network of a card in float32, frozen, on the CPU.
 
-    Raises ModelError if the file's size or SHA-256, or the tensors' names or shapes, differ from the card.
+    Raises ModelError if the file's size or SHA-256, the tensors' names, shapes or types, or the network's scale and
+    look-ahead differ from the card, or a weight is not finite.
     """
     if not isinstance(card, ModelCard):
         raise ModelError(f"the model '{card.name}' is an ONNX file already, {card.weights_path}: use that")
+    check_card(card)
     card.check_weights()
-    network = build(card.architecture, card.network)
+    complaint = f"{card.weights_path} does not fit '{card.architecture}'"
+    network = _built(card)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(str(card.weights_path), framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-                tensors[name] = file.get_tensor(name).float()
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            _check_shapes(expected, found, complaint)
+            for name in found:
+                tensors[name] = _weights(name, file.get_tensor(name), complaint)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{card.weights_path} is not a safetensors file: {error}") from error
-    check_tensors(network, tensors, f"{card.weights_path} does not fit '{card.architecture}'")
     network.load_state_dict(tensors, strict=True)
     return network.eval().requires_grad_(False)
 
 
 def check_tensors(network: Network, tensors: Mapping[str, Tensor], complaint: str) -> None:
     """Raises ModelError, with `complaint` and the reason, if names or shapes of tensors differ from the network's."""
-    expected = network.state_dict()
-    if different := sorted(expected.keys() ^ tensors.keys()):
-        raise ModelError(f"{complaint}: tensor '{different[0]}' is not in both")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            shapes = f"{tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-            raise ModelError(f"{complaint}: '{name}' is {shapes}")
+    expected, found = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (network.state_dict(), tensors)
+    )
+    _check_shapes(expected, found, complaint)
+
+
+def check_card(card: ModelCard) -> None:
+    """Raises ModelError if scale or look-ahead of the card are not those of its network."""
+    config = config_of(card.architecture, card.network)
+    for field in ("scale", "lookahead"):
+        stated, real = getattr(card, field), getattr(config, field)
+        if stated != real:
+            raise ModelError(f"the model card {card.path} states a {field} of {stated}, but its network has {real}")
+
+
+def _built(card: Card) -> Network:
+    """The network of a card with new weights, no larger than the card's file can hold. Raises ModelError."""
+    return build(card.architecture, card.network, min(card.bytes // SMALLEST_WEIGHT, MOST_PARAMETERS))
+
+
+def _check_shapes(expected: Mapping[str, Any], found: Mapping[str, Any], complaint: str) -> None:
+    if different := sorted(expected.keys() ^ found.keys()):
+        raise ModelError(f"{complaint}: tensor '{shortened(different[0])}' is not in both")
+    for name, shape in found.items():
+        if shape != expected[name]:
+            raise ModelError(f"{complaint}: '{name}' is {shortened(str(shape))} instead of {expected[name]}")
+
+
+def _weights(name: str, tensor: Tensor, complaint: str) -> Tensor:
+    """A tensor of a file in float32. Raises ModelError for other types than float, and for values not finite."""
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise ModelError(f"{complaint}: '{name}' is of type {str(tensor.dtype).removeprefix('torch.')}, not float")
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise ModelError(f"{complaint}: '{name}' holds values that are not finite")
+    return tensor
 
 
 def verify(card: Card) -> float:
@@ -82,7 +119,9 @@ def describe(name: str) -> dict[str, Any]:
         card = find_card(name)
         values = dataclasses.asdict(card) | {"trained": True}
         del values["path"]
-        network = build(card.architecture, card.network)
+        if isinstance(card, ModelCard):
+            check_card(card)
+        network = _built(card)
     else:
         values = dataclasses.asdict(preset) | {"recipe": f"recipes/{preset.recipe.name}", "trained": False}
         values["train_command"] = preset.train_command

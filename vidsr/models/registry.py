@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidsr.errors import ModelError
-from vidsr.toml import fill
+from vidsr.toml import fill, shortened
 
 if TYPE_CHECKING:
     from vidsr.nets.base import Network
@@ -26,6 +26,13 @@ DOES: dict[Task, str] = {
     "restore_face": "restores faces",
     "detect": "finds faces",
 }
+
+
+# Largest value of any size of a network, such as its width, depth or scale. The published ones have 64 at most.
+LARGEST_SIZE = 512
+MOST_SIZES = 64  # in one list
+# Of a network with a card; 200 MB of weights in float32. The largest published network has 11.5 million.
+MOST_PARAMETERS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 def architecture_of(name: str) -> Architecture:
     """The row of an architecture. Raises ModelError for an unknown id."""
     if name not in ARCHITECTURES:
-        raise ModelError(f"unknown architecture '{name}'; known are {', '.join(sorted(ARCHITECTURES))}")
+        raise ModelError(f"unknown architecture '{shortened(name)}'; known are {', '.join(sorted(ARCHITECTURES))}")
     return ARCHITECTURES[name]
 
 
@@ -133,15 +140,19 @@ def code_of(reference: str) -> Any:
 def config_of(architecture: str, arguments: Mapping[str, Any]) -> Any:
     """The configuration of a network. Raises ModelError for an unknown architecture or argument, or invalid sizes."""
     kind = code_of(architecture_of(architecture).config)
+    _check_sizes(architecture, arguments)
     with _saying_why(architecture):
         return fill(kind, arguments, f"the architecture '{architecture}'", ModelError)
 
 
-def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
-    """A network with newly initialized weights. Raises ModelError as `config_of` does."""
+def build(architecture: str, arguments: Mapping[str, Any], most_parameters: int | None = None) -> Network:
+    """A network with newly initialized weights.
+
+    Raises ModelError as `config_of` does, and as soon as there are more than `most_parameters`.
+    """
     config = config_of(architecture, arguments)
     make = code_of(architecture_of(architecture).network)
-    with _saying_why(architecture):
+    with _saying_why(architecture), _counting(architecture, most_parameters):
         network: Network = make(config)
         return network
 
@@ -149,6 +160,44 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
 def released_weights() -> dict[str, str]:
     """The architecture id of each model whose authors' weights can be imported, by the model's name."""
     return {row.released.preset: name for name, row in ARCHITECTURES.items() if row.released}
+
+
+def _check_sizes(architecture: str, arguments: Mapping[str, Any]) -> None:
+    """Raises ModelError for a size that no network has, before anything is built with it."""
+    for name, value in arguments.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        sizes = [size for size in values if isinstance(size, int)]
+        if len(values) > MOST_SIZES or any(abs(size) > LARGEST_SIZE for size in sizes):
+            raise ModelError(
+                f"the architecture '{architecture}' cannot be built with these sizes: '{shortened(name)}' is above "
+                f"{LARGEST_SIZE} or has more than {MOST_SIZES} numbers"
+            )
+
+
+@contextmanager
+def _counting(architecture: str, most: int | None) -> Iterator[None]:
+    """Raises ModelError when modules made in the block have more than `most` parameters together; None: no limit.
+
+    torch calls the hook before a parameter is initialized, and memory that was never written to costs nothing.
+    """
+    if most is None:
+        yield
+        return
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    count = 0
+
+    def add(_module: object, _name: str, parameter: Any) -> None:
+        nonlocal count
+        count += 0 if parameter is None else parameter.numel()
+        if count > most:
+            raise ModelError(f"the architecture '{architecture}' would have more parameters here than the file holds")
+
+    handle = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -66,6 +66,8 @@ def check(config: SECNetConfig) -> None:
     blocks = (config.fusion_blocks, config.fusion_tail, config.encoder_blocks, config.decoder_blocks)
     requirements = {
         "scale, widths and flow_levels are 1 or more": min(*sizes, *config.detail_widths) >= 1,
+        "flow_levels is 8 at most": config.flow_levels <= 8,  # a pyramid of 256 pixels
+        "scale is 8 at most": config.scale <= 8,
         "flow_depth is 2 or more": config.flow_depth >= 2,
         "blocks and fusion_tail cannot be negative": min(blocks) >= 0,
         "local_fusion and recurrent_fusion cannot both be off": config.local_fusion or config.recurrent_fusion,

@@ -38,6 +38,8 @@ class ZSMConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that do not fit together."""
+        if self.groups < 1 or min(self.width, self.state_width) < 1 or max(self.levels, self.state_levels) > 8:
+            raise ValueError("widths and groups must be at least 1, the levels 8 at most")
         if self.width % self.groups or self.state_width % self.groups:
             raise ValueError(f"the widths must be multiples of the {self.groups} deformable groups")
         if self.kernel % 2 == 0 or self.state_sides not in (1, 2) or min(self.levels, self.state_levels) < 1:
