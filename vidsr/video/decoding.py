@@ -174,8 +174,8 @@ class VideoDecoder:
     """Decodes the video stream of an open container from its current position to its end, past any damage.
 
     After an error the next packet is tried, until the container has no more. The caller sets `last_seconds`, the time
-    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far, and
-    `side_data` the kinds of side data that were seen.
+    of the last frame after the beginning of the file, which only it knows. `packets`, `frames_decoded` and
+    `frames_discarded` are counts so far, and `side_data` the kinds of side data that were seen.
     """
 
     def __init__(
