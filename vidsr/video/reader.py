@@ -161,6 +161,7 @@ class Reader:
     def _decoded(self) -> Iterator[DecodedFrame]:
         """Decoded frames with their times, from the container's current position."""
         for frame in self._decoding.frames():
+            self._times.first = self._decoding.first_time or 0
             decoded = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
             time = decoded.pts * self.info.time_base
             self._origin = min(self._origin, time)  # headers may be late by the delay of the decoder
