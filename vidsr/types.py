@@ -238,7 +238,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A place where input data was lost: the time of the last intact frame before it, in seconds, and the cause."""
+    """A place where input data was lost: the time of the last intact frame before it, and the cause.
+
+    The time is in seconds after the beginning of the file, which is that of its first stream.
+    """
 
     after_seconds: float | None
     reason: str

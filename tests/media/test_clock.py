@@ -99,6 +99,8 @@ def test_a_clock_at_hours_in_any_container(tmp_path: Path, ending: str) -> None:
     assert after.times[-1] < 1
     assert after.end < Fraction(11, 10)
     assert report.duration_seconds == pytest.approx(0.8)
+    given, copied = (media.ffmpeg_packetmd5(path, "a:0").frames for path in (source, tmp_path / "out.mp4"))
+    assert len(copied) == len(given)  # also the first one, which holds the delay of the encoder and begins before 0
 
 
 def test_audio_that_is_left_out_does_not_delay_the_video(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.support import media
 from tests.support.writing import frames, steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import CheckError
+from vidsr.video.containers import copied_tags
 from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 from vidsr.video.subtitles import OneAtATime, Shown
@@ -227,6 +228,11 @@ def test_warns_about_tags_that_the_container_does_not_keep(tmp_path: Path) -> No
     assert [w for w in writer.warnings if "tags" in w] == ["out.mp4 does not keep these tags of the input: MOOD"]
     assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []
     assert lines(tmp_path / "out.mkv", "MOOD") and not lines(tmp_path / "out.mkv", "NUMBER_OF")
+
+
+def test_creation_time_without_a_zone_is_universal_time() -> None:
+    assert copied_tags({"creation_time": "2013-01-09 21:57:32"}) == {"creation_time": "2013-01-09T21:57:32.000000Z"}
+    assert copied_tags({"creation_time": "January 2013"}) == {"creation_time": "January 2013"}
 
 
 def test_attachment(tmp_path: Path) -> None:

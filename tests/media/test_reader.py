@@ -231,7 +231,7 @@ def test_size_change_in_midstream_is_rescaled_with_a_warning(tmp_path: Path) -> 
     assert numbers(frames) == [*range(10), *range(10)]
     assert {frame.image.shape for frame in frames} == {(3, 48, 64)}
     (warning,) = [w for w in reader.warnings if "frame size" in w]
-    assert "frame size changes within the video, to 96x64 at 1." in warning
+    assert "frame size changes within the video, to 96x64 at 0." in warning
     assert "these frames are scaled to 64x48" in warning
 
 
@@ -427,6 +427,14 @@ def test_stream_without_timestamps_continues_with_a_warning(tmp_path: Path) -> N
 def _open_files() -> int:
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+def test_damage_is_placed_as_players_count(tmp_path: Path) -> None:
+    source = media.recording(tmp_path / "a.ts", Fraction(3600), Fraction(-1, 2), count=60)
+    frames, reader = read(media.damaged_payload(source, tmp_path / "b.ts", range(30, 33)))
+    assert times(frames)[0] >= 3600
+    assert reader.damages
+    assert all(1 < (damage.after_seconds or 0) < 3 for damage in reader.damages)
 
 
 def test_file_is_closed_after_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +17,7 @@ from vidsr.files import MUXERS
 MATROSKA = ("matroska", "webm")
 # Tags that the muxer writes anew, or that describe only the input file.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id")
+_PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 _STALE_STATISTICS = ("bps", "number_of_frames", "number_of_bytes", "_statistics_")
 
 
@@ -64,5 +66,7 @@ def copied_tags(tags: dict[str, str]) -> dict[str, str]:
     for key, value in tags.items():
         lower = key.lower()
         if lower.partition("-")[0] not in _STALE_TAGS and not lower.startswith(_STALE_STATISTICS):
-            kept[key] = value
+            # ASF gives the time in UTC without saying so, and muxers would take it for local time.
+            is_plain_time = lower == "creation_time" and _PLAIN_TIME.fullmatch(value)
+            kept[key] = f"{value.replace(' ', 'T')}.000000Z" if is_plain_time else value
     return kept

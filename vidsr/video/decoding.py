@@ -127,6 +127,8 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
 
 # The longest reordering of any codec, in frames: a packet that this many later ones overtook gives no frame.
 _LONGEST_REORDER = 16
+# Packets without any time at the beginning are held, undecoded, until this many.
+_LONGEST_HEAD = 1000
 
 
 def _has_decoding_times_only(container: InputContainer, first: av.Packet[VideoStream]) -> bool:
@@ -174,8 +176,9 @@ class VideoDecoder:
     """Decodes the video stream of an open container from its current position to its end, past any damage.
 
     After an error the next packet is tried, until the container has no more. The caller sets `last_seconds`, the time
-    of the last frame, which only it knows. `packets`, `frames_decoded` and `frames_discarded` are counts so far, and
-    `side_data` the kinds of side data that were seen.
+    of the last frame after the beginning of the file, which only it knows. `packets`, `frames_decoded` and
+    `frames_discarded` are counts so far, and `side_data` the kinds of side data that were seen. `first_time` is the
+    time of the first frame, in ticks, if it follows only from later ones.
     """
 
     def __init__(
@@ -191,6 +194,7 @@ class VideoDecoder:
         self.frames_decoded = 0
         self.frames_discarded = 0
         self.side_data: set[str] = set()
+        self.first_time: int | None = None
         self._container = container
         self._stream = stream
         self._context = decoder_of(stream)
@@ -207,7 +211,7 @@ class VideoDecoder:
         Where the container stores only the order of decoding, the frames get their times from `DisplaySlots`.
         """
         slots: DisplaySlots | None = None
-        for packet in self._packets():
+        for packet in self._timed():
             if not self.packets and _has_decoding_times_only(self._container, packet):
                 slots = DisplaySlots()
             self.packets += 1
@@ -229,6 +233,29 @@ class VideoDecoder:
         """Records damage after the last frame that was decoded."""
         seconds = None if self.last_seconds is None else float(self.last_seconds)
         self.damages.append(Damage(seconds, reason))
+
+    def _timed(self) -> Iterator[av.Packet[VideoStream]]:
+        """The stream's packets; `first_time` is known with the first one.
+
+        Matroska files that were cut have frames before 0, whose times FFmpeg leaves out.
+        """
+        packets = self._packets()
+        head: list[av.Packet[VideoStream]] = []
+        known: list[int] = []
+        untimed = 0
+        for packet in packets:
+            head.append(packet)
+            if packet.pts is None and packet.dts is None and not known:
+                untimed += 1
+            elif packet.pts is not None:
+                known.append(packet.pts)
+            if not untimed or len(known) > _LONGEST_REORDER or untimed > _LONGEST_HEAD:
+                break
+        if untimed and known:
+            step = head[0].duration or 0
+            self.first_time = min(known) - sum(packet.duration or step for packet in head[:untimed])
+        yield from head
+        yield from packets
 
     def _packets(self) -> Iterator[av.Packet[VideoStream]]:
         """The stream's packets without empty ones, which would end the decoding, past read errors where possible."""

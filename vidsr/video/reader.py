@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import av
 import torch
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -64,6 +65,7 @@ class Reader:
         self._described = info
         self._config = config
         self._device = device
+        self._origin = Fraction(0)
         self._size: tuple[int, ...] | None = None
         self._size_changes = 0
         self._colors: dict[tuple[object, ...], Color] = {}
@@ -133,7 +135,13 @@ class Reader:
     def _open(self) -> None:
         self._close_container()
         self._container = self._source.open()
+<<<<<<< HEAD
         self._stream = self._source.video_of(self._container)
+=======
+        self._film = self._source.video_of(self._container)
+        # As players count: from the first of the file's streams.
+        self._origin = max(Fraction(0), Fraction(self._container.start_time or 0, av.time_base))
+>>>>>>> times
         self._restart()
 
     def _restart(self) -> None:
@@ -157,8 +165,11 @@ class Reader:
     def _decoded(self) -> Iterator[DecodedFrame]:
         """Decoded frames with their times, from the container's current position."""
         for frame in self._decoding.frames():
+            self._times.first = self._decoding.first_time or 0
             decoded = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
-            self._decoding.last_seconds = decoded.pts * self.info.time_base
+            time = decoded.pts * self.info.time_base
+            self._origin = min(self._origin, time)  # headers may be late by the delay of the decoder
+            self._decoding.last_seconds = time - self._origin
             yield decoded
 
     def _decoded_from(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
@@ -225,7 +236,7 @@ class Reader:
             return
         is_original = (height, width) == (self.info.height, self.info.width)
         result = "" if is_original else f"; these frames are scaled to {self.info.width}x{self.info.height}"
-        time = _seconds(decoded.pts * self.info.time_base)
+        time = _seconds(decoded.pts * self.info.time_base - self._origin)
         self._warn_once(f"the frame size changes within the video, to {width}x{height} at {time}{result}")
 
     def _finish(self) -> None:
@@ -246,6 +257,7 @@ class Reader:
         if last is None:
             raise InputError(f"{self._path} holds no frame that can be decoded")
         begin = self._config.start or Fraction()
+<<<<<<< HEAD
         if self._config.end is not None and begin <= last - first * self.info.time_base:
             raise UsageError(
                 f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}: "
@@ -256,6 +268,12 @@ class Reader:
             f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}: "
             "choose an earlier start"
         )
+=======
+        length = last + self._origin - first * self.info.time_base
+        if self._config.end is not None and begin <= length:
+            raise UsageError(f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}")
+        raise UsageError(f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}")
+>>>>>>> times
 
     def _warn_of_header(self) -> None:
         color = self.info.color

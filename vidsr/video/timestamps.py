@@ -19,14 +19,15 @@ class FrameTimes:
     """Chooses a time for each frame as the ffmpeg program does, and repairs times that are missing or run backwards.
 
     The frame's PTS is used unless PTS have been out of order more often than DTS. A missing time continues from the
-    previous frame. After a jump back by a second or more, times are shifted so that they continue from the previous
-    frame; after a smaller step back, the frame is placed one tick after the previous one. `missing` and `backward`
-    count these repairs. `default_duration` is in ticks of the stream.
+    previous frame, or is `first` if there is none. After a jump back by a second or more, times are shifted so that
+    they continue from the previous frame; after a smaller step back, the frame is placed one tick after the previous
+    one. `missing` and `backward` count these repairs. `default_duration` is in ticks of the stream.
     """
 
     def __init__(self, default_duration: int, ticks_per_second: int) -> None:
         self.missing = 0
         self.backward = 0
+        self.first = 0
         self._default_duration = max(1, default_duration)
         self._second = ticks_per_second
         self._offset = 0
@@ -43,7 +44,7 @@ class FrameTimes:
         expected = None if self._last is None else self._last + (self._last_duration or self._default_duration)
         if guess is None:
             self.missing += 1
-            time = expected if expected is not None else 0
+            time = expected if expected is not None else self.first
         else:
             time = guess + self._offset
             if self._last is not None and expected is not None and time <= self._last:
