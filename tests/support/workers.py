@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-# A worker's peak is below 1.5 GB: torch, and the largest networks of the tests.
+# A worker's peak was 1.4 GB: torch, and the largest networks of the tests.
 WORKER_BYTES = 2 << 30
 
 

@@ -136,10 +136,10 @@ def read_card(path: Path) -> Card:
     if architecture_of(str(table["architecture"])).tasks == ("detect",):
         kind = DetectorCard
     card = fill(kind, table, where, ModelError, {"path": path})
-    for field, value in (("file", card.file), ("golden", card.golden)):
+    for key, value in (("file", card.file), ("golden", card.golden)):
         # A name alone: what a card describes lies beside it. A backslash separates folders on Windows.
         if not value or value in (".", "..") or Path(value).name != value or "\\" in value or "\0" in value:
-            raise ModelError(f"{where}: '{field}' must be the name of a file beside the card, not {shortened(value)!r}")
+            raise ModelError(f"{where}: '{key}' must be the name of a file beside the card, not {shortened(value)!r}")
     if not 0 < len(card.name) <= LONGEST_NAME:
         raise ModelError(f"{where}: 'name' must have 1 to {LONGEST_NAME} characters")
     return card

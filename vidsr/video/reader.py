@@ -135,13 +135,9 @@ class Reader:
     def _open(self) -> None:
         self._close_container()
         self._container = self._source.open()
-<<<<<<< HEAD
         self._stream = self._source.video_of(self._container)
-=======
-        self._film = self._source.video_of(self._container)
         # As players count: from the first of the file's streams.
         self._origin = max(Fraction(0), Fraction(self._container.start_time or 0, av.time_base))
->>>>>>> times
         self._restart()
 
     def _restart(self) -> None:
@@ -257,23 +253,16 @@ class Reader:
         if last is None:
             raise InputError(f"{self._path} holds no frame that can be decoded")
         begin = self._config.start or Fraction()
-<<<<<<< HEAD
-        if self._config.end is not None and begin <= last - first * self.info.time_base:
+        length = last + self._origin - first * self.info.time_base
+        if self._config.end is not None and begin <= length:
             raise UsageError(
                 f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}: "
                 "choose a longer range"
             )
-        length = last - first * self.info.time_base
         raise UsageError(
             f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}: "
             "choose an earlier start"
         )
-=======
-        length = last + self._origin - first * self.info.time_base
-        if self._config.end is not None and begin <= length:
-            raise UsageError(f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}")
-        raise UsageError(f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}")
->>>>>>> times
 
     def _warn_of_header(self) -> None:
         color = self.info.color
