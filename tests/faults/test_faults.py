@@ -72,7 +72,8 @@ def program(*arguments: str | Path, largest_file: int | None = None) -> Iterator
 
     process = subprocess.Popen(
         [sys.executable, "-m", "vidsr", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Bytecode written under the limit would be cut short, and every later run of the checkout would fail on it.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
