@@ -60,6 +60,8 @@ SLOW = (
     "media/test_stretched_audio.py",
     "faults/test_faults.py",
     "faults/test_files_written.py::test_a_",
+    "faults/test_terminal.py::test_faults_of_stdout_and_stderr",
+    "faults/test_terminal.py::test_interrupted_while_modules_are_loaded",
     "unit/test_bench.py",
     "unit/test_readme.py::test_the_sizes_of_a_model_are_true",
     "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",

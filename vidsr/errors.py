@@ -61,3 +61,8 @@ EXIT_CODES: dict[int, str] = {
     141: "the reader of stdout ended early",
     143: "interrupted by SIGTERM",
 }
+
+NO_THREADS = (
+    "the system allows no more threads: raise the limit on processes and threads (ulimit -u, or --pids-limit of a "
+    "container), or lower --threads"
+)

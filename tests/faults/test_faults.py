@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -9,23 +10,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
 from tests.support import media
-from vidsr.cli import app
+from vidsr.cli import app, options
 from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
 from vidsr.engines.bicubic import BicubicEngine
-from vidsr.errors import CheckError
+from vidsr.errors import CheckError, DeviceError, OutputError
+from vidsr.faces.yunet import Yunet
 from vidsr.models.cards import models_folder, read_card
 from vidsr.pipeline.run import Progress, enhance
+from vidsr.runtime import memory
+from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Frame
+from vidsr.video.errors import input_error, output_error
+from vidsr.video.writer import Writer
 
 ROOT = Path(__file__).parents[2]
 FAST = ("--model", "bicubic", "--scale", "1")
@@ -292,6 +300,86 @@ def test_memory_that_is_too_small_for_any_tile_is_6(tmp_path: Path, out: Path, m
     source = media.clip(tmp_path / "a.mp4", 3, 256, 96)
     assert "not enough memory for this" in refused(vidsr_cli("upscale", source, out / "b.mp4", *FAST), 6)
     assert names(out) == []
+
+
+@pytest.mark.parametrize("message", ["could not create a primitive", "std::bad_alloc"])
+def test_a_library_that_lacks_memory_is_6_wherever_it_runs(
+    video: Path, out: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    """oneDNN in the network, where tiles are tried first; and anything else, such as the conversion of colors."""
+
+    def lack(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    for place, name in ((BicubicEngine, "step"), (Writer, "write"), (SceneMarker, "step")):
+        with monkeypatch.context() as context:
+            context.setattr(place, name, lack)
+            assert "not enough memory" in refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST), 6)
+            result = vidsr_cli("upscale", video.parent, out, *FAST)  # in a folder, too
+            assert result.exit_code == 6 and "not enough memory" in result.stderr
+        assert names(out) == []
+
+
+def test_a_detector_that_lacks_memory_is_6(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lack(*_: object, **__: object) -> None:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
+
+    monkeypatch.setattr(Yunet, "run", lack)
+    assert "not enough memory" in refused(vidsr_cli("faces", video), 6)
+
+
+@pytest.mark.parametrize("allowed", range(3))
+def test_a_system_without_more_threads_is_6(
+    video: Path, out: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
+) -> None:
+    """Wherever a run starts a thread; a limit on processes cannot be tried as root."""
+    monkeypatch.setattr(options, "check_threads", lambda: None)
+    start, started = threading.Thread.start, 0
+
+    def limited(thread: threading.Thread) -> None:
+        nonlocal started
+        started += 1
+        if started > allowed:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    assert "--pids-limit" in refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST), 6)
+    assert names(out) == []
+
+
+def test_too_few_threads_are_6_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy and torch crash where they cannot start their threads."""
+    started = list[threading.Thread]()
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    assert "--pids-limit" in refused(vidsr_cli("info", "none.mp4"), 6)
+    assert len(started) == 3 and not any(thread.is_alive() for thread in started)
+
+
+def test_an_encoder_that_lacks_memory_or_threads_is_6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """x264 calls both an unknown error and says the cause in its log; pthread_create fails with EAGAIN."""
+
+    def external(log: str) -> Exception:
+        return av.error.ExternalError(542398533, "Generic error in an external library", "", (16, "libx264", log))
+
+    assert isinstance(output_error(external("malloc of size 9 failed"), tmp_path), DeviceError)
+    assert isinstance(output_error(external("invalid preset"), tmp_path), OutputError)
+    silent = av.error.ExternalError(542398533, "Generic error in an external library")
+    assert isinstance(output_error(silent, tmp_path), OutputError)
+    with monkeypatch.context() as context:
+        context.setattr(memory, "SMALL_ALLOCATION", 1 << 62)
+        assert isinstance(output_error(silent, tmp_path), DeviceError)
+    for error in (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), MemoryError()):
+        assert isinstance(output_error(error, tmp_path), DeviceError)
+        assert isinstance(input_error(error, tmp_path), DeviceError)
 
 
 def test_memory_that_is_enough_for_small_tiles_loses_no_frame(

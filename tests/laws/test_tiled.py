@@ -372,6 +372,12 @@ def cpu_error() -> BaseException:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("could not create a primitive"), True),  # oneDNN
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("could not execute a primitive"), True),
+        (RuntimeError("ONNX Runtime: std::bad_alloc"), True),
+        (RuntimeError("could not create a primitive descriptor for a convolution forward propagation"), False),
+        (RuntimeError("can't start new thread"), False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (RuntimeError("index out of range"), False),
         (OSError("Cannot allocate memory"), False),

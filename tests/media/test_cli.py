@@ -386,7 +386,7 @@ def test_folder_run_does_every_file_and_tells_the_failures(tmp_path: Path, folde
     content = json.loads(told.read_text())
     assert len(content["runs"]) == 2
     assert [failure["input"] for failure in content["failures"]] == [str(folder / "b.mp4")]
-    again = vidsr_cli(*arguments, "--skip-existing")
+    again = vidsr_cli(*arguments[:-1], tmp_path / "again.json", "--skip-existing")
     assert again.exit_code == 3 and again.stdout == "" and again.stderr.count("skipped ") == 2
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from vidsr.config import SMALLEST_TILE, Tile
 from vidsr.engines.base import Engine, EngineInfo
 from vidsr.errors import DeviceError, UsageError
-from vidsr.runtime.memory import free_memory
+from vidsr.runtime.memory import free_memory, is_out_of_memory
 from vidsr.types import Frame
 
 
@@ -85,24 +85,6 @@ def side_within(tile: int, length: int, step: int) -> int:
 
 # Fraction of free memory to plan with: allocators fragment, and other programs use the device too.
 USABLE_FRACTION = 0.8
-# Allocators share no exception type: CUDA has its own; CPU, MPS, cuDNN and ONNX Runtime raise RuntimeErrors.
-MEMORY_MESSAGES = (
-    "out of memory",
-    "not enough memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",
-    "alloc_failed",
-    "bad_alloc",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device and in any library."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(message in text for message in MEMORY_MESSAGES)
 
 
 def auto_tile(height: int, width: int, bytes_per_pixel: float, free_bytes: int) -> int | None:

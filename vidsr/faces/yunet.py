@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from vidsr.errors import ModelError, VidsrError
 from vidsr.faces.detections import LANDMARKS, Detections
 from vidsr.models.cards import LARGEST_MODEL_FILE
+from vidsr.runtime.memory import shortage
 from vidsr.runtime.onnx_session import start_session
 
 STRIDES = (8, 16, 32)
@@ -52,6 +53,8 @@ class Yunet:
         try:
             values = self._session.run(None, {self._input: image[None]})
         except Exception as error:  # ONNX Runtime's errors share no base class
+            if lack := shortage(error):
+                raise lack from error
             raise ModelError(f"the face detector {self.path} fails to run: {error}") from error
         outputs = dict(zip(self._outputs, values, strict=True))
         height, width = image.shape[1:]
@@ -117,4 +120,6 @@ def _start_session(path: Path, device: torch.device, threads: int) -> Any:
     except VidsrError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class
+        if lack := shortage(error):
+            raise lack from error
         raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error

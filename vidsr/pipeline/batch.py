@@ -52,11 +52,21 @@ class Failure:
     @property
     def exit_code(self) -> int:
         """The exit code of the command line."""
-        return self.error.exit_code if isinstance(self.error, VidsrError) else 1
+        known = self._known
+        return 1 if known is None else known.exit_code
+
+    @property
+    def _known(self) -> VidsrError | None:
+        """The error as one of vidsr.errors; None for an internal error."""
+        if isinstance(self.error, VidsrError):
+            return self.error
+        from vidsr.runtime.memory import shortage  # imports torch, which looking for inputs does not need
+
+        return shortage(self.error)
 
     def __str__(self) -> str:
-        if isinstance(self.error, VidsrError):
-            return str(self.error)
+        if (known := self._known) is not None:
+            return str(known) if known is self.error else f"{self.input}: {known}"
         words = " ".join(str(self.error).split())  # messages of other libraries may span several lines
         return f"{self.input}: internal error, please report it: {type(self.error).__name__}: {words}"
 

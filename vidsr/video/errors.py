@@ -16,8 +16,9 @@ from pathlib import Path
 import av
 from av.codec.codec import UnknownCodecError
 
-from vidsr.errors import DeviceError, InputError, OutputError, VidsrError
+from vidsr.errors import NO_THREADS, DeviceError, InputError, OutputError, VidsrError
 from vidsr.files import system_reason
+from vidsr.runtime.memory import is_memory_short, is_out_of_memory, is_out_of_threads
 
 _LOG_SWITCH = threading.RLock()
 _FFMPEG_DEFAULT_LEVEL = av.logging.INFO
@@ -46,6 +47,7 @@ _OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
+_NO_MEMORY_TO_ENCODE = "no memory left to encode it; lower --threads or choose another --preset"
 _SYSTEM_ERRORS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -56,8 +58,10 @@ def file_url(path: Path) -> str:
 
 def input_error(error: Exception, path: Path) -> VidsrError:
     """The error to raise for a failure while reading `path`: InputError, or DeviceError if memory ran out."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _says_memory(error):
         return DeviceError(f"{path}: no memory left to read it")
+    if is_out_of_threads(error):
+        return DeviceError(f"{path}: {NO_THREADS}")
     reason = _reason(error, _INPUT_REASONS) or f"cannot be read: {plain_text(error)}"
     detail = _log_text(error)
     return InputError(f"{path} {reason}" + (f" ({detail})" if detail else ""))
@@ -65,9 +69,13 @@ def input_error(error: Exception, path: Path) -> VidsrError:
 
 def output_error(error: Exception, path: Path) -> VidsrError:
     """The error to raise for a failure while writing `path`: OutputError, or DeviceError if memory ran out."""
-    if isinstance(error, MemoryError):
-        return DeviceError(f"{path}: no memory left to encode it; lower --threads or choose another --preset")
+    if isinstance(error, MemoryError) or _says_memory(error):
+        return DeviceError(f"{path}: {_NO_MEMORY_TO_ENCODE}")
+    if is_out_of_threads(error):
+        return DeviceError(f"{path}: {NO_THREADS}")
     reason = _reason(error, _OUTPUT_REASONS) or system_reason(error)
+    if reason is None and is_memory_short():  # x264 calls it an unknown error, other encoders invalid settings
+        return DeviceError(f"{path}: {_NO_MEMORY_TO_ENCODE}")
     detail = _log_text(error)
     if reason is None and getattr(error, "errno", None) == errno.EINVAL:
         # What FFmpeg logged is the cause; its error only says that some argument is invalid.
@@ -135,6 +143,11 @@ def _reason(error: Exception, table: tuple[tuple[type[Exception], str], ...]) ->
         if isinstance(error, (kind, system)):
             return reason
     return None
+
+
+def _says_memory(error: Exception) -> bool:
+    """Whether FFmpeg's log gives memory as the cause; encoders such as x264 report it as an unknown error."""
+    return is_out_of_memory(RuntimeError(_log_text(error)))
 
 
 def _log_text(error: Exception) -> str:
