@@ -155,8 +155,9 @@ def test_large_pictures_at_high_rates_get_a_level(tmp_path: Path) -> None:
 
 
 def test_rates_beyond_matroska_are_refused(tmp_path: Path) -> None:
+    """Frames within a millisecond are moved to the next one, until they would be 20 ms late."""
     source = media.clip(tmp_path / "source.mp4", rate="240")
-    times = [Fraction(n, 240) for n in range(5)]
+    times = [Fraction(n, 240) for n in range(12)]
     with pytest.raises(OutputError, match=r"write \.mp4"):
         write_between(tmp_path / "out.mkv", source, times, 8, 1)
     write_between(tmp_path / "out.mp4", source, times, 8, 1)

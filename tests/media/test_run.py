@@ -367,7 +367,7 @@ def test_report(tmp_path: Path) -> None:
     assert list(report.stage_seconds) == ["decode", "scenes", "network", "resize", "encode", "commit"]
     assert all(seconds >= 0 for seconds in report.stage_seconds.values())
     assert report.wall_seconds > 0 and report.peak_memory_bytes > 1 << 20
-    assert report.damages == [] and len(report.warnings) == 1 and "bt601" in report.warnings[0]
+    assert report.damages == [] and report.warnings == [] and len(report.notes) == 1 and "bt601" in report.notes[0]
     assert [progress.frames_done for progress in seen] == list(range(1, 21))
     assert {progress.frames_expected for progress in seen} == {20}
     assert all(a.seconds <= b.seconds for a, b in pairwise(seen))

@@ -80,6 +80,15 @@ class Evaluation:
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
 
+def _check_sizes(name: str, count: int, truth: Tensor, frame: Tensor, size: tuple[int, int]) -> None:
+    """Raises InputError if frame `count` of reference or result has another size than the first frame."""
+    if truth.shape != frame.shape or truth.shape != (3, *size):
+        raise InputError(
+            f"{name}: frame {count} of the result is {frame.shape[-1]}x{frame.shape[-2]}, that of the reference "
+            f"{truth.shape[-1]}x{truth.shape[-2]}; only videos of the same size can be compared"
+        )
+
+
 def score_clip(
     name: str, reference: Iterable[Tensor], result: Iterable[Tensor], border: int = 0, temporal: bool = False
 ) -> ClipScores:
@@ -106,11 +115,7 @@ def score_clip(
             size = (truth.shape[-2], truth.shape[-1])
             if border < 0 or 2 * border >= min(size):
                 raise UsageError(f"{name}: a border of {border} pixels does not fit into {size[1]}x{size[0]}")
-        if truth.shape != frame.shape or truth.shape != (3, *size):
-            raise InputError(
-                f"{name}: frame {count} of the result is {frame.shape[-1]}x{frame.shape[-2]}, that of the reference "
-                f"{truth.shape[-1]}x{truth.shape[-2]}; only videos of the same size can be compared"
-            )
+        _check_sizes(name, count, truth, frame, size)
         inner = (slice(None), slice(border, size[0] - border), slice(border, size[1] - border))
         a, b = truth[inner], frame.to(truth.device)[inner]
         errors.append(squared_errors(a[None], b[None], prepare=with_luma)[0].tolist())
