@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from vidsr.types import Damage
 from vidsr.video.errors import log_switched_on, plain_text
 from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
+from vidsr.video.unreadable import refuse_encrypted
 
 _MOVIE_BOXES = (
     b"ftyp",
@@ -182,6 +183,7 @@ class VideoDecoder:
         self,
         container: InputContainer,
         stream: VideoStream,
+        path: Path,
         correct: Callable[[av.Packet[VideoStream]], None] = lambda _: None,
     ) -> None:
         """`correct` is called with every packet before it is decoded, and may change its times."""
@@ -191,6 +193,7 @@ class VideoDecoder:
         self.frames_decoded = 0
         self.frames_discarded = 0
         self.side_data: set[str] = set()
+        self._path = path
         self._container = container
         self._stream = stream
         self._context = decoder_of(stream)
@@ -215,6 +218,7 @@ class VideoDecoder:
             if packet.is_corrupt:
                 self.record("the container flags a packet as damaged")
             self.side_data.update(kinds_of_packet(packet))
+            refuse_encrypted(self.side_data, self._path)
             if self._context is not self._stream.codec_context:
                 self.side_data.discard("matroska_block_additional")  # the alpha channel, which is decoded
             self._correct(packet)
