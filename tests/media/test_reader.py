@@ -154,7 +154,7 @@ def test_frames_have_the_colors_of_the_source(tmp_path: Path, maker: Callable[[P
 def test_guessed_color_is_described_without_a_warning(tmp_path: Path) -> None:
     reader = read(media.clip(tmp_path / "a.mp4"))[1]
     assert reader.warnings == []
-    assert "bt601 and limited range are used" in (reader.info.colour.guess or "")
+    assert "bt601 and limited range are used" in (reader.info.color.guess or "")
     assert read(media.full_range(tmp_path / "b.mp4"))[1].info.colour.guess is None
 
 
