@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from vidsr.types import Damage
 from vidsr.video.errors import log_switched_on, plain_text
 from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
+from vidsr.video.timestamps import LONGEST, clear_absurd_times
 from vidsr.video.unreadable import refuse_encrypted
 
 _MOVIE_BOXES = (
@@ -211,6 +212,8 @@ class VideoDecoder:
         """
         slots: DisplaySlots | None = None
         for packet in self._packets():
+            if clear_absurd_times(packet):
+                self.record(f"the time of a packet is more than {LONGEST} s from 0")
             if not self.packets and _has_decoding_times_only(self._container, packet):
                 slots = DisplaySlots()
             self.packets += 1

@@ -155,7 +155,7 @@ def _refusal(plan: OutputPlan, packets: Packets) -> str | None:
         encoded = encode_blank(muxer.context, plan.encoding)
         with log_switched_on():
             muxer.try_out(encoded, packets)
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, OverflowError) as error:
         return error_detail(error)
     finally:
         muxer.close()

@@ -27,6 +27,7 @@ from vidsr.video.errors import log_switched_on, plain_text, reading
 from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 from vidsr.video.side_data_kinds import kinds_of_packet
+from vidsr.video.timestamps import clear_absurd_times
 from vidsr.video.unreadable import encrypted, is_scrambled, refuse_encrypted, refuse_unmapped
 
 # How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
@@ -119,6 +120,7 @@ class Source:
                 for packet in container.demux():
                     packets = found.setdefault(packet.stream_index, [])
                     size += packet.size
+                    clear_absurd_times(packet)
                     if packet.size and len(packets) < FIRST_PACKETS:
                         packets.append(packet)
                     if size > FIRST_BYTES or all(len(each) == FIRST_PACKETS for each in found.values()):
