@@ -292,7 +292,15 @@ class Passthrough:
             reason = f"{container} cannot hold audio of this kind" if context is not None else "FFmpeg cannot decode it"
             self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
             return
-        self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
+        try:
+            route = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
+        except av.FFmpegError:
+            self.losses.append(
+                f"{name_of(stream)} is left out, because it cannot be stretched: FFmpeg's filters do not take "
+                f"{context.layout.name} at {context.sample_rate} Hz"
+            )
+            return
+        self._routes[stream.index] = route
 
     def _warn_of_text(self) -> None:
         """Names the tags and titles that are not UTF-8."""
