@@ -235,3 +235,19 @@ class _Numbered:
 
     def __init__(self, stream: int, number: int) -> None:
         self.stream_index, self.pts, self.dts = stream, number, number
+
+
+def test_absurd_times_are_damage(tmp_path: Path) -> None:
+    """A time that does not fit in the output's ticks must neither end the run nor make a video of centuries."""
+    vp8 = ("-c:v", "libvpx", "-b:v", "400k", "-cpu-used", "8")
+    path = media.clip(tmp_path / "a.ivf", 4, options=vp8)
+    data = bytearray(path.read_bytes())
+    second = 32 + 12 + int.from_bytes(data[32:36], "little")
+    data[second + 4 : second + 12] = (-0x1F00000000000000).to_bytes(8, "little", signed=True)
+    path.write_bytes(data)
+    for ending in ("mp4", "mkv"):
+        report = enhance(path, tmp_path / f"b.{ending}", BICUBIC)
+        assert report.frames_out == 4
+        assert any("is more than" in damage.reason for damage in report.damages)
+        times = media.ffmpeg_framemd5(tmp_path / f"b.{ending}").times
+        assert [round(time * 25) for time in times] == [0, 1, 2, 3]

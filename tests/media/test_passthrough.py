@@ -323,3 +323,13 @@ def test_truncated_input(tmp_path: Path) -> None:
     write(tmp_path / "out.mp4", source, [n * 40 for n in range(30)])
     copied = packets(tmp_path / "out.mp4", "a:0")
     assert len(copied) > 10 and copied[:-1] == packets(whole, "a:0")[: len(copied) - 1]
+
+
+def test_audio_packets_without_a_duration_are_kept(tmp_path: Path) -> None:
+    """MP4 ends a track where its last packet ends; NUT and others store no durations."""
+    sound = ("-f", "lavfi", "-i", "sine=440:duration=0.16", "-map", "0:v", "-map", "1:a", "-c:a", "flac")
+    whole = media.encode(tmp_path / "whole.nut", media.numbered_images(4), (*sound, "-c:v", "ffv1"))
+    source = media.truncated(whole, tmp_path / "a.nut", 0.6)
+    copied = len(media.ffmpeg_packetmd5(source, "a:0").frames)
+    write(tmp_path / "b.mp4", source, steps(source, 2))
+    assert len(media.ffmpeg_packetmd5(tmp_path / "b.mp4", "a:0").frames) == copied > 1

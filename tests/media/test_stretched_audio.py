@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -316,3 +317,26 @@ def test_audio_is_interleaved_with_video(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "out.mkv")) as container:
         times = [float(p.pts * p.time_base) for p in container.demux() if p.pts is not None]
     assert all(later > earlier - 1 for earlier, later in pairwise(times))
+
+
+def test_audio_that_no_filter_takes_is_left_out(tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "many.wav"), "wb") as file:
+        file.setnchannels(257)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(257 * 2 * 800))
+    sound = ("-i", f"file:{tmp_path / 'many.wav'}", "-map", "0:v", "-map", "1:a", "-c:a", "copy")
+    source = media.encode(tmp_path / "a.mov", media.numbered_images(3), (*sound, *media.X264))
+    writer = write(tmp_path / "b.mkv", source, steps(source, 3), stretch=2)
+    assert any("FFmpeg's filters do not take 257 channels at 8000 Hz" in warning for warning in writer.warnings)
+    assert not audio_lines(tmp_path / "b.mkv")
+
+
+def test_audio_that_begins_after_the_end_is_no_fault(tmp_path: Path) -> None:
+    """The second track begins between the end and the next packet of the first one, which is still read."""
+    plain, source = media.recording(tmp_path / "one.mkv", Fraction(0)), tmp_path / "a.mkv"
+    late = ("-itsoffset", "0.441", "-i", f"file:{plain}", "-map", "0", "-map", "1:a", "-c", "copy")
+    media.ffmpeg("-i", f"file:{plain}", *late, f"file:{source}")
+    write(tmp_path / "b.mkv", source, steps(source, 22), trim=InputConfig(end=Fraction(44, 100)), stretch=2)
+    first, second = (media.ffmpeg_packetmd5(tmp_path / "b.mkv", f"a:{n}").frames for n in range(2))
+    assert first and not second

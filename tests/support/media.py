@@ -408,10 +408,79 @@ def two_layers(path: Path, count: int = 3) -> Path:
     end = at + int.from_bytes(data[at : at + 4], "big")
     first = data[at + 8 : end]
     layer = _box("lhvC", first[:1], first[13:16], bytes([first[21] & 0x3F | 0xC0]), first[22:])
-    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):  # the boxes around it grow
+    _insert_in_entry(data, b"hvc1", end, layer)
+    path.write_bytes(data)
+    return path
+
+
+def _insert_in_entry(data: bytearray, entry: bytes, at: int, box: bytes) -> None:
+    """Inserts a box into the first sample entry of an MP4 file; the boxes around it grow."""
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", entry):
         size = data.index(name, data.index(b"moov")) - 4
-        data[size : size + 4] = (int.from_bytes(data[size : size + 4], "big") + len(layer)).to_bytes(4, "big")
-    data[end:end] = layer
+        data[size : size + 4] = (int.from_bytes(data[size : size + 4], "big") + len(box)).to_bytes(4, "big")
+    data[at:at] = box
+
+
+@_cached
+def dolby_vision(path: Path, profile: int, compatibility: int, count: int = 3) -> Path:
+    """HEVC in MP4 or MOV that is announced as Dolby Vision of this profile and compatibility of the base layer."""
+    options = ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none", "-tag:v", "hvc1")
+    data = bytearray(clip(path, count, options=(*options, "-pix_fmt", "yuv420p10le")).read_bytes())
+    at = data.index(b"hvcC") - 4
+    end = at + int.from_bytes(data[at : at + 4], "big")
+    level, has_metadata, has_base_layer = 1, 1, 1
+    numbers = profile << 9 | level << 3 | has_metadata << 2 | has_base_layer
+    record = struct.pack(">BBHB", 1, 0, numbers, compatibility << 4) + bytes(19)
+    _insert_in_entry(data, b"hvc1", end, _box("dvvC" if profile > 7 else "dvcC", record))
+    path.write_bytes(data)
+    return path
+
+
+@_cached
+def encrypted(path: Path, options: tuple[str, ...] = X264, streams: str = "0:v") -> Path:
+    """Numbered images and audio in MP4, of which `streams` are encrypted (Common Encryption)."""
+    plain = path.with_name("plain.mp4")
+    audio = ("-f", "lavfi", "-i", "sine=440:duration=0.2", "-map", "0:v", "-map", "1:a", "-c:a", "aac")
+    encode(plain, numbered_images(5), (*audio, *options))
+    keys = ("-encryption_key", "00112233445566778899aabbccddeeff", "-encryption_kid", "0123456789abcdef" * 2)
+    cenc = ("-encryption_scheme", "cenc-aes-ctr", *keys)
+    ffmpeg("-i", f"file:{plain}", "-map", streams, "-c", "copy", *cenc, f"file:{path}")
+    plain.unlink()
+    return path
+
+
+@_cached
+def encrypted_audio(path: Path) -> Path:
+    """Clear video in MP4 beside an encrypted audio track."""
+    clear, sound = clip(path.with_name("clear.mp4"), 5), encrypted(path.with_name("sound.mp4"), streams="0:a")
+    video, audio = clear.read_bytes(), sound.read_bytes()
+
+    def box(data: bytes, name: bytes) -> tuple[int, bytes]:
+        at = data.index(name) - 4
+        return at, data[at : at + int.from_bytes(data[at : at + 4], "big")]
+
+    (begin, movie), (old, samples), (_, text) = box(video, b"moov"), box(audio, b"mdat"), box(audio, b"trak")
+    track = bytearray(text)
+    number, chunks = track.index(b"tkhd") + 16, track.index(b"stco") + 8
+    track[number : number + 4] = (2).to_bytes(4, "big")
+    for at in range(chunks + 4, chunks + 4 + 4 * int.from_bytes(track[chunks : chunks + 4], "big"), 4):
+        track[at : at + 4] = (int.from_bytes(track[at : at + 4], "big") - old + begin).to_bytes(4, "big")
+    path.write_bytes(video[:begin] + samples + _box("moov", movie[8:], bytes(track)))
+    clear.unlink()
+    sound.unlink()
+    return path
+
+
+@_cached
+def scrambled(path: Path) -> Path:
+    """An MPEG-TS file whose video is scrambled, as pay television is; its tables are clear."""
+    data = bytearray(clip(path, 5).read_bytes())
+    chance = random.Random(0)
+    for at in range(0, len(data), 188):
+        if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF == 0x100:  # FFmpeg's number of the first stream
+            start = at + 4 + (data[at + 4] + 1 if data[at + 3] & 0x20 else 0)
+            data[at + 3] |= 0x80
+            data[start : at + 188] = chance.randbytes(at + 188 - start)
     path.write_bytes(data)
     return path
 

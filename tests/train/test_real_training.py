@@ -186,8 +186,8 @@ def test_an_estimator_cannot_be_trained_without_realistic_degradation(folder: Pa
         train(recipe, TrainOptions(folder, tmp_path / "run", workers=0))
 
 
-def test_the_recipe_of_the_training_log_loads() -> None:
-    recipe = load_recipe(Path(__file__).parents[2] / "benchmarks" / "training" / "secnet-fast-real.toml")
+def test_the_shipped_recipe_fits_its_network() -> None:
+    recipe = load_recipe(Path(__file__).parents[2] / "models" / "recipes" / "secnet-fast-real.toml")
     network = build(recipe.architecture, recipe.network)
     task_of(network).check(network, recipe)
     assert recipe.real is not None and 0.3 <= recipe.real.clean_share <= 0.4

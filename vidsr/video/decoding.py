@@ -18,6 +18,8 @@ from av.video.stream import VideoStream
 from vidsr.types import Damage
 from vidsr.video.errors import log_switched_on, plain_text
 from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
+from vidsr.video.timestamps import LONGEST, clear_absurd_times
+from vidsr.video.unreadable import refuse_encrypted
 
 _MOVIE_BOXES = (
     b"ftyp",
@@ -185,6 +187,7 @@ class VideoDecoder:
         self,
         container: InputContainer,
         stream: VideoStream,
+        path: Path,
         correct: Callable[[av.Packet[VideoStream]], None] = lambda _: None,
     ) -> None:
         """`correct` is called with every packet before it is decoded, and may change its times."""
@@ -195,6 +198,7 @@ class VideoDecoder:
         self.frames_discarded = 0
         self.side_data: set[str] = set()
         self.first_time: int | None = None
+        self._path = path
         self._container = container
         self._stream = stream
         self._context = decoder_of(stream)
@@ -219,6 +223,7 @@ class VideoDecoder:
             if packet.is_corrupt:
                 self.record("the container flags a packet as damaged")
             self.side_data.update(kinds_of_packet(packet))
+            refuse_encrypted(self.side_data, self._path)
             if self._context is not self._stream.codec_context:
                 self.side_data.discard("matroska_block_additional")  # the alpha channel, which is decoded
             self._correct(packet)
@@ -264,6 +269,8 @@ class VideoDecoder:
             try:
                 packets = self._container.demux(self._stream)
                 while (packet := self._read(packets)) is not None:
+                    if clear_absurd_times(packet):
+                        self.record(f"the time of a packet is more than {LONGEST} s from 0")
                     if packet.size > 0:
                         yield packet
                 return

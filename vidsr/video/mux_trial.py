@@ -23,7 +23,9 @@ from vidsr.video.errors import error_detail, log_switched_on
 from vidsr.video.muxer import Muxer
 from vidsr.video.passthrough import Part
 from vidsr.video.probe import Source
+from vidsr.video.side_data_kinds import kinds_of_packet
 from vidsr.video.stream_copy import codec_of
+from vidsr.video.unreadable import is_encrypted
 
 if TYPE_CHECKING:
     from vidsr.video.output import OutputPlan
@@ -72,6 +74,9 @@ def _refused_copies(plan: OutputPlan, source: Source, packets: Packets) -> tuple
             if stream.index == plan.info.video_stream or stream.type == "attachment":
                 continue
             first = packets.get(stream.index, [])
+            if any(is_encrypted(kinds_of_packet(packet)) for packet in first):
+                found.append(Part("stream", str(stream.index), "it is encrypted, and vidsr does not decrypt"))
+                continue
             reason = mux_refusal(stream, first, container)
             if reason is None:
                 continue
@@ -150,7 +155,7 @@ def _refusal(plan: OutputPlan, packets: Packets) -> str | None:
         encoded = encode_blank(muxer.context, plan.encoding)
         with log_switched_on():
             muxer.try_out(encoded, packets)
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, ValueError, OverflowError) as error:
         return error_detail(error)
     finally:
         muxer.close()

@@ -30,7 +30,7 @@ from vidsr.video.errors import plain_text, printable
 from vidsr.video.probe import Source
 from vidsr.video.stream_copy import StreamCopy, codec_of, name_of
 from vidsr.video.subtitles import SubtitleConverter, conversion_target
-from vidsr.video.timestamps import to_ticks
+from vidsr.video.timestamps import LONGEST, clear_absurd_times, to_ticks
 from vidsr.video.verify import PacketChecksum
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ def shift_of_start(video: Fraction, audio: Fraction | None) -> Fraction:
 
 
 def _start_of(stream: Stream) -> Fraction | None:
-    return None if stream.start_time is None or stream.time_base is None else stream.start_time * stream.time_base
+    """When a stream begins according to its header, in seconds; None if unknown or absurd."""
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    start = stream.start_time * stream.time_base
+    return start if abs(start) <= LONGEST else None
 
 
 class Passthrough:
@@ -186,7 +190,9 @@ class Passthrough:
             base = chapter["time_base"] or Fraction(1, 1000)
             begins, stops = max(chapter["start"] * base, shift), chapter["end"] * base
             stops = stops if end is None else min(stops, end)
-            if begins < stops or (begins == stops and end is None):
+            if max(abs(begins), abs(stops)) > LONGEST:
+                self.losses.append(f"a chapter at {float(begins):.3g} s is left out: its time is damaged")
+            elif begins < stops or (begins == stops and end is None):
                 start, stop = (to_ticks((t - shift) * self._stretch, base) for t in (begins, stops))
                 kept.append({**chapter, "time_base": base, "start": start, "end": stop})
         if kept:
@@ -286,7 +292,15 @@ class Passthrough:
             reason = f"{container} cannot hold audio of this kind" if context is not None else "FFmpeg cannot decode it"
             self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
             return
-        self._routes[stream.index] = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
+        try:
+            route = StretchedAudio(cast(AudioStream, stream), self._output, codec, self._stretch)
+        except av.FFmpegError:
+            self.losses.append(
+                f"{name_of(stream)} is left out, because it cannot be stretched: FFmpeg's filters do not take "
+                f"{context.layout.name} at {context.sample_rate} Hz"
+            )
+            return
+        self._routes[stream.index] = route
 
     def _warn_of_text(self) -> None:
         """Names the tags and titles that are not UTF-8."""
@@ -340,13 +354,14 @@ class Passthrough:
 
     def _read(self) -> Iterator[Packet[Any]]:
         """The packets of the copied streams in the file's order; read errors are skipped and counted."""
-        errors = 0
+        errors = absurd = 0
         if not self._routes:
             return
         while True:
             try:
                 for packet in self._input.demux([route.source for route in self._routes.values()]):
                     if packet.size:
+                        absurd += clear_absurd_times(packet)
                         self._clock.correct(packet)
                         yield packet
                 break
@@ -357,6 +372,8 @@ class Passthrough:
                 if errors > READ_ERRORS_ALLOWED:
                     self.losses.append(f"the input's audio and subtitles end early: {plain_text(error)}")
                     return
+        if absurd:
+            self.losses.append(f"the times of {absurd} packets are damaged; they follow the packets before them")
         if errors:
             self.losses.append(f"the input could not be read in {errors} places; audio or subtitles may be incomplete")
 

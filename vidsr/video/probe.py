@@ -26,6 +26,9 @@ from vidsr.video.demuxers import open_file
 from vidsr.video.errors import log_switched_on, plain_text, reading
 from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
+from vidsr.video.side_data_kinds import kinds_of_packet
+from vidsr.video.timestamps import clear_absurd_times
+from vidsr.video.unreadable import encrypted, is_scrambled, refuse_encrypted, refuse_unmapped
 
 # How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
 _LISTS = {
@@ -117,6 +120,7 @@ class Source:
                 for packet in container.demux():
                     packets = found.setdefault(packet.stream_index, [])
                     size += packet.size
+                    clear_absurd_times(packet)
                     if packet.size and len(packets) < FIRST_PACKETS:
                         packets.append(packet)
                     if size > FIRST_BYTES or all(len(each) == FIRST_PACKETS for each in found.values()):
@@ -230,6 +234,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
     Raises InputError if no frame decodes.
     """
     _refuse_pages(container, path)
+    refuse_unmapped(header_text(container), video.index, path)
     frame = _first_frame(container, video, path)
     location, field_order = _header_words(container, video)
     context = video.codec_context
@@ -326,17 +331,23 @@ def _has_second_image(path: Path) -> bool:
 
 
 def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
-    reason = "it holds no packets"
+    reasons = []
+    has_packets = False
     decoder = decoder_of(video)
     try:
         for packet in container.demux(video):
+            refuse_encrypted(set(kinds_of_packet(packet)), path)
+            has_packets = has_packets or packet.size > 0
             try:
                 for frame in decoder.decode(packet):
                     return frame
             except (av.error.FFmpegError, ValueError) as error:
-                reason = plain_text(error)
+                reasons.append(plain_text(error))
     except av.error.FFmpegError as error:
-        reason = plain_text(error)
+        reasons.append(plain_text(error))
+    if container.format.name == "mpegts" and is_scrambled(path):
+        raise InputError(encrypted(path))
+    reason = reasons[-1] if reasons else "its packets give none" if has_packets else "it holds no packets"
     raise InputError(f"{path} holds no frame that can be decoded: {reason}")
 
 

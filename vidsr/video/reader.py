@@ -142,7 +142,7 @@ class Reader:
 
     def _restart(self) -> None:
         assert self._container is not None
-        self._decoding = VideoDecoder(self._container, self._stream, Clock(self.info.clock).correct)
+        self._decoding = VideoDecoder(self._container, self._stream, self._path, Clock(self.info.clock).correct)
         rate = self._stream.guessed_rate or self._stream.average_rate or Fraction(25)
         self._times = FrameTimes(round(1 / (rate * self.info.time_base)), math.ceil(1 / self.info.time_base))
 

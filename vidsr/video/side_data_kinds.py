@@ -93,8 +93,8 @@ PACKET_KINDS: dict[str, Fate] = {
     "spherical": _ON_FRAMES,
     "content_light_level": _ON_FRAMES,
     "a53_cc": _ON_FRAMES,
-    "encryption_init_info": _none("encrypted video is refused, because no frame decodes"),
-    "encryption_info": _none("encrypted video is refused, because no frame decodes"),
+    "encryption_init_info": _none("what a decryption would need; encrypted video is refused"),
+    "encryption_info": _none("encrypted video is refused"),
     "afd": _ON_FRAMES,
     "prft": _lost("the producer's reference times"),
     "icc_profile": _ON_FRAMES,
@@ -146,9 +146,14 @@ def kinds_of_header(description: str, stream: int) -> Iterator[str]:
 
     `description` is FFmpeg's, of the whole file.
     """
-    block = re.search(rf"^\s*Stream #0:{stream}\D.*?(?=^\s*Stream #0:|\Z)", description, re.MULTILINE | re.DOTALL)
-    for line in block[0].splitlines() if block else ():
+    for line in header_block(description, stream).splitlines():
         yield from (kind for begin, kind in _HEADER_LINES.items() if line.strip().startswith(begin))
+
+
+def header_block(description: str, stream: int) -> str:
+    """The part of FFmpeg's description of a file that is about one stream; empty if there is none."""
+    block = re.search(rf"^\s*Stream #0:{stream}\D.*?(?=^\s*Stream #0:|\Z)", description, re.MULTILINE | re.DOTALL)
+    return block[0] if block else ""
 
 
 def losses(found: Collection[str], kept: Collection[str]) -> list[str]:

@@ -56,6 +56,8 @@ class StreamCopy:
         self._min_step = 1 if source.type == "audio" and output.format.name not in MATROSKA else 0
         self._next_begin: Fraction | None = None
         self._audio_step: Fraction | None = None
+        self._last_begin: Fraction | None = None
+        self._last_step: Fraction | None = None
         context: Any = source.codec_context
         if source.type == "audio" and context is not None and context.frame_size and context.sample_rate:
             self._audio_step = Fraction(context.frame_size, context.sample_rate)
@@ -167,6 +169,12 @@ class StreamCopy:
             if self._next_begin is not None and abs(self._next_begin - begin) <= self._base:
                 begin = self._next_begin
             duration = self._audio_step
+        if self._last_begin is not None and begin > self._last_begin:
+            self._last_step = begin - self._last_begin
+        self._last_begin = begin
+        if not duration and self.checksum.kind == "audio":
+            # MP4 ends a track where its last packet ends, so that one without a duration would not be in it.
+            duration = self._audio_step or self._last_step or out_base
         self._next_begin = begin + duration
         pts, dts = to_ticks(begin, out_base), to_ticks(begin - delay, out_base)
         if self._last_dts is not None and dts < self._last_dts + self._min_step:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
+from av.packet import Packet
+
+# The farthest time that is believed, in seconds (68 years): clocks that count from 1970 lie below it, and in every time
+# base of video it fits in 64 bits several times.
+LONGEST = 1 << 31
 
 
 def to_ticks(seconds: Fraction, base: Fraction) -> int:
@@ -13,6 +19,23 @@ def to_ticks(seconds: Fraction, base: Fraction) -> int:
     doubled, divisor = 2 * abs(ticks.numerator) + ticks.denominator, 2 * ticks.denominator
     nearest = doubled // divisor
     return nearest if ticks >= 0 else -nearest
+
+
+def clear_absurd_times(packet: Packet[Any]) -> bool:
+    """Removes the times and the duration of a packet that only damage explains, so that sums stay within 64 bits.
+
+    True if there was one.
+    """
+    base = packet.time_base or Fraction(1)
+    found = False
+    for name in ("pts", "dts"):
+        ticks = getattr(packet, name)
+        if ticks is not None and abs(ticks) * base > LONGEST:
+            setattr(packet, name, None)
+            found = True
+    if packet.duration and abs(packet.duration) * base > LONGEST:
+        packet.duration, found = 0, True
+    return found
 
 
 class FrameTimes:

@@ -27,12 +27,15 @@ BLOCKS_PER_SECOND = 4  # the stretcher is given at least a quarter of a second a
 class StretchedAudio:
     """Stretches the audio of `source` by `factor` into a new stream of `output`.
 
-    Create it before the output's header is written. `checksum` covers the encoded packets.
+    Create it before the output's header is written; it adds no stream if it raises av.FFmpegError, because FFmpeg's
+    filters do not take the audio. `checksum` covers the encoded packets.
     """
 
     def __init__(self, source: AudioStream, output: OutputContainer, encoding: AudioEncoding, factor: int) -> None:
         self.source = source
         self.is_past_end = False
+        self._decoder = AudioDecoder(source, factor)
+        self._stretcher = TimeStretcher(self._decoder.rate, self._decoder.layout, factor)
         self._output, self._encoding, self._factor = output, encoding, factor
         self._target = cast(AudioStream, output.add_stream(encoding.encoder, rate=encoding.rate))
         encoding.configure(self._target.codec_context)
@@ -41,8 +44,6 @@ class StretchedAudio:
         self._target.metadata.update(tags)
         self._target.disposition = source.disposition
         self.checksum = PacketChecksum("audio", name_of(source), codec_of(self._target), tags, source.disposition)
-        self._decoder = AudioDecoder(source, factor)
-        self._stretcher = TimeStretcher(self._decoder.rate, self._decoder.layout, factor)
         self._resampler: AudioResampler | None = None
         self._pending: list[Samples] = []
         self._held: Packet[Any] | None = None
@@ -67,6 +68,7 @@ class StretchedAudio:
         start = self._decoder.start
         if start is not None:
             self._encode(None)
+        if start is not None and self._decoder.count:  # otherwise all of it lies after the end
             begin = start * self._factor
             self.checksum.seconds = (begin, begin + Fraction(self._decoder.count * self._factor, self._decoder.rate))
 
