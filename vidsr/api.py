@@ -88,7 +88,8 @@ def upscale(
     tile: "auto", "off", or the tile side in input pixels, 64 or more.
     deblur, denoise, deblock: how blurred, noisy and compressed the input is, 0 to 1, or "auto" to estimate it; a number
         needs a model with an estimator of degradation.
-    faces: whether to restore faces; None: yes, except with bicubic or the face model.  face_strength: 0 to 1.
+    faces: whether to restore faces; None: yes, except with bicubic, the face model or a model with an
+        estimator.  face_strength: 0 to 1.
     min_face: side of the smallest face in input pixels, 8 or more.  max_faces: maximum per frame, 1 or more.
     face_detector: a YuNet model (.onnx); None: the built-in one.
     scenes: "auto", or "off" to ignore cuts.  scene_threshold: 0 to 255.

@@ -239,7 +239,7 @@ class FaceConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreConfig(FaceConfig):
-    """Face detection and restoration. `use` None: on, except with bicubic or the face model.
+    """Face detection and restoration. `use` None: on, except with bicubic, the face model or a model with an estimator.
 
     `strength`, 0..1, is the opacity of a restored face. Faces from `min_face` to `largest` input pixels are restored,
     at most `max_faces` per frame. From 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills; the gain for
