@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from tests.support import media
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.config import FaceConfig, InputConfig
+from vidsr.faces.detector import View
 from vidsr.faces.drawing import COLUMNS, GAP, LABEL, SIDE, track_color
 from vidsr.models.cards import detector_card, models_folder
+from vidsr.video.probe import probe
 from vidsr.video.reader import Reader
 
 WIDTH, HEIGHT, COUNT = 128, 80, 14
@@ -212,3 +216,9 @@ def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, detector: Path, monkey
     result = faces(source, "--sheet", tmp_path / "b.png", "--face-detector", detector)
     assert result.exit_code == 4 and "the disk is full" in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "blobs.onnx"]
+
+
+@pytest.mark.parametrize(("aspect", "used"), [("16/11", 16 / 11), ("2", 2.0), ("1/3", 1 / 3), ("3/4194307", 1.0)])
+def test_an_absurd_pixel_aspect_does_not_enlarge_the_searched_image(tmp_path: Path, aspect: str, used: float) -> None:
+    info = replace(probe(media.clip(tmp_path / "a.mp4", 2)), pixel_aspect=Fraction(aspect))
+    assert View.of(info).aspect == pytest.approx(used)

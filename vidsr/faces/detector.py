@@ -26,6 +26,8 @@ LARGEST_SIDE = 450.0
 COARSE_SIDE = 320.0
 MAX_PIXELS = 4_500_000
 OVERLAP = 0.3
+# A pixel aspect ratio beyond this comes from a damaged header, and would make the searched image large and empty.
+MOST_ASPECT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ class View:
     @classmethod
     def of(cls, info: VideoInfo) -> View:
         """Reads the view from the header; angles are rounded to quarter turns."""
-        return cls(round(info.rotation_degrees / 90) % 4, float(info.pixel_aspect))
+        aspect = float(info.pixel_aspect)
+        is_plausible = 1 / MOST_ASPECT <= aspect <= MOST_ASPECT
+        return cls(round(info.rotation_degrees / 90) % 4, aspect if is_plausible else 1.0)
 
     def upright(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rotates an image, C x H x W, to its displayed orientation; the result shares its memory."""
