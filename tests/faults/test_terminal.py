@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -226,15 +226,6 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.fixture
-def obeyed_hangup() -> Iterator[None]:
-    """SIGHUP as in a terminal, also where the tests run under nohup, which ignores it."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("obeyed_hangup")
 def test_only_ctrl_c_disturbs_the_cleaning_up_after_a_signal() -> None:
     with stopping() as stop:
         with pytest.raises(KeyboardInterrupt):

@@ -152,7 +152,7 @@ def test_frames_come_in_order(tmp_path: Path) -> None:
 
 def test_unreadable_files_are_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "text.avi").write_text("not a video")
-    with pytest.raises(InputError, match=r"text\.avi is not a video"):
+    with pytest.raises(InputError, match=r"text\.avi is a text, not a video"):
         read_clip(tmp_path / "text.avi")
     (tmp_path / "text.png").write_text("not an image")
     with pytest.raises(InputError, match=r"cannot read the training image .*text\.png"):

@@ -137,7 +137,7 @@ def readings(source: str) -> list[str]:
 
 
 def test_media_is_opened_for_reading_in_one_place() -> None:
-    """`demuxers.py` allows no playlists; training passes its files through it before OpenCV reads them."""
+    """`demuxers.py` allows no playlists; training, which OpenCV reads for, refuses texts."""
     found = {str(path.relative_to(PACKAGE)): calls for path in FILES if (calls := readings(path.read_text()))}
     assert found == {"video/demuxers.py": ["av.open"], "train/dataset.py": ["cv2.VideoCapture"]}
     imported_open = [path.name for path in FILES if "from av import" in path.read_text()]

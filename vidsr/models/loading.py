@@ -32,11 +32,11 @@ def load_network(card: Card) -> Network:
     check_card(card)
     card.check_weights()
     complaint = f"{card.weights_path} does not fit '{card.architecture}'"
-    network = _built(card)
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(str(card.weights_path), framework="pt") as file:
+            network = _built(card)
+            expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             _check_shapes(expected, found, complaint)
             for name in found:

@@ -5,6 +5,7 @@ Shared by the command line and the library; the caller supplies the work on a si
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def run_jobs(
 
 def _refuse_inputs(source: Path, target: Path, jobs: Jobs) -> None:
     """Raises OutputError if the output of `source` is another input of the batch, which --overwrite would replace."""
-    if target.exists():
+    if os.path.exists(target):  # noqa: PTH110 - Path.exists raises an error for a name that is too long
         for other, _ in jobs.pairs:
             if other != source and other.exists() and target.samefile(other):
                 raise OutputError(f"{target} is an input of this run too: choose another folder or --suffix")

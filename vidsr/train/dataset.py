@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from vidsr.errors import InputError, OutputError
 from vidsr.files import VIDEO_SUFFIXES, atomic_write
-from vidsr.video.demuxers import open_file
 
+_TEXT = bytes(range(32, 127)) + b"\t\r\n" + bytes(range(128, 256))  # also UTF-8
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 # Limit for a decoded clip, which is held in memory once and then cached on disk: 2 GiB are 345 frames of 1080p.
 MAX_CLIP_BYTES = 2**31
@@ -83,9 +83,21 @@ def split_holdout(items: list[Item], count: int, kinds: Sequence[Kind] = CLIPS) 
     return [item for item in items if item.source not in sources], held
 
 
+def _refuse_text(path: Path) -> None:
+    """Raises InputError for a text: playlists and other lists of files are texts, and OpenCV would follow them.
+
+    Whole demuxers are not compared with a list of allowed ones, as for other inputs, because training needs no PyAV.
+    """
+    with path.open("rb") as file:
+        head = file.read(256)
+    is_text = not head.strip(_TEXT) and not head.startswith(b"YUV4MPEG2")
+    if is_text:
+        raise InputError(f"the training clip {path} is a text, not a video: remove it")
+
+
 def read_clip(path: Path) -> NDArray[np.uint8]:
     """All frames of a clip, N x H x W x 3 RGB, as OpenCV decodes them. Raises InputError for none or too many."""
-    open_file(path).close()  # refuses playlists and other lists of files, which OpenCV would follow
+    _refuse_text(path)
     capture = cv2.VideoCapture(str(path))
     frames: list[NDArray[np.uint8]] = []
     try:

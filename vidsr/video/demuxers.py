@@ -18,6 +18,7 @@ import av
 from av.container.input import InputContainer
 
 from vidsr.errors import InputError
+from vidsr.files import url_of
 from vidsr.video.errors import file_url, log_switched_on, reading
 
 # FFmpeg's demuxers for video that read one file only, as names separated by spaces.
@@ -89,6 +90,8 @@ def open_file(path: Path, metadata_errors: str = "surrogateescape") -> InputCont
     """`open_media` for a file of a user. Raises InputError for whatever cannot be opened."""
     with reading(path):
         if not path.exists():
+            if url := url_of(path):
+                raise InputError(f"{url} is a URL, and vidsr reads local files only: download it first")
             raise InputError(f"{path} does not exist")
         status = path.stat()
         for is_kind, words in _KINDS:
