@@ -6,23 +6,37 @@ The model is tiny and has random weights, but its files are those of any model.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 from typer.testing import CliRunner
 
 import vidsr
 from tests.support import media
 from tests.unit.test_conditioning import conditioned_network
 from vidsr.cli import app
-from vidsr.config import CleaningConfig, ComputeConfig, UpscaleConfig
+from vidsr.config import CleaningConfig, ComputeConfig, InputConfig, RestoreConfig, UpscaleConfig
+from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.select import select
 from vidsr.errors import UsageError
+from vidsr.models.cards import find_card
+from vidsr.models.loading import load_network
 from vidsr.models.writing import write_model
-from vidsr.types import DegradationLevels, SceneDegradation
+from vidsr.nets.layers.resize import resize
+from vidsr.pipeline.degradation import estimate_degradation
+from vidsr.pipeline.plan import plan
+from vidsr.train.degrade import from_bytes, jpeg_roundtrip, to_bytes
+from vidsr.types import DegradationLevels, Frame, SceneDegradation
+from vidsr.video.probe import Source
+from vidsr.video.reader import Reader
 
 FACTS = {"licence": "none", "date": "2026-01-01", "origin": "random", "origin_sha256": "none"}
 WITHOUT_FACES = ("--no-faces", "--precision", "fp32", "--threads", "1")
@@ -134,6 +148,95 @@ def test_without_an_estimator_no_levels_are_reported(video: Path, tmp_path: Path
 def test_a_wrong_level_is_refused(value: str, video: Path, tmp_path: Path) -> None:
     result = upscale(video, tmp_path / "a.mkv", "--deblock", value)
     assert result.exit_code == 2 and "--deblock must be auto or a number from 0 to 1" in " ".join(result.stderr.split())
+
+
+# ------------------------------------------------------------------------------------------------- the shipped model
+
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "portrait_112x84.mp4"
+
+
+def soft_shapes(noise: float) -> Tensor:
+    """Four equal frames, 4 x 3 x 64 x 64, with noise of this standard deviation in 8-bit levels."""
+    generator = torch.Generator().manual_seed(0)
+    soft = interpolate(torch.rand(1, 3, 6, 6, generator=generator), (64, 64), mode="bicubic").clamp(0, 1)
+    frames = soft.expand(4, -1, -1, -1)
+    return (frames + noise / 255 * torch.randn(frames.shape, generator=generator)).clamp(0, 1)
+
+
+def portrait(noise: float = 0, quality: int = 0) -> Tensor:
+    """The first four frames of a sample, with noise or after JPEG compression of this quality."""
+    with Reader(SAMPLE, InputConfig(), torch.device("cpu")) as reader:
+        frames = torch.stack([frame.image for frame in islice(reader.frames(), 4)])
+    if quality:
+        return from_bytes(jpeg_roundtrip(to_bytes(frames), quality))
+    return (frames + noise / 255 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+
+
+def enhanced(frames: Tensor, levels: tuple[float | None, ...]) -> tuple[Tensor, Tensor]:
+    """The last result, and the levels that the network worked with."""
+    network = load_network(find_card("secnet-fast-real"))
+    engine = RecurrentEngine(network, "real", torch.device("cpu"), "fp32", False, levels)  # type: ignore[arg-type]
+    state, results = engine.init_state(*frames.shape[-2:]), list[Frame]()
+    for index, image in enumerate(frames):
+        ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
+        results += ready
+    last = (results + engine.flush(state))[-1]
+    assert last.levels is not None
+    return last.image, last.levels
+
+
+def by_level(frames: Tensor, option: int) -> list[Tensor]:
+    """The last results as one option of blur, noise and compression rises, the others being 0."""
+    steps = (0.0, 0.3, 0.6, 1.0)
+    return [enhanced(frames, tuple(v if index == option else 0.0 for index in range(3)))[0] for v in steps]
+
+
+def distances(results: list[Tensor], wanted: Tensor) -> list[float]:
+    return [float((result - wanted).square().mean().sqrt()) for result in results]
+
+
+@pytest.mark.numeric
+def test_more_denoising_removes_more_noise() -> None:
+    found = distances(by_level(soft_shapes(15), 1), resize(soft_shapes(0)[0], (256, 256)))
+    assert found == sorted(found, reverse=True) and found[-1] < 0.8 * found[0]
+
+
+@pytest.mark.numeric
+def test_more_deblocking_removes_more_of_the_compression() -> None:
+    found = distances(by_level(portrait(quality=10), 2), enhanced(portrait(), (0.0, 0.0, 0.0))[0])
+    assert found == sorted(found, reverse=True) and found[-1] < 0.95 * found[0]
+
+
+@pytest.mark.numeric
+def test_more_deblurring_sharpens_more() -> None:
+    found = [float(result.diff(dim=-1).abs().mean()) for result in by_level(portrait(), 0)]
+    assert found == sorted(found) and found[-1] > 1.2 * found[0]
+
+
+@pytest.mark.numeric
+def test_the_estimate_rises_with_the_degradation() -> None:
+    noisy = [portrait(noise=level) for level in (0, 8, 20)]
+    for index, series in ((1, noisy), (2, [portrait(), portrait(quality=30), portrait(quality=10)])):
+        found = [float(enhanced(frames, (None, None, None))[1][index]) for frames in series]
+        assert found == sorted(found) and found[-1] > found[0] + 0.15
+
+
+def test_auto_with_a_level_is_the_model_for_degraded_videos(video: Path, tmp_path: Path) -> None:
+    for level, model, has_faces in (("auto", "secnet-fast", True), (0.5, "secnet-fast-real", False)):
+        options = UpscaleConfig(cleaning=CleaningConfig(deblock=level))  # type: ignore[arg-type]
+        planned = plan(video, tmp_path / "b.mp4", options)
+        assert (planned.model, planned.faces is not None) == (model, has_faces)
+    wanted = replace(options, faces=RestoreConfig(use=True))
+    assert plan(video, tmp_path / "b.mp4", wanted).faces is not None
+
+
+def test_info_shows_the_degradation_of_the_first_frames(video: Path) -> None:
+    found = json.loads(CliRunner().invoke(app, ["info", str(video), "--json"]).stdout)["degradation"]
+    levels = estimate_degradation(Source(video))
+    assert found == {"blur": levels.blur, "noise": levels.noise, "compression": levels.compression}
+    assert all(0 <= level <= 1 for level in found.values())
+    assert f"{levels.compression:.2f}" in CliRunner().invoke(app, ["info", str(video)]).stderr
 
 
 def test_levels_are_part_of_the_selection(card: Path) -> None:

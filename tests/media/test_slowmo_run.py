@@ -88,7 +88,7 @@ def lasts(path: Path) -> Fraction:
 
 
 def start_of(source: Path) -> Fraction:
-    """When the first of video and audio begins, which is 0 in the output; audio before 0 is the delay of its encoder."""
+    """When the first of video and audio begins: 0 in the output. Audio before 0 is the delay of its encoder."""
     times = [media.ffmpeg_framemd5(source).times[0]]
     if any(stream.kind == "audio" for stream in probe(source).streams):
         times += media.ffmpeg_packetmd5(source, "a:0").times[:1]
