@@ -60,6 +60,15 @@ def test_the_card_states_the_provenance(checkpoint: Path, tmp_path: Path) -> Non
     assert isinstance(shipped, TrainedCard) and shipped.recipe == "recipes/zsm-fast.toml"
 
 
+def test_the_card_ends_with_its_metrics(checkpoint: Path, tmp_path: Path) -> None:
+    """Benchmarks write their figures at its end (`--write-card`)."""
+    path = publish_model(RECIPE, tmp_path / "mine.toml", checkpoint, tmp_path / "out", PROVENANCE)
+    assert path.read_text().endswith("[metrics]\n")
+    path.write_text(path.read_text() + "vid4_bi_psnr_y = 1.5\n")
+    card = read_card(path)
+    assert isinstance(card, TrainedCard) and dict(card.metrics) == {"vid4_bi_psnr_y": 1.5}
+
+
 def test_the_commit_is_never_that_of_the_users_folder(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,7 +90,8 @@ def _write_files(
             "golden_sha256": sha256_of(golden),
             **facts,
         }
-        text = tomli_w.dumps({**card, "network": network})
+        metrics = {"metrics": card.pop("metrics")} if "metrics" in card else {}  # last, for benchmarks to fill in
+        text = tomli_w.dumps({**card, "network": network, **metrics})
         _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model '{name}' into {folder}: {error}") from error
