@@ -32,7 +32,7 @@ def _none(reason: str) -> Fate:
 
 # By the name in av.sidedata.sidedata.Type, or by the number of FFmpeg's AVFrameSideDataType that PyAV has no name for.
 FRAME_KINDS: dict[str, Fate] = {
-    "PANSCAN": _none("how old 4:3 televisions crop the picture; players ignore it"),
+    "PANSCAN": _none("how old 4:3 televisions crop the image; players ignore it"),
     "A53_CC": _lost("closed captions"),
     "STEREO3D": _lost("the stereoscopic (3D) layout"),
     "MATRIXENCODING": _none("audio, whose packets are copied"),
