@@ -103,9 +103,11 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
         return {name: Case(lambda: single_image(load_network(card), card.name, precision), 0.08, is_lasting=False)}
     # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
     # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
+    # With an estimator it was 0.09 (secnet-fast-real), because each tile estimates its own degradation.
+    tolerance = 0.12 if card.network.get("estimator_width") else 0.08
     # Long runs use the default network in float32 only: others take a minute each and show the same.
     is_lasting = is_lasting or (precision, card.name) == ("fp32", "secnet-fast")
-    return {name: Case(lambda: recurrent(secnet(card), card.name, precision), 0.08, is_lasting=is_lasting)}
+    return {name: Case(lambda: recurrent(secnet(card), card.name, precision), tolerance, is_lasting=is_lasting)}
 
 
 def secnet(card: ModelCard) -> SECNet:

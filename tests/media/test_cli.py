@@ -472,7 +472,7 @@ def test_info_as_json_is_all_of_stdout(tmp_path: Path) -> None:
     assert list(values) == [
         "path", "container", "video_stream", "codec", "width", "height", "pixel_format", "bit_depth", "time_base",
         "colour", "rotation_degrees", "pixel_aspect", "is_interlaced", "has_alpha", "header_frame_count",
-        "header_rate", "header_duration_seconds", "streams", "upscale",
+        "header_rate", "header_duration_seconds", "streams", "clock", "degradation", "upscale", "notes",
     ]  # fmt: skip
     assert values["colour"]["range_used"] == "tv"
 
