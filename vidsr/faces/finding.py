@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -57,6 +57,14 @@ class FaceFinder:
         """Returns all pending frames at the end of the video."""
         return list(state.finish())
 
+    def save(self, state: _Scene) -> _SavedScene:
+        """The state without the detector and the tracker."""
+        return state.saved()
+
+    def restore(self, saved: _SavedScene) -> _Scene:
+        """The state with this stage's detector and tracker."""
+        return _Scene(self._finder, self._tracker, self._every, saved.state, saved)
+
     def _scene(self, state: TrackerState) -> _Scene:
         return _Scene(self._finder, self._tracker, self._every, state)
 
@@ -86,17 +94,36 @@ class _LastSearch:
     seen: int
 
 
+@dataclass(frozen=True, slots=True)
+class _SavedScene:
+    """A `_Scene` as plain data; its fields are those of `_Scene` with these names."""
+
+    state: TrackerState
+    held: deque[tuple[Frame, dict[int, _Placement]]] = field(default_factory=deque)
+    first: int = 0
+    searched: int = -1
+    last: dict[int, _LastSearch] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+
 class _Scene:
     """The state of the current scene: the delayed frames with their faces by serial, and the tracks."""
 
-    def __init__(self, finder: Finder, tracker: FaceTracker, every: int, state: TrackerState) -> None:
+    def __init__(
+        self, finder: Finder, tracker: FaceTracker, every: int, state: TrackerState, saved: _SavedScene | None = None
+    ) -> None:
+        saved = saved or _SavedScene(state)
         self.state = state
         self._finder, self._tracker, self._every = finder, tracker, every
-        self._held: deque[tuple[Frame, dict[int, _Placement]]] = deque()
-        self._first = 0  # index in the scene of the first delayed frame
-        self._searched = -1
-        self._last: dict[int, _LastSearch] = {}
-        self._numbers: dict[int, int] = {}
+        self._held = saved.held
+        self._first = saved.first  # index in the scene of the first delayed frame
+        self._searched = saved.searched
+        self._last = saved.last
+        self._numbers = saved.numbers
+
+    def saved(self) -> _SavedScene:
+        """This state as plain data, which shares its containers."""
+        return _SavedScene(self.state, self._held, self._first, self._searched, self._last, self._numbers)
 
     def step(self, frame: Frame) -> Iterator[Frame]:
         """Processes the next frame; yields those that no later search can change."""

@@ -125,6 +125,15 @@ class FaceRestorer:
         """Returns all pending frames at the end of the video."""
         return list(state.finish())
 
+    def save(self, state: _Scene) -> tuple[_SavedScene, dict[int, FaceWork]]:
+        """The state without the network, and what was done so far."""
+        return state.saved(), self.work
+
+    def restore(self, saved: tuple[_SavedScene, dict[int, FaceWork]]) -> _Scene:
+        """The state with this stage's network; also sets `work`."""
+        scene, self.work = saved
+        return _Scene(self._network, self._config, self.work, scene)
+
 
 @dataclass(slots=True)
 class _Held:
@@ -144,16 +153,34 @@ class _Place:
     size: Array
 
 
+@dataclass(frozen=True, slots=True)
+class _SavedScene:
+    """A `_Scene` as plain data; its fields are those of `_Scene` with these names."""
+
+    streams: Any
+    held: deque[_Held] = field(default_factory=deque)
+    crops: dict[int, Crop] = field(default_factory=dict)
+    places: dict[int, _Place] = field(default_factory=dict)
+    begins: bool = True
+
+
 class _Scene:
     """The state of the current scene."""
 
-    def __init__(self, network: FaceNetwork, config: RestoreConfig, work: dict[int, FaceWork]) -> None:
+    def __init__(
+        self, network: FaceNetwork, config: RestoreConfig, work: dict[int, FaceWork], saved: _SavedScene | None = None
+    ) -> None:
+        saved = saved or _SavedScene(network.init_state())
         self._network, self._config, self._work = network, config, work
-        self._held: deque[_Held] = deque()
-        self._streams = network.init_state()
-        self._crops: dict[int, Crop] = {}
-        self._places: dict[int, _Place] = {}
-        self._begins = True
+        self._held = saved.held
+        self._streams = saved.streams
+        self._crops = saved.crops
+        self._places = saved.places
+        self._begins = saved.begins
+
+    def saved(self) -> _SavedScene:
+        """This state as plain data, which shares its containers."""
+        return _SavedScene(self._streams, self._held, self._crops, self._places, self._begins)
 
     def step(self, frame: Frame) -> Iterator[Frame]:
         """Processes the next frame; yields those that are complete."""

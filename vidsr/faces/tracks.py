@@ -39,6 +39,14 @@ class TrackTable(FrameStage):
         self.add(frame)
         return frame
 
+    def save(self, state: None) -> dict[int, FaceTrack]:  # noqa: ARG002 - the signature of a stage
+        """The tracks so far."""
+        return self._tracks
+
+    def restore(self, saved: dict[int, FaceTrack]) -> None:
+        """Sets the tracks so far."""
+        self._tracks = saved
+
     @property
     def tracks(self) -> tuple[FaceTrack, ...]:
         """All tracks so far, ordered by number."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from vidsr.types import Frame
+T = TypeVar("T")
 
 
 class StageClock:
@@ -37,22 +38,22 @@ class StageClock:
         finally:
             self._seconds[name] += time.monotonic() - started
 
-    def timed(self, name: str, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def timed(self, name: str, frames: Iterable[T]) -> Iterator[T]:
         """Passes frames through and counts the time to produce each one, but not the consumer's time."""
         self.begin(name)
         return self._timed(name, iter(frames))
 
-    def timing(self, name: str, write: Callable[[Frame], None]) -> Callable[[Frame], None]:
+    def timing(self, name: str, write: Callable[[T], None]) -> Callable[[T], None]:
         """Wraps `write` so that its time is counted."""
         self.begin(name)
 
-        def timed_write(frame: Frame) -> None:
+        def timed_write(frame: T) -> None:
             with self.counting(name):
                 write(frame)
 
         return timed_write
 
-    def _timed(self, name: str, iterator: Iterator[Frame]) -> Iterator[Frame]:
+    def _timed(self, name: str, iterator: Iterator[T]) -> Iterator[T]:
         try:
             while True:
                 with self.counting(name):

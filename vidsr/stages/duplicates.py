@@ -165,6 +165,15 @@ class Duplicates:
         """Returns the frames still waiting, unchanged."""
         return state.release(state.waiting)
 
+    def save(self, state: DuplicateState) -> tuple[DuplicateState, int]:
+        """The state, and the number of images replaced so far."""
+        return state, self.replaced
+
+    def restore(self, saved: tuple[DuplicateState, int]) -> DuplicateState:
+        """The state; also sets `replaced`."""
+        state, self.replaced = saved
+        return state
+
     def _are_repeats(self, steps: list[_Step], before: _Step, after: _Step, state: DuplicateState) -> bool:
         """Whether the image is static in `steps` where it moves both in the step before and in the step after."""
         least, most = sorted((before.strength, after.strength))

@@ -54,6 +54,18 @@ class SceneMarker:
         """No frame is ever pending."""
         return []
 
+    def save(self, state: SceneState) -> tuple[int, Tensor | None]:
+        """The number of frames so far and the last image of the detector, on which alone the next decision depends."""
+        return state.seen, None if state.detector is None else state.detector.previous
+
+    def restore(self, saved: tuple[int, Tensor | None]) -> SceneState:
+        """The state with a new detector that has seen the last image."""
+        state = self.start()
+        state.seen, image = saved
+        if state.detector is not None and image is not None:
+            state.detector.see(state.seen - 1, image)
+        return state
+
 
 class _CutDetector:
     """PySceneDetect's content detector, combined with a minimum change of colors."""
@@ -68,12 +80,15 @@ class _CutDetector:
         self._detector = ContentDetector(threshold=threshold, min_scene_len=0)
         self._timecode = FrameTimecode
         self._min_change = min(threshold, MIN_CHANGE)
-        self._previous: Tensor | None = None
+        self.previous: Tensor | None = None
 
     def is_cut(self, index: int, image: Tensor) -> bool:
-        reduced = _reduced_bgr(image)
-        change = 0.0 if self._previous is None else float((reduced.float() - self._previous.float()).abs().mean())
-        self._previous = reduced
+        return self.see(index, _reduced_bgr(image))
+
+    def see(self, index: int, reduced: Tensor) -> bool:
+        """Whether the next image, reduced, begins a scene."""
+        change = 0.0 if self.previous is None else float((reduced.float() - self.previous.float()).abs().mean())
+        self.previous = reduced
         # Only the order matters, so any constant frame rate will do.
         cuts = self._detector.process_frame(self._timecode(index, fps=25.0), reduced.numpy())
         return bool(cuts) and change >= self._min_change
