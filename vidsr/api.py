@@ -39,7 +39,7 @@ _UPSCALE, _SLOWMO, _FACES = c.UpscaleConfig(), c.SlowmoConfig(), c.FindFacesConf
 
 def upscale(
     input: Input,
-    output: StrPath,
+    output: StrPath | None = None,
     *,
     scale: float | None = _UPSCALE.size.scale,
     size: Size = _UPSCALE.size.size,
@@ -74,11 +74,13 @@ def upscale(
     recursive: bool = False,
     suffix: str = "",
     skip_existing: bool = False,
+    shard: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> RunReport | BatchReport:
     """Enlarges and sharpens a video, as `vidsr upscale` does. The output appears only once it is complete and verified.
 
-    `input` is a video, or a folder or a list of videos; for these `output` is the folder for the results.
+    `input` is a video, or a folder or a list of videos and folders; for these `output` is the folder for the results.
+    Without `output`, each result lies beside its input, with `suffix` or what was done behind its name: a_x4.mp4.
 
     scale, size, height: give at most one. scale: enlargement factor of each side, 1 to 8 (default 4). size: (width,
         height) or "WxH", in pixels as displayed. height: in pixels as displayed, keeping the aspect ratio.
@@ -98,8 +100,10 @@ def upscale(
     audio: "copy" (None) or "none".  subtitles: "copy" or "none".
     start, end: seconds or "H:MM:SS.mmm" from the first frame; `end` is exclusive.
     overwrite: replace existing outputs.  strict: treat damaged input and lost data as an error.
-    recursive: process subfolders too (folders only).  suffix: put between name and extension (folders and lists only).
-    skip_existing: skip videos whose output already exists (folders and lists only).
+    recursive: process subfolders too (folders only).  suffix: put behind the name, unless `output` is a file.
+    skip_existing: skip videos whose output already exists (folders and lists only); with `overwrite`, only if the same
+        input, options, model and version made it.
+    shard: "I/N": every N-th video only, from number I on (folders and lists only).
     on_progress: called after each output frame.
 
     Returns a RunReport; for a folder or a list a BatchReport, which collects the failures of single videos. Raises
@@ -118,12 +122,12 @@ def upscale(
             detector=c.parse_path(face_detector),
         ),
     )  # fmt: skip
-    return _run(input, output, config, recursive, suffix, skip_existing, on_progress)
+    return _run(input, output, config, recursive, suffix, skip_existing, shard, on_progress)
 
 
 def slow_motion(
     input: Input,
-    output: StrPath,
+    output: StrPath | None = None,
     *,
     interp: c.Interp = _SLOWMO.interp,
     keep_duration: bool = _SLOWMO.keep_duration,
@@ -153,6 +157,7 @@ def slow_motion(
     recursive: bool = False,
     suffix: str = "",
     skip_existing: bool = False,
+    shard: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> RunReport | BatchReport:
     """Slows a video down, or raises its frame rate, by interpolating frames, as `vidsr slowmo` does.
@@ -176,7 +181,7 @@ def slow_motion(
         keep_duration=keep_duration,
         duplicates=duplicates,
     )
-    return _run(input, output, config, recursive, suffix, skip_existing, on_progress)
+    return _run(input, output, config, recursive, suffix, skip_existing, shard, on_progress)
 
 
 def enhance(
@@ -297,25 +302,32 @@ def list_models() -> list[ModelCard]:
 
 def _run(
     input: Input,
-    output: StrPath,
+    output: StrPath | None,
     config: c.RunConfig,
     recursive: bool,
     suffix: str,
     skip_existing: bool,
+    shard: str | None,
     on_progress: OnProgress | None,
 ) -> RunReport | BatchReport:
     from vidsr.pipeline import batch
     from vidsr.pipeline.run import enhance as run_one
+    from vidsr.pipeline.signature import reason_to_skip
 
     source = Path(input) if isinstance(input, str | os.PathLike) else [Path(each) for each in input]
-    jobs = batch.find_jobs(source, Path(output), recursive, suffix)
+    part = None if shard is None else batch.Shard.parse(shard)
+    target, beside = c.parse_path(output), batch.default_suffix(config)
+    jobs = batch.find_jobs(source, target, recursive, suffix, beside=beside, shard=part)
     if skip_existing and not jobs.is_batch:
         raise UsageError("--skip-existing is for folders and lists of videos: check whether the output exists yourself")
 
     def work(video: Path, result: Path) -> RunReport:
         return run_one(video, result, config, on_progress or (lambda _: None))
 
-    outcomes = list(batch.run_jobs(jobs, work, skip_existing=skip_existing))
+    def skip(video: Path, result: Path) -> str | None:
+        return reason_to_skip(video, result, config) if skip_existing else None
+
+    outcomes = list(batch.run_jobs(jobs, work, skip=skip))
     if jobs.is_batch:
         return batch.summarize(outcomes)
     assert outcomes[0].result is not None

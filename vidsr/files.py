@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -30,6 +31,7 @@ VIDEO_SUFFIXES = frozenset(
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 MAX_NAME_BYTES = 255
+_SAMPLE_BYTES = 1 << 20
 
 # The name of a HiddenFile: the beginning of the target's name, a random number, and the target's extension.
 _HIDDEN_NAME = re.compile(r"\..{0,40}\.[0-9a-f]{12}\.part(\..*)?", re.DOTALL)
@@ -113,6 +115,20 @@ def check_target(target: Path, source: Path | None, may_overwrite: bool, also_re
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"the folder {folder} is not writable: choose another or change its permissions")
     return target
+
+
+def sample_digest(path: Path) -> str:
+    """A hash of a file's size, its first and its last MiB, as hexadecimal digits: quick for files of any size.
+
+    Raises OSError.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+        for begin in (0, max(0, size - _SAMPLE_BYTES)):
+            file.seek(begin)
+            digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 class WatchedFile:
@@ -202,12 +218,14 @@ def atomic_write(target: Path, *, overwrite: bool, sync: bool = True) -> Iterato
         hidden.publish(sync)
 
 
-def remove_stale_files(folder: Path) -> list[Path]:
+def remove_stale_files(folder: Path, dead: Path | None = None) -> list[Path]:
     """Removes hidden files that killed runs have left in a folder, and returns their paths; never raises OSError.
 
     A file that a living process holds is locked (see HiddenFile) and stays; so does every file on a system or file
-    system without such locks.
+    system without such locks. A new, empty file stays too, because it may be about to be locked, unless it is for the
+    output `dead`, whose run is known to have ended.
     """
+    ended = None if dead is None else f".{dead.stem[:40]}."
     removed: list[Path] = []
     if fcntl is None:
         return removed
@@ -215,7 +233,7 @@ def remove_stale_files(folder: Path) -> list[Path]:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if _HIDDEN_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with suppress(OSError):
-                    removed += _removed_if_stale(Path(entry.path))
+                    removed += _removed_if_stale(Path(entry.path), ended is not None and entry.name.startswith(ended))
     return removed
 
 
@@ -224,12 +242,12 @@ def stale_warnings(folder: Path) -> list[str]:
     return [f"removed {path}, the unfinished output of a run that was killed" for path in remove_stale_files(folder)]
 
 
-def _removed_if_stale(path: Path) -> list[Path]:
+def _removed_if_stale(path: Path, has_ended: bool) -> list[Path]:
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)
-        if status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK:
+        if not has_ended and status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK:
             return []
         path.unlink()
         return [path]

@@ -122,8 +122,8 @@ def test_version_and_help() -> None:
     "arguments",
     [
         ["upscale", "a.mp4", "b.mp4", "--bogus"],
-        ["upscale", "a.mp4"],
-        ["upscale", "a.mp4", "b.mp4", "c.mp4"],
+        ["upscale"],
+        ["upscale", "--list", "l.txt", "b", "c"],
         ["upscale", "a.mp4", "b.mp4", "--precision", "fp8"],
         ["upscale", "a.mp4", "b.mp4", "--scale", "four"],
         ["upscale", "a.mp4", "b.mp4", "--height", "0"],
@@ -131,7 +131,7 @@ def test_version_and_help() -> None:
         ["upscale", "a.mp4", "b.mp4", "--audio", "stretch"],
         ["upscale", "a.mp4", "b.mp4", "--interp", "2"],
         ["slowmo", "a.mp4", "b.mp4", "--interp", "3"],
-        ["slowmo", "a.mp4", "b.mp4", "--keep-duration", "yes"],
+        ["slowmo", "a.mp4", "b.mp4", "--keep-duration=yes"],
         ["nosuch"],
         ["models", "nosuch"],
         ["info"],
@@ -165,6 +165,9 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
         ["--encoder-option", "crf"],
         ["--recursive"],
         ["--suffix", "_x4"],
+        ["--shard", "1/2"],
+        ["--shard", "0/2"],
+        ["--jobs", "0"],
         ["--report", "a.mp4"],
         ["--report", "b.mp4"],
     ],
@@ -182,7 +185,8 @@ def test_options_that_make_no_sense(
 
 # ----------------------------------------------------------------------------------------- one option, field, default
 
-ONLY_HERE = {"source", "target", "skip_existing", "recursive", "suffix", "dry_run", "report", "progress", "quiet"}
+ONLY_HERE = {"paths", "list_file", "shard", "jobs", "skip_existing", "recursive", "suffix", "dry_run", "report"}
+ONLY_HERE |= {"progress", "quiet"}
 
 
 def fields(config: Any) -> Iterator[tuple[str, Any]]:
@@ -303,9 +307,14 @@ def test_every_line_of_json_progress_is_json(tmp_path: Path, video: Path) -> Non
     result = vidsr_cli("upscale", noted, target, *FAST, "--progress", "json")
     events = [json.loads(line) for line in result.stderr.splitlines()]
     steps = [event for event in events if event["event"] == "progress"]
-    assert [step["frames_done"] for step in steps] == [1, 2, 3]
-    assert all(step["frames_expected"] == 3 and step["memory_bytes"] > 0 and step["seconds"] >= 0 for step in steps)
-    assert {event["event"] for event in events} == {"progress", "message", "warning"}
+    done = [step["frames_done"] for step in steps if step["frames_expected"]]
+    assert done[0] == 1 and done[-1] == 3 and done == sorted(done)  # and every second in between
+    assert all(step["input"] == str(noted) and step["seconds"] >= 0 for step in steps)
+    assert steps[-1]["memory_bytes"] > 0 and "files" not in steps[-1]
+    assert {event["event"] for event in events} == {"progress", "message", "warning", "file"}
+    (file,) = (event for event in events if event["event"] == "file")
+    assert (file["input"], file["output"], file["status"]) == (str(noted), str(target), "done")
+    assert (file["frames"], file["exit_code"], file["warnings"]) == (3, 0, 1)
     assert result.stdout == f"{target}\n"
     refused = vidsr_cli("upscale", video, target, *FAST, "--progress", "json")
     assert refused.exit_code == 4

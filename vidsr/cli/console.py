@@ -5,22 +5,73 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from vidsr.cli.terminal import silence, visible, visible_json
 
 if TYPE_CHECKING:
+    from vidsr.pipeline.batch_progress import Totals
     from vidsr.pipeline.run import Progress as RunProgress
 
 ProgressMode = Literal["auto", "json", "none"]
+EVENT_SECONDS = 1.0  # between two progress lines in json mode
+
+
+@dataclass(slots=True)
+class Running:
+    """A video that is being processed: its progress, the peak memory of its process, and its row of the display."""
+
+    name: str
+    device: str
+    memory_bytes: int = 0
+    progress: RunProgress | None = None
+    first: tuple[float, int] | None = None
+    row: TaskID | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def update(self, progress: RunProgress, memory_bytes: int) -> None:
+        """Takes over the latest progress."""
+        self.progress, self.memory_bytes = progress, memory_bytes
+        if self.first is None:
+            self.first = (progress.seconds, progress.frames_done)
+
+    @property
+    def rate(self) -> float | None:
+        """Frames per second since the first frame, without the time that loading took."""
+        if self.progress is None or self.first is None or self.progress.seconds <= self.first[0]:
+            return None
+        return (self.progress.frames_done - self.first[1]) / (self.progress.seconds - self.first[0])
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last frame, as far as the header and the rate tell."""
+        if self.progress is None or not self.progress.frames_expected or not self.rate:
+            return None
+        return max(0, self.progress.frames_expected - self.progress.frames_done) / self.rate
+
+    def event(self) -> dict[str, Any]:
+        """The values of a progress line."""
+        progress, rate, left = self.progress, self.rate, self.seconds_left
+        return {
+            "input": self.name,
+            "frames_done": progress.frames_done if progress else 0,
+            "frames_expected": progress.frames_expected if progress else None,
+            "seconds": round(progress.seconds if progress else time.monotonic() - self.began, 3),
+            "frames_per_second": None if rate is None else round(rate, 3),
+            "seconds_left": None if left is None else round(left, 1),
+            "memory_bytes": self.memory_bytes,
+        }
 
 
 class Screen:
@@ -30,6 +81,7 @@ class Screen:
         """`is_quiet` shows errors only; `is_verbose` also shows details that are otherwise only in the report."""
         self._console = Console(file=cast(IO[str], _Stderr()), highlight=False, soft_wrap=True)
         self._mode, self._is_quiet, self.is_verbose = mode, is_quiet, is_verbose
+        self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
         """Prints a message."""
@@ -66,37 +118,31 @@ class Screen:
     @contextmanager
     def progress(self, name: str, device: str, memory: Callable[[], int]) -> Iterator[Callable[[RunProgress], None]]:
         """Yields the function to call after each frame: shows a progress bar on a terminal, JSON lines in json mode."""
+        with self.board() as board:
+            running = board.start(name, device)
+            yield lambda progress: board.update(running, progress, memory())
+            board.finish(running)
+
+    @contextmanager
+    def board(self, totals: Callable[[], Totals | None] = lambda: None) -> Iterator[Board]:
+        """Yields the display of the videos that are being processed, and of the `totals` of a batch."""
         if self._mode == "json":
-            yield lambda progress: self._json_progress(progress, memory)
+            with _JsonBoard(self._emit, totals) as lines:
+                yield lines
             return
         if self._mode == "none" or self._is_quiet or not self._console.is_terminal:
-            yield lambda _progress: None
+            yield Board()
             return
         with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            _Frames(),
-            TimeRemainingColumn(),
-            TextColumn(_shown(device)),
-            _Memory(memory),
-            console=self._console,
-            transient=True,
-        ) as bar:
-            task = bar.add_task(_shown(name), total=None)
+            TextColumn("{task.description}"), BarColumn(), _Frames(), _TimeLeft(), _Device(), _Memory(),
+            console=self._console, transient=True,
+        ) as bars:  # fmt: skip
+            yield _Bars(bars, totals)
 
-            def show(progress: RunProgress) -> None:
-                bar.update(task, completed=progress.frames_done, total=progress.frames_expected)
-
-            yield show
-
-    def _json_progress(self, progress: RunProgress, memory: Callable[[], int]) -> None:
-        values = {
-            "frames_done": progress.frames_done,
-            "frames_expected": progress.frames_expected,
-            "seconds": round(progress.seconds, 3),
-            "memory_bytes": memory(),
-        }
-        self._emit({"event": "progress"} | values)
+    def event(self, event: str, values: Mapping[str, Any]) -> None:
+        """Prints a JSON line of this kind in json mode, and nothing otherwise."""
+        if self._mode == "json":
+            self._emit({"event": event, **values})
 
     def _line(self, event: str, text: str, marked_start: str) -> None:
         if self._mode == "json":
@@ -105,8 +151,113 @@ class Screen:
             self._console.print(marked_start + _shown(text))
 
     def _emit(self, values: dict[str, Any]) -> None:
-        self._console.file.write(visible_json(json.dumps(values, ensure_ascii=False)) + "\n")
-        self._console.file.flush()
+        with self._lock:  # progress lines come from a thread
+            self._console.file.write(visible_json(json.dumps(values, ensure_ascii=False)) + "\n")
+            self._console.file.flush()
+
+
+class Board:
+    """Keeps the videos that are being processed, and shows nothing."""
+
+    def __init__(self) -> None:
+        self.running: list[Running] = []
+
+    def start(self, name: str, device: str) -> Running:
+        """Adds a video."""
+        self.running.append(Running(name, device))
+        return self.running[-1]
+
+    def update(self, running: Running, progress: RunProgress, memory_bytes: int) -> None:
+        """Takes over the progress of a video."""
+        running.update(progress, memory_bytes)
+
+    def finish(self, running: Running) -> None:
+        """Removes a video that is done or has failed."""
+        self.running.remove(running)
+
+
+class _JsonBoard(Board):
+    """Emits a JSON line for each running video: at its first and last frame, and every second in between."""
+
+    def __init__(self, emit: Callable[[dict[str, Any]], None], totals: Callable[[], Totals | None]) -> None:
+        super().__init__()
+        self._emit, self._totals = emit, totals
+        self._is_over, self._lock = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._tick, name="vidsr-progress", daemon=True)
+
+    def __enter__(self) -> _JsonBoard:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def update(self, running: Running, progress: RunProgress, memory_bytes: int) -> None:
+        """As Board; the first frame is told at once."""
+        is_first = running.progress is None
+        with self._lock:
+            super().update(running, progress, memory_bytes)
+            if is_first:
+                self._tell(running)
+
+    def finish(self, running: Running) -> None:
+        """As Board; tells the last frame."""
+        with self._lock:
+            if running.progress is not None:
+                self._tell(running)
+            super().finish(running)
+
+    def _tick(self) -> None:
+        while not self._is_over.wait(EVENT_SECONDS):
+            with self._lock:
+                for running in self.running:
+                    self._tell(running)
+
+    def _tell(self, running: Running) -> None:
+        totals = self._totals()
+        self._emit({"event": "progress"} | running.event() | ({} if totals is None else totals.event()))
+
+
+class _Bars(Board):
+    """A bar for each running video, and one for the whole batch above them."""
+
+    def __init__(self, bars: Progress, totals: Callable[[], Totals | None]) -> None:
+        super().__init__()
+        self._bars, self._totals = bars, totals
+        self._whole = None if totals() is None else bars.add_task("", total=None, seconds_left=None)
+        self._show_totals()
+
+    def start(self, name: str, device: str) -> Running:
+        """As Board."""
+        running = super().start(name, device)
+        running.row = self._bars.add_task(_shown(name), total=None, device=_shown(device), running=running)
+        return running
+
+    def update(self, running: Running, progress: RunProgress, memory_bytes: int) -> None:
+        """As Board."""
+        super().update(running, progress, memory_bytes)
+        assert running.row is not None, "started by this board"
+        self._bars.update(running.row, completed=progress.frames_done, total=progress.frames_expected)
+        self._show_totals()
+
+    def finish(self, running: Running) -> None:
+        """As Board."""
+        super().finish(running)
+        assert running.row is not None, "started by this board"
+        self._bars.update(running.row, visible=len(self._bars.tasks) == 1)
+        self._show_totals()
+
+    def _show_totals(self) -> None:
+        totals = self._totals()
+        if self._whole is None or totals is None:
+            return
+        over = totals.done + totals.failed + totals.skipped
+        failed = f", {totals.failed} failed" if totals.failed else ""
+        self._bars.update(
+            self._whole, description=f"{over}/{totals.files} files{failed}", completed=totals.frames_done,
+            total=totals.frames_expected, seconds_left=totals.seconds_left,
+        )  # fmt: skip
 
 
 def _shown(text: str) -> str:
@@ -167,11 +318,25 @@ class _Frames(ProgressColumn):
         return Text(f"{task.completed:.0f}/{total}{rate}")
 
 
-class _Memory(ProgressColumn):
-    def __init__(self, memory: Callable[[], int]) -> None:
-        super().__init__()
-        self._memory = memory
+class _TimeLeft(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Time left as H:MM:SS."""
+        running: Running | None = task.fields.get("running")
+        left = running.seconds_left if running else task.fields.get("seconds_left")
+        if left is None:
+            return Text("-:--:--")
+        minutes, seconds = divmod(round(left), 60)
+        return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}")
 
-    def render(self, task: Task) -> Text:  # noqa: ARG002 - the signature that Rich calls
+
+class _Device(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """The device."""
+        return Text(task.fields.get("device", ""))
+
+
+class _Memory(ProgressColumn):
+    def render(self, task: Task) -> Text:
         """Peak memory so far."""
-        return Text(f"{self._memory() / 2**30:.1f} GiB")
+        running: Running | None = task.fields.get("running")
+        return Text(f"{running.memory_bytes / 2**30:.1f} GiB" if running else "")

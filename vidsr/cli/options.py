@@ -28,13 +28,14 @@ _FILES, _COMPUTE, FACES, ENCODING = "Input and output", "Model and device", "Fac
 CLEANING = "Cleaning"
 
 # readable=False: an unreadable file is an input error (exit code 3), not a usage error, so Typer must not check it.
-Source = Annotated[
-    Path, typer.Argument(metavar="INPUT", readable=False, help="A video, or a folder of videos.", show_default=False)
-]
-Target = Annotated[
-    Path,
+Paths = Annotated[
+    list[Path] | None,
     typer.Argument(
-        metavar="OUTPUT", readable=False, help="The file to write; a folder if INPUT is a folder.", show_default=False
+        metavar="INPUT... [OUTPUT]",
+        readable=False,
+        help="A video, a folder of videos, or several of them; then the file to write, or the folder if INPUT is not "
+        "one video. Without OUTPUT, the result gets a name beside the input, such as a_x4.mp4.",
+        show_default=False,
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Output size in pixels, as displayed.")]
@@ -132,14 +133,40 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", "-y", help="Overwrite existing output files.", rich_help_panel=_FILES)
 ]
 SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Skip videos whose output already exists.", rich_help_panel=_FILES)
+    bool,
+    typer.Option(
+        "--skip-existing",
+        help="Skip videos whose output already exists; with --overwrite, only if the same input, options, model and "
+        "version made it.",
+        rich_help_panel=_FILES,
+    ),
+]
+ListFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--list",
+        metavar="FILE",
+        readable=False,
+        help="Read the inputs from a text file, one path a line, relative to it; - is standard input.",
+        rich_help_panel=_FILES,
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Process every N-th video only, from number I on.", rich_help_panel=_FILES),
+]
+Jobs = Annotated[
+    int, typer.Option(metavar="N", help="Process N videos at once, each in its own process.", rich_help_panel=_FILES)
 ]
 Recursive = Annotated[
     bool, typer.Option("--recursive", help="Also process subfolders of the input folder.", rich_help_panel=_FILES)
 ]
 Suffix = Annotated[
     str,
-    typer.Option(help="Text added to each output name when INPUT is a folder, such as _x4.", rich_help_panel=_FILES),
+    typer.Option(
+        help="Text added to each output name, such as _x4; for folders, lists and outputs beside their inputs.",
+        rich_help_panel=_FILES,
+    ),
 ]
 Strict = Annotated[
     bool,

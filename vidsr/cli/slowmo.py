@@ -15,8 +15,7 @@ _ALL = c.SlowmoConfig()
 
 
 def slowmo(
-    source: o.Source,
-    target: o.Target,
+    paths: o.Paths = None,
     interp: Annotated[c.Interp, typer.Option(help="Factor by which the number of frames grows.")] = _ALL.interp,
     keep_duration: Annotated[
         bool, typer.Option("--keep-duration", help="Raise the frame rate instead of slowing the video down.")
@@ -58,6 +57,9 @@ def slowmo(
     skip_existing: o.SkipExisting = False,
     recursive: o.Recursive = False,
     suffix: o.Suffix = "",
+    list_file: o.ListFile = None,
+    shard: o.Shard = None,
+    jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
     dry_run: o.DryRun = False,
     report: o.Report = None,
@@ -85,4 +87,15 @@ def slowmo(
             keep_duration=keep_duration,
             duplicates=duplicates,
         )
-        run_videos(screen, Videos(source, target, recursive, suffix, skip_existing, dry_run, report), config)
+        videos = Videos(
+            paths or [],
+            list_file,
+            recursive,
+            suffix,
+            skip_existing,
+            shard=shard,
+            jobs=jobs,
+            dry_run=dry_run,
+            report=report,
+        )
+        run_videos(screen, videos, config)

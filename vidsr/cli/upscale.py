@@ -15,8 +15,7 @@ _ALL = c.UpscaleConfig()
 
 
 def upscale(
-    source: o.Source,
-    target: o.Target,
+    paths: o.Paths = None,
     scale: Annotated[
         float | None, typer.Option(help="Enlargement factor of each side, 1 to 8.", show_default="4")
     ] = None,
@@ -66,6 +65,9 @@ def upscale(
     skip_existing: o.SkipExisting = False,
     recursive: o.Recursive = False,
     suffix: o.Suffix = "",
+    list_file: o.ListFile = None,
+    shard: o.Shard = None,
+    jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
     dry_run: o.DryRun = False,
     report: o.Report = None,
@@ -90,4 +92,15 @@ def upscale(
                 use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector
             ),
         )
-        run_videos(screen, Videos(source, target, recursive, suffix, skip_existing, dry_run, report), config)
+        videos = Videos(
+            paths or [],
+            list_file,
+            recursive,
+            suffix,
+            skip_existing,
+            shard=shard,
+            jobs=jobs,
+            dry_run=dry_run,
+            report=report,
+        )
+        run_videos(screen, videos, config)

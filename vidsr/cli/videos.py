@@ -1,94 +1,309 @@
-"""Runs `upscale` and `slowmo` over a video or a folder: batches, dry runs, reports and messages."""
+"""Runs `upscale` and `slowmo` over a video, a folder or a list: batches, dry runs, reports and messages."""
 
 from __future__ import annotations
 
-import time
 import traceback
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vidsr.cli.terminal import print_path
 from vidsr.config import UpscaleConfig
 from vidsr.errors import OutputError, UsageError, VidsrError
+from vidsr.pipeline.batch import (
+    Failure,
+    Jobs,
+    Outcome,
+    Shard,
+    SkipRule,
+    default_suffix,
+    find_jobs,
+    read_list,
+    run_jobs,
+)
 
 if TYPE_CHECKING:
-    from vidsr.cli.console import Screen
+    from vidsr.cli.console import Board, Running, Screen
     from vidsr.config import RunConfig
+    from vidsr.pipeline.batch_progress import BatchProgress
     from vidsr.pipeline.plan import Plan
-    from vidsr.pipeline.run import Estimate
+    from vidsr.pipeline.run import Estimate, Progress
     from vidsr.types import RunReport
 
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """Input and output paths and the batch options of one command."""
+    """Input and output paths and the batch options of one command.
 
-    source: Path
-    target: Path
+    `paths` are the inputs and, unless it is left out, the output behind them.
+    """
+
+    paths: Sequence[Path]
+    list_file: Path | None
     recursive: bool
     suffix: str
     skip_existing: bool
+    shard: str | None
+    jobs: int
     dry_run: bool
     report: Path | None
+
+    def find(self, config: RunConfig) -> Jobs:
+        """The inputs and their outputs. Raises UsageError, InputError or OutputError."""
+        source, target, base = self._split()
+        shard = None if self.shard is None else Shard.parse(self.shard)
+        return find_jobs(
+            source, target, self.recursive, self.suffix, beside=default_suffix(config), base=base, shard=shard
+        )
+
+    def _split(self) -> tuple[Path | list[Path], Path | None, Path | None]:
+        """The input or inputs, the output, and the folder whose inner folders the output folder repeats."""
+        if self.list_file is not None:
+            if len(self.paths) > 1:
+                raise UsageError("with --list, give the output folder only: the inputs are those of the list")
+            inputs, base = read_list(self.list_file)
+            return inputs, self.paths[0] if self.paths else None, base
+        if not self.paths:
+            raise UsageError("there is no input: give a video, a folder or --list FILE")
+        if len(self.paths) == 1:
+            return self.paths[0], None, None
+        *inputs, target = self.paths
+        return (inputs[0] if len(inputs) == 1 else inputs), target, None
 
 
 def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
     """Processes every video.
 
-    Raises UsageError, the error of a single video, or for a folder typer.Exit with the exit code of the first failure.
+    Raises UsageError, the error of a single video, or for a batch typer.Exit with the exit code of the first failure.
     """
-    from vidsr.files import check_target, stale_warnings
+    jobs = videos.find(config)
+    _check(videos, jobs, config)
+    if jobs.left_out:
+        screen.say(f"left out {len(jobs.left_out)} files that vidsr made, such as {jobs.left_out[0]}")
+    if not jobs.pairs:
+        screen.say("nothing to do: there are fewer videos than shards")
+    if videos.dry_run:
+        _estimate_all(screen, jobs, config, _skip_rule(videos, config))
+        return
+    _Batch(screen, jobs, config, videos.jobs).run(_skip_rule(videos, config), videos.report)
+
+
+def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
+    """Raises OutputError or UsageError if the report cannot be written or names a video, or --jobs makes no sense."""
+    from vidsr.pipeline.workers import MAX_JOBS
+
+    if not 1 <= videos.jobs <= MAX_JOBS:
+        raise UsageError(f"--jobs must be from 1 to {MAX_JOBS}, not {videos.jobs}")
+    if videos.report is None:
+        return
+    from vidsr.files import check_target
     from vidsr.models.cards import model_files
-    from vidsr.pipeline.batch import Failure, find_jobs, run_jobs
-    from vidsr.pipeline.report import write_reports
 
-    jobs = find_jobs(videos.source, videos.target, videos.recursive, videos.suffix)
-    if videos.report is not None:
-        detector = config.faces.detector if isinstance(config, UpscaleConfig) else None
-        reads = [*(video for video, _ in jobs.pairs), *model_files(config.compute.model, detector)]
-        check_target(videos.report, videos.source, config.output.overwrite, reads)
-        if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
-            raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
-    from vidsr.pipeline.run import Estimate, estimate  # imports torch, which the checks above do not need
+    detector = config.faces.detector if isinstance(config, UpscaleConfig) else None
+    lists = [] if videos.list_file is None else [videos.list_file]
+    reads = [*(video for video, _ in jobs.pairs), *lists, *model_files(config.compute.model, detector)]
+    check_target(videos.report, None, config.output.overwrite, reads)
+    if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
+        raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
 
-    def work(video: Path, result: Path) -> RunReport | Estimate:
-        return estimate(video, result, config) if videos.dry_run else _run(screen, video, result, config)
 
-    reports: list[RunReport] = []
-    failures: list[Failure] = []
-    unprinted: Exception | None = None
-    for outcome in run_jobs(jobs, work, skip_existing=videos.skip_existing):
-        if outcome.error is not None:
-            failures.append(Failure(str(outcome.source), outcome.error))
-            screen.fail(str(failures[-1]))
-            if screen.is_verbose and not isinstance(outcome.error, VidsrError):
-                screen.details("".join(traceback.format_exception(outcome.error)))
-        elif outcome.result is None:
-            screen.say(f"skipped {outcome.source}: {outcome.target} already exists")
-        elif isinstance(outcome.result, Estimate):
+def _skip_rule(videos: Videos, config: RunConfig) -> SkipRule | None:
+    if not videos.skip_existing:
+        return None
+    from vidsr.pipeline.signature import reason_to_skip  # imports torch, which the checks before do not need
+
+    return lambda source, target: reason_to_skip(source, target, config)
+
+
+def _estimate_all(screen: Screen, jobs: Jobs, config: RunConfig, skip: SkipRule | None) -> None:
+    from vidsr.pipeline.run import estimate
+
+    failures = []
+    for outcome in run_jobs(jobs, lambda source, target: estimate(source, target, config), skip=skip):
+        if outcome.result is not None:
             _show_plan(screen, outcome.source, outcome.result)
+        elif outcome.error is not None:
+            failures.append(_show_failure(screen, outcome))
         else:
-            reports.append(outcome.result)
-            _show_report(screen, outcome.source, outcome.target, outcome.result)
+            screen.say(f"skipped {outcome.source}: {outcome.skipped}")
+    _show_end(screen, failures, len(jobs.pairs))
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The videos of one command while they run, one after the other or several at once."""
+
+    screen: Screen
+    jobs: Jobs
+    config: RunConfig
+    processes: int
+    reports: list[RunReport] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    running: dict[Path, Running] = field(default_factory=dict)
+    followed: BatchProgress | None = None
+    board: Board | None = None
+
+    def run(self, skip: SkipRule | None, report: Path | None) -> None:
+        """Runs all videos, writes the report, and lists the failures."""
+        from vidsr.pipeline.batch_progress import BatchProgress
+
+        if self.jobs.is_batch:
+            self.followed = BatchProgress(self.jobs.pairs, self.config)
+            self._say_queue()
+        unprinted: Exception | None = None
+        try:
+            with (
+                self.screen.board(lambda: self.followed.totals if self.followed else None) as self.board,
+                closing(self._outcomes(skip)) as outcomes,
+            ):
+                for outcome in outcomes:
+                    unprinted = self._take(outcome)
+                    if unprinted is not None:
+                        break  # after the report has been written
+        except KeyboardInterrupt:
+            if self.jobs.is_batch:
+                self.screen.say(
+                    f"{len(self.reports)} of {len(self.jobs.pairs)} videos were done before the interruption"
+                )
+            raise
+        self._write_report(report)
+        if unprinted is not None:
+            raise unprinted
+        _show_end(self.screen, self.failures, len(self.jobs.pairs), self)
+
+    def _outcomes(self, skip: SkipRule | None) -> Generator[Outcome[RunReport], None, None]:
+        if self.processes > 1 and len(self.jobs.pairs) > 1:
+            from vidsr.pipeline.workers import run_parallel
+
+            yield from run_parallel(self.jobs, self.config, self.processes, self, skip)
+        else:
+            yield from run_jobs(self.jobs, self._run_one, skip=skip)
+
+    def _run_one(self, source: Path, target: Path) -> RunReport:
+        from vidsr.pipeline.run import enhance
+        from vidsr.runtime.memory import peak_memory_bytes
+
+        def show(progress: Progress) -> None:
+            self.progressed(source, progress, peak_memory_bytes(self.running[source].device))
+
+        return enhance(source, target, self.config, show, lambda plan: self.started(source, plan))
+
+    def started(self, source: Path, plan: Plan) -> None:
+        """A video is about to be processed."""
+        assert self.board is not None, "the display is open while videos run"
+        _say_times(self.screen, plan)
+        self.running[source] = self.board.start(str(source), plan.device)
+
+    def progressed(self, source: Path, progress: Progress, memory_bytes: int) -> None:
+        """Frames of a video are done."""
+        assert self.board is not None, "the display is open while videos run"
+        if self.followed is not None:
+            self.followed.progressed(source, progress)
+        self.board.update(self.running[source], progress, memory_bytes)
+
+    def _take(self, outcome: Outcome[RunReport]) -> Exception | None:
+        """Shows an outcome; returns the error if stdout cannot be written."""
+        if self.board is not None and (running := self.running.pop(outcome.source, None)):
+            self.board.finish(running)
+        if self.followed is not None:
+            self.followed.ended(outcome)
+        self.screen.event("file", _event(outcome))
+        if outcome.error is not None:
+            self.failures.append(_show_failure(self.screen, outcome))
+        elif outcome.result is None:
+            self.skipped.append((str(outcome.source), str(outcome.skipped)))
+            self.screen.say(f"skipped {outcome.source}: {outcome.skipped}")
+        else:
+            self.reports.append(outcome.result)
+            _show_report(self.screen, outcome.source, outcome.target, outcome.result)
             try:
                 print_path(outcome.target)
             except (OutputError, BrokenPipeError) as error:
-                unprinted = error
-                break  # after the report has been written
-    if videos.report is not None and not videos.dry_run:
-        for warning in stale_warnings(videos.report.absolute().parent):
-            screen.warn(warning)
-        listed = [(failure.input, str(failure)) for failure in failures]
-        write_reports(videos.report, reports, listed, config.output.overwrite)
-    if unprinted is not None:
-        raise unprinted
+                return error
+        return None
+
+    def _say_queue(self) -> None:
+        from vidsr.pipeline.workers import divide_threads
+        from vidsr.runtime.memory import free_memory_text
+
+        assert self.followed is not None, "for batches"
+        totals, at_once = self.followed.totals, min(self.processes, len(self.jobs.pairs))
+        frames = "an unknown number of" if totals.frames_expected is None else totals.frames_expected
+        text = f"{totals.files} videos, {frames} frames according to their headers"
+        if at_once > 1:
+            threads = divide_threads(self.config.compute.threads, at_once)
+            each = f"{threads} thread{'s' * (threads > 1)} and {free_memory_text(at_once)} of free memory"
+            text += f"; {at_once} at once, each with {each}"
+        self.screen.say(text)
+
+    def _write_report(self, path: Path | None) -> None:
+        if path is None:
+            return
+        from vidsr.files import stale_warnings
+        from vidsr.pipeline.report import write_reports
+
+        for warning in stale_warnings(path.absolute().parent):
+            self.screen.warn(warning)
+        failed = [(failure.input, str(failure)) for failure in self.failures]
+        write_reports(path, self.reports, failed, self.skipped, self.config.output.overwrite)
+
+
+def _event(outcome: Outcome[RunReport]) -> dict[str, Any]:
+    """The values of the JSON line of a file."""
+    values: dict[str, Any] = {"input": str(outcome.source), "output": str(outcome.target)}
+    if outcome.error is not None:
+        failure = Failure(str(outcome.source), outcome.error)
+        return values | {"status": "failed", "exit_code": failure.exit_code, "reason": str(failure)}
+    if outcome.result is None:
+        return values | {"status": "skipped", "exit_code": 0, "reason": outcome.skipped}
+    report = outcome.result
+    return values | {
+        "status": "done",
+        "exit_code": 0,
+        "frames": report.frames_out,
+        "seconds": round(report.wall_seconds, 3),
+        "memory_bytes": report.peak_memory_bytes,
+        "warnings": len(report.warnings),
+    }
+
+
+def _show_failure(screen: Screen, outcome: Outcome[Any]) -> Failure:
+    assert outcome.error is not None, "for failures"
+    failure = Failure(str(outcome.source), outcome.error)
+    screen.fail(str(failure))
+    if screen.is_verbose and not isinstance(outcome.error, VidsrError):
+        screen.details("".join(traceback.format_exception(outcome.error)))
+    return failure
+
+
+def _show_end(screen: Screen, failures: Sequence[Failure], count: int, batch: _Batch | None = None) -> None:
+    """Lists the failures. Raises typer.Exit with the code of the first one."""
+    code = failures[0].exit_code if failures else 0
+    if batch is not None and batch.jobs.is_batch:
+        done, skipped = len(batch.reports), len(batch.skipped)
+        screen.event(
+            "end",
+            {
+                "files": count,
+                "files_done": done,
+                "files_failed": len(failures),
+                "files_skipped": skipped,
+                "exit_code": code,
+            },
+        )
+        if not failures and count > 1:
+            screen.say(f"all done: {done} of {count} videos made, {skipped} skipped")
     if failures:
+        for failure in failures if count > 1 else ():
+            screen.say(f"failed: {failure.input} (exit code {failure.exit_code})")
         names = ", ".join(failure.input for failure in failures)
-        screen.fail(f"{len(failures)} of {len(jobs.pairs)} failed: {names}")
-        raise typer.Exit(failures[0].exit_code)
+        screen.fail(f"{len(failures)} of {count} failed: {names}")
+        raise typer.Exit(code)
 
 
 def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
@@ -111,19 +326,6 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
         )
     for warning in estimated.warnings:
         screen.warn(warning)
-
-
-def _run(screen: Screen, video: Path, result: Path, config: RunConfig) -> RunReport:
-    from vidsr.pipeline.plan import plan
-    from vidsr.pipeline.run import run
-    from vidsr.runtime.memory import peak_memory_bytes
-
-    started = time.monotonic()
-    planned = plan(video, result, config)
-    with screen.progress(video.name, planned.device, lambda: peak_memory_bytes(planned.device)) as on_progress:
-        report = run(planned, on_progress, lambda started_plan: _say_times(screen, started_plan))
-    report.wall_seconds = time.monotonic() - started  # includes planning
-    return report
 
 
 def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -> None:

@@ -1,46 +1,81 @@
 """Batches: finds the input videos, names their outputs, and runs one job after the other.
 
-Shared by the command line and the library; the caller supplies the work on a single video.
+Shared by the command line and the library; the caller supplies the work on a single video. `workers.py` runs several
+at once.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from vidsr.config import RunConfig, SlowmoConfig
 from vidsr.errors import InputError, OutputError, UsageError, VidsrError
 from vidsr.files import MUXERS, VIDEO_SUFFIXES
 from vidsr.types import RunReport
 
 Result = TypeVar("Result")
 Pair = tuple[Path, Path]
+# Decides about a video and its output: why it is skipped, or None if it is to be done. May raise a VidsrError.
+SkipRule = Callable[[Path, Path], str | None]
+LARGEST_SHARD = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Input videos with their output paths. `is_batch` is True for a folder or a list, even of one video."""
+    """Input videos with their output paths. `is_batch` is True for a folder or a list, even of one video.
+
+    `left_out` are files of a folder that are results of vidsr themselves, and therefore no inputs. If other runs write
+    into the same folders (`is_shared`), folders that stay empty are left.
+    """
 
     pairs: tuple[Pair, ...]
     is_batch: bool
+    left_out: tuple[Path, ...] = ()
+    is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part `index` of `count` (from 1) of a batch that several runs share, such as the tasks of a Slurm array."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From "I/N". Raises UsageError."""
+        match = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", text)
+        index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1 <= index <= count <= LARGEST_SHARD:
+            raise UsageError(f"--shard must be I/N with I from 1 to N, such as 1/8, not '{text}'")
+        return cls(index, count)
+
+    def of(self, pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+        """Every `count`-th pair, from number `index` on, in the order of the inputs' names."""
+        return tuple(sorted(pairs, key=lambda pair: str(pair[0])))[self.index - 1 :: self.count]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """Outcome of one job: a result, an error, or neither if the output already existed."""
+    """Outcome of one job: a result, an error, or the reason why it was skipped."""
 
     source: Path
     target: Path
     result: Result | None = None
     error: Exception | None = None
+    skipped: str | None = None
 
     @property
     def is_skipped(self) -> bool:
         """Whether the video was skipped because its output already existed."""
-        return self.result is None and self.error is None
+        return self.skipped is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +121,84 @@ class BatchReport:
         return self.failures[0].exit_code if self.failures else 0
 
 
-def find_jobs(source: Path | Sequence[Path], target: Path, recursive: bool = False, suffix: str = "") -> Jobs:
-    """The jobs for a file, a folder or a list of files; for the latter two `target` is the output folder.
+def find_jobs(
+    source: Path | Sequence[Path],
+    target: Path | None,
+    recursive: bool = False,
+    suffix: str = "",
+    *,
+    beside: str = "",
+    base: Path | None = None,
+    shard: Shard | None = None,
+) -> Jobs:
+    """The jobs for a file, a folder, or a list of files and folders; for the latter two `target` is the output folder.
 
-    `recursive` and `suffix` are as for `pair_videos`. Raises InputError or OutputError as that does, and UsageError if
-    an option does not apply to the kind of input.
+    Without a `target` each output lies beside its input, with `suffix`, or `beside` if that is empty, behind its name.
+    Videos of a list that lie in the folder `base` keep their folders in the output folder. `recursive` and `suffix` are
+    as for `pair_videos`. `shard` selects a part of the videos.
+
+    Raises InputError or OutputError as `pair_videos` does, and UsageError if an option does not apply to the input.
     """
     if isinstance(source, Path):
         if is_folder(source):
-            return Jobs(tuple(pair_videos(source, target, recursive, suffix)), is_batch=True)
-        if recursive or suffix:
+            jobs = _folder_jobs(source, target, recursive, suffix or ("" if target else beside))
+            return _part_of(jobs, shard)
+        if shard is not None:
+            raise UsageError("--shard is for folders and lists, but the input is a file: leave it out")
+        if recursive or (suffix and target is not None):
             raise UsageError("--recursive and --suffix are for folders, but the input is a file: leave them out")
-        return Jobs(((source, target),), is_batch=False)
-    if recursive:
-        raise UsageError("--recursive is for folders, but the input is a list of files: leave it out")
-    _refuse_file(target, "a list of files")
+        return Jobs(((source, target or _output(source, source.parent, Path(source.name), suffix or beside)),), False)
+    if target is not None:
+        _refuse_file(target, "a list of files")
     if not source:
         raise InputError("the list of videos is empty: give at least one")
-    return Jobs(tuple(_named(source, lambda video: Path(video.name), target, suffix)), is_batch=True)
+    pairs: list[Pair] = []
+    left_out: tuple[Path, ...] = ()
+    for each in dict.fromkeys(source):
+        if is_folder(each):
+            jobs = _folder_jobs(each, target, recursive, suffix or ("" if target else beside))
+            pairs += jobs.pairs
+            left_out += jobs.left_out
+        elif target is None:
+            pairs.append((each, _output(each, each.parent, Path(each.name), suffix or beside)))
+        else:
+            pairs.append((each, _output(each, target, _place(each, base), suffix)))
+    return _part_of(Jobs(tuple(_without_clashes(pairs)), is_batch=True, left_out=left_out), shard)
+
+
+def read_list(file: Path) -> tuple[list[Path], Path]:
+    """The paths in a text file, one a line, and the folder that relative ones start from: that of the file.
+
+    Lines that are empty or begin with # are left out. "-" is standard input, and the working folder. Raises InputError.
+    """
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise InputError(f"the list {file} cannot be read: {error.strerror}") from error
+    folder = Path() if str(file) == "-" else file.parent
+    lines = [os.fsdecode(line) for line in content.removeprefix(b"\xef\xbb\xbf").splitlines()]
+    paths = [folder / line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not paths:
+        raise InputError(f"the list {file} names no video: write one path a line")
+    return paths, folder
+
+
+def default_suffix(options: RunConfig) -> str:
+    """What is put behind the name of an output that lies beside its input: what the options make of it."""
+    size = options.size
+    name = ""
+    if isinstance(options, SlowmoConfig):
+        name = f"_{'smooth' if options.keep_duration else 'slow'}{options.interp}"
+    if size.size is not None:
+        return f"{name}_{size.size[0]}x{size.size[1]}"
+    if size.height is not None:
+        return f"{name}_{size.height}p"
+    scale = options.default_scale if size.scale is None else size.scale
+    return name if name and scale == 1 else f"{name}_x{scale:g}"
 
 
 def run_jobs(
-    jobs: Jobs, work: Callable[[Path, Path], Result], *, skip_existing: bool = False
+    jobs: Jobs, work: Callable[[Path, Path], Result], *, skip: SkipRule | None = None
 ) -> Iterator[Outcome[Result]]:
     """Calls `work` for one video after the other and yields each outcome as it is known.
 
@@ -115,18 +206,25 @@ def run_jobs(
     raised. Output folders are created as needed, and removed again if they stay empty.
     """
     for source, target in jobs.pairs:
-        if skip_existing and target.exists():
-            yield Outcome(source, target)
-            continue
         try:
-            _refuse_inputs(source, target, jobs)
-            with result_folder(target.parent) if jobs.is_batch else nullcontext():
+            if (reason := check_job(source, target, jobs, skip)) is not None:
+                yield Outcome(source, target, skipped=reason)
+                continue
+            with result_folder(target.parent, jobs.is_shared) if jobs.is_batch else nullcontext():
                 outcome = Outcome(source, target, work(source, target))
         except Exception as error:
             if not jobs.is_batch:
                 raise
             outcome = Outcome(source, target, error=error)
         yield outcome
+
+
+def check_job(source: Path, target: Path, jobs: Jobs, skip: SkipRule | None) -> str | None:
+    """What is decided about a job before its work starts: why it is skipped, or None. Raises OutputError."""
+    if skip is not None and (reason := skip(source, target)) is not None:
+        return reason
+    _refuse_inputs(source, target, jobs)
+    return None
 
 
 def _refuse_inputs(source: Path, target: Path, jobs: Jobs) -> None:
@@ -164,13 +262,38 @@ def pair_videos(source: Path, target: Path, recursive: bool, suffix: str) -> lis
 
     Raises InputError if there is no video, OutputError if `target` is a file or two outputs would have the same name.
     """
-    _refuse_file(target, f"the folder {source}")
+    return list(_folder_jobs(source, target, recursive, suffix).pairs)
+
+
+def _folder_jobs(source: Path, target: Path | None, recursive: bool, suffix: str) -> Jobs:
+    """As `pair_videos`; without a `target` outputs lie beside their inputs.
+
+    Results of vidsr that lie where outputs are to be written are no inputs: they are left out.
+    """
+    if target is not None:
+        _refuse_file(target, f"the folder {source}")
+    pairs, left_out = list[Pair](), list[Path]()
+    for video in _videos_in(source, target, recursive):
+        place = video.relative_to(source)
+        result = _output(video, source if target is None else target, place, suffix)
+        if _is_same_folder(video.parent, result.parent) and _is_result(video):
+            left_out.append(video)
+        else:
+            pairs.append((video, result))
+    if not pairs:
+        more = ": name another" if recursive else ": name another, or use --recursive to search subfolders"
+        what = f"only results of vidsr in the folder {source}" if left_out else f"no video file in the folder {source}"
+        raise InputError(what + (": name an output folder to use them as inputs" if left_out else more))
+    return Jobs(tuple(_without_clashes(pairs)), True, tuple(left_out))
+
+
+def _videos_in(source: Path, target: Path | None, recursive: bool) -> list[Path]:
     try:
         found = sorted(source.rglob("*") if recursive else source.iterdir())
     except OSError as error:
         raise InputError(f"cannot read the folder {source}: {error.strerror}") from error
-    inside = target.resolve()
-    videos = [
+    inside = source.resolve() if target is None else target.resolve()
+    return [
         path
         for path in found
         if path.suffix.lower() in VIDEO_SUFFIXES
@@ -178,10 +301,17 @@ def pair_videos(source: Path, target: Path, recursive: bool, suffix: str) -> lis
         and not path.name.startswith(".")
         and (inside == source.resolve() or inside not in path.resolve().parents)
     ]
-    if not videos:
-        more = ": name another" if recursive else ": name another, or use --recursive to search subfolders"
-        raise InputError(f"no video file in the folder {source}{more}")
-    return _named(videos, lambda video: video.relative_to(source), target, suffix)
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _is_result(video: Path) -> bool:
+    """Whether vidsr made a file."""
+    from vidsr.pipeline.signature import signature_of  # imports torch, which looking for inputs does not need
+
+    return signature_of(video) is not None
 
 
 def _refuse_file(target: Path, source: str) -> None:
@@ -189,23 +319,39 @@ def _refuse_file(target: Path, source: str) -> None:
         raise OutputError(f"{target} is a file, but the input is {source}: name an output folder")
 
 
-def _named(videos: Iterable[Path], place: Callable[[Path], Path], target: Path, suffix: str) -> list[Pair]:
-    """Each video with its output path. Raises OutputError if two would have the same."""
+def _place(video: Path, base: Path | None) -> Path:
+    """Where the output of a video of a list lies in the output folder."""
+    if base is not None and video.is_relative_to(base):
+        place = video.relative_to(base)
+        if ".." not in place.parts:
+            return place
+    return Path(video.name)
+
+
+def _output(video: Path, target: Path, place: Path, suffix: str) -> Path:
+    ending = video.suffix if video.suffix.lower() in MUXERS else ".mkv"
+    return target / place.with_name(f"{video.stem}{suffix}{ending}")
+
+
+def _without_clashes(pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs, each input once. Raises OutputError if two different ones have the same output."""
     sources: dict[Path, Path] = {}
-    for video in videos:
-        ending = video.suffix if video.suffix.lower() in MUXERS else ".mkv"
-        result = target / place(video).with_name(f"{video.stem}{suffix}{ending}")
-        if result in sources:
+    for video, result in pairs:
+        if sources.setdefault(result, video) != video:
             raise OutputError(f"{sources[result]} and {video} would both become {result}: rename one of them")
-        sources[result] = video
     return [(video, result) for result, video in sources.items()]
 
 
+def _part_of(jobs: Jobs, shard: Shard | None) -> Jobs:
+    return jobs if shard is None else replace(jobs, pairs=shard.of(jobs.pairs), is_shared=True)
+
+
 @contextmanager
-def result_folder(folder: Path) -> Iterator[None]:
+def result_folder(folder: Path, is_shared: bool = False) -> Iterator[None]:
     """Creates a folder and its parents for the block, and removes those created that are still empty at its end.
 
-    Raises OutputError if the folder cannot be created.
+    With `is_shared` they stay: another run may be about to write into them. Raises OutputError if the folder cannot be
+    created.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -216,5 +362,5 @@ def result_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # stops at the first one that is not empty
-            for path in made:
+            for path in () if is_shared else made:
                 path.rmdir()

@@ -177,17 +177,21 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
     return False, (f"repeated frames are kept: the model '{engine.model}' cannot interpolate at the input's size",)
 
 
-def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
-    """The face restoration; off by default with bicubic (a pure baseline), with the face model, and with an estimator.
+def wants_faces(options: RunConfig, model: str, has_estimator: bool) -> bool:
+    """Whether faces are restored; by default not with bicubic (a pure baseline), the face model, or an estimator.
 
     A model with an estimator of degradation is for degraded videos, where the face model, which has only seen clean
     ones, gains less than the model itself.
     """
-    if not isinstance(options, UpscaleConfig):
-        return None
-    by_default = engine.model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not engine.has_estimator
-    wanted = by_default if options.faces.use is None else options.faces.use
-    if not wanted or options.faces.strength == 0:
+    if not isinstance(options, UpscaleConfig) or options.faces.strength == 0:
+        return False
+    by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not has_estimator
+    return by_default if options.faces.use is None else options.faces.use
+
+
+def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
+    """The face restoration; None without."""
+    if not isinstance(options, UpscaleConfig) or not wants_faces(options, engine.model, engine.has_estimator):
         return None
     from vidsr.faces.pipeline import plan_faces  # imports SciPy, a third of start-up time where faces are off
 

@@ -13,9 +13,13 @@ from vidsr.types import RunReport
 
 
 def write_reports(
-    path: Path, reports: Sequence[RunReport], failures: Sequence[tuple[str, str]], overwrite: bool = False
+    path: Path,
+    reports: Sequence[RunReport],
+    failures: Sequence[tuple[str, str]],
+    skipped: Sequence[tuple[str, str]] = (),
+    overwrite: bool = False,
 ) -> None:
-    """Writes one JSON object: version, reports of all runs, failed inputs with their messages.
+    """Writes one JSON object: version, reports of all runs, failed and skipped inputs with the reasons.
 
     Raises OutputError if it cannot be written, or a file of this name has appeared (unless `overwrite`).
     """
@@ -23,6 +27,7 @@ def write_reports(
         "vidsr": __version__,
         "runs": [dataclasses.asdict(report) for report in reports],
         "failures": [{"input": video, "error": error} for video, error in failures],
+        "skipped": [{"input": video, "reason": reason} for video, reason in skipped],
     }
     text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
     with atomic_write(path, overwrite=overwrite) as hidden:

@@ -21,6 +21,7 @@ from vidsr.nets.layers.resize import resize
 from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.plan import Plan
+from vidsr.pipeline.signature import sign
 from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
@@ -30,6 +31,7 @@ from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import DegradationLevels, Frame, RunReport, SceneDegradation
+from vidsr.video.output import OutputPlan
 from vidsr.video.reader import Reader
 from vidsr.video.writer import Writer
 
@@ -180,7 +182,7 @@ def run(
     report = _initial_report(plan)
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
-    with _reader(plan) as reader, Writer(plan.written) as writer:
+    with _reader(plan) as reader, Writer(signed(plan)) as writer:
         on_start(plan)
         decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
         with (
@@ -249,6 +251,13 @@ def limit_worker_threads() -> Iterator[Callable[[], None]]:
         yield limit
     finally:
         torch.set_num_threads(threads)
+
+
+def signed(plan: Plan) -> OutputPlan:
+    """How the output is written, with its signature; an input that is no regular file has none."""
+    assert plan.source is not None, "planned for frames without a file"
+    path = plan.source.path
+    return replace(plan.written, signature=str(sign(path, plan.options)) if path.is_file() else None)
 
 
 def _reader(plan: Plan) -> Reader:

@@ -66,11 +66,25 @@ def _is_of_a_library(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] == "onnxruntime"
 
 
+_processes = 1
+
+
+def share_memory(processes: int) -> None:
+    """From now on `free_memory` is the share of this process: `processes` of them work at once."""
+    global _processes
+    _processes = processes
+
+
 def free_memory(device: torch.device) -> int:
-    """Free bytes on the device; for a device without memory of its own (CPU, MPS), free system memory."""
+    """Free bytes on the device for this process; for a device without memory of its own (CPU, MPS), of the system."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+        return int(torch.cuda.mem_get_info(device)[0]) // _processes
+    return int(psutil.virtual_memory().available) // _processes
+
+
+def free_memory_text(processes: int) -> str:
+    """The free system memory for each of `processes`, in words."""
+    return f"{int(psutil.virtual_memory().available) / processes / 2**30:.1f} GiB"
 
 
 def peak_memory_bytes(device: torch.device | str) -> int:

@@ -59,6 +59,8 @@ class Muxer:
         self._output.metadata.update(self.copies.tags)
         tags, disposition = self.copies.video_tags, self.copies.video_disposition
         self._video.metadata.update(tags)
+        if self._plan.signature is not None:
+            self._video.metadata["encoder"] = self._plan.signature
         self._video.disposition = disposition
         self.copies.add_chapters(self._plan.trim)
         open_with_low_priority(self._output.start_encoding)

@@ -26,7 +26,8 @@ class OutputPlan:
     `source` is the input, whose other streams are copied; `info` gives the time base and the rate of the frames. `size`
     is (width, height) of the frames. `stretch` is the ratio of the output's duration to the input's. `matrix` is
     FFmpeg's display matrix. `refused` are parts of the input that the muxer does not accept. `warnings` name what the
-    output cannot keep.
+    output cannot keep. `signature` becomes the encoder tag of the video stream; MP4 keeps 31 characters
+    of it.
     """
 
     target: Path
@@ -41,6 +42,7 @@ class OutputPlan:
     matrix: tuple[int, ...] | None
     warnings: tuple[str, ...]
     refused: tuple[Part, ...] = ()
+    signature: str | None = None
 
 
 def plan_output(

@@ -1,0 +1,148 @@
+"""The signature of an output: which input, model, options and version made it.
+
+It is the `encoder` tag of the output's video stream, for example `vidsr 0.1.0 k3Xw9Yq0TzB1mNc`, which .mp4, .m4v, .mov,
+.mkv and .webm keep. The 15 characters are three hashes of 30 bits each: of the input, the model and the options.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from vidsr import __version__
+from vidsr.config import RunConfig, UpscaleConfig
+from vidsr.engines.select import DEFAULT_MODELS, ENGINES, select_card
+from vidsr.errors import InputError, OutputError
+from vidsr.files import sample_digest
+from vidsr.models.cards import find_card, shipped_detector
+from vidsr.models.registry import config_of
+from vidsr.pipeline.plan import levels_of, task_of, wants_faces
+from vidsr.video.header import encoder_tag
+
+_HASH = 5  # characters of a hash
+_VERSION = 10  # characters of the version: MP4 keeps 31 in all
+_FORM = re.compile(rf"vidsr (\S{{1,{_VERSION}}}) ([\w-]{{{3 * _HASH}}})", re.ASCII)
+# Options that change no frame by more than rounding, or that stand for a file, whose content is hashed instead.
+_NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--model", "--face-detector"})
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What made an output: the version of vidsr, and hashes of the input file, the model and the options."""
+
+    version: str
+    input: str
+    model: str
+    options: str
+
+    def __str__(self) -> str:
+        """The tag: at most 31 characters."""
+        return f"vidsr {self.version} {self.input}{self.model}{self.options}"
+
+    @classmethod
+    def parse(cls, tag: str | None) -> Signature | None:
+        """The signature in an encoder tag; None for any other text."""
+        match = _FORM.fullmatch(tag or "")
+        if match is None:
+            return None
+        version, hashes = match.groups()
+        return cls(version, hashes[:_HASH], hashes[_HASH : 2 * _HASH], hashes[2 * _HASH :])
+
+    def difference(self, wanted: Signature) -> str | None:
+        """How this signature differs from the `wanted` one, in words; None if at most the version does."""
+        found = [
+            words
+            for words, one, other in (
+                ("from another input, or the input has changed", self.input, wanted.input),
+                ("with another model", self.model, wanted.model),
+                ("with other options", self.options, wanted.options),
+            )
+            if one != other
+        ]
+        return " and ".join(found) or None
+
+
+def sign(source: Path, options: RunConfig) -> Signature:
+    """The signature of the output that these options make of an input. Raises InputError, ModelError or UsageError."""
+    try:
+        content = sample_digest(source)
+    except OSError as error:
+        raise InputError(f"{source} cannot be read: {error.strerror}") from error
+    return Signature(__version__[:_VERSION], _short(content), _short(_model(options)), _short(_options(options)))
+
+
+def signature_of(output: Path) -> Signature | None:
+    """The signature of a file; None if vidsr did not make it, or it was written anew by another program."""
+    return Signature.parse(encoder_tag(output))
+
+
+def reason_to_skip(source: Path, target: Path, options: RunConfig) -> str | None:
+    """Decides about an output that may exist already: why its input is skipped, or None if the output is to be made.
+
+    Raises OutputError if the output is vidsr's, but was made otherwise, and may not be replaced.
+    """
+    if not target.is_file():
+        return None
+    found, may_replace = signature_of(target), options.output.overwrite
+    if found is None:
+        return None if may_replace else f"{target} already exists; it does not say that vidsr made it"
+    wanted = sign(source, options)
+    if found == wanted:
+        return f"{target} already exists"
+    if may_replace:
+        return None
+    if how := found.difference(wanted):
+        raise OutputError(
+            f"{target} already exists, but vidsr made it {how}: "
+            "give --overwrite to make it again, or choose another name"
+        )
+    return f"{target} already exists; vidsr {found.version} made it with the same options"
+
+
+def _short(content: str) -> str:
+    digest = hashlib.blake2b(content.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:_HASH]
+
+
+def _model(options: RunConfig) -> str:
+    """The SHA-256 of all weights that a run uses."""
+    card = select_card(options.compute.model, task_of(options), levels_of(options))
+    weights = ["bicubic" if card is None else card.sha256]
+    if isinstance(options, UpscaleConfig):
+        name, has_estimator = "bicubic", False
+        if card is not None:
+            name = card.name
+            has_estimator = ENGINES[card.architecture].has_estimator(config_of(card.architecture, card.network))
+        if wants_faces(options, name, has_estimator):
+            detector = options.faces.detector or shipped_detector()
+            weights += [find_card(DEFAULT_MODELS["restore_face"]).sha256, sample_digest(detector)]
+    return " ".join(weights)
+
+
+def _options(options: RunConfig) -> str:
+    """The options that differ from their defaults and change the output, as JSON.
+
+    Only those that differ, so that an option that comes with a later version leaves older signatures as they are.
+    """
+    given, usual = dict(_values(options)), dict(_values(type(options)()))
+    changed = {name: value for name, value in given.items() if value != usual[name] and name not in _NO_CONTENT}
+    if changed.get("--scale") == options.default_scale:
+        del changed["--scale"]
+    return json.dumps([type(options).__name__, changed], sort_keys=True, default=str)
+
+
+def _values(config: Any) -> Iterator[tuple[str, Any]]:
+    """Every option of a configuration by its name, with its value; whole numbers are equal in all types."""
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if is_dataclass(value):
+            yield from _values(value)
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            yield each.metadata["option"], float(value) if number else value
