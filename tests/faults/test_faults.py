@@ -382,6 +382,42 @@ def test_an_encoder_that_lacks_memory_or_threads_is_6(tmp_path: Path, monkeypatc
         assert isinstance(input_error(error, tmp_path), DeviceError)
 
 
+@pytest.mark.parametrize("command", ["info", "upscale", "slowmo", "faces"])
+def test_a_header_that_demands_absurd_memory_is_damage(tmp_path: Path, out: Path, command: str) -> None:
+    """FFmpeg's error is then a lack of memory, whatever the machine has."""
+    source = tmp_path / "a.mp4"
+    data = media.clip(source, 3).read_bytes()
+    count = data.index(b"stts") + 8  # the number of entries of the table of times
+    source.write_bytes(data[:count] + (0x7FFFFFFF).to_bytes(4, "big") + data[count + 4 :])
+    target = (out / "b.mp4",) if command in ("upscale", "slowmo") else ()
+    assert "demands more memory than a video needs" in refused(vidsr_cli(command, source, *target), 3)
+    assert names(out) == []
+
+
+def test_memory_that_runs_out_while_frames_are_decoded_is_no_damage(
+    video: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the frames would be missing in a result that is called complete."""
+
+    class Starved:
+        def __init__(self, stream: av.VideoStream) -> None:
+            self._own, self._packets = stream.codec_context, 0
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._own, name)
+
+        def decode(self, packet: av.Packet[av.VideoStream] | None) -> list[av.VideoFrame]:
+            self._packets += 1
+            if self._packets == 3:
+                raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+            return self._own.decode(packet)
+
+    monkeypatch.setattr("vidsr.video.decoding.decoder_of", Starved)
+    monkeypatch.setattr("vidsr.video.errors.is_memory_short", lambda: True)
+    assert "no memory left to read it" in refused(vidsr_cli("upscale", video, out / "b.mp4", *FAST), 6)
+    assert names(out) == []
+
+
 def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,9 +28,11 @@ from vidsr.errors import EXIT_CODES
 from vidsr.video.probe import probe
 
 FRAMES = 4
-# Seconds that a run on such a tiny file may take. What does not return to Python ends the whole process a while later.
+# Seconds of the processor that a run on such a tiny file may take, and seconds in which it must end although other
+# programs use the processor. What does not return to Python ends the whole process a while later.
 LIMIT = 20
-HARD_LIMIT = 60
+STUCK = 300
+HARD_LIMIT = 400
 # Pixels from which on time is no hang: a damaged header may announce frames of any size, which are then computed.
 LARGE = 4_000_000
 STOPPED = -1  # in place of an exit code: stopped after LIMIT
@@ -131,19 +133,22 @@ class _HangError(BaseException):
 
 
 @contextmanager
-def _alarm(seconds: int) -> Iterator[None]:
+def _alarm() -> Iterator[None]:
     def stop(*_: object) -> None:
         raise _HangError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGALRM, signal.SIGPROF)}
+    signal.alarm(STUCK)
+    signal.setitimer(signal.ITIMER_PROF, LIMIT)
     faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run(command: str, source: Path, target: Path) -> tuple[int, str]:
@@ -151,13 +156,16 @@ def run(command: str, source: Path, target: Path) -> tuple[int, str]:
     target.mkdir()
     arguments = [command.split()[0], *(str(argument) for argument in COMMANDS[command](source, target))]
     try:
-        with _alarm(LIMIT):
+        with _alarm():
             result = CliRunner().invoke(app, arguments)
     except _HangError:
         shutil.rmtree(target)
         info = probe(source)
         is_large = info.width * info.height > LARGE
-        return STOPPED, "" if is_large else f"took more than {LIMIT} s\n{traceback.format_exc()}"
+        return (
+            STOPPED,
+            "" if is_large else f"took more than {LIMIT} s of the processor, or {STUCK} s\n{traceback.format_exc()}",
+        )
     code, faults = result.exit_code, []
     if code not in EXIT_CODES or code == 1:
         faults.append(f"exit code {code}: {result.exception!r}")

@@ -137,6 +137,9 @@ def test_gap_in_stretched_audio_is_found(tmp_path: Path) -> None:
 def test_payload_is_without_container_headers() -> None:
     assert payload_of("aac", bytes([0xFF, 0xF1, 0x50, 0x80, 2, 0x1F, 0xFC]) + b"audio") == b"audio"
     assert payload_of("aac", bytes([0xFF, 0xF0, 0x50, 0x80, 2, 0x1F, 0xFC, 1, 2]) + b"audio") == b"audio"
+    damaged_layer = bytes([0xFF, 0xF7, 0x50, 0x80, 2, 0x1F, 0xFC])
+    assert payload_of("aac", damaged_layer + b"audio") == b"audio"
+    assert payload_of("aac", damaged_layer + b"a") == b"a"  # the rest of a damaged packet
     assert payload_of("aac", b"\x21\x10plain audio") == b"\x21\x10plain audio"
     assert payload_of("mov_text", b"\0\0") == b"" and payload_of("mov_text", b"\0\1a") == b"\0\1a"
 

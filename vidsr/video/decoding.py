@@ -16,7 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.types import Damage
-from vidsr.video.errors import log_switched_on, plain_text
+from vidsr.video.errors import log_switched_on, plain_text, raise_shortage
 from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
 from vidsr.video.timestamps import LONGEST, clear_absurd_times
 from vidsr.video.unreadable import refuse_encrypted
@@ -278,6 +278,7 @@ class VideoDecoder:
                 # Raised by PyAV at the end of a file in which streams appeared midway; all packets are read by then.
                 return
             except av.error.FFmpegError as error:
+                raise_shortage(error)
                 self.record(f"the container could not be read: {plain_text(error)}")
                 if self.packets == packets_before_error:
                     return
@@ -300,6 +301,7 @@ class VideoDecoder:
             except (av.error.EOFError, av.error.BlockingIOError):
                 pass
             except (av.error.FFmpegError, ValueError) as error:
+                raise_shortage(error)
                 failure = plain_text(error)
         message = _logged_error(context.codec.name, log)
         if failure is not None:

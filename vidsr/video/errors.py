@@ -56,8 +56,23 @@ def file_url(path: Path) -> str:
     return f"file:{path}"
 
 
+def is_excessive(error: Exception) -> bool:
+    """Whether FFmpeg lacks memory although there is some: a damaged header demands more than it ever allocates."""
+    return isinstance(error, av.error.MemoryError) and not is_memory_short()
+
+
+def raise_shortage(error: Exception) -> None:
+    """Raises an error again if it means that memory ran out, which is no damage of the input."""
+    if isinstance(error, MemoryError) and not is_excessive(error):
+        raise error
+
+
 def input_error(error: Exception, path: Path) -> VidsrError:
     """The error to raise for a failure while reading `path`: InputError, or DeviceError if memory ran out."""
+    if is_excessive(error):
+        return InputError(
+            f"{path} demands more memory than a video needs: it is damaged, or its frames are far too large"
+        )
     if isinstance(error, MemoryError) or _says_memory(error):
         return DeviceError(f"{path}: no memory left to read it")
     if is_out_of_threads(error):

@@ -23,7 +23,7 @@ from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import color_of
 from vidsr.video.decoding import decoder_of
 from vidsr.video.demuxers import open_file
-from vidsr.video.errors import log_switched_on, plain_text, reading
+from vidsr.video.errors import log_switched_on, plain_text, raise_shortage, reading
 from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 from vidsr.video.side_data_kinds import kinds_of_packet
@@ -342,8 +342,10 @@ def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> a
                 for frame in decoder.decode(packet):
                     return frame
             except (av.error.FFmpegError, ValueError) as error:
+                raise_shortage(error)
                 reasons.append(plain_text(error))
     except av.error.FFmpegError as error:
+        raise_shortage(error)
         reasons.append(plain_text(error))
     if container.format.name == "mpegts" and is_scrambled(path):
         raise InputError(encrypted(path))

@@ -82,7 +82,7 @@ class PacketChecksum:
 
 def payload_of(codec: str, data: bytes) -> bytes:
     """The part of a packet that every container keeps: AAC without its ADTS header; nothing of empty mov_text."""
-    if codec == "aac" and len(data) > 9 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:
+    if codec == "aac" and len(data) >= 7 and data[0] == 0xFF and data[1] & 0xF0 == 0xF0:  # as FFmpeg's filter finds it
         return data[7 if data[1] & 1 else 9 :]
     return b"" if codec == "mov_text" and data[:2] == b"\0\0" else data
 
