@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -288,3 +290,22 @@ def test_converted_subtitles_become_utf8(tmp_path: Path, late: bool) -> None:
     assert [w for w in writer.warnings if "Windows-1252" in w and "1 packets" in w]
     shown = media.ffmpeg("-i", str(tmp_path / "b.mp4"), "-map", "0:s:0", "-f", "srt", "-")
     assert "caf\u00e9" in shown and "line 11" in shown
+
+
+def test_audio_that_a_container_swallows_is_left_out_and_named(tmp_path: Path) -> None:
+    """Samples of FLAC a tick apart and without durations: MP4 takes the packets, but none is read from it again."""
+    whole, source = with_audio(tmp_path / "whole.mkv", "flac"), tmp_path / "a.nut"
+    with av.open(str(whole)) as given, av.open(str(source), "w") as made:
+        streams = {stream.index: made.add_stream_from_template(stream) for stream in given.streams}
+        number = 0
+        for packet in given.demux():
+            if packet.size:
+                if packet.stream.type == "audio":
+                    packet.pts = packet.dts = number
+                    packet.duration, packet.time_base = 0, Fraction(1, 22050)
+                    number += 1
+                packet.stream = streams[packet.stream.index]
+                made.mux_one(packet)
+                if number == 2:
+                    break
+    assert any("stream 1 (audio flac) is left out" in warning for warning in losses(tmp_path / "b.mp4", source))

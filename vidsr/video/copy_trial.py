@@ -11,11 +11,12 @@ import av
 from av.bitstream import BitStreamFilterContext
 from av.container.output import OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from vidsr.errors import InputError
 from vidsr.video.demuxers import open_media
 from vidsr.video.errors import error_detail, log_switched_on
+from vidsr.video.verify import PacketChecksum, payload_of
 
 # Encoders of codecs that muxers list, for each type of stream.
 _LISTED = {"audio": ("aac", "libopus"), "video": ("mjpeg", "png"), "subtitle": ("mov_text", "subrip", "webvtt")}
@@ -58,7 +59,7 @@ def mux_refusal(stream: Stream, packets: Sequence[Packet[Any]], container: str) 
         with log_switched_on():
             target = add_copy(trial, stream)
             trial.start_encoding()
-            refusals = [_packet_refusal(trial, target, packet, start) for packet in packets]
+            refusals = [_packet_refusal(trial, target, twin, start) for twin in _twins(stream, packets)]
             trial.close()
     except av.FFmpegError as error:
         return error_detail(error)
@@ -69,7 +70,8 @@ def mux_refusal(stream: Stream, packets: Sequence[Packet[Any]], container: str) 
             trial.close()
     if packets and all(refusals):
         return refusals[0]
-    return _decoding_refusal(stream, packets, memory) if stream.type == "audio" else None
+    accepted = [packet for packet, refusal in zip(packets, refusals, strict=True) if refusal is None]
+    return _decoding_refusal(stream, accepted, memory) if stream.type == "audio" else None
 
 
 def twin_of(packet: Packet[Any]) -> Packet[Any]:
@@ -80,13 +82,24 @@ def twin_of(packet: Packet[Any]) -> Packet[Any]:
     return twin
 
 
-def _packet_refusal(trial: OutputContainer, target: Stream, packet: Packet[Any], start: int) -> str | None:
-    """Muxes a copy of a packet, `start` ticks earlier; returns why it is refused if a run would go on without it.
+def _twins(stream: Stream, packets: Sequence[Packet[Any]]) -> list[Packet[Any]]:
+    """Twins of packets; audio without a duration lasts until the next packet, as in a run."""
+    twins = [twin_of(packet) for packet in packets]
+    step = 1
+    for twin, following in zip(twins, [*twins[1:], None], strict=True):
+        if following is not None and twin.dts is not None and following.dts is not None:
+            step = max(1, following.dts - twin.dts)
+        if stream.type == "audio":
+            twin.duration = twin.duration or step
+    return twins
+
+
+def _packet_refusal(trial: OutputContainer, target: Stream, twin: Packet[Any], start: int) -> str | None:
+    """Muxes a packet `start` ticks earlier; returns why it is refused if a run would go on without it.
 
     Otherwise raises FFmpegError.
     """
-    twin = twin_of(packet)
-    twin.pts, twin.dts = (None if time is None else time - start for time in (packet.pts, packet.dts))
+    twin.pts, twin.dts = (None if time is None else time - start for time in (twin.pts, twin.dts))
     twin.stream = target
     try:
         trial.mux_one(twin)
@@ -96,18 +109,27 @@ def _packet_refusal(trial: OutputContainer, target: Stream, packet: Packet[Any],
 
 
 def _decoding_refusal(stream: Stream, packets: Sequence[Packet[Any]], memory: io.BytesIO) -> str | None:
-    """A reason if the packets can be decoded, but not their copies."""
+    """A reason if the packets can be decoded, but not their copies, or if the copies are other packets.
+
+    FFmpeg's parsers join or drop damaged packets in some containers, and not in others.
+    """
     context: Any = stream.codec_context
-    if context is None or not any(_decodes(packet) for packet in packets):
+    if context is None or not packets:
         return None
     memory.seek(0)
     try:
         with open_media(memory) as copy:
-            if any(_decodes(packet) for packet in copy.demux(copy.streams[0]) if packet.size):
-                return None
+            found = [packet for packet in copy.demux(copy.streams[0]) if packet.size]
+            if any(map(_decodes, packets)) and not any(map(_decodes, found)):
+                return "it cannot be decoded again there"
     except (av.FFmpegError, InputError, IndexError):
-        pass
-    return "it cannot be decoded again there"
+        return "it cannot be decoded again there"
+    codec = context.codec.canonical_name
+    wanted, read = (PacketChecksum("audio", "", codec, {}, Disposition(0)) for _ in range(2))
+    for checksum, given in ((wanted, packets), (read, found)):
+        for packet in given:
+            checksum.add(payload_of(codec, bytes(packet)))
+    return "it is damaged, and would be read back otherwise" if wanted.differs_from(read) else None
 
 
 def _decodes(packet: Packet[Any]) -> bool:
