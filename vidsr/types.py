@@ -214,13 +214,26 @@ class SceneDegradation:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """Data that lies beside a frame in the bitstream, such as closed captions.
+
+    `kind` is a name of `video.side_data_kinds`; `payload_type` and `payload` are those of the SEI message of H.264 and
+    H.265 that holds it. The payload is None if there is no such message for the data.
+    """
+
+    kind: str
+    payload_type: int
+    payload: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """A video frame and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the compute device.
 
     `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown. `faces` are ordered by track
     and stay in source pixels when the image is enlarged. In the output of a network with an estimator
     of degradation, `levels` are the levels that it worked with: blur, noise and compression, 3 values in 0..1, on the
-    compute device.
+    compute device. `messages` go into the output's bitstream; interpolated frames have none.
     """
 
     image: Tensor
@@ -230,6 +243,7 @@ class Frame:
     starts_scene: bool = False
     faces: tuple[Face, ...] = ()
     levels: Tensor | None = None
+    messages: tuple[Message, ...] = ()
 
     def with_image(self, image: Tensor) -> Frame:
         """A copy of the frame with another image."""

@@ -37,7 +37,7 @@ def test_intact_file_passes(tmp_path: Path) -> None:
         ("frame", "19 frames instead of 20|20 frames instead of 21"),
         ("time", "frame 3 is at 0.12"),
         ("size", "64x48 instead of 66x48"),
-        ("packet", "packets instead of"),
+        ("packet", "bytes instead of"),
         ("content", "other contents"),
         ("stream", "copy of the subtitles is missing"),
     ],

@@ -30,7 +30,7 @@ def interpolate_timestamps(before: Frame, after: Frame, image: Tensor) -> tuple[
     Both neighbors count half ticks. An interpolated frame never starts a scene.
     """
     gap = (after.pts - before.pts) // 2
-    interpolated = replace(before, image=image, pts=before.pts + gap, duration=gap, starts_scene=False)
+    interpolated = replace(before, image=image, pts=before.pts + gap, duration=gap, starts_scene=False, messages=())
     return replace(before, duration=gap), interpolated
 
 
@@ -40,7 +40,8 @@ def repeat_before_cut(near: Frame, far_pts: int, interp: int = 2) -> list[Frame]
     That frame is at `far_pts`, in ticks of `near`. Nothing can be interpolated across a cut.
     """
     gap = (far_pts - near.pts) // interp
-    repeats = [replace(near, pts=near.pts + i * gap, duration=gap, starts_scene=False) for i in range(1, interp)]
+    copy = replace(near, duration=gap, starts_scene=False, messages=())
+    repeats = [replace(copy, pts=near.pts + i * gap) for i in range(1, interp)]
     return [replace(near, duration=gap), *repeats]
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import av
 from av.codec.codec import Codec, UnknownCodecError
@@ -20,10 +20,11 @@ from torch.nn.functional import pad
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
 from vidsr.files import MUXERS
-from vidsr.types import Color, VideoInfo
+from vidsr.types import Color, Message, VideoInfo
 from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, color_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
 from vidsr.video.errors import log_switched_on, plain_text
+from vidsr.video.messages import MessageChecksum, insert
 from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless, is_rgb
 from vidsr.video.probe import SideData, light_options
 from vidsr.video.timestamps import to_ticks
@@ -157,7 +158,8 @@ class Encoding:
 class Encoder:
     """Encodes frames to packets; the times of both are in ticks of the encoding's time base.
 
-    `context` must be configured but not open yet. It may belong to a container's stream or stand alone.
+    `context` must be configured but not open yet. It may belong to a container's stream or stand alone. `messages`
+    counts what was put into the packets.
     """
 
     def __init__(self, context: VideoCodecContext, encoding: Encoding, size: tuple[int, int]) -> None:
@@ -168,16 +170,21 @@ class Encoder:
         self._step = to_ticks(1 / encoding.rate, encoding.time_base)
         self._durations: dict[int, int] = {}
         self._last_duration = 0
+        self._messages: dict[int, tuple[Message, ...]] = {}
+        self.messages = MessageChecksum(context.codec.canonical_name)
 
     @property
     def end(self) -> int | None:
         """The end of the last frame so far, in ticks; None before the first frame."""
         return None if self._last_pts is None else self._last_pts + self._last_duration
 
-    def encode(self, image: Tensor, pts: int, duration: int) -> list[Packet[VideoStream]]:
+    def encode(
+        self, image: Tensor, pts: int, duration: int, messages: tuple[Message, ...] = ()
+    ) -> list[Packet[VideoStream]]:
         """Encodes the next frame, 3 x H x W in 0..1, and returns the packets that are ready, in decoding order.
 
-        A duration of 0 stands for the distance from the frame before.
+        A duration of 0 stands for the distance from the frame before. `messages` are put into the frame's packet, if
+        there is a place for them in this codec.
         """
         if self._last_pts is None:
             self._first_pts = pts
@@ -186,6 +193,8 @@ class Encoder:
         self._last_pts = pts
         self._last_duration = duration or self._step
         self._durations[pts] = self._last_duration
+        if messages := self.messages.kept(messages):
+            self._messages[pts] = messages
         frame = rgb_to_frame(self._padded(image), self._encoding.pixel_format, self._encoding.color)
         frame.pts, frame.time_base = pts, self._encoding.time_base
         return self._timed(self._context.encode(frame))
@@ -199,6 +208,7 @@ class Encoder:
         return self._timed(packets)
 
     def _timed(self, packets: list[Packet[VideoStream]]) -> list[Packet[VideoStream]]:
+        packets = [self._with_messages(packet) for packet in packets]
         for packet in packets:
             if packet.pts is None:
                 raise RuntimeError(f"{self._encoding.codec} returned a packet without a timestamp")
@@ -207,6 +217,16 @@ class Encoder:
             packet.duration = self._durations.pop(packet.pts)
             packet.time_base = self._encoding.time_base
         return packets
+
+    def _with_messages(self, packet: Packet[VideoStream]) -> Packet[VideoStream]:
+        """The packet with the messages of its frame in it."""
+        messages = () if packet.pts is None else self._messages.pop(packet.pts, ())
+        if not messages:
+            return packet
+        self.messages.add(messages)
+        larger: Packet[Any] = Packet(insert(self.messages.codec, bytes(packet), messages))
+        larger.pts, larger.dts, larger.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+        return larger
 
     def _is_plausible(self, dts: int) -> bool:
         """False for the uninitialized decoding times that x265 4.2 returns for videos of one or two frames."""

@@ -211,8 +211,12 @@ class Passthrough:
         first = _start_of(self._input.streams[self._video_index]) or Fraction(0)
         self.shift = shift_of_start(first, self.audio_start)
         for index, route in self._routes.items():
-            for packet in packets.get(index, []):
-                route.copy(twin_of(packet), self.shift, None)
+            twins = [twin_of(packet) for packet in packets.get(index, [])]
+            if isinstance(route, StretchedAudio):
+                for twin in twins[1:]:  # without times they follow each other; gaps would become silence for minutes
+                    twin.pts = twin.dts = None
+            for twin in twins:
+                route.copy(twin, self.shift, None)
             if isinstance(route, StretchedAudio):
                 route.finish(self.shift, None)
         self._packets = iter(())

@@ -27,6 +27,7 @@ from vidsr.video.color import color_of, frame_to_rgb
 from vidsr.video.decoding import VideoDecoder, missing_bytes_of
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
+from vidsr.video.messages import messages_of
 from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import Source, field_order_of, header_text
 from vidsr.video.side_data_kinds import kinds_of_header
@@ -218,7 +219,7 @@ class Reader:
             self._note_size(image, decoded)
         if image.shape[1:] != size:
             image = _scaled(image, size)
-        return Frame(image, decoded.pts, self.info.time_base, decoded.duration)
+        return Frame(image, decoded.pts, self.info.time_base, decoded.duration, messages=messages_of(frame))
 
     def _note_size(self, image: Tensor, decoded: DecodedFrame) -> None:
         """Warns of a change of the frame size; of very many changes only the first are described."""

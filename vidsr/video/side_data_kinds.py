@@ -1,6 +1,7 @@
 """Every kind of side data that FFmpeg knows, on frames and on packets, and what becomes of it.
 
-A loss is reported only if the finished file does not have it either: some kinds reach it by the encoder or the muxer.
+A loss is reported only if the finished file does not have it either: some kinds reach it by the encoder, by the muxer,
+or as messages beside the frames.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import av
 from av.packet import Packet
 
 from vidsr.video.frame_data import all_data
+from vidsr.video.messages import ENCODER_UUIDS
 
 
 class Fate(NamedTuple):
@@ -119,17 +121,12 @@ _HEADER_LINES = {
     "SMPTE ST 12-1": "s12m_timecode",
 }
 
-# User data that x264 and x265 write about themselves; the output's encoder writes its own.
-_ENCODER_UUIDS = tuple(
-    bytes.fromhex(text) for text in ("dc45e9bde6d948b7962cd820d923eeef", "2ca2de09b51747dbbb55a4fe7fc2fc4e")
-)
-
 
 def kinds_of_frame(frame: av.VideoFrame) -> Iterator[str]:
     """The kinds of side data of a frame, as in FRAME_KINDS."""
     for side in all_data(frame):
         name = side.type.name.removeprefix("KIND_")
-        if name != "SEI_UNREGISTERED" or not bytes(side).startswith(_ENCODER_UUIDS):
+        if name != "SEI_UNREGISTERED" or not bytes(side).startswith(ENCODER_UUIDS):
             yield name
 
 

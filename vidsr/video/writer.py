@@ -83,7 +83,7 @@ class Writer:
             pts = to_ticks(time - self._shift, base)
             if to_ticks(pts * base, out_base) != out_pts:  # a frame that was moved
                 pts = to_ticks(out_pts * out_base, base)
-            muxer.write(self._encoder.encode(frame.image, pts, duration))
+            muxer.write(self._encoder.encode(frame.image, pts, duration, frame.messages))
 
     def _next_tick(self, time: Fraction, pts: int) -> int:
         """The tick after the last one of the file, for a frame that comes less than a tick after the one before it."""
@@ -120,6 +120,7 @@ class Writer:
             checksums=copies.checksums,
             tags=copies.tags,
             side_data=frozenset(side_data),
+            messages=self._encoder.messages,
         )
         lost = [*copies.losses, *verify(self._hidden.path, plan.target.name, expected)]
         if is_strict and lost:

@@ -61,7 +61,10 @@ class AudioDecoder:
         except (av.FFmpegError, ValueError):
             self.damaged += packet is not None
             if is_last and packet is not None:
-                yield from self._fill(self._end_of(packet, shift), end)
+                stop = self._end_of(packet, shift)
+                expected = (self.start or Fraction(0)) + Fraction(self.count, self.rate)
+                if stop is not None and stop + self._offset - expected < LEAP:
+                    yield from self._fill(stop + self._offset, end)
             return
         limit = end
         if is_last and packet is not None and frames and self._base * self.rate <= 1:
