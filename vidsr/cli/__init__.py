@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from vidsr import __version__
 from vidsr.cli.bench import bench
+from vidsr.cli.doctor import doctor
 from vidsr.cli.evaluate import evaluate
 from vidsr.cli.faces import faces
 from vidsr.cli.info import info
@@ -57,7 +58,6 @@ app = typer.Typer(
     help="Video super-resolution, slow motion and face restoration.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,6 +67,7 @@ app.command()(faces)
 app.command()(info)
 app.command("eval")(evaluate)
 app.command()(bench)
+app.command()(doctor)
 app.add_typer(models, name="models")
 app.command()(train)
 

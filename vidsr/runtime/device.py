@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 import torch
 
 from vidsr.errors import DeviceError, UsageError
 
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that `--device` takes on this machine. `precision` is what `--precision auto` means on it."""
+
+    name: str
+    model: str
+    memory_bytes: int
+    precision: str
+
+
+def list_devices() -> list[Device]:
+    """The devices of this machine, the CPU first."""
+    cpu = torch.device("cpu")
+    total = psutil.virtual_memory().total
+    devices = [Device("cpu", processor_name(), total, choose_precision("auto", cpu))]
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        found = torch.cuda.get_device_properties(index)
+        precision = choose_precision("auto", torch.device("cuda", index))
+        devices.append(Device(f"cuda:{index}", found.name, found.total_memory, precision))
+    if torch.backends.mps.is_available():
+        devices.append(Device("mps", "Apple GPU", total, choose_precision("auto", torch.device("mps"))))
+    return devices
+
+
+def processor_name() -> str:
+    """The processor's model in its maker's words, or the architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.processor() or platform.machine()
 
 
 def choose_device(name: str) -> torch.device:

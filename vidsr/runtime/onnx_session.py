@@ -41,6 +41,12 @@ def start_session(
     return session
 
 
+def version_and_providers() -> tuple[str, list[str]]:
+    """The version of ONNX Runtime and its execution providers. Raises UsageError if it is not installed."""
+    onnxruntime = _library()
+    return onnxruntime.__version__, onnxruntime.get_available_providers()
+
+
 def _library() -> Any:
     """ONNX Runtime without its telemetry, which would write into the home and temporary folders, and send.
 

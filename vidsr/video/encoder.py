@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, cast
@@ -11,6 +12,7 @@ from typing import Any, cast
 import av
 from av.codec.codec import Codec, UnknownCodecError
 from av.codec.context import ThreadType
+from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -25,7 +27,14 @@ from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSF
 from vidsr.video.containers import encoder_refusal
 from vidsr.video.errors import log_switched_on, plain_text
 from vidsr.video.messages import MessageChecksum, insert
-from vidsr.video.pixel_formats import can_fill, choose_format, format_warnings, is_lossless, is_rgb
+from vidsr.video.pixel_formats import (
+    SOFTWARE_FORMATS,
+    can_fill,
+    choose_format,
+    format_warnings,
+    is_lossless,
+    is_rgb,
+)
 from vidsr.video.probe import SideData, light_options
 from vidsr.video.timestamps import to_ticks
 
@@ -47,9 +56,11 @@ X26X_PRESETS = (
 class Traits:
     """How vidsr's --crf and --preset are passed to an encoder.
 
-    `quality` is the encoder's option for crf; "quantizer" stands for FFmpeg's qmin and qmax, None for no such option.
-    If `presets` is empty, the encoder checks the preset. `joined_options` hold lists "a=1:b=2", to which the user's
-    part is appended. `words` lists the allowed values of options for which the encoder would print to the terminal.
+    `quality` is the encoder's option for crf; "quantizer" stands for FFmpeg's qmin and qmax, "qscale" for its flag of
+    this name with global_quality, None for no such option. If `presets` is empty, the encoder checks the preset.
+    `joined_options` hold lists "a=1:b=2", to which the user's part is appended. `words` lists the allowed values of
+    options for which the encoder would print to the terminal. `device` is FFmpeg's name of the kind of device to whose
+    memory frames are copied; None for encoders that take them from the system's memory.
     """
 
     quality: str | None = None
@@ -63,6 +74,7 @@ class Traits:
     words: tuple[tuple[str, tuple[str, ...]], ...] = ()
     smallest: int = 1
     hardware: bool = False
+    device: str | None = None
 
 
 _X264_TUNES = ("film", "animation", "grain", "stillimage", "psnr", "ssim", "fastdecode", "zerolatency")
@@ -94,6 +106,10 @@ _NVENC = Traits(
     options=(("rc", "vbr"), ("b", "0")),
     hardware=True,
 )
+# The following three have not been run by us: no such hardware was at hand.
+_QSV = Traits("global_quality", (1, 51), 18, "preset", X26X_PRESETS[2:9], hardware=True)
+_VAAPI = Traits("qp", (0, 52), 18, options=(("rc_mode", "CQP"),), hardware=True, device="vaapi")
+_VIDEOTOOLBOX = Traits("qscale", (1, 100), 65, hardware=True)  # its scale: higher is better
 
 TRAITS: dict[str, Traits] = {
     "libx264": _X264,
@@ -115,6 +131,9 @@ TRAITS: dict[str, Traits] = {
     "h264_nvenc": _NVENC,
     "hevc_nvenc": _NVENC,
     "av1_nvenc": _NVENC,
+    **dict.fromkeys(("h264_qsv", "hevc_qsv", "av1_qsv"), _QSV),
+    **dict.fromkeys(("h264_vaapi", "hevc_vaapi", "av1_vaapi"), _VAAPI),
+    **dict.fromkeys(("h264_videotoolbox", "hevc_videotoolbox"), _VIDEOTOOLBOX),
     "mpeg4": _QUANTIZER,
     "mpeg2video": _QUANTIZER,
     "mpeg1video": _QUANTIZER,
@@ -123,6 +142,7 @@ TRAITS: dict[str, Traits] = {
 }
 
 
+HARDWARE_ENCODERS = tuple(name for name, traits in TRAITS.items() if traits.hardware)
 COMMON_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc")
 
 
@@ -153,6 +173,12 @@ class Encoding:
         context.color_primaries = PRIMARIES_CODES[color.primaries]
         context.color_trc = TRANSFER_CODES[color.transfer]
         context.options = {"chroma_sample_location": color.chroma_location} | dict(self.options)
+
+
+def acceleration(codec: str) -> HWAccel | None:
+    """What a context of this encoder needs to copy frames to a device's memory; None for most encoders."""
+    device = TRAITS.get(codec, Traits()).device
+    return None if device is None else HWAccel(device)
 
 
 class Encoder:
@@ -272,10 +298,11 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
             f"{' (' + ', '.join(others) + ')' if others else ''}{advice}"
         )
     pixel_format = config.pix_fmt
+    formats = SOFTWARE_FORMATS if traits.device else [f.name for f in codec.video_formats or []]
     if pixel_format == "auto":
-        pixel_format = choose_format(codec, source)
+        pixel_format = choose_format(codec, source, formats)
     else:
-        _check_format(codec, pixel_format)
+        _check_format(codec, pixel_format, formats)
     options = _quality(codec, traits, config)
     _check_options(name, traits, config)
     warnings = []
@@ -333,10 +360,12 @@ def _settle(wanted: Encoding, traits: Traits) -> Encoding:
 
 def _trial(encoding: Encoding) -> str | None:
     """Opens the encoder and discards it. Returns None if it works, else the reason in FFmpeg's words."""
-    context = cast(VideoCodecContext, av.CodecContext.create(encoding.codec, "w"))
-    encoding.configure(context)
+    logs: list[tuple[int, str, str]] = []
     try:
         with log_switched_on(av.logging.WARNING), av.logging.Capture() as logs:
+            accelerated = acceleration(encoding.codec)
+            context = cast(VideoCodecContext, av.CodecContext.create(encoding.codec, "w", accelerated))
+            encoding.configure(context)
             context.open()
     except av.FFmpegError as error:
         errors = [message.strip() for level, _, message in logs if level <= av.logging.ERROR]
@@ -368,13 +397,16 @@ def _exists(name: str) -> bool:
 
 def _find(name: str) -> Codec:
     if not _exists(name):
+        if name in HARDWARE_ENCODERS:
+            raise OutputError(
+                f"this FFmpeg was built without {name}: use libx264 or libx265, or build PyAV with one that has it"
+            )
         known = ", ".join(n for n in COMMON_ENCODERS if _exists(n))
         raise OutputError(f"this FFmpeg has no video encoder called '{name}'; among those it has: {known}")
     return Codec(name, "w")
 
 
-def _check_format(codec: Codec, pixel_format: str) -> None:
-    known = [f.name for f in codec.video_formats or []]
+def _check_format(codec: Codec, pixel_format: str, known: Sequence[str]) -> None:
     usable = [name for name in known if can_fill(name)]
     if (known and pixel_format not in known) or not can_fill(pixel_format):
         lossless = "" if not is_rgb(pixel_format) else "; for lossless RGB use --codec ffv1 --pix-fmt bgr0"
@@ -395,10 +427,14 @@ def _quality(codec: Codec, traits: Traits, config: OutputConfig) -> dict[str, st
         crf = traits.default if config.crf is None else config.crf
         low, high = traits.range
         if not low <= crf <= high:
-            raise OutputError(f"--crf {crf:g} is outside the range of {codec.name}: {low} (best) to {high}")
+            best = (low, high)[traits.quality == "qscale"]
+            words = (f"{value} (best)" if value == best else str(value) for value in (low, high))
+            raise OutputError(f"--crf {crf:g} is outside the range of {codec.name}: {' to '.join(words)}")
         if traits.quality == "quantizer":
             factor = str(round(crf * 118))  # FF_QP2LAMBDA
             options |= {"qmin": str(round(crf)), "qmax": str(round(crf)), "lmin": factor, "lmax": factor}
+        elif traits.quality == "qscale":
+            options |= {"flags": "+qscale", "global_quality": str(round(crf * 118))}
         else:
             options[traits.quality] = f"{crf:g}"
     preset = config.preset

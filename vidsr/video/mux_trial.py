@@ -18,7 +18,7 @@ from vidsr.errors import OutputError
 from vidsr.files import MUXERS
 from vidsr.video.containers import muxer_of, open_output
 from vidsr.video.copy_trial import mux_refusal
-from vidsr.video.encoder import encode_blank
+from vidsr.video.encoder import acceleration, encode_blank
 from vidsr.video.errors import error_detail, log_switched_on
 from vidsr.video.muxer import Muxer
 from vidsr.video.passthrough import Part
@@ -125,7 +125,7 @@ def _video_refusal(plan: OutputPlan, muxer: str) -> str | None:
     encoding = plan.encoding
     output = open_output(io.BytesIO(), muxer, encoding.time_base)
     try:
-        video: Any = output.add_stream(encoding.codec, rate=encoding.rate)
+        video: Any = output.add_stream(encoding.codec, rate=encoding.rate, hwaccel=acceleration(encoding.codec))
         encoding.configure(video.codec_context)
         video.time_base = encoding.time_base
         with log_switched_on():

@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from vidsr.runtime.priority import open_with_low_priority
 from vidsr.video.containers import copied_tags, muxer_of, open_output
+from vidsr.video.encoder import acceleration
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.timestamps import to_ticks
 
@@ -103,11 +104,13 @@ class Muxer:
 
     def _add_video(self) -> VideoStream:
         plan, encoding = self._plan, self._plan.encoding
-        video = cast(VideoStream, self._output.add_stream(encoding.codec, rate=encoding.rate))
+        accelerated = acceleration(encoding.codec)
+        video = cast(VideoStream, self._output.add_stream(encoding.codec, rate=encoding.rate, hwaccel=accelerated))
         encoding.configure(video.codec_context)
         video.time_base = encoding.time_base
         video.codec_context.sample_aspect_ratio = plan.pixel_aspect
-        if encoding.codec in ("libx265", "hevc_nvenc") and self._output.format.name in ("mp4", "mov"):
+        is_hevc = encoding.codec == "libx265" or encoding.codec.startswith("hevc_")
+        if is_hevc and self._output.format.name in ("mp4", "mov"):
             video.codec_context.codec_tag = "hvc1"  # the only tag for HEVC that Apple's players accept
         if plan.matrix is not None:
             video.set_display_matrix(plan.matrix)

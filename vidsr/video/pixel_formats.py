@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ _PACKED_RGB = ("bgr0", "rgb24", "bgr24", "rgb0", "0rgb", "0bgr", "rgb48le", "bgr
 # Semi-planar: U and V interleaved in one plane; above 8 bits, the samples are in the high bits. They are not converted
 # by swscale, because it corrupts the last columns at odd widths.
 _SEMI_PLANAR = re.compile(r"nv(12|16|21|24|42)|p[024]1[0246]le")
+# What encoders that take frames from a device's memory have them copied from.
+SOFTWARE_FORMATS = ("nv12", "p010le")
 DEPTHS = (8, 9, 10, 12, 14, 16)  # bits per sample of planar formats
 
 
@@ -198,19 +201,20 @@ def can_fill(name: str) -> bool:
         layout = av.VideoFormat(name)
     except ValueError:
         return False
-    if name in _PACKED_RGB:
+    if name in _PACKED_RGB or name in SOFTWARE_FORMATS:
         return True
     planar = name.startswith(("yuv4", "gbrp", "gray"))
     return planar and not layout.is_big_endian and not name.startswith(("yuvj", "grayf", "gbrpf")) and "msb" not in name
 
 
-def choose_format(codec: Codec, source: VideoInfo) -> str:
-    """The format for `--pix-fmt auto`: the source's bit depth, with 4:2:0 if the encoder is lossy, else its chroma.
+def choose_format(codec: Codec, source: VideoInfo, formats: Sequence[str]) -> str:
+    """The format for `--pix-fmt auto`, one of the encoder's `formats`.
 
-    RGB comes last for other sources: some encoders take nothing else. Every player supports 4:2:0, and after upscaling
-    by two or more it still holds all of the source's chroma.
+    It has the source's bit depth, with 4:2:0 if the encoder is lossy, else its chroma. RGB comes last for other
+    sources: some encoders take nothing else. Every player supports 4:2:0, and after upscaling by two or more it still
+    holds all of the source's chroma.
     """
-    offered = {f.name for f in codec.video_formats or []} or set(_names("420", 8))
+    offered = set(formats) or set(_names("420", 8))
     source_chroma = _chroma(source.pixel_format)
     order = (source_chroma, "444", "422", "420", "rgb") if is_lossless(codec) else (*CHROMA_ORDER, "rgb")
     enough = [depth for depth in DEPTHS if depth >= source.bit_depth]
@@ -260,4 +264,5 @@ def _names(chroma: str, depth: int) -> tuple[str, ...]:
         return (f"gbrp{end}", *(name for name in _PACKED_RGB if layout_of(name).bits == depth))
     if chroma == "gray":
         return (f"gray{end}",)
-    return (f"yuv{chroma}p{end}",) + (("p010le",) if (chroma, depth) == ("420", 10) else ())
+    semi_planar = {8: ("nv12",), 10: ("p010le",)}.get(depth, ()) if chroma == "420" else ()
+    return (f"yuv{chroma}p{end}", *semi_planar)
