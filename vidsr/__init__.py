@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidsr.api import enhance, evaluate, find_faces, list_models, probe, slow_motion, upscale
+    from vidsr.api import compare, enhance, evaluate, find_faces, list_models, probe, slow_motion, upscale
+    from vidsr.comparison.compare import CompareReport
     from vidsr.errors import VidsrError
     from vidsr.evaluation.evaluate import Evaluation
     from vidsr.faces.listing import VideoFaces
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BatchReport",
+    "CompareReport",
     "Evaluation",
     "Progress",
     "RunReport",
@@ -29,6 +31,7 @@ __all__ = [
     "VideoInfo",
     "VidsrError",
     "__version__",
+    "compare",
     "enhance",
     "evaluate",
     "find_faces",
@@ -41,6 +44,7 @@ __all__ = [
 # The module that each public name is loaded from on first use; those not listed come from vidsr.api.
 _MODULES = {
     "BatchReport": "vidsr.pipeline.batch",
+    "CompareReport": "vidsr.comparison.compare",
     "Evaluation": "vidsr.evaluation.evaluate",
     "Progress": "vidsr.pipeline.run",
     "RunReport": "vidsr.types",

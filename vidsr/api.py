@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from vidsr.comparison.compare import CompareReport
     from vidsr.evaluation.evaluate import Evaluation
     from vidsr.faces.listing import VideoFaces
     from vidsr.models.cards import ModelCard
@@ -35,6 +36,7 @@ Input = StrPath | Sequence[StrPath]
 OnProgress = Callable[["Progress"], None]
 
 _UPSCALE, _SLOWMO, _FACES = c.UpscaleConfig(), c.SlowmoConfig(), c.FindFacesConfig()
+_COMPARE = c.CompareConfig()
 
 
 def upscale(
@@ -288,6 +290,45 @@ def evaluate(reference: StrPath, result: StrPath, *, border: int = 0) -> Evaluat
     from vidsr.evaluation.videos import find_pairs, score_videos
 
     return score_videos(find_pairs(Path(reference), Path(result)), border)
+
+
+def compare(
+    before: StrPath,
+    after: StrPath,
+    *more: StrPath,
+    html: StrPath | None = None,
+    png: StrPath | None = None,
+    video: StrPath | None = None,
+    layout: c.Layout = _COMPARE.layout,
+    labels: Sequence[str] = _COMPARE.labels,
+    reports: Sequence[StrPath] = (),
+    faces: bool = _COMPARE.faces,
+    start: Time = _COMPARE.input.start,
+    end: Time = _COMPARE.input.end,
+    overwrite: bool = _COMPARE.overwrite,
+    on_progress: OnProgress | None = None,
+) -> CompareReport:
+    """Compares videos, or still images, as `vidsr compare` does.
+
+    html: path of the page (.html); None: AFTER_compare.html beside `after`, unless `png` or `video` is given.
+    png: path of an image of all inputs.  video: path of a video of all inputs, with the audio of `before`.
+    layout: "side" or "wipe", for `png` and `video`.  labels: names of the first inputs, instead of those of the files.
+    reports: files of `--report` whose figures the page shows.  faces: whether the page shows the faces in `before`.
+    start, end: seconds or "H:MM:SS.mmm" from the first frame of `before`; a page holds 10 s at most.
+    overwrite: replace existing outputs.  on_progress: called after each frame.
+
+    Returns the files written and notes. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
+    """
+    config = c.CompareConfig(
+        input=o.input_config(start, end), layout=layout, labels=tuple(labels), faces=faces, overwrite=overwrite
+    )
+    from vidsr.comparison.compare import CompareTargets, default_page
+    from vidsr.comparison.compare import compare as run
+
+    page = default_page(Path(after)) if html is png is video is None else c.parse_path(html)
+    targets = CompareTargets(page, c.parse_path(png), c.parse_path(video))
+    paths = [Path(path) for path in (before, after, *more)]
+    return run(paths, targets, config, [Path(path) for path in reports], on_progress or (lambda _: None))
 
 
 def list_models() -> list[ModelCard]:

@@ -29,6 +29,7 @@ DuplicateMode = Literal["auto", "off"]
 CopyMode = Literal["copy", "none"]
 AudioMode = Literal["copy", "stretch", "none"]
 Interp = Literal[2, 4, 8]
+Layout = Literal["side", "wipe"]
 Tile = int | Literal["auto", "off"]
 Level = float | Literal["auto"]
 
@@ -106,6 +107,11 @@ def _finite(value: Any) -> str | None:
 
 def _text(value: Any) -> str | None:
     return None if isinstance(value, str) and value else "a name"
+
+
+def _texts(value: Any) -> str | None:
+    is_right = isinstance(value, tuple) and all(_text(each) is None for each in value)
+    return None if is_right else "a list of names"
 
 
 def _or_none(check: Check) -> Check:
@@ -287,6 +293,21 @@ class FindFacesConfig(Checked):
         """Raises UsageError, as for every configuration."""
         Checked.__post_init__(self)
         _refuse_stretched_audio(self.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareConfig(Checked):
+    """Configuration of `vidsr compare`. `layout` applies to images and videos: all inputs in a row, or two with a wipe.
+
+    `labels` replace the names of the first inputs. `faces`: whether the page shows the faces that are found.
+    `input` is the part of BEFORE to compare; None for `start` and `end`: about the middle (page, image), all (video).
+    """
+
+    input: InputConfig = part(InputConfig)
+    layout: Layout = option("--layout", "side", _one_of(Layout))
+    labels: tuple[str, ...] = option("--label", (), _texts)
+    faces: bool = option("--faces", True, _flag)
+    overwrite: bool = option("--overwrite", False, _flag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,8 @@ WRONG: dict[str, list[Any]] = {
     "--interp": [1, 0, 3, 16, 2.0, "2", True, None],
     "--keep-duration": [1, None, "yes"],
     "--duplicates": ["Auto", "on", None, True],
+    "--layout": ["Side", "row", "", None, True],
+    "--label": [["a"], "a", ("",), (1,), None],
     # Nested configurations.
     "input": [None, c.OutputConfig()],
     "output": [None, c.InputConfig()],
@@ -88,7 +90,7 @@ def test_a_wrong_value_is_refused_in_one_sentence(kind: type[Any], name: str, op
 
 
 def test_all_configurations_are_seen() -> None:
-    assert len(CONFIGS) == 12 and {c.UpscaleConfig, c.SlowmoConfig, c.FindFacesConfig} <= set(CONFIGS)
+    assert len(CONFIGS) == 13 and {c.UpscaleConfig, c.SlowmoConfig, c.FindFacesConfig} <= set(CONFIGS)
     assert {field.metadata.get("option", field.name) for _, field in FIELDS} == WRONG.keys()
 
 

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from vidsr import __version__
 from vidsr.cli.bench import bench
+from vidsr.cli.compare import compare
 from vidsr.cli.doctor import doctor
 from vidsr.cli.evaluate import evaluate
 from vidsr.cli.faces import faces
@@ -65,6 +66,7 @@ app.command(epilog=_EPILOG)(upscale)
 app.command(epilog=_EPILOG)(slowmo)
 app.command()(faces)
 app.command()(info)
+app.command()(compare)
 app.command("eval")(evaluate)
 app.command()(bench)
 app.command()(doctor)

@@ -1,0 +1,220 @@
+"""The videos or still images that are compared: opened, upright with square pixels, and read in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidsr.config import InputConfig
+from vidsr.errors import InputError, UsageError
+from vidsr.faces.detector import View
+from vidsr.nets.layers.resize import resize
+from vidsr.types import Frame, VideoInfo
+from vidsr.video.probe import Source
+from vidsr.video.reader import Reader
+
+# Slow motion makes a video this many times as long; the header's durations agree with that to TOLERANCE.
+STRETCHES = (2, 4, 8)
+TOLERANCE = 0.05
+# A frame belongs to a moment that it misses by this many seconds at most, and by a quarter of the distance to the frame
+# before it: containers round times, .mkv to 1 ms.
+ROUNDING = Fraction(1, 200)
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A video or still image to compare.
+
+    `size` is (width, height) as displayed, with square pixels. The video takes `stretch` times as long as BEFORE.
+    `first` is the time of its first frame in seconds, `is_still` whether it has no other frame.
+    """
+
+    path: Path
+    label: str
+    info: VideoInfo
+    view: View
+    size: tuple[int, int]
+    first: Fraction
+    is_still: bool
+    stretch: int = 1
+
+    @property
+    def seconds(self) -> float | None:
+        """Its duration according to the header, in the time of BEFORE."""
+        duration = self.info.header_duration_seconds
+        return None if duration is None else duration / self.stretch
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second of BEFORE; 0 if unknown."""
+        return (self.info.header_rate or Fraction(0)) * self.stretch
+
+    def displayed(self, image: Tensor) -> Tensor:
+        """A frame's image, 3 x H x W, as it is displayed: upright and with square pixels."""
+        upright = torch.rot90(image, self.view.quarters, (1, 2))
+        width, height = self.size
+        return upright if upright.shape[1:] == (height, width) else resize(upright, (height, width)).clamp(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the videos to compare: seconds of BEFORE from its first frame on.
+
+    `end` is exclusive; None is the end of the videos. `middle` is about the middle of the part.
+    """
+
+    label: str
+    start: Fraction
+    end: Fraction | None
+    middle: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The frames of all inputs at one moment, in seconds of BEFORE from its first frame: each 3 x H x W, in 0..1."""
+
+    seconds: Fraction
+    images: tuple[Tensor, ...]
+
+
+def open_inputs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Input]:
+    """Describes the inputs, the first of which is BEFORE; decodes the first two frames of each.
+
+    Names without a label are those of the files. Raises InputError for a file that cannot be read, UsageError for a
+    mixture of videos and still images or more labels than files.
+    """
+    if len(labels) > len(paths):
+        raise UsageError(f"--label is given {len(labels)} times for {len(paths)} files: give at most one for each")
+    inputs = [_opened(path, label) for path, label in zip(paths, _labels(paths, labels), strict=True)]
+    stills = [each for each in inputs if each.is_still]
+    if stills and len(stills) < len(inputs):
+        video = next(each for each in inputs if not each.is_still)
+        raise UsageError(
+            f"{stills[0].path} is a still image, but {video.path} is a video: compare images with images and videos "
+            "with videos"
+        )
+    return [inputs[0], *(replace(each, stretch=_stretch(inputs[0], each)) for each in inputs[1:])]
+
+
+@contextmanager
+def in_step(inputs: Sequence[Input], part: Part) -> Iterator[Iterator[Moment]]:
+    """Opens the inputs and yields the moments of a part, in order.
+
+    There is a moment for each frame of the input with the most frames; of the others the frame that is displayed at
+    that time is taken. The moments end with the shortest input. Reading raises InputError or UsageError.
+    """
+    with ExitStack() as stack:
+        streams = []
+        for each in inputs:
+            trim = InputConfig(
+                start=part.start * each.stretch or None, end=None if part.end is None else part.end * each.stretch
+            )
+            reader = stack.enter_context(Reader(each.path, trim, CPU))
+            streams.append(_Stream(each, reader.frames()))
+        yield _moments(streams)
+
+
+def _moments(streams: Sequence[_Stream]) -> Iterator[Moment]:
+    lead = max(range(len(streams)), key=lambda index: (streams[index].input.rate, index == 1))
+    for seconds, image in streams[lead].all():
+        images = [image if stream is streams[lead] else stream.at(seconds) for stream in streams]
+        shown = tuple(image for image in images if image is not None)
+        if len(shown) < len(streams):
+            return
+        yield Moment(seconds, shown)
+
+
+class _Stream:
+    """The frames of one input, by time."""
+
+    def __init__(self, each: Input, frames: Iterator[Frame]) -> None:
+        self.input = each
+        self._frames = frames
+        self._current: tuple[Fraction, Tensor] | None = None
+        self._next: tuple[Fraction, Tensor] | None = None
+        self._step = 1 / each.rate if each.rate else Fraction(1, 25)
+        self._is_started = False
+
+    def all(self) -> Iterator[tuple[Fraction, Tensor]]:
+        """Every frame with its time."""
+        while (following := self._pull()) is not None:
+            yield following
+
+    def at(self, seconds: Fraction) -> Tensor | None:
+        """The frame that is displayed at a time; None after the end. Times must not decrease."""
+        if not self._is_started:
+            self._current, self._next, self._is_started = self._pull(), self._pull(), True
+        if self._current is None:
+            return None
+        while self._next is not None:
+            step = self._next[0] - self._current[0]
+            if self._next[0] > seconds + min(step / 4, ROUNDING):
+                return self._current[1]
+            self._step, self._current, self._next = step, self._next, self._pull()
+        end = self._current[0] + self._step - min(self._step / 4, ROUNDING)
+        return None if seconds >= end else self._current[1]
+
+    def _pull(self) -> tuple[Fraction, Tensor] | None:
+        frame = next(self._frames, None)
+        if frame is None:
+            return None
+        seconds = (frame.pts * frame.time_base - self.input.first) / self.input.stretch
+        return seconds, self.input.displayed(frame.image)
+
+
+def _opened(path: Path, label: str) -> Input:
+    source = Source(path)
+    info = source.probe()
+    with Reader(source, InputConfig(), CPU, info) as reader:
+        frames = reader.frames()
+        first = next(frames, None)
+        is_still = next(frames, None) is None
+    if first is None:
+        raise InputError(f"{path} holds no frame that can be decoded")
+    view = View.of(info)
+    width, height = (info.height, info.width) if view.quarters % 2 else (info.width, info.height)
+    aspect = 1 / view.aspect if view.quarters % 2 else view.aspect
+    size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+    return Input(path, label, info, view, size, first.pts * first.time_base, is_still)
+
+
+def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
+    """The labels given, then file names; those of the same name in different folders with the folder."""
+    names = [path.name for path in paths]
+    shown = [f"{path.parent.name}/{path.name}" if names.count(path.name) > 1 else path.name for path in paths]
+    return [*labels, *shown[len(labels) :]]
+
+
+def _stretch(before: Input, after: Input) -> int:
+    """How many times as long `after` is, if that is the factor of slow motion, else 1."""
+    first, second = before.info.header_duration_seconds, after.info.header_duration_seconds
+    if not first or not second:
+        return 1
+    return next((factor for factor in STRETCHES if abs(second / first / factor - 1) < TOLERANCE), 1)
+
+
+def same_size(inputs: Sequence[Input]) -> tuple[int, int]:
+    """The size at which all inputs are compared: that of the one with the most pixels."""
+    return max((each.size for each in inputs), key=lambda size: size[0] * size[1])
+
+
+def enlarged(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image, 3 x H x W, brought to (width, height) by bicubic resampling."""
+    width, height = size
+    return image if image.shape[1:] == (height, width) else resize(image, (height, width)).clamp(0, 1)
+
+
+def levels(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An image, 3 x H x W in 0..1, as H x W x 3 in 8 bits."""
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = (
+        image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    )
+    return pixels
