@@ -25,7 +25,7 @@ _PLAIN = (bool, int, float, str, type(None))
 def freeze(value: Any) -> Any:
     """A value as numbers, texts, tensors, tuples and lists; it holds the same tensors, but copies of everything else.
 
-    Takes dataclasses and named tuples of vidsr, containers, fractions, NumPy's arrays and numbers, and tensors. Raises
+    Takes dataclasses and named tuples of vidsr, containers, bytes, fractions, NumPy's arrays and numbers, and tensors. Raises
     TypeError for anything else.
     """
     if type(value) in _PLAIN or isinstance(value, Tensor):
@@ -34,6 +34,10 @@ def freeze(value: Any) -> Any:
         return ("number" if isinstance(value, np.generic) else "array", torch.from_numpy(np.array(value)))
     if isinstance(value, Fraction):
         return ("fraction", value.numerator, value.denominator)
+    if isinstance(value, bytes):
+        return ("bytes", value.hex())
+    if isinstance(value, set):
+        return ("set", sorted(map(freeze, value)))
     if isinstance(value, deque):
         return ("deque", [freeze(each) for each in value], value.maxlen)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -64,6 +68,10 @@ def thaw(value: Any) -> Any:
             return first.numpy()[()]
         if kind == "fraction":
             return Fraction(first, *rest)
+        if kind == "bytes":
+            return bytes.fromhex(first)
+        if kind == "set":
+            return set(map(thaw, first))
         if kind == "deque":
             return deque(map(thaw, first), *rest)
         if kind == "object":

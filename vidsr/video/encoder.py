@@ -188,8 +188,17 @@ class Encoder:
     counts what was put into the packets.
     """
 
-    def __init__(self, context: VideoCodecContext, encoding: Encoding, size: tuple[int, int]) -> None:
-        """`size` is (width, height) of the frames; the encoding may pad it by one."""
+    def __init__(
+        self,
+        context: VideoCodecContext,
+        encoding: Encoding,
+        size: tuple[int, int],
+        messages: MessageChecksum | None = None,
+    ) -> None:
+        """`size` is (width, height) of the frames; the encoding may pad it by one.
+
+        `messages` counts those of other encoders before, whose packets come first.
+        """
         self._context, self._encoding, self._size = context, encoding, size
         self._first_pts: int | None = None
         self._last_pts: int | None = None
@@ -197,7 +206,7 @@ class Encoder:
         self._durations: dict[int, int] = {}
         self._last_duration = 0
         self._messages: dict[int, tuple[Message, ...]] = {}
-        self.messages = MessageChecksum(context.codec.canonical_name)
+        self.messages = messages or MessageChecksum(context.codec.canonical_name)
 
     @property
     def end(self) -> int | None:
@@ -225,10 +234,13 @@ class Encoder:
         frame.pts, frame.time_base = pts, self._encoding.time_base
         return self._timed(self._context.encode(frame))
 
-    def flush(self) -> list[Packet[VideoStream]]:
-        """Returns the packets that the encoder still holds; it takes no frame after this."""
+    def flush(self, is_end: bool = True) -> list[Packet[VideoStream]]:
+        """Returns the packets that the encoder still holds; it takes no frame after this.
+
+        `is_end` False: another encoder goes on with the next frame of the video.
+        """
         packets = self._context.encode(None)
-        if packets and packets[-1].pts is not None:
+        if is_end and packets and packets[-1].pts is not None:
             # The MP4 muxer takes the video's end from the packet decoded last, which may not be the one shown last.
             self._durations[packets[-1].pts] = self._last_duration
         return self._timed(packets)

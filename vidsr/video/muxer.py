@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import av
+from av.container.output import OutputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
@@ -37,7 +38,7 @@ class Muxer:
             tags = copied_tags(dict(source.metadata))
         self._output = open_output(file, muxer_of(plan.target), plan.encoding.time_base, tags)
         try:
-            self._video = self._add_video()
+            self._video = add_video(self._output, plan)
             self.copies = Passthrough(
                 plan.source, plan.info, self._output, plan.options, plan.stretch, plan.trim.start is not None,
                 plan.refused,
@@ -102,18 +103,20 @@ class Muxer:
         with suppress(av.FFmpegError, OSError):
             self._output.close()
 
-    def _add_video(self) -> VideoStream:
-        plan, encoding = self._plan, self._plan.encoding
-        accelerated = acceleration(encoding.codec)
-        video = cast(VideoStream, self._output.add_stream(encoding.codec, rate=encoding.rate, hwaccel=accelerated))
-        encoding.configure(video.codec_context)
-        video.time_base = encoding.time_base
-        video.codec_context.sample_aspect_ratio = plan.pixel_aspect
-        is_hevc = encoding.codec == "libx265" or encoding.codec.startswith("hevc_")
-        if is_hevc and self._output.format.name in ("mp4", "mov"):
-            video.codec_context.codec_tag = "hvc1"  # the only tag for HEVC that Apple's players accept
-        if plan.matrix is not None:
-            video.set_display_matrix(plan.matrix)
-        elif plan.info.rotation_degrees:
-            video.set_display_rotation(plan.info.rotation_degrees)
-        return video
+
+def add_video(output: OutputContainer, plan: OutputPlan) -> VideoStream:
+    """Adds the video stream of a plan to an output, with an encoder that is configured but not open yet."""
+    encoding = plan.encoding
+    accelerated = acceleration(encoding.codec)
+    video = cast(VideoStream, output.add_stream(encoding.codec, rate=encoding.rate, hwaccel=accelerated))
+    encoding.configure(video.codec_context)
+    video.time_base = encoding.time_base
+    video.codec_context.sample_aspect_ratio = plan.pixel_aspect
+    is_hevc = encoding.codec == "libx265" or encoding.codec.startswith("hevc_")
+    if is_hevc and output.format.name in ("mp4", "mov"):
+        video.codec_context.codec_tag = "hvc1"  # the only tag for HEVC that Apple's players accept
+    if plan.matrix is not None:
+        video.set_display_matrix(plan.matrix)
+    elif plan.info.rotation_degrees:
+        video.set_display_rotation(plan.info.rotation_degrees)
+    return video
