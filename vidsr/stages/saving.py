@@ -25,8 +25,8 @@ _PLAIN = (bool, int, float, str, type(None))
 def freeze(value: Any) -> Any:
     """A value as numbers, texts, tensors, tuples and lists; it holds the same tensors, but copies of everything else.
 
-    Takes dataclasses and named tuples of vidsr, containers, bytes, fractions, NumPy's arrays and numbers, and tensors. Raises
-    TypeError for anything else.
+    Takes dataclasses and named tuples of vidsr, containers, bytes, fractions, NumPy's arrays and numbers, and tensors.
+    Raises TypeError for anything else.
     """
     if type(value) in _PLAIN or isinstance(value, Tensor):
         return value
