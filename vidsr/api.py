@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vidsr import config as c
 from vidsr.errors import UsageError
 from vidsr.pipeline import options as o
-from vidsr.pipeline.options import EncoderOptions, Size, StrPath, Time
+from vidsr.pipeline.options import EncoderOptions, Rate, Size, StrPath, Time
 from vidsr.types import RunReport, VideoInfo
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def upscale(
     encoder_options: EncoderOptions = _UPSCALE.output.encoder_options,
     audio: c.CopyMode | None = None,
     subtitles: c.CopyMode = _UPSCALE.output.subtitles,
+    quality: int | None = _UPSCALE.output.quality,
     start: Time = _UPSCALE.input.start,
     end: Time = _UPSCALE.input.end,
+    rate: Rate = _UPSCALE.input.rate,
     overwrite: bool = _UPSCALE.output.overwrite,
     strict: bool = _UPSCALE.strict,
     recursive: bool = False,
@@ -82,7 +84,8 @@ def upscale(
     """Enlarges and sharpens a video, as `vidsr upscale` does. The output appears only once it is complete and verified.
 
     `input` is a video, or a folder or a list of videos and folders; for these `output` is the folder for the results.
-    Without `output`, each result lies beside its input, with `suffix` or what was done behind its name: a_x4.mp4.
+    Without `output`, each result lies beside its input, with `suffix` or what was done behind its name: a_x4.mp4. An
+    image, numbered images ("frames/%06d.png") and a folder of images work too, as input and as output.
 
     scale, size, height: give at most one. scale: enlargement factor of each side, 1 to 8 (default 4). size: (width,
         height) or "WxH", in pixels as displayed. height: in pixels as displayed, keeping the aspect ratio.
@@ -100,7 +103,9 @@ def upscale(
     codec, preset, pix_fmt: FFmpeg names; "auto" or None lets vidsr choose.  crf: quality on the encoder's own scale.
     encoder_options: private options of the encoder, as a mapping, as pairs, or as "key=value" strings.
     audio: "copy" (None) or "none".  subtitles: "copy" or "none".
+    quality: of JPEG and WebP images, 1 to 100; None: 95.
     start, end: seconds or "H:MM:SS.mmm" from the first frame; `end` is exclusive.
+    rate: frames per second of images, a number or "30000/1001"; None: 25. It makes a folder of images one video.
     overwrite: replace existing outputs.  strict: treat damaged input and lost data as an error.
     recursive: process subfolders too (folders only).  suffix: put behind the name, unless `output` is a file.
     skip_existing: skip videos whose output already exists (folders and lists only); with `overwrite`, only if the same
@@ -112,8 +117,8 @@ def upscale(
     UsageError, InputError, OutputError, ModelError, DeviceError or CheckError.
     """
     config = c.UpscaleConfig(
-        input=o.input_config(start, end),
-        output=o.output_config(codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite),
+        input=o.input_config(start, end, rate),
+        output=o.output_config(codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality),
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
@@ -152,8 +157,10 @@ def slow_motion(
     encoder_options: EncoderOptions = _SLOWMO.output.encoder_options,
     audio: c.AudioMode | None = _SLOWMO.output.audio,
     subtitles: c.CopyMode = _SLOWMO.output.subtitles,
+    quality: int | None = _SLOWMO.output.quality,
     start: Time = _SLOWMO.input.start,
     end: Time = _SLOWMO.input.end,
+    rate: Rate = _SLOWMO.input.rate,
     overwrite: bool = _SLOWMO.output.overwrite,
     strict: bool = _SLOWMO.strict,
     recursive: bool = False,
@@ -173,8 +180,8 @@ def slow_motion(
     scale: 1 to 8 (default 1). Other options, return value and errors are as for `upscale`.
     """
     config = c.SlowmoConfig(
-        input=o.input_config(start, end),
-        output=o.output_config(codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite),
+        input=o.input_config(start, end, rate),
+        output=o.output_config(codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality),
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
@@ -245,6 +252,7 @@ def find_faces(
     scene_threshold: float = _FACES.scenes.threshold,
     start: Time = _FACES.input.start,
     end: Time = _FACES.input.end,
+    rate: Rate = _FACES.input.rate,
     overwrite: bool = _FACES.output.overwrite,
     on_progress: OnProgress | None = None,
 ) -> VideoFaces:
@@ -254,7 +262,7 @@ def find_faces(
     (.png). Other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
     """
     config = c.FindFacesConfig(
-        input=o.input_config(start, end),
+        input=o.input_config(start, end, rate),
         output=c.OutputConfig(overwrite=overwrite),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         faces=c.FaceConfig(detector=c.parse_path(face_detector), min_face=min_face),
@@ -358,7 +366,7 @@ def _run(
     source = Path(input) if isinstance(input, str | os.PathLike) else [Path(each) for each in input]
     part = None if shard is None else batch.Shard.parse(shard)
     target, beside = c.parse_path(output), batch.default_suffix(config)
-    jobs = batch.find_jobs(source, target, recursive, suffix, beside=beside, shard=part)
+    jobs = batch.find_jobs(source, target, recursive, suffix, beside=beside, shard=part, rate=config.input.rate)
     if skip_existing and not jobs.is_batch:
         raise UsageError("--skip-existing is for folders and lists of videos: check whether the output exists yourself")
 

@@ -39,6 +39,7 @@ LARGEST_SCALE = 8
 SMALLEST_TILE = 64
 SMALLEST_FACE = 8
 MAX_THREADS = 256
+MAX_RATE = 1000  # frames per second
 
 
 def option(name: str, default: T, check: Check) -> T:
@@ -123,6 +124,12 @@ def _exact_time(value: Any) -> str | None:
     return None if is_exact and value >= 0 else "an exact time of 0 seconds or more"
 
 
+def _rate(value: Any) -> str | None:
+    is_exact = isinstance(value, (int, Fraction)) and not isinstance(value, bool)
+    is_right = is_exact and Fraction(1, MAX_RATE) <= value <= MAX_RATE
+    return None if is_right else f"an exact number of frames per second of at most {MAX_RATE}"
+
+
 def _two_sides(value: Any) -> str | None:
     is_pair = isinstance(value, tuple) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
     return None if is_pair else "a width and a height of 1 or more"
@@ -153,10 +160,15 @@ def _pairs(value: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputConfig(Checked):
-    """The trim range. Times are exact seconds from the first frame of the video; `end` is exclusive."""
+    """The trim range, and how an input without times is read.
+
+    Times are exact seconds from the first frame of the video; `end` is exclusive. `rate` is in frames per second, of
+    images; None: 25.
+    """
 
     start: Fraction | None = option("--start", None, _or_none(_exact_time))
     end: Fraction | None = option("--end", None, _or_none(_exact_time))
+    rate: Fraction | None = option("--rate", None, _or_none(_rate))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
@@ -173,6 +185,7 @@ class OutputConfig(Checked):
     `crf`, `preset` None: vidsr's default quality for the encoder.
     `encoder_options`: private FFmpeg options of the encoder, as (key, value).
     `audio` None: copied, or stretched if the output is longer than the input.
+    `quality`: of JPEG and WebP images; None: 95.
     """
 
     codec: str = option("--codec", "auto", _text)
@@ -183,6 +196,7 @@ class OutputConfig(Checked):
     audio: AudioMode | None = option("--audio", None, _or_none(_one_of(AudioMode)))
     subtitles: CopyMode = option("--subtitles", "copy", _one_of(CopyMode))
     overwrite: bool = option("--overwrite", False, _flag)
+    quality: int | None = option("--quality", None, _or_none(_within(1, 100, int)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,6 +409,25 @@ def parse_time(value: str | float | Fraction | None) -> Fraction | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return Fraction(str(value))  # its decimal digits: 0.1 is a tenth, not the nearest binary fraction
     raise UsageError(f"invalid time {_shown(value)}: use seconds (12.5) or H:MM:SS.mmm (1:02:03.250)")
+
+
+# Rates that people write with few decimals, and that are exact as a fraction of 1001.
+_NTSC = {"23.976": 24, "23.98": 24, "29.97": 30, "47.952": 48, "47.95": 48, "59.94": 60, "119.88": 120}
+
+
+def parse_rate(value: str | float | Fraction | None) -> Fraction | None:
+    """Frames per second from a number (25, "29.97") or a fraction ("30000/1001"). Raises UsageError.
+
+    The decimals of NTSC rates, such as 29.97, stand for the exact rate, 30000/1001.
+    """
+    if value is None or isinstance(value, Fraction):
+        return value
+    text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if isinstance(text, str) and (nominal := _NTSC.get(text)) is not None:
+        return Fraction(nominal * 1000, 1001)
+    if isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}|/0*[1-9][0-9]{0,8})?", text):
+        return Fraction(text)
+    raise UsageError(f"invalid rate {_shown(value)}: use frames per second (25, 29.97 or 30000/1001)")
 
 
 def parse_size(value: str | Sequence[int] | None) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ VIDEO_SUFFIXES = frozenset(
     {".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
     | {".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"}
 )
+
+IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 # FFmpeg's muxer for each supported output extension. FFmpeg's own muxer for .m4v supports neither HEVC nor AV1; the
 # file format is that of .mp4.
@@ -205,6 +208,84 @@ class HiddenFile:
                 _sync(self.target.parent, os.O_RDONLY)
 
 
+class HiddenFolder:
+    """A hidden folder inside `folder`, whose files `publish` moves into `folder` under their own names.
+
+    `path` is its path; it is created on entering the `with` block, and removed with what is still in it at the end.
+    `folder` is created as needed, and removed again if it stays empty. It is locked as a HiddenFile is. Raises OSError.
+    """
+
+    def __init__(self, folder: Path, name: str, *, overwrite: bool) -> None:
+        """`name` is that of the result, for the name of the hidden folder."""
+        self.folder = folder.absolute()
+        self.path = self.folder / f".{name[:40]}.{secrets.token_hex(6)}.part"
+        self._overwrite = overwrite
+        self._made: list[Path] = []
+        self._lock: int | None = None
+
+    def __enter__(self) -> Self:
+        self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir()
+            if fcntl is not None:
+                self._lock = os.open(self.path, os.O_RDONLY)
+                with suppress(OSError):  # a file system without locks: nobody removes the folder
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            shutil.rmtree(self.path, ignore_errors=True)
+            with suppress(OSError):  # stops at the first one that is not empty
+                for path in self._made:
+                    path.rmdir()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def publish(self, sync: bool = True) -> None:
+        """Moves the finished files to their folder; with `sync` they are first flushed to disk.
+
+        Raises OutputError if one of them has appeared there in the meantime and `overwrite` is off. If it fails in the
+        middle, the files that were moved and replaced nothing are removed again.
+        """
+        names = sorted(entry.name for entry in os.scandir(self.path))
+        for name in names:
+            if sync:
+                _sync(self.path / name, os.O_RDWR)
+            self._refuse_new(self.folder / name)
+        moved: list[Path] = []
+        try:
+            for name in names:
+                target = self.folder / name
+                is_new = not target.exists()
+                self._refuse_new(target)
+                if is_new:
+                    moved.append(target)
+                (self.path / name).replace(target)
+        except BaseException:
+            for path in moved:
+                if not (self.path / path.name).exists():
+                    path.unlink(missing_ok=True)
+            raise
+        if sync and os.name == "posix":
+            with suppress(OSError):  # a file system that cannot sync folders must not fail the run
+                _sync(self.folder, os.O_RDONLY)
+
+    def _refuse_new(self, target: Path) -> None:
+        if target.exists() and not self._overwrite:
+            raise OutputError(
+                f"{target} has appeared since the start: it was not replaced, and the output was discarded"
+            )
+
+
 @contextmanager
 def atomic_write(target: Path, *, overwrite: bool, sync: bool = True) -> Iterator[Path]:
     """Yields the path of a hidden file to write in the block; it is renamed to `target` when the block ends.
@@ -231,9 +312,14 @@ def remove_stale_files(folder: Path, dead: Path | None = None) -> list[Path]:
         return removed
     with suppress(OSError):
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if _HIDDEN_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                with suppress(OSError):
-                    removed += _removed_if_stale(Path(entry.path), ended is not None and entry.name.startswith(ended))
+            if not _HIDDEN_NAME.fullmatch(entry.name):
+                continue
+            has_ended = ended is not None and entry.name.startswith(ended)
+            with suppress(OSError):
+                if entry.is_file(follow_symlinks=False):
+                    removed += _removed_if_stale(Path(entry.path), has_ended)
+                elif entry.is_dir(follow_symlinks=False):
+                    removed += _removed_folder_if_stale(Path(entry.path), has_ended)
     return removed
 
 
@@ -250,6 +336,21 @@ def _removed_if_stale(path: Path, has_ended: bool) -> list[Path]:
         if not has_ended and status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK:
             return []
         path.unlink()
+        return [path]
+    finally:
+        os.close(descriptor)
+
+
+def _removed_folder_if_stale(path: Path, has_ended: bool) -> list[Path]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        entries = list(os.scandir(path))
+        if not has_ended and not entries and time.time() - os.fstat(descriptor).st_mtime < _SECONDS_TO_LOCK:
+            return []
+        if not all(entry.is_file(follow_symlinks=False) for entry in entries):
+            return []  # a HiddenFolder holds nothing but files
+        shutil.rmtree(path)
         return [path]
     finally:
         os.close(descriptor)

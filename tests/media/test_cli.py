@@ -221,6 +221,8 @@ def test_without_options_the_run_gets_the_defaults(video: Path, configs: list[c.
 SHARED_OPTIONS: dict[str, tuple[str, Any]] = {
     "start": ("--start 1:02.25", Fraction("62.25")),
     "end": ("--end 1:02:03", Fraction(3723)),
+    "rate": ("--rate 29.97", Fraction(30000, 1001)),
+    "quality": ("--quality 80", 80),
     "codec": ("--codec libx265", "libx265"),
     "crf": ("--crf 20.5", 20.5),
     "preset": ("--preset slow", "slow"),

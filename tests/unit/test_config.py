@@ -26,6 +26,8 @@ CONFIGS = [
 WRONG: dict[str, list[Any]] = {
     "--start": [Fraction(-1), 0.5, "0:10", True, NAN],
     "--end": [Fraction(-1), 0.5, "0:10", True, INF, 0],
+    "--rate": [0, -1, 0.5, "25", True, INF, Fraction(1, 1001), 1001],
+    "--quality": [0, 101, 50.0, "50", True, NAN],
     "--codec": ["", 5, None, True],
     "--crf": [NAN, INF, "18", True],
     "--preset": ["", 5],

@@ -46,6 +46,7 @@ def faces(
     scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
     start: o.Start = None,
     end: o.End = None,
+    rate: o.Rate = None,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
@@ -66,7 +67,7 @@ def faces(
         is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
         targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
         config = c.FindFacesConfig(
-            input=input_config(start, end),
+            input=input_config(start, end, rate),
             output=c.OutputConfig(overwrite=overwrite),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             faces=c.FaceConfig(detector=face_detector, min_face=min_face),

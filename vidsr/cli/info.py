@@ -23,12 +23,12 @@ def info(
 
     screen = Screen()
     with o.reporting(screen):
-        from vidsr.config import UpscaleConfig
+        from vidsr.config import InputConfig, UpscaleConfig
         from vidsr.pipeline.degradation import estimate_degradation
         from vidsr.pipeline.plan import plan
-        from vidsr.video.probe import Source
+        from vidsr.video.sources import source_of
 
-        opened = Source.of(source)
+        opened = source_of(source, InputConfig())
         planned = plan(opened, None, UpscaleConfig())
         levels = estimate_degradation(opened)
         width, height = planned.expected.size

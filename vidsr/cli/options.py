@@ -33,8 +33,9 @@ Paths = Annotated[
     typer.Argument(
         metavar="INPUT... [OUTPUT]",
         readable=False,
-        help="A video, a folder of videos, or several of them; then the file to write, or the folder if INPUT is not "
-        "one video. Without OUTPUT, the result gets a name beside the input, such as a_x4.mp4.",
+        help="A video, an image, images such as frames/%06d.png, a folder, or several of these; then the file to "
+        "write, or the folder if INPUT is not one video. Without OUTPUT, the result gets a name beside the input, such "
+        "as a_x4.mp4.",
         show_default=False,
     ),
 ]
@@ -128,6 +129,19 @@ Start = Annotated[
 ]
 End = Annotated[
     str | None, typer.Option(metavar="T", help="End time (exclusive): seconds or H:MM:SS.mmm.", rich_help_panel=_FILES)
+]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FPS",
+        help="Frames per second of images: 25, 29.97 or 30000/1001. Makes a folder of images one video.",
+        show_default="25",
+        rich_help_panel=_FILES,
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(help="Quality of JPEG and WebP images, 1 to 100.", show_default="95", rich_help_panel=ENCODING),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", "-y", help="Overwrite existing output files.", rich_help_panel=_FILES)

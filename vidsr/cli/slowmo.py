@@ -51,8 +51,10 @@ def slowmo(
         ),
     ] = _ALL.output.audio,
     subtitles: o.Subtitles = _ALL.output.subtitles,
+    quality: o.Quality = _ALL.output.quality,
     start: o.Start = None,
     end: o.End = None,
+    rate: o.Rate = None,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     skip_existing: o.SkipExisting = False,
     recursive: o.Recursive = False,
@@ -77,8 +79,8 @@ def slowmo(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.SlowmoConfig(
-            input=input_config(start, end),
-            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
+            input=input_config(start, end, rate),
+            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite, quality),
             size=size_config(scale, size, height),
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),

@@ -59,8 +59,10 @@ def upscale(
         typer.Option(help="Copy the audio or drop it.", show_default="copy", rich_help_panel=o.ENCODING),
     ] = None,
     subtitles: o.Subtitles = _ALL.output.subtitles,
+    quality: o.Quality = _ALL.output.quality,
     start: o.Start = None,
     end: o.End = None,
+    rate: o.Rate = None,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     skip_existing: o.SkipExisting = False,
     recursive: o.Recursive = False,
@@ -81,8 +83,8 @@ def upscale(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.UpscaleConfig(
-            input=input_config(start, end),
-            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite),
+            input=input_config(start, end, rate),
+            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite, quality),
             size=size_config(scale, size, height),
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),

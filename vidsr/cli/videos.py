@@ -57,8 +57,9 @@ class Videos:
         source, target, base = self._split()
         shard = None if self.shard is None else Shard.parse(self.shard)
         return find_jobs(
-            source, target, self.recursive, self.suffix, beside=default_suffix(config), base=base, shard=shard
-        )
+            source, target, self.recursive, self.suffix, beside=default_suffix(config), base=base, shard=shard,
+            rate=config.input.rate,
+        )  # fmt: skip
 
     def _split(self) -> tuple[Path | list[Path], Path | None, Path | None]:
         """The input or inputs, the output, and the folder whose inner folders the output folder repeats."""
@@ -312,7 +313,7 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     (width, height), frames, output = plan.expected.size, plan.expected.frames, plan.written
     screen.say(
         f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
-        f"({plan.precision}), {output.encoding.codec} {output.encoding.pixel_format}, tile {plan.tile or 'off'}, "
+        f"({plan.precision}), {output.description}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'not restored'}"
     )
     if estimated.levels is not None:

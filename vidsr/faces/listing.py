@@ -29,10 +29,16 @@ from vidsr.runtime.device import choose_device
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
-from vidsr.video.output import OutputPlan, plan_output
 from vidsr.video.probe import Source
-from vidsr.video.reader import Reader
-from vidsr.video.writer import Writer
+from vidsr.video.sources import (
+    AnyOutputPlan,
+    check_result,
+    open_reader,
+    open_writer,
+    plan_result,
+    source_files,
+    source_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +68,19 @@ class ListingPlan:
     options: FindFacesConfig
     info: VideoInfo
     device: str
-    output: OutputPlan | None
+    output: AnyOutputPlan | None
 
 
 def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
     """Plans the run; raises the errors of vidsr.errors for all problems that can be detected beforehand."""
-    _check(targets, source, options)
     device = choose_device(options.device)
-    video = Source(source)
+    video = source_of(source, options.input, targets.video)
+    _check(targets, video, options)
     info = video.with_clock(video.probe(), options.input.end)
     size = info.width, info.height
     output = None
     if targets.video is not None:
-        output = plan_output(targets.video, video, info, size, options.output, options.input)
+        output = plan_result(targets.video, video, info, size, options.output, options.input)
     return ListingPlan(video, targets, options, info, str(device), output)
 
 
@@ -158,8 +164,8 @@ def describe_faces(
         torch.set_num_threads(options.threads)
     search = FaceSearch(options.faces, info, device, torch.get_num_threads())
     with ExitStack() as stack:
-        reader = stack.enter_context(Reader(plan.source, options.input, device, info))
-        writer = None if plan.output is None else stack.enter_context(Writer(plan.output))
+        reader = stack.enter_context(open_reader(plan.source, options.input, device, info))
+        writer = None if plan.output is None else stack.enter_context(open_writer(plan.output))
         sheet = ContactSheet(view) if targets.sheet else None
         text = _Listing(listing, source, info, search.network)
         expected = info.header_frame_count if options.input.start is options.input.end else None
@@ -245,13 +251,18 @@ class _Listing:
         self._file.write(text.encode("utf-8", "backslashreplace"))
 
 
-def _check(targets: FaceTargets, source: Path, options: FindFacesConfig) -> None:
+def _check(targets: FaceTargets, source: Source, options: FindFacesConfig) -> None:
     """Raises UsageError or OutputError for target files that cannot be written."""
     if targets.sheet is not None and targets.sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {targets.sheet} is not a .png file: choose a name that ends in .png")
     paths = [path for path in (targets.video, targets.sheet, targets.listing) if path is not None]
-    reads = model_files(DETECTOR, options.faces.detector)
-    if len({check_target(path, source, options.output.overwrite, reads) for path in paths}) < len(paths):
+    reads, overwrite = model_files(DETECTOR, options.faces.detector), options.output.overwrite
+    if targets.video is not None:
+        check_result(targets.video, source, overwrite, reads)
+    for path in (targets.sheet, targets.listing):
+        if path is not None:
+            check_target(path, source.path, overwrite, [*reads, *source_files(source)])
+    if len({path.absolute() for path in paths}) < len(paths):
         raise UsageError("--annotate, --sheet and --json name the same file: give each its own")
 
 

@@ -6,19 +6,22 @@ at once.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from vidsr.config import RunConfig, SlowmoConfig
 from vidsr.errors import InputError, OutputError, UsageError, VidsrError
-from vidsr.files import MUXERS, VIDEO_SUFFIXES
+from vidsr.files import IMAGE_SUFFIXES, MUXERS, VIDEO_SUFFIXES
 from vidsr.types import RunReport
+from vidsr.video.image_names import is_image, is_one_video
 
 Result = TypeVar("Result")
 Pair = tuple[Path, Path]
@@ -130,23 +133,27 @@ def find_jobs(
     beside: str = "",
     base: Path | None = None,
     shard: Shard | None = None,
+    rate: Fraction | None = None,
 ) -> Jobs:
     """The jobs for a file, a folder, or a list of files and folders; for the latter two `target` is the output folder.
 
     Without a `target` each output lies beside its input, with `suffix`, or `beside` if that is empty, behind its name.
     Videos of a list that lie in the folder `base` keep their folders in the output folder. `recursive` and `suffix` are
-    as for `pair_videos`. `shard` selects a part of the videos.
+    as for `pair_videos`. `shard` selects a part of the videos. A folder is one input if its images are the frames of a
+    video (see `is_one_video`; `rate` is that of the user).
 
     Raises InputError or OutputError as `pair_videos` does, and UsageError if an option does not apply to the input.
     """
     if isinstance(source, Path):
-        if is_folder(source):
+        if is_folder(source) and not is_one_video(target, rate):
             jobs = _folder_jobs(source, target, recursive, suffix or ("" if target else beside))
             return _part_of(jobs, shard)
         if shard is not None:
-            raise UsageError("--shard is for folders and lists, but the input is a file: leave it out")
+            raise UsageError("--shard is for folders and lists, but the input is a file or one video: leave it out")
         if recursive or (suffix and target is not None):
-            raise UsageError("--recursive and --suffix are for folders, but the input is a file: leave them out")
+            raise UsageError(
+                "--recursive and --suffix are for folders, but the input is a file or one video: leave them out"
+            )
         return Jobs(((source, target or _output(source, source.parent, Path(source.name), suffix or beside)),), False)
     if target is not None:
         _refuse_file(target, "a list of files")
@@ -257,8 +264,10 @@ def is_folder(source: Path) -> bool:
 def pair_videos(source: Path, target: Path, recursive: bool, suffix: str) -> list[Pair]:
     """Every video of the folder `source` with its output path in the folder `target`, sorted by name; creates nothing.
 
-    `suffix` is put between stem and extension; formats that vidsr cannot write become .mkv. Hidden files and files
-    without a video extension are skipped.
+    A folder without videos stands for its images, each by itself.
+
+    `suffix` is put between stem and extension; formats that vidsr cannot write become .mkv. Hidden files, files
+    without a video extension, and images beside videos are skipped.
 
     Raises InputError if there is no video, OutputError if `target` is a file or two outputs would have the same name.
     """
@@ -276,14 +285,16 @@ def _folder_jobs(source: Path, target: Path | None, recursive: bool, suffix: str
     for video in _videos_in(source, target, recursive):
         place = video.relative_to(source)
         result = _output(video, source if target is None else target, place, suffix)
-        if _is_same_folder(video.parent, result.parent) and _is_result(video):
+        if _is_same_folder(video.parent, result.parent) and _is_result(video, suffix):
             left_out.append(video)
         else:
             pairs.append((video, result))
     if not pairs:
         more = ": name another" if recursive else ": name another, or use --recursive to search subfolders"
-        what = f"only results of vidsr in the folder {source}" if left_out else f"no video file in the folder {source}"
-        raise InputError(what + (": name an output folder to use them as inputs" if left_out else more))
+        what = "only results of vidsr" if left_out else "no video or image"
+        raise InputError(
+            f"{what} in the folder {source}" + (": name an output folder to use them as inputs" if left_out else more)
+        )
     return Jobs(tuple(_without_clashes(pairs)), True, tuple(left_out))
 
 
@@ -293,22 +304,26 @@ def _videos_in(source: Path, target: Path | None, recursive: bool) -> list[Path]
     except OSError as error:
         raise InputError(f"cannot read the folder {source}: {error.strerror}") from error
     inside = source.resolve() if target is None else target.resolve()
-    return [
+    files = [
         path
         for path in found
-        if path.suffix.lower() in VIDEO_SUFFIXES
+        if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
         and path.is_file()
         and not path.name.startswith(".")
         and (inside == source.resolve() or inside not in path.resolve().parents)
     ]
+    return [path for path in files if not is_image(path)] or files
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
 
 
-def _is_result(video: Path) -> bool:
-    """Whether vidsr made a file."""
+def _is_result(video: Path, suffix: str) -> bool:
+    """Whether vidsr made a file. Images do not say so: one that it made has the name of another, with `suffix`."""
+    if is_image(video):
+        origin = video.stem.removesuffix(suffix)
+        return origin != video.stem and any(is_image(path) for path in video.parent.glob(f"{glob.escape(origin)}.*"))
     from vidsr.pipeline.signature import signature_of  # imports torch, which looking for inputs does not need
 
     return signature_of(video) is not None
@@ -329,7 +344,7 @@ def _place(video: Path, base: Path | None) -> Path:
 
 
 def _output(video: Path, target: Path, place: Path, suffix: str) -> Path:
-    ending = video.suffix if video.suffix.lower() in MUXERS else ".mkv"
+    ending = video.suffix if video.suffix.lower() in MUXERS or is_image(video) else ".mkv"
     return target / place.with_name(f"{video.stem}{suffix}{ending}")
 
 

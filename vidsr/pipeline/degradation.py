@@ -13,7 +13,7 @@ from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
 from vidsr.types import DegradationLevels
 from vidsr.video.probe import Source
-from vidsr.video.reader import Reader
+from vidsr.video.sources import open_reader
 
 FRAMES = 5
 
@@ -25,6 +25,6 @@ def estimate_degradation(source: Source) -> DegradationLevels:
     Raises InputError if nothing can be decoded, ModelError if the model's files are missing or damaged.
     """
     estimator: Any = load_network(find_card(DEGRADED_MODEL)).estimator
-    with Reader(source, InputConfig(), torch.device("cpu"), source.probe()) as reader:
+    with open_reader(source, InputConfig(), torch.device("cpu"), source.probe()) as reader:
         levels = [estimator(frame.image[None]).overall[0] for frame in islice(reader.frames(), FRAMES)]
     return DegradationLevels.of(torch.stack(levels).mean(0).tolist())

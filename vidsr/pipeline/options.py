@@ -10,24 +10,26 @@ from vidsr import config as c
 
 StrPath = str | os.PathLike[str]
 Time = str | float | Fraction | None
+Rate = str | float | Fraction | None
 Size = str | Sequence[int] | None
 EncoderOptions = Mapping[str, object] | Iterable[str | tuple[str, str]]
 
 
-def input_config(start: Time, end: Time) -> c.InputConfig:
-    """The trim range. Raises UsageError."""
-    return c.InputConfig(start=c.parse_time(start), end=c.parse_time(end))
+def input_config(start: Time, end: Time, rate: Rate = None) -> c.InputConfig:
+    """The trim range, and how an input without times is read. Raises UsageError."""
+    return c.InputConfig(start=c.parse_time(start), end=c.parse_time(end), rate=c.parse_rate(rate))
 
 
 def output_config(
     codec: str, crf: float | None, preset: str | None, pix_fmt: str,
     encoder_options: EncoderOptions | None, audio: c.AudioMode | None, subtitles: c.CopyMode, overwrite: bool,
+    quality: int | None = None,
 ) -> c.OutputConfig:  # fmt: skip
     """Encoding of the output and the streams to copy. Raises UsageError."""
     return c.OutputConfig(
         codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt,
         encoder_options=c.parse_encoder_options(encoder_options or ()),
-        audio=audio, subtitles=subtitles, overwrite=overwrite,
+        audio=audio, subtitles=subtitles, overwrite=overwrite, quality=quality,
     )  # fmt: skip
 
 

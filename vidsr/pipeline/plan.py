@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import UsageError
-from vidsr.files import check_target
 from vidsr.models.cards import model_files
 from vidsr.models.registry import Task
 from vidsr.types import VideoInfo
-from vidsr.video.output import OutputPlan, plan_output
 from vidsr.video.probe import Source
+from vidsr.video.sources import AnyOutputPlan, check_result, plan_result, source_of
 
 if TYPE_CHECKING:
     from vidsr.faces.pipeline import FacePlan
@@ -74,7 +73,7 @@ class Plan:
     engine: Selection
     faces: FacePlan | None
     fills_duplicates: bool
-    output: OutputPlan | None
+    output: AnyOutputPlan | None
     warnings: tuple[str, ...]
 
     @property
@@ -103,7 +102,7 @@ class Plan:
         return None if self.faces is None else self.faces.selection.model
 
     @property
-    def written(self) -> OutputPlan:
+    def written(self) -> AnyOutputPlan:
         """`output` of a plan with a target."""
         assert self.output is not None, "planned without a target"
         return self.output
@@ -116,9 +115,9 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     only the processing of frames is planned. Raises the errors of vidsr.errors for all problems that can be detected
     beforehand.
     """
-    source = Source.of(source)
+    source = source_of(source, options.input, target, options.interp)
     if target is not None:
-        check_target(target, source.path, options.output.overwrite, files_read(options))
+        check_result(target, source, options.output.overwrite, files_read(options))
     info = source.probe()
     if target is not None:
         info = source.with_clock(info, options.input.end)
@@ -126,9 +125,10 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     output = None
     if target is not None:
         result = frames.expected
-        output = plan_output(
-            target, source, result.describe(info), result.size, options.output, options.input, result.stretch
-        )
+        output = plan_result(
+            target, source, result.describe(info), result.size, options.output, options.input, result.stretch,
+            result.interp,
+        )  # fmt: skip
     fills_duplicates, warnings = _duplicates(options, frames.engine)
     return replace(
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),

@@ -32,8 +32,7 @@ from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import DegradationLevels, Frame, RunReport, SceneDegradation
 from vidsr.video.output import OutputPlan
-from vidsr.video.reader import Reader
-from vidsr.video.writer import Writer
+from vidsr.video.sources import AnyOutputPlan, FrameReader, open_reader, open_writer
 
 if TYPE_CHECKING:
     from vidsr.faces.pipeline import Restoration
@@ -182,7 +181,7 @@ def run(
     report = _initial_report(plan)
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
-    with _reader(plan) as reader, Writer(signed(plan)) as writer:
+    with _reader(plan) as reader, open_writer(signed(plan)) as writer:
         on_start(plan)
         decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
         with (
@@ -253,16 +252,18 @@ def limit_worker_threads() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(threads)
 
 
-def signed(plan: Plan) -> OutputPlan:
-    """How the output is written, with its signature; an input that is no regular file has none."""
+def signed(plan: Plan) -> AnyOutputPlan:
+    """How the output is written, with its signature; images, and inputs that are no regular file, have none."""
     assert plan.source is not None, "planned for frames without a file"
-    path = plan.source.path
-    return replace(plan.written, signature=str(sign(path, plan.options)) if path.is_file() else None)
+    path, written = plan.source.path, plan.written
+    if not isinstance(written, OutputPlan):
+        return written
+    return replace(written, signature=str(sign(path, plan.options)) if path.is_file() else None)
 
 
-def _reader(plan: Plan) -> Reader:
+def _reader(plan: Plan) -> FrameReader:
     assert plan.source is not None, "planned for frames without a file"
-    return Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
+    return open_reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
 
 
 def _initial_report(plan: Plan) -> RunReport:

@@ -24,6 +24,7 @@ from vidsr.models.cards import find_card, shipped_detector
 from vidsr.models.registry import config_of
 from vidsr.pipeline.plan import levels_of, task_of, wants_faces
 from vidsr.video.header import encoder_tag
+from vidsr.video.image_names import is_image, result_exists
 
 _HASH = 5  # characters of a hash
 _VERSION = 10  # characters of the version: MP4 keeps 31 in all
@@ -87,6 +88,8 @@ def reason_to_skip(source: Path, target: Path, options: RunConfig) -> str | None
 
     Raises OutputError if the output is vidsr's, but was made otherwise, and may not be replaced.
     """
+    if is_image(target) or target.is_dir():  # images have no signature
+        return f"{target} already exists" if result_exists(target) and not options.output.overwrite else None
     if not target.is_file():
         return None
     found, may_replace = signature_of(target), options.output.overwrite

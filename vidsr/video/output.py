@@ -44,6 +44,11 @@ class OutputPlan:
     refused: tuple[Part, ...] = ()
     signature: str | None = None
 
+    @property
+    def description(self) -> str:
+        """Encoder and pixel format, for people."""
+        return f"{self.encoding.codec} {self.encoding.pixel_format}"
+
 
 def plan_output(
     target: Path, source: Source | Path, info: VideoInfo, size: tuple[int, int], options: OutputConfig,

@@ -120,7 +120,7 @@ class Passthrough:
         self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
         self._watched: WatchedFile | None = None
         try:
-            self._watched = WatchedFile(self._source.path)
+            self._watched = self._source.watched()
             if self.video_disposition & Disposition.multilayer:
                 name = name_of(self._input.streams[self._video_index])
                 self.losses.append(f"{name} holds several layers, such as a second view; only the first is enlarged")

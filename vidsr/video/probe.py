@@ -18,6 +18,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from vidsr.errors import InputError
+from vidsr.files import WatchedFile
 from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import color_of
@@ -73,6 +74,10 @@ class Source:
     def open(self, metadata_errors: str = "replace") -> InputContainer:
         """Opens the container; `metadata_errors` says how tags that are not UTF-8 are decoded. Raises InputError."""
         return open_file(self.path, metadata_errors)
+
+    def watched(self) -> WatchedFile | None:
+        """The file, held open to notice changes; None for a source that cannot be watched. The caller closes it."""
+        return WatchedFile(self.path)
 
     def video_of(self, container: InputContainer) -> VideoStream:
         """The default video stream, else the first; cover art does not count. Raises InputError without a video."""
