@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, Callable[..., Any]]] = {
 }
 # Parameters that only the API has, and command options that only concern the screen or have another name here.
 LIBRARY_ONLY = {"input", "output", "on_progress"}
-COMMAND_ONLY = {"source", "target", "dry_run", "report", "progress", "quiet", "verbose", "as_json"}
+COMMAND_ONLY = {"source", "target", "dry_run", "preview", "report", "progress", "quiet", "verbose", "as_json"}
 RENAMED = {"encoder_option": "encoder_options"}
 
 

@@ -228,7 +228,7 @@ def made_input(seconds: float | None, size: tuple[int, int] = (64, 48), is_still
     info = VideoInfo(
         "a", "mp4", 0, "h264", *size, "yuv420p", 8, Fraction(1, 25), Color(), header_duration_seconds=seconds
     )
-    return Input(Path("a"), "a", info, View(), size, Fraction(0), is_still)
+    return Input(Path("a"), "a", info, View(), size, Fraction(0), is_still, "a")
 
 
 PARTS = [

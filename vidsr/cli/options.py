@@ -190,6 +190,13 @@ Strict = Annotated[
 ]
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+Preview = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Write only a page, OUTPUT_preview.html, with so many seconds from the middle and from the busiest place.",
+    ),
+]
 Report = Annotated[Path | None, typer.Option(metavar="FILE", readable=False, help="Write a JSON report of the run.")]
 Progress = Annotated[
     Literal["auto", "json", "none"], typer.Option(help="Progress on stderr: a bar on a terminal, JSON lines, or none.")

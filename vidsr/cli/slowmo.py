@@ -8,6 +8,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.cli.preview import write_preview
 from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
@@ -64,6 +65,7 @@ def slowmo(
     jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
     dry_run: o.DryRun = False,
+    preview: o.Preview = None,
     report: o.Report = None,
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
@@ -100,4 +102,7 @@ def slowmo(
             dry_run=dry_run,
             report=report,
         )
-        run_videos(screen, videos, config)
+        if preview is not None:
+            write_preview(screen, videos, config, preview)
+        else:
+            run_videos(screen, videos, config)

@@ -94,13 +94,13 @@ def compare(
         raise UsageError("--video needs videos, but the inputs are still images: use --png")
     notes = _notes(inputs)
     progress = _Progress(on_progress)
-    page = [choose_part(inputs, config.input)]
+    part = choose_part(inputs, config.input)
     written = []
     if targets.page is not None:
-        notes += write_page(inputs, page, targets.page, config, figures, notes, progress)
+        notes += write_page([Passage(tuple(inputs), part)], targets.page, config, figures, notes, progress)
         written.append(targets.page)
     if targets.image is not None:
-        _write_image(inputs, page[0], targets.image, config)
+        _write_image(inputs, part, targets.image, config)
         written.append(targets.image)
     if targets.video is not None:
         notes += _write_video(inputs, targets.video, config, progress)
@@ -133,30 +133,38 @@ def _common_seconds(inputs: Sequence[Input]) -> Fraction | None:
     return Fraction(min(known)).limit_denominator(1000) if known else None
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a page with the files that show it. The files of all passages of a page have the same sizes."""
+
+    inputs: tuple[Input, ...]
+    part: Part
+
+
 def write_page(
-    inputs: Sequence[Input],
-    parts: Sequence[Part],
+    passages: Sequence[Passage],
     target: Path,
     config: CompareConfig,
     figures: Sequence[Figures],
     notes: Sequence[str],
-    progress: _Progress,
+    progress: _Progress | None = None,
 ) -> list[str]:
-    """Writes a page of these parts and returns further notes. Raises UsageError for parts that are too long."""
-    seconds = sum((part.end - part.start for part in parts if part.end is not None), Fraction(0))
-    if seconds > MAX_PAGE_SECONDS * len(parts):
+    """Writes a page of these passages and returns further notes. Raises UsageError for parts that are too long."""
+    parts, inputs = [each.part for each in passages], passages[0].inputs
+    longest = max((part.end - part.start for part in parts if part.end is not None), default=Fraction(0))
+    if longest > MAX_PAGE_SECONDS:
         raise UsageError(
-            f"a page holds {MAX_PAGE_SECONDS} s at most, not {float(seconds):g} s: choose a part with --start and "
+            f"a page holds {MAX_PAGE_SECONDS} s at most, not {float(longest):g} s: choose a part with --start and "
             "--end, or write a video with --video"
         )
     added: list[str] = []
-    faces = [find_faces(inputs[0], part) if config.faces else [] for part in parts]
+    faces = [find_faces(each.inputs[0], each.part) if config.faces else [] for each in passages]
     size = _page_size(inputs, added)
     record = _record_stills if inputs[0].is_still else _record_clips
-    recording = record(inputs, parts, faces, size, target, progress, added)
+    recording = record(passages, faces, size, target, progress or _Progress(lambda _: None), added)
     content = PageContent(
         inputs=tuple(
-            PageInput(each.label, each.path.name, shown, _facts(each), still, clip)
+            PageInput(each.label, each.name, shown, _facts(each), still, clip)
             for each, shown, still, clip in zip(
                 inputs, recording.sizes, recording.stills, recording.clips, strict=True
             )
@@ -220,12 +228,13 @@ def _shown_size(each: Input, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _record_stills(
-    inputs: Sequence[Input], parts: Sequence[Part], faces: Sequence[list[FacePlace]], size: tuple[int, int],
-    target: Path, progress: _Progress, notes: list[str],
+    passages: Sequence[Passage], faces: Sequence[list[FacePlace]], size: tuple[int, int], target: Path,
+    progress: _Progress, notes: list[str],
 ) -> _Recording:  # fmt: skip
     """Still images as PNG, or as JPEG if they would be too large. `target` and its like are for clips."""
+    inputs = passages[0].inputs
     sizes = [_shown_size(each, size) for each in inputs]
-    with in_step(inputs, parts[0]) as moments:
+    with in_step(inputs, passages[0].part) as moments:
         moment = next(iter(moments))
         progress.count()
     images = [enlarged(image, shown) for image, shown in zip(moment.images, sizes, strict=True)]
@@ -244,13 +253,13 @@ def _record_stills(
 
 
 def _record_clips(
-    inputs: Sequence[Input], parts: Sequence[Part], faces: Sequence[list[FacePlace]], size: tuple[int, int],
-    target: Path, progress: _Progress, notes: list[str],
+    passages: Sequence[Passage], faces: Sequence[list[FacePlace]], size: tuple[int, int], target: Path,
+    progress: _Progress, notes: list[str],
 ) -> _Recording:  # fmt: skip
     """Clips of the parts, again with a lower quality until they fit into a page."""
     crf = BEST_CRF
     while True:
-        recording = _encode(inputs, parts, faces, size, target, crf, progress)
+        recording = _encode(passages, faces, size, target, crf, progress)
         total = sum(len(clip or b"") for clip in recording.clips) + sum(map(len, recording.stills))
         if total <= MEDIA_BYTES:
             break
@@ -267,19 +276,19 @@ def _record_clips(
 
 
 def _encode(
-    inputs: Sequence[Input], parts: Sequence[Part], faces: Sequence[list[FacePlace]], size: tuple[int, int],
-    target: Path, crf: int, progress: _Progress,
+    passages: Sequence[Passage], faces: Sequence[list[FacePlace]], size: tuple[int, int], target: Path,
+    crf: int, progress: _Progress,
 ) -> _Recording:  # fmt: skip
     """The parts of all inputs, one after the other in one clip each, with the same frame times in all clips."""
-    sizes = [_shown_size(each, size) for each in inputs]
+    sizes = [_shown_size(each, size) for each in passages[0].inputs]
     recording = _Recording(sizes, [], [])
-    rate = max(each.rate for each in inputs) or Fraction(25)
+    rate = max(each.rate for each in passages[0].inputs) or Fraction(25)
     with ExitStack() as stack:
         encoders = [stack.enter_context(ClipEncoder(target, shown, rate, crf)) for shown in sizes]
         ticks = 0
-        for part, places in zip(parts, faces, strict=True):
-            first, waiting, poster = len(recording.seconds), list(places), list[Tensor]()
-            with in_step(inputs, part) as moments:
+        for passage, places in zip(passages, faces, strict=True):
+            part, first, waiting, poster = passage.part, len(recording.seconds), list(places), list[Tensor]()
+            with in_step(passage.inputs, part) as moments:
                 for moment, duration in _with_durations(moments, 1 / rate):
                     images = [enlarged(image, shown) for image, shown in zip(moment.images, sizes, strict=True)]
                     for encoder, image in zip(encoders, images, strict=True):
@@ -294,7 +303,9 @@ def _encode(
                     ticks += duration
                     progress.count()
             if not poster:
-                raise UsageError(f"{inputs[1].path} has no frame in the part from {part.label}: choose another --start")
+                raise UsageError(
+                    f"{passage.inputs[1].path} has no frame in the part from {part.label}: choose another --start"
+                )
             recording.stills = recording.stills or [_jpeg(image, JPEG_QUALITY) for image in poster]
             recording.parts.append(PagePart(part.label, first, len(recording.seconds) - first))
         recording.times.append(ticks)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vidsr.comparison.inputs import CPU, Input, Moment, Part, enlarged
-from vidsr.config import FaceConfig, InputConfig, SceneConfig
+from vidsr.config import FaceConfig, SceneConfig
 from vidsr.faces.detections import Detections
 from vidsr.faces.detector import FaceDetector, load_detector
 from vidsr.faces.pipeline import FaceSearch
@@ -45,8 +45,7 @@ def find_faces(before: Input, part: Part) -> list[FacePlace]:
     """The best moment of each face of a part, best face first, at most MAX_FACES. Raises ModelError or DeviceError."""
     options, threads = FaceConfig(), torch.get_num_threads()
     best: dict[int, FacePlace] = {}
-    trim = InputConfig(start=part.start or None, end=part.end)
-    with Reader(before.path, trim, CPU) as reader:
+    with Reader(before.path, before.trim(part), CPU) as reader:
         if before.is_still:
             detector = FaceDetector(
                 load_detector(options, CPU, threads), before.view, before.info.height, before.info.width,

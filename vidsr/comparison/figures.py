@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vidsr.errors import InputError, UsageError
+from vidsr.types import RunReport
 
 MAX_REPORT_BYTES = 64 << 20
 MAX_BARS = 14
@@ -52,6 +54,11 @@ def read_report(path: Path, outputs: Sequence[Path]) -> Figures:
         raise InputError(f"{path} is not a report that this version of vidsr reads: make it again with --report") from (
             error
         )
+
+
+def figures_of(report: RunReport) -> Figures:
+    """The figures of a run that has just ended."""
+    return _figures(dataclasses.asdict(report))
 
 
 def _runs(path: Path) -> list[dict[str, Any]]:

@@ -34,7 +34,9 @@ class Input:
     """A video or still image to compare.
 
     `size` is (width, height) as displayed, with square pixels. The video takes `stretch` times as long as BEFORE.
-    `first` is the time of its first frame in seconds, `is_still` whether it has no other frame.
+    `first` is the time in seconds at which BEFORE begins, in the clock of the file: that of its first frame, unless the
+    file `is_excerpt`, which begins later than BEFORE. `is_still`: whether it has just one frame. `name` is shown as the
+    file's name.
     """
 
     path: Path
@@ -44,7 +46,9 @@ class Input:
     size: tuple[int, int]
     first: Fraction
     is_still: bool
+    name: str
     stretch: int = 1
+    is_excerpt: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -56,6 +60,13 @@ class Input:
     def rate(self) -> Fraction:
         """Frames per second of BEFORE; 0 if unknown."""
         return (self.info.header_rate or Fraction(0)) * self.stretch
+
+    def trim(self, part: Part) -> InputConfig:
+        """The trim range of a part in this file; all of an excerpt, which holds the part only."""
+        if self.is_excerpt:
+            return InputConfig()
+        end = None if part.end is None else part.end * self.stretch
+        return InputConfig(start=part.start * self.stretch or None, end=end)
 
     def displayed(self, image: Tensor) -> Tensor:
         """A frame's image, 3 x H x W, as it is displayed: upright and with square pixels."""
@@ -114,10 +125,7 @@ def in_step(inputs: Sequence[Input], part: Part) -> Iterator[Iterator[Moment]]:
     with ExitStack() as stack:
         streams = []
         for each in inputs:
-            trim = InputConfig(
-                start=part.start * each.stretch or None, end=None if part.end is None else part.end * each.stretch
-            )
-            reader = stack.enter_context(Reader(each.path, trim, CPU))
+            reader = stack.enter_context(Reader(each.path, each.trim(part), CPU))
             streams.append(_Stream(each, reader.frames()))
         yield _moments(streams)
 
@@ -183,7 +191,7 @@ def _opened(path: Path, label: str) -> Input:
     width, height = (info.height, info.width) if view.quarters % 2 else (info.width, info.height)
     aspect = 1 / view.aspect if view.quarters % 2 else view.aspect
     size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
-    return Input(path, label, info, view, size, first.pts * first.time_base, is_still)
+    return Input(path, label, info, view, size, first.pts * first.time_base, is_still, path.name)
 
 
 def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:

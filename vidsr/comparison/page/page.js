@@ -534,10 +534,13 @@
       show(face.frame);
     }
     const [wide, tall] = pane();
-    const fitting = 0.5 * Math.min(wide, tall) * density() / (face.side * width);
+    const fitting = 0.7 * Math.min(wide, tall) * density() / (face.side * width);
     setZoom(Math.min(MAX_ZOOM, Math.max(1, Math.floor(fitting))));
     state.x = face.x * width;
     state.y = face.y * height;
+    layOut();
+    // The line of the wipe goes through the face.
+    wipe.value = String(100 * ((face.x * width - state.x) * scale() / pane()[0] + 0.5));
     layOut();
     stage.scrollIntoView({ block: "nearest" });
     stage.focus({ preventScroll: true });
