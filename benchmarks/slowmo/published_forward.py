@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsr.nets.zsm.deformable import deformable_conv
+from vidsr.nets.layers.deformable import deformable_conv
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
 SLOPE = 0.1

@@ -20,9 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from vidsr.nets.layers import resize
+from vidsr.nets.layers import deformable, resize
 from vidsr.nets.layers.resize import Band
-from vidsr.nets.zsm import deformable
 
 CUDA = torch.device("cuda", 0)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidsr.nets.zsm.deformable import DeformableConv, deformable_conv
+from vidsr.nets.layers.deformable import DeformableConv, deformable_conv
 
 pytestmark = pytest.mark.numeric
 

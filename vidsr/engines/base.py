@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import nn
 
-from vidsr.nets.zsm.deformable import DeformableConv
+from vidsr.nets.layers.deformable import DeformableConv
 from vidsr.types import Frame
 
 

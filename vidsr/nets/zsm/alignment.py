@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.nets.layers.blocks import active3x3, conv3x3, leaky_relu, run
-from vidsr.nets.zsm.deformable import DeformableConv
+from vidsr.nets.layers.deformable import DeformableConv
 
 Pyramid = tuple[Tensor, ...]
 
