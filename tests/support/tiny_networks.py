@@ -8,6 +8,8 @@ import torch
 
 from vidsr.models.registry import build
 from vidsr.nets.cajnn.network import CAJNN
+from vidsr.nets.hime.config import HIMEConfig
+from vidsr.nets.hime.network import HIME
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
@@ -34,6 +36,17 @@ CAJNN_FORMS: dict[str, dict[str, Any]] = {
     "printed": {"width": 6, "blocks": 2, "growth": 4, "upsampler_width": 5},
     "fast": {"width": 6, "blocks": 1, "growth": 6, "upsampler_width": 0},
 }
+# HIME as the dissertation has it, and with the weight for "no reference" as in the recipe hime-fast.
+HIME_FORMS: dict[str, dict[str, Any]] = {
+    "printed": {
+        "width": 4, "low_blocks": 1, "high_blocks": 1, "reconstruction_blocks": 2, "guide_stages": 1,
+        "reference_stages": 2, "groups": 2,
+    },
+    "fast": {
+        "width": 4, "low_blocks": 1, "high_blocks": 1, "reconstruction_blocks": 1, "guide_stages": 0,
+        "reference_stages": 1, "groups": 2, "kernel": 1, "no_reference": True,
+    },
+}  # fmt: skip
 
 
 def paper_network(**arguments: Any) -> SECNet:
@@ -62,4 +75,13 @@ def cajnn_network(form: str, **arguments: Any) -> CAJNN:
     assert isinstance(network, CAJNN)
     for parameter in network.parameters():
         parameter.add_(torch.randn(parameter.shape) * 0.1)
+    return network
+
+
+def hime_network(form: str, **arguments: Any) -> HIME:
+    """Weights far from their initial values, with offsets of whole pixels, so that every layer matters."""
+    torch.manual_seed(0)
+    network = HIME(HIMEConfig(**(HIME_FORMS[form] | arguments))).requires_grad_(False).eval()
+    for name, parameter in network.named_parameters():
+        parameter.add_(torch.randn(parameter.shape) * (0.4 if "conv_offset_mask" in name else 0.1))
     return network

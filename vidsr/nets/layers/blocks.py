@@ -228,7 +228,41 @@ class BicubicPhases(nn.Module):
         self.register_buffer("kernel", kernel.repeat(3, 1, 1, 1).reshape(-1, 1, 5, 5).float(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w float32, in the channel order of pixel_shuffle."""
-        padded = F.pad(image.float(), (2, 2, 2, 2), mode="replicate").contiguous(memory_format=torch.channels_last)
+        """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w in pixel_shuffle's channel order, at least float32."""
+        image = _at_least_float32(image)
+        padded = F.pad(image, (2, 2, 2, 2), mode="replicate").contiguous(memory_format=torch.channels_last)
         with torch.autocast(image.device.type, enabled=False):
-            return F.conv2d(padded, self.kernel.float(), groups=3)
+            return F.conv2d(padded, self.kernel.to(image.dtype), groups=3)
+
+
+class BicubicReduction(nn.Module):
+    """MATLAB's antialiased bicubic reduction (Keys, a = -0.5, widened by the scale), no learned weights.
+
+    The grids are centered, as in `BicubicPhases`. Edge pixels are repeated beyond the border, unlike in `resize`; an
+    exported graph takes any size.
+    """
+
+    taps: Tensor
+
+    def __init__(self, scale: int) -> None:
+        """`scale`: an even integer."""
+        super().__init__()
+        distance = (torch.arange(4 * scale, dtype=torch.float64) - (2 * scale - 0.5)).abs() / scale
+        weights = keys_weights(distance)
+        self.scale = scale
+        self.register_buffer("taps", (weights / weights.sum()).float(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """B x C x H x W, sides multiples of `scale`, to B x C x h x w, at least float32."""
+        image, scale = _at_least_float32(image), self.scale
+        pad = 3 * scale // 2
+        planes = F.pad(image, (pad, pad, pad, pad), mode="replicate").flatten(0, 1)[:, None]
+        with torch.autocast(image.device.type, enabled=False):
+            taps = self.taps.to(image.dtype)
+            planes = F.conv2d(planes, taps[None, None, :, None], stride=(scale, 1))
+            planes = F.conv2d(planes, taps[None, None, None, :], stride=(1, scale))
+        return planes.view(*image.shape[:2], *planes.shape[-2:])
+
+
+def _at_least_float32(image: Tensor) -> Tensor:
+    return image if image.dtype == torch.float64 else image.float()
