@@ -1,4 +1,7 @@
-"""The losses of SECNet's training, equations (2) to (4) and (10), and of Zooming SlowMo's, (6.7) to (6.10)."""
+"""The losses of SECNet's training, equations (2) to (4) and (10), of Zooming SlowMo's, (6.7) to (6.10), and of HIME's.
+
+Adversarial losses are in `adversarial`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from vidsr.nets.layers.warp import warp
 from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
 from vidsr.nets.zsm.network import GuidedOutput
-from vidsr.train.perceptual import PerceptualDistance
+from vidsr.train.perceptual import Distance
 from vidsr.train.recipe import GuidanceConfig, OptimizationConfig
 
 
@@ -87,7 +90,7 @@ def secnet_losses(
     return Losses(fused + config.gamma * flow, final, first, flow)
 
 
-def perceptual_loss(results: Tensor, truth: Tensor, distance: PerceptualDistance, crop: int) -> Tensor:
+def perceptual_loss(results: Tensor, truth: Tensor, distance: Distance, crop: int) -> Tensor:
     """The mean distance of a random `crop` x `crop` window in one random frame per clip; B x T x 3 x H x W in 0..1."""
     batch, length, _, height, width = results.shape
     windows = []
@@ -97,6 +100,34 @@ def perceptual_loss(results: Tensor, truth: Tensor, distance: PerceptualDistance
         windows.append((clip, t, slice(None), slice(y, y + crop), slice(x, x + crop)))
     a, b = (torch.stack([images[window] for window in windows]) for images in (results, truth))
     return distance(a.float(), b).mean()
+
+
+def correlation_loss(result: Tensor, truth: Tensor, size: int, dilation: int = 1) -> Tensor:
+    """L_cor of HIME, equations (5.7) and (5.8): the mean absolute difference of two correlation maps.
+
+    Both images are B x C x H x W. The map of an image, without its mean in each channel, has `size`^2 channels: the
+    scalar products, over C, of every pixel and each pixel of a window around it, divided by `size`^2. Beyond the border
+    the image is 0. The text lets i and j run to (k + 1) / 2, which would be k + 2 pixels; (k - 1) / 2 is meant. With
+    `dilation` d the window is k d - d + 1 wide. Raises ValueError if `size` is even.
+
+    The product of two pixels belongs to two channels of the map, i, j and -i, -j, so half of the window is enough.
+    """
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"the window of the correlation loss must be odd, not {size}")
+    a, b = (image - image.mean((-2, -1), keepdim=True) for image in (result, truth))
+    reach, total = size // 2, a.new_zeros(())
+    height, width = a.shape[-2:]
+    for i in range(reach + 1):
+        for j in range(-reach if i else 0, reach + 1):
+            down, right = i * dilation, j * dilation
+            if down >= height or abs(right) >= width:
+                continue  # all of the other pixels are beyond the border
+            here = (..., slice(down, None), slice(max(0, right), width + min(0, right)))
+            there = (..., slice(0, height - down), slice(max(0, -right), width - max(0, right)))
+            difference = (a[here] * a[there]).sum(-3) - (b[here] * b[there]).sum(-3)
+            total = total + difference.abs().sum() * (2 if i or j else 1)
+    pixels = a.numel() // a.shape[-3]
+    return total / (pixels * size**4)
 
 
 class SlowmoLosses(NamedTuple):

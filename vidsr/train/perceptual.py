@@ -1,13 +1,17 @@
-"""A perceptual distance of images: shift-tolerant LPIPS on AlexNet, for the last part of a training.
+"""Perceptual distances of images, for the last part of a training: shift-tolerant LPIPS on AlexNet, VGG-19 features.
 
-Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), with the
+The first: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), with the
 antialiased layers of Ghildyal and Liu, "Shift-tolerant Perceptual Similarity Metric" (ECCV 2022). The weights are no
 part of vidsr: they are the file alex_shift_tolerant.pth of the package stlpips-pytorch (BSD-2), which is not imported.
+
+The second: the perceptual loss of HIME (Xiang, dissertation, equation (5.10)), with any file of VGG-19 weights whose
+tensors have torchvision's names.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +20,16 @@ from torch import Tensor
 from vidsr.errors import UsageError
 
 _LEVELS = 5
+# VGG-19 up to the convolution whose result is compared, the 16th: channels, "M" for a halving by maxima.
+_VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB images in 0..1
+
+
+class Distance(Protocol):
+    """A perceptual distance."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance of each pair, B values; `a` and `b` are B x 3 x H x W in 0..1, at least 32 x 32."""
 
 
 class PerceptualDistance:
@@ -60,3 +74,46 @@ class PerceptualDistance:
         """Every second value of a blurred map."""
         blur = self._weights[f"net.{name}.filt"]
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur, stride=2, groups=x.shape[1])
+
+
+class Vgg19Distance:
+    """Mean absolute difference of VGG-19 features before the ReLU, equation (5.10).
+
+    The text does not name the layer: this is the last convolution (conv5_4), as in ESRGAN.
+    """
+
+    def __init__(self, weights: Path, device: torch.device | None = None) -> None:
+        """Reads a .pth file; raises UsageError if it cannot be read or holds something else."""
+        try:
+            loaded = torch.load(weights, map_location=device or "cpu", weights_only=True)
+            self._layers: list[tuple[Tensor, Tensor] | None] = []
+            index = 0
+            for layer in _VGG19:
+                name, index = f"features.{index}", index + (1 if layer == "M" else 2)
+                is_maximum = layer == "M"
+                self._layers.append(
+                    None if is_maximum else (loaded[f"{name}.weight"].float(), loaded[f"{name}.bias"].float())
+                )
+            self._shift, self._scale = (
+                torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (_MEAN, _DEVIATION)
+            )
+            self._feature(torch.zeros(1, 3, 32, 32, device=device))
+        except Exception as error:  # a pickle can fail in any way; a wrong file lacks names or has other shapes
+            raise UsageError(
+                f"cannot read {weights} as weights of VGG-19: use a .pth file with the tensors features.0.weight to "
+                "features.34.bias, as torchvision names them"
+            ) from error
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance of each pair, B values; `a` and `b` are B x 3 x H x W in 0..1, at least 32 x 32."""
+        return (self._feature(a).float() - self._feature(b).float()).abs().mean((1, 2, 3))
+
+    def _feature(self, images: Tensor) -> Tensor:
+        x = ((images - self._shift) / self._scale).contiguous(memory_format=torch.channels_last)
+        for number, layer in enumerate(self._layers):
+            if layer is None:
+                x = F.max_pool2d(x, 2)
+            else:
+                x = F.conv2d(x, *layer, padding=1)
+                x = F.relu(x) if number + 1 < len(self._layers) else x
+        return x

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vidsr.errors import UsageError
 from vidsr.toml import fill, read_table
@@ -122,13 +122,40 @@ class RealConfig:
 
 @dataclass(frozen=True, slots=True)
 class PerceptualConfig:
-    """A perceptual distance (train/perceptual.py) in SECNet's loss, for the last part of a training.
+    """A perceptual distance (train/perceptual.py) in the loss, for the last part of a training.
 
-    It is added with `weight`, on a random window of `crop` x `crop` pixels in one random frame per clip.
+    It is added with `weight`, on a random window of `crop` x `crop` pixels in one random frame per clip. `network` is
+    that of the weights that `--perceptual` names: AlexNet's of a learned distance, or VGG-19's features alone.
     """
 
     weight: float = 0.05
     crop: int = 96
+    network: Literal["alex", "vgg19"] = "alex"
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelationConfig:
+    """The correlation loss (HIME, equations (5.7) and (5.8)) with `weight`.
+
+    `size` is k, the odd side of the window of pixels that each pixel is compared with; `dilation` spreads them.
+    """
+
+    weight: float = 0.1
+    size: int = 5
+    dilation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AdversarialConfig:
+    """The adversarial loss (HIME, equation (5.11)) with `weight`, and its discriminator (train/adversarial.py).
+
+    `width`: channels at the full size, doubled with every halving up to `largest`. `learning_rate` is constant.
+    """
+
+    weight: float = 0.1
+    width: int = 32
+    largest: int = 256
+    learning_rate: float = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
