@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support.hime_equations import hime
 from tests.support.tiny_networks import HIME_FORMS, hime_network
+from vidsr.models.loading import multiply_adds_per_pixel, run_golden
+from vidsr.models.onnx_export import graph_of
+from vidsr.models.registry import build, config_of
 from vidsr.nets.hime.config import HIMEConfig
+from vidsr.nets.hime.export_step import HIMEStep
 from vidsr.nets.hime.network import HIME
 from vidsr.nets.layers.blocks import BicubicReduction
 from vidsr.nets.layers.resize import resize
 
 pytestmark = pytest.mark.numeric
+
+RECIPES = Path(__file__).parents[2] / "models" / "recipes"
 
 
 def noise(*shape: int, seed: int = 1) -> Tensor:
@@ -49,6 +57,20 @@ def test_the_default_network_has_the_printed_size(scale: int, parameters: int, s
     printed = {(4, 32): (0.87, 1.86), (4, 64): (0.87, 7.48), (8, 16): (0.90, 0.49)}[scale, side]
     assert parameters / 1e6 == pytest.approx(printed[0], abs=0.01)
     assert multiply_adds / 1e9 == pytest.approx(printed[1], rel=0.04)
+
+
+def recipe_network(name: str) -> dict[str, Any]:
+    return tomllib.loads((RECIPES / f"{name}.toml").read_text())["network"]
+
+
+def test_the_recipes_keep_their_budgets() -> None:
+    """The weight for "no reference" is one more parameter."""
+    found = {}
+    for name in ("hime", "hime-fast"):
+        network = build("hime", recipe_network(name))
+        found[name] = sum(p.numel() for p in network.parameters()), multiply_adds_per_pixel(network)
+    assert found == {"hime": (866_125, 1_883_691), "hime-fast": (309_989, 626_475)}
+    assert config_of("hime", recipe_network("hime")) == HIMEConfig(no_reference=True)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +197,28 @@ def test_features_of_references_are_computed_once(form: str) -> None:
     for seed in range(2):
         image = noise(1, 3, 6, 5, seed=seed).float()
         assert torch.equal(network.restore(image, features).image, network(image, references))
+
+
+def test_the_stored_example_uses_the_other_frames_as_references() -> None:
+    network = hime_network("fast")
+    clip = np.random.default_rng(1).integers(0, 256, (3, 3, 6, 5), np.uint8)
+    images = torch.from_numpy(clip).float() / 255
+    large = [torch.nn.functional.pixel_shuffle(network.bicubic(image[None]), 4)[0].clamp(0, 1) for image in images]
+    expected = network(images[1][None], torch.stack([large[0], large[2]])[None])[0]
+    np.testing.assert_allclose(run_golden(network, clip)[1], expected.numpy(), atol=1e-5)
+    assert (expected - network(images[1][None])[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("form", HIME_FORMS)
+def test_an_exported_graph_takes_up_to_three_references_at_any_size(form: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network = hime_network(form)
+    session = onnxruntime.InferenceSession(graph_of(HIMEStep(network)))
+    for (height, width), present in (((24, 40), (1, 1, 1)), ((13, 9), (0, 1, 0)), ((6, 17), (0, 0, 0))):
+        image = noise(1, 3, height, width).float()
+        references = noise(3, 3, 4 * height, 4 * width, seed=2).float()
+        given = {"image": image, "references": references, "present": torch.tensor([present]).float()}
+        result, weights = session.run(None, {name: value.numpy() for name, value in given.items()})
+        expected = network.restore(image, network.describe(references[None]), given["present"])
+        np.testing.assert_allclose(result, expected.image.numpy(), atol=5e-5)
+        np.testing.assert_allclose(weights, expected.weights.numpy(), atol=5e-5)

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from tests.support.tiny_networks import CAJNN_FORMS, SLOWMO_FORMS, cajnn_network, paper_network, slowmo_network
+from tests.support.tiny_networks import (
+    CAJNN_FORMS,
+    HIME_FORMS,
+    SLOWMO_FORMS,
+    cajnn_network,
+    hime_network,
+    paper_network,
+    slowmo_network,
+)
 from tests.support.torch_threads import torch_threads
 from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
 from vidsr.engines.base import Engine
@@ -99,7 +107,7 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
                 lambda: interpolation(zsm(card), card.name, precision), 0.08, is_lasting=False
             ),
         }
-    if card.architecture == "cajnn":
+    if card.architecture in ("cajnn", "hime"):
         return {name: Case(lambda: single_image(load_network(card), card.name, precision), 0.08, is_lasting=False)}
     # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
     # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
@@ -137,6 +145,12 @@ def untrained_cajnn(form: str, precision: str) -> Case:
     return Case(lambda: single_image(cajnn_network(form), "untrained", precision), tolerance, has_learned=False)
 
 
+def untrained_hime(form: str, precision: str) -> Case:
+    # Without references: a plain network whose results depend on few pixels around.
+    tolerance = 1e-5 if precision == "fp32" else 0.01
+    return Case(lambda: single_image(hime_network(form), "untrained", precision), tolerance, has_learned=False)
+
+
 def untrained_chain() -> Engine:
     network = slowmo_network("fast")
     return ChainEngine([interpolation(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
@@ -155,6 +169,10 @@ ENGINES |= {
 ENGINES |= {
     f"untrained cajnn {form} {precision}": untrained_cajnn(form, precision)
     for form, precision in zip(CAJNN_FORMS, ("fp32", "bf16"), strict=True)
+}
+ENGINES |= {
+    f"untrained hime {form} {precision}": untrained_hime(form, precision)
+    for form, precision in zip(HIME_FORMS, ("fp32", "bf16"), strict=True)
 }
 ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 

@@ -30,6 +30,7 @@ from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_cards, list_presets
 from vidsr.models.registry import build
 from vidsr.nets.cajnn.network import CAJNN
+from vidsr.nets.hime.network import HIME
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.stages.base import through
@@ -64,12 +65,20 @@ def cajnn(sizes: Sizes) -> CAJNN:
     return network
 
 
+def hime(sizes: Sizes) -> HIME:
+    network = build("hime", shallow(sizes)).requires_grad_(False)
+    assert isinstance(network, HIME)
+    return network
+
+
 def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]]:
     sizes, name = preset.network, f"{preset.name} {precision}"
     if preset.architecture == "secnet":
         return {name: lambda: RecurrentEngine(secnet(sizes), "", CUDA, precision)}
     if preset.architecture == "cajnn":
         return {name: lambda: SingleImageEngine.of_network(cajnn(sizes), "", CUDA, precision)}
+    if preset.architecture == "hime":
+        return {name: lambda: SingleImageEngine.of_network(hime(sizes), "", CUDA, precision)}
     return {
         f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
         f"{name} interpolation": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),

@@ -8,7 +8,6 @@ import torch
 
 from vidsr.models.registry import build
 from vidsr.nets.cajnn.network import CAJNN
-from vidsr.nets.hime.config import HIMEConfig
 from vidsr.nets.hime.network import HIME
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -81,7 +80,8 @@ def cajnn_network(form: str, **arguments: Any) -> CAJNN:
 def hime_network(form: str, **arguments: Any) -> HIME:
     """Weights far from their initial values, with offsets of whole pixels, so that every layer matters."""
     torch.manual_seed(0)
-    network = HIME(HIMEConfig(**(HIME_FORMS[form] | arguments))).requires_grad_(False).eval()
+    network = build("hime", HIME_FORMS[form] | arguments).requires_grad_(False).eval()
+    assert isinstance(network, HIME)
     for name, parameter in network.named_parameters():
         parameter.add_(torch.randn(parameter.shape) * (0.4 if "conv_offset_mask" in name else 0.1))
     return network

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tests.support.tiny_training_data import moving, noise, tiny_recipe, training_folder, write_clip, write_still
 from vidsr.errors import InputError
-from vidsr.train.data import Batch, Batches, _choose_crop, _flip, _frame_order, _still_motion
+from vidsr.train.data import Batch, Batches, _choose_crop, _flip, frame_order, still_motion
 from vidsr.train.dataset import Item, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.recipe import DataConfig, DegradationConfig
@@ -212,7 +212,7 @@ def test_frozen_clips_stand_still(folder: Path, cache: Path) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 31), st.integers(1, 4), st.integers(0, 10**6))
 def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int, max_stride: int, seed: int) -> None:
-    order = _frame_order(count, length, max_stride, np.random.default_rng(seed))
+    order = frame_order(count, length, max_stride, np.random.default_rng(seed))
     assert order.shape == (length,) and order.min() >= 0 and order.max() < count
     steps = np.abs(np.diff(order))
     assert steps.size == 0 or steps.max() <= max_stride
@@ -222,13 +222,13 @@ def test_the_order_of_frames_is_even_and_inside_the_clip(count: int, length: int
 
 def test_time_runs_both_ways_at_every_stride() -> None:
     generator = np.random.default_rng(0)
-    assert {int(np.diff(_frame_order(50, 4, 3, generator))[0]) for _ in range(100)} == {-3, -2, -1, 1, 2, 3}
+    assert {int(np.diff(frame_order(50, 4, 3, generator))[0]) for _ in range(100)} == {-3, -2, -1, 1, 2, 3}
 
 
 @settings(deadline=None)
 @given(st.integers(1, 31), st.floats(0, 20), st.integers(0, 10**6))
 def test_paths_of_stills_start_at_zero_and_keep_the_speed(length: int, speed: float, seed: int) -> None:
-    path = _still_motion(length, speed, np.random.default_rng(seed))
+    path = still_motion(length, speed, np.random.default_rng(seed))
     assert path.shape == (length, 2) and path.dtype == np.int64 and not path[0].any()
     if speed == 0:
         assert not path.any()
@@ -240,7 +240,7 @@ def test_crops_lie_inside_the_image(height: int, width: int, speed: float, candi
     """Images smaller than the crop are mirrored; a path that does not fit is reflected at the edges."""
     generator = np.random.default_rng(seed)
     image = noise(1, height, width, seed)
-    clip = _choose_crop(image, _still_motion(12, speed, generator), 32, candidates, generator)
+    clip = _choose_crop(image, still_motion(12, speed, generator), 32, candidates, generator)
     assert clip.shape == (12, 32, 32, 3)
     if min(height, width) >= 32:
         windows = np.lib.stride_tricks.sliding_window_view(image[0, :, :, 0], (32, 32))

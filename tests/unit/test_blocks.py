@@ -111,9 +111,10 @@ def test_bicubic_phases_are_keys_kernel_on_centered_grids(scale: int) -> None:
     for b, c, y, x in np.ndindex(*expected.shape):
         place = (y + 0.5) / scale - 0.5, (x + 0.5) / scale - 0.5
         expected[b, c, y, x] = sample(image[b, c], *place, lambda d: keys(d, -0.5))
-    result = F.pixel_shuffle(BicubicPhases(scale)(torch.from_numpy(image)), scale)
-    assert result.dtype == torch.float32
-    np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-7)):  # the kernel itself is in float32
+        result = F.pixel_shuffle(BicubicPhases(scale)(torch.from_numpy(image).to(dtype)), scale)
+        assert result.dtype == dtype
+        np.testing.assert_allclose(result.numpy(), expected, atol=tolerance)
 
 
 def test_bicubic_phases_are_the_bicubic_engine_inside_the_border() -> None:

@@ -13,12 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.errors import ModelError, VidsrError
 from vidsr.models.cards import Card
 from vidsr.models.loading import load_network, run_golden
+from vidsr.nets.layers.blocks import depth_to_space
 from vidsr.nets.single_image import run_padded
 from vidsr.runtime.onnx_session import start_session
 
 # Values of a stored clip or image, at most; those of the shipped models have 2304 and 18,432.
 LARGEST_CLIP, LARGEST_IMAGE = 1 << 16, 1 << 20
 CLIP_SIDE, IMAGE_SIDE = 32, 64  # sides of the frames on which multiply-adds are counted
+HIME_REFERENCES = 3
 
 
 def secnet_clip(network: Any, clip: Tensor) -> Tensor:
@@ -36,6 +38,16 @@ def zsm_clip(network: Any, clip: Tensor) -> Tensor:
 def single_images(network: Any, clip: Tensor) -> Tensor:
     """A single-image network on each frame of a clip: 1 x T x 3 x h x w to T x 3 x H x W."""
     return torch.cat([run_padded(network, network.config, image[None]) for image in clip[0]])
+
+
+def hime_clip(network: Any, clip: Tensor) -> Tensor:
+    """A HIME on each frame of a clip, with the other frames as its references: 1 x T x 3 x h x w to T x 3 x H x W.
+
+    For that the others are enlarged by Keys' bicubic interpolation.
+    """
+    large = depth_to_space(network.bicubic(clip[0]), network.config.scale).clamp(0, 1)
+    others = [torch.cat((large[:t], large[t + 1 :]))[None] for t in range(len(large))]
+    return torch.cat([network(image[None], references) for image, references in zip(clip[0], others, strict=True)])
 
 
 def golden_clip(card: Card) -> float:
@@ -83,6 +95,13 @@ def single_image_multiply_adds(network: Any) -> float:
     return _counted(network, torch.zeros(1, 3, IMAGE_SIDE, IMAGE_SIDE)) / IMAGE_SIDE**2
 
 
+def hime_multiply_adds(network: Any) -> float:
+    """Multiply-adds per pixel of one image with three references, as table 5.1 of the dissertation counts them."""
+    side = network.config.scale * IMAGE_SIDE
+    given = torch.zeros(1, 3, IMAGE_SIDE, IMAGE_SIDE), torch.zeros(1, HIME_REFERENCES, 3, side, side)
+    return _counted(network, *given) / IMAGE_SIDE**2
+
+
 def detector_multiply_adds(network: Any) -> float:
     """Multiply-adds per pixel of one image, with batch normalization as in inference."""
     return single_image_multiply_adds(network.eval())
@@ -101,9 +120,9 @@ def _last_frame(network: Any, shortest: int) -> float:
 
 
 @torch.no_grad()
-def _counted(network: Any, value: Tensor) -> float:
+def _counted(network: Any, *values: Tensor) -> float:
     with FlopCounterMode(display=False) as counter:
-        network(value)
+        network(*values)
     return float(counter.get_total_flops()) / 2
 
 

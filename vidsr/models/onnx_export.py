@@ -22,6 +22,8 @@ from vidsr.models.registry import architecture_of, code_of, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Shapes, Step
 from vidsr.nets.facepyramid import COLUMNS, FacePyramid, FacePyramidGraph
+from vidsr.nets.hime.export_step import HIMEStep
+from vidsr.nets.hime.network import HIME
 from vidsr.nets.secnet.export_step import SECNetStep
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.single_image import SingleImageStep
@@ -49,6 +51,11 @@ def zsm_graphs(network: ZoomingSlowMo) -> Graphs:
 def single_image_graphs(network: Network) -> Graphs:
     """One graph, from an image to its enlargement."""
     return {"": lambda: graph_of(SingleImageStep(network))}
+
+
+def hime_graphs(network: HIME) -> Graphs:
+    """One graph, from an image and up to three references to its enlargement and the references' weights."""
+    return {"": lambda: graph_of(HIMEStep(network))}
 
 
 def detector_graphs(network: FacePyramid) -> Graphs:

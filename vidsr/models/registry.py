@@ -104,6 +104,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         multiply_adds="vidsr.models.behavior:single_image_multiply_adds",
         graphs="vidsr.models.onnx_export:single_image_graphs",
     ),
+    "hime": Architecture(
+        tasks=("upscale",),
+        config="vidsr.nets.hime.config:HIMEConfig",
+        network="vidsr.nets.hime.network:HIME",
+        run_clip="vidsr.models.behavior:hime_clip",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:hime_multiply_adds",
+        graphs="vidsr.models.onnx_export:hime_graphs",
+    ),
     "facepyramid": Architecture(
         tasks=("detect",),
         config="vidsr.nets.facepyramid:FacePyramidConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,7 +30,8 @@ class Batch(NamedTuple):
     For slow motion `low` holds only the 1st, 3rd ... of the T frames, and `guides`, B x T x 3 x h x w, is the
     low-resolution truth of all of them; otherwise it is None. With realistic degradation `quantities`, B x 3, is the
     blur, noise and compression of each clip in 0..1. `overrides`, B x 3, holds those of them that replace the network's
-    own estimates, else NaN.
+    own estimates, else NaN. With reference photographs `references`, B x n x 3 x H x W, are aligned to the faces of the
+    samples, and `present`, B x n, tells which of them exist.
     """
 
     low: Tensor
@@ -39,13 +40,15 @@ class Batch(NamedTuple):
     guides: Tensor | None = None
     quantities: Tensor | None = None
     overrides: Tensor | None = None
+    references: Tensor | None = None
+    present: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Copies the batch to a device."""
-        guides, quantities, overrides = (
-            None if part is None else part.to(device) for part in (self.guides, self.quantities, self.overrides)
-        )
-        return Batch(self.low.to(device), self.truth.to(device), self.burn_in, guides, quantities, overrides)
+        tensors: dict[str, Any] = {
+            name: part.to(device) for name, part in self._asdict().items() if isinstance(part, Tensor)
+        }
+        return self._replace(**tensors)
 
 
 class Batches(Dataset[Batch]):
@@ -125,18 +128,18 @@ class Batches(Dataset[Batch]):
             frames = _shrink(frames, data.crop, generator)
         if generator.random() < data.frozen_share:
             frames = np.repeat(frames[int(generator.integers(len(frames)))][None], length, axis=0)
-            clip = _choose_crop(frames, _still_motion(length, 0.0, generator), data.crop, 3, generator)
+            clip = _choose_crop(frames, still_motion(length, 0.0, generator), data.crop, 3, generator)
         elif kind not in CLIPS:
             candidates = 3 if generator.random() < data.texture_choice_share else 1
             clip = _choose_crop(
-                frames, _still_motion(length, data.max_still_speed, generator), data.crop, candidates, generator
+                frames, still_motion(length, data.max_still_speed, generator), data.crop, candidates, generator
             )
         else:
             max_stride = data.max_stride_faces if kind == "faces" else data.max_stride_general
             if self.recipe.guidance is not None:
                 # Where a clip is reversed, a frame is not halfway between its neighbors: use a smaller stride instead.
                 max_stride = max(1, min(max_stride, (len(frames) - 1) // (length - 1)))
-            order = _frame_order(len(frames), length, max_stride, generator)
+            order = frame_order(len(frames), length, max_stride, generator)
             candidates = 3 if generator.random() < data.texture_choice_share else 1
             clip = _choose_crop(frames[order], np.zeros((length, 2), np.int64), data.crop, candidates, generator)
         return _flip(clip, data.upright, generator)
@@ -162,7 +165,7 @@ def _override_mask(count: int, share: float, generator: np.random.Generator) -> 
     return np.where(generator.random((count, 1)) < 0.7, whole, single)
 
 
-def _frame_order(count: int, length: int, max_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def frame_order(count: int, length: int, max_stride: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Indices of `length` frames at a random stride; a clip that is too short plays forward and backward."""
     stride = int(generator.integers(1, max_stride + 1))
     start = int(generator.integers(max(1, count - stride * (length - 1))))
@@ -172,7 +175,7 @@ def _frame_order(count: int, length: int, max_stride: int, generator: np.random.
     return order[::-1] if generator.random() < 0.5 else order
 
 
-def _still_motion(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
+def still_motion(length: int, speed: float, generator: np.random.Generator) -> NDArray[np.int64]:
     """Accelerated motion of a still: length x 2 (y, x), from 0, in whole ground-truth pixels."""
     t = np.arange(length)[:, None]
     velocity = generator.uniform(-1, 1, 2) * speed * generator.random()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -26,20 +26,25 @@ CLIPS: tuple[Kind, ...] = ("faces", "general")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One training file; `source` names the video it was cut from, for sampling by video."""
+    """One training file; `source` names the video it was cut from, for sampling by video.
+
+    `identity` names the person that it shows, if the index does.
+    """
 
     path: Path
     kind: Kind
     source: str
     licence_class: str
+    identity: str = ""
 
 
-def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[Item]:
+def find_training_files(folder: Path, licence_classes: tuple[str, ...], of_people: bool = False) -> list[Item]:
     """Lists the training files below `folder` in a fixed order.
 
     With an index.json (as in the project's data set) only its training files of these license classes are listed.
-    Without one, every video counts as a general clip and every image as a still. Raises InputError if there is no clip,
-    or if the index is damaged or names a file that is missing.
+    Without one, every video counts as a general clip and every image as a still; with `of_people`, as clips and
+    photographs of the face of one person for each folder. Raises InputError if there is no clip (with `of_people`, no
+    file), or if the index is damaged or names a file that is missing.
     """
     index = folder / "index.json"
     items: list[Item] = []
@@ -51,7 +56,8 @@ def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[
             for entry in json.loads(index.read_text(encoding="utf-8")):
                 path, kind = folder / entry["path"], kinds.get(entry["kind"])
                 if entry["split"] == "train" and kind and entry["licence_class"] in licence_classes:
-                    items.append(Item(path, kind, entry["source"], entry["licence_class"]))
+                    identity = str(entry.get("identity") or "")
+                    items.append(Item(path, kind, entry["source"], entry["licence_class"], identity))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise InputError(f"cannot use the index {index}: {type(error).__name__}: {error}") from error
         if missing := [item.path for item in items if not item.path.is_file()]:
@@ -63,11 +69,14 @@ def find_training_files(folder: Path, licence_classes: tuple[str, ...]) -> list[
             suffix = path.suffix.lower()
             if not path.is_file():
                 continue
+            identity = path.parent.relative_to(folder).as_posix() if of_people else ""
             if suffix in VIDEO_SUFFIXES:
-                items.append(Item(path, "general", str(path), "user"))
+                items.append(Item(path, "faces" if of_people else "general", str(path), "user", identity))
             elif suffix in IMAGE_SUFFIXES:
-                items.append(Item(path, "still", str(path), "user"))
-    if not any(item.kind in CLIPS for item in items):
+                items.append(Item(path, "face_still" if of_people else "still", str(path), "user", identity))
+    if of_people and not items:
+        raise InputError(f"no clip or photograph of a person found below {folder}: name another folder, or add some")
+    if not of_people and not any(item.kind in CLIPS for item in items):
         raise InputError(f"no training clip found below {folder}: name another folder, or add videos")
     return sorted(items, key=lambda item: item.path)
 
@@ -124,16 +133,24 @@ def read_still(path: Path) -> NDArray[np.uint8]:
 
 def cached_frames(item: Item, cache: Path) -> NDArray[np.uint8]:
     """The frames of an item (one for a still), N x H x W x 3 RGB, memory-mapped from `cache` and decoded only once."""
-    stat = item.path.stat()
-    key = hashlib.sha256(f"{item.path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
-    target = cache / f"{key}.npy"
+    target = cache / f"{key_of(item)}.npy"
     if not target.is_file():
-        frames = read_clip(item.path) if item.kind in CLIPS else read_still(item.path)[None]
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot store decoded frames in {cache}: {error.strerror or error}") from error
-        with atomic_write(target, overwrite=True, sync=False) as hidden:
-            np.save(hidden, frames)
+        store(target, read_clip(item.path) if item.kind in CLIPS else read_still(item.path)[None])
     mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")
     return mapped
+
+
+def key_of(item: Item) -> str:
+    """A name for what is cached of an item; it changes with the file."""
+    stat = item.path.stat()
+    return hashlib.sha256(f"{item.path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:24]
+
+
+def store(target: Path, values: NDArray[Any]) -> None:
+    """Writes an array of the cache atomically, as .npy. Raises OutputError if its folder cannot be created."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot store decoded frames in {target.parent}: {error.strerror or error}") from error
+    with atomic_write(target, overwrite=True, sync=False) as hidden:
+        np.save(hidden, values)

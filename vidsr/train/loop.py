@@ -5,7 +5,7 @@ TASKS holds what depends on the architecture, the recipe all numbers; `trainer` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,24 +13,35 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from vidsr.errors import InputError, UsageError
 from vidsr.evaluation.metrics import SCALE, decibels, to_8_bits
 from vidsr.models.registry import build, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.cajnn.network import CAJNN
+from vidsr.nets.hime.network import HIME
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.runtime.device import choose_device
+from vidsr.train.adversarial import Adversary
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_bytes
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.initialization import start_from
-from vidsr.train.losses import estimate_loss, perceptual_loss, reconstruction_loss, secnet_losses, slowmo_losses
-from vidsr.train.perceptual import PerceptualDistance
+from vidsr.train.losses import (
+    correlation_loss,
+    estimate_loss,
+    perceptual_loss,
+    reconstruction_loss,
+    secnet_losses,
+    slowmo_losses,
+)
+from vidsr.train.people import ReferenceBatches, ReferenceClip, find_faces, find_people, split_people
+from vidsr.train.perceptual import Distance, PerceptualDistance, Vgg19Distance
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
@@ -48,15 +59,19 @@ class Task(Protocol[N]):
         """Raises UsageError if the recipe cannot train the network."""
 
     def losses(
-        self, network: N, batch: Batch, recipe: Recipe, pretraining: bool, distance: PerceptualDistance | None
-    ) -> dict[str, Tensor]:
+        self, network: N, batch: Batch, recipe: Recipe, pretraining: bool, distance: Distance | None,
+        adversary: Adversary | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """One forward pass over a batch on the network's device in bf16 autocast: losses by name; minimize `total`.
 
-        `distance` belongs to a recipe with [perceptual].
+        `distance` belongs to a recipe with [perceptual], `adversary` to one with [adversarial].
         """
 
-    def scores(self, network: N, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """PSNR in dB (RGB, without an 8-pixel border) for a clip T x 3 x H x W. The best model has the largest sum."""
+    def scores(self, network: N, clip: Any, device: torch.device) -> dict[str, float]:
+        """PSNR in dB (RGB, without an 8-pixel border); the best model has the largest sum.
+
+        `clip` is T x 3 x H x W, or for a recipe with [references] a ReferenceClip.
+        """
 
 
 class UpscalingTask:
@@ -78,10 +93,12 @@ class UpscalingTask:
             raise UsageError(
                 f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
             )
+        _refuse_unmet(_without_references(recipe), recipe)
 
     def losses(
-        self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool, distance: PerceptualDistance | None
-    ) -> dict[str, Tensor]:
+        self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool, distance: Distance | None,
+        adversary: Adversary | None = None,  # noqa: ARG002 - see check
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
         low, overrides = batch.low, batch.overrides
         state = before = None
@@ -127,6 +144,7 @@ class SlowmoTask:
         demands = {
             "cannot use the table [real]: remove it": recipe.real is None,
             "cannot use the table [perceptual]: remove it": recipe.perceptual is None,
+            **_without_references(recipe),
             "needs the table [guidance]": recipe.guidance is not None,
             "needs network.synthesis_blocks of 1 or more": network.config.synthesis_blocks >= 1,
             "needs an odd number of frames, 5 or more (data.frames)": recipe.data.frames in range(5, 1000, 2),
@@ -141,7 +159,8 @@ class SlowmoTask:
         batch: Batch,
         recipe: Recipe,
         pretraining: bool,  # noqa: ARG002 - nothing to pretrain
-        distance: PerceptualDistance | None,  # noqa: ARG002 - see check
+        distance: Distance | None,  # noqa: ARG002 - see check
+        adversary: Adversary | None = None,  # noqa: ARG002 - see check
     ) -> dict[str, Tensor]:
         """Equation (6.10), for a batch with guides."""
         assert batch.guides is not None and recipe.guidance is not None, "see check"
@@ -173,6 +192,7 @@ class SingleImageTask:
         demands = {
             "cannot use the table [guidance]: remove it": recipe.guidance is None,
             "cannot use the table [perceptual]: remove it": recipe.perceptual is None,
+            **_without_references(recipe),
             "needs compressed samples: add the table [jpeg] or [real]": (recipe.jpeg or recipe.real) is not None,
             "needs network.scale of 4, by which samples are reduced": network.config.scale == SCALE,
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
@@ -186,7 +206,8 @@ class SingleImageTask:
         batch: Batch,
         recipe: Recipe,
         pretraining: bool,  # noqa: ARG002 - nothing to pretrain
-        distance: PerceptualDistance | None,  # noqa: ARG002 - see check
+        distance: Distance | None,  # noqa: ARG002 - see check
+        adversary: Adversary | None = None,  # noqa: ARG002 - see check
     ) -> dict[str, Tensor]:
         """Equation (4.1); the loss is silent there: the recipe's Charbonnier or squared error.
 
@@ -208,8 +229,75 @@ class SingleImageTask:
         return scores
 
 
+class ReferenceTask:
+    """HIME: a sample is one image with reference photographs of the same person, of strangers, or none."""
+
+    min_frames = 1
+
+    def check(self, network: HIME, recipe: Recipe) -> None:
+        """Refuses samples without references, and settings that have no meaning for single images."""
+        demands = {
+            "needs the table [references]": recipe.references is not None,
+            "needs network.scale of 4, by which samples are reduced": network.config.scale == SCALE,
+            "takes single images: set data.frames to 1": recipe.data.frames == 1,
+            "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
+            "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
+        }
+        _refuse_unmet(demands, recipe)
+
+    def losses(
+        self,
+        network: HIME,
+        batch: Batch,
+        recipe: Recipe,
+        pretraining: bool,  # noqa: ARG002 - nothing to pretrain
+        distance: Distance | None,
+        adversary: Adversary | None = None,
+    ) -> dict[str, Tensor]:
+        """L_rec (5.3.4), and with the recipe's tables the other terms of (5.9)."""
+        assert batch.references is not None, "see check"
+        kind, truth = batch.low.device.type, batch.truth[:, 0]
+        with torch.autocast(kind, torch.bfloat16):
+            result = network(batch.low[:, 0], batch.references, batch.present)
+        found = {"final": reconstruction_loss(result, truth, recipe.optimisation.charbonnier_epsilon)}
+        total = found["final"]
+        if recipe.correlation is not None:
+            found["correlation"] = correlation_loss(result, truth, recipe.correlation.size, recipe.correlation.dilation)
+            total = total + recipe.correlation.weight * found["correlation"]
+        with torch.autocast(kind, torch.bfloat16):
+            if recipe.perceptual is not None and distance is not None:
+                found["perceptual"] = perceptual_loss(result[:, None], batch.truth, distance, recipe.perceptual.crop)
+                total = total + recipe.perceptual.weight * found["perceptual"]
+            if recipe.adversarial is not None and adversary is not None:
+                found["adversarial"] = adversary.judge(result, truth)
+                total = total + recipe.adversarial.weight * found["adversarial"]
+        return {"total": total} | found
+
+    def scores(self, network: HIME, clip: ReferenceClip, device: torch.device) -> dict[str, float]:
+        """For BI, without references, with those of the person, and with those of a stranger."""
+        low = degrade_bi(clip.truth).to(device)
+        scores = {}
+        for name, images in (("none", None), ("person", clip.references), ("stranger", clip.strangers)):
+            references = None if images is None else images[None].to(device)
+            with torch.autocast(device.type, torch.bfloat16):
+                result = network(low[:1], references)
+            scores[f"psnr_{name}"] = _psnr(result, clip.truth[:1])
+        return scores
+
+
 # How networks that make frames are trained, by architecture id (models/registry.py). Face detectors: train/detector.
-TASKS: dict[str, Task[Any]] = {"secnet": UpscalingTask(), "zsm": SlowmoTask(), "cajnn": SingleImageTask()}
+TASKS: dict[str, Task[Any]] = {
+    "secnet": UpscalingTask(),
+    "zsm": SlowmoTask(),
+    "cajnn": SingleImageTask(),
+    "hime": ReferenceTask(),
+}
+
+
+def _without_references(recipe: Recipe) -> dict[str, bool]:
+    """The demands of a network that uses no references."""
+    tables = {"references": recipe.references, "correlation": recipe.correlation, "adversarial": recipe.adversarial}
+    return {f"cannot use the table [{name}]: remove it": table is None for name, table in tables.items()}
 
 
 def _refuse_unmet(demands: dict[str, bool], recipe: Recipe) -> None:
@@ -237,21 +325,13 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
     task.check(network, recipe)
-    items = find_training_files(options.data, recipe.data.licence_classes)
-    shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
-    validated_kinds = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
-    items, held_out = split_holdout(items, recipe.data.holdout_clips, validated_kinds)
-    cache = options.output.parent / "frames"
-    batches = Batches(recipe, items, cache, _h264(recipe), _roundtrip(recipe))
-    validation = [_validation_clip(item, cache) for item in held_out]
-    for item, clip in zip(held_out, validation, strict=True):
-        if len(clip) < task.min_frames:
-            raise InputError(
-                f"the validation clip {item.path} has {len(clip)} frames: it needs at least {task.min_frames}"
-            )
+    make = _reference_samples if recipe.references is not None else _clip_samples
+    batches, validation = make(recipe, options, task.min_frames)
+    adversary = None if recipe.adversarial is None else Adversary(recipe.adversarial, recipe.data.crop, device)
 
     def step(batch: Batch, number: int) -> dict[str, float]:
-        return train_step(network, batch, optimizer, recipe, device, number < settings.fusion_steps, distance)
+        pretraining = number < settings.fusion_steps
+        return train_step(network, batch, optimizer, recipe, device, pretraining, distance, adversary)
 
     def scores(average: Network) -> dict[str, float]:
         return validate(average, validation, device) if validation else {}
@@ -259,7 +339,9 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
     start = partial(start_from, network)
-    trainer = Trainer(recipe, options, network, optimizer, start, scores, lambda found: sum(found.values()), on_log)
+    trainer = Trainer(
+        recipe, options, network, optimizer, start, scores, lambda found: sum(found.values()), on_log, adversary
+    )
     return trainer.run(batches, step)
 
 
@@ -270,26 +352,61 @@ def train_step(
     recipe: Recipe,
     device: torch.device,
     pretraining: bool = False,
-    distance: PerceptualDistance | None = None,
+    distance: Distance | None = None,
+    adversary: Adversary | None = None,
 ) -> dict[str, float]:
-    """One step on a batch; returns the losses. `pretraining` trains only SECNet's local fusion and motion."""
-    losses = task_of(network).losses(network, batch.to(device), recipe, pretraining, distance)
+    """One step on a batch; returns the losses. `pretraining` trains only SECNet's local fusion and motion.
+
+    With an `adversary`, it learns from the same batch.
+    """
+    losses = task_of(network).losses(network, batch.to(device), recipe, pretraining, distance, adversary)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.optimisation.gradient_clip)
     if torch.isfinite(norm):
         optimizer.step()
-    return {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
+    found = {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
+    return found if adversary is None else found | {"discriminator": adversary.learn()}
 
 
 @torch.no_grad()
-def validate(network: Network, clips: list[Tensor], device: torch.device) -> dict[str, float]:
-    """The task's scores in dB, each averaged over one or more clips (T x 3 x H x W)."""
+def validate(network: Network, clips: Sequence[Any], device: torch.device) -> dict[str, float]:
+    """The task's scores in dB, each averaged over one or more of its clips."""
     scores = [task_of(network).scores(network, clip, device) for clip in clips]
     return {name: float(np.mean([clip_scores[name] for clip_scores in scores])) for name in scores[0]}
 
 
-def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.device) -> PerceptualDistance | None:
+def _clip_samples(recipe: Recipe, options: TrainOptions, min_frames: int) -> tuple[Dataset[Batch], Sequence[Any]]:
+    """The batches of a recipe, and its validation clips. Raises InputError if one has fewer than `min_frames`."""
+    items = find_training_files(options.data, recipe.data.licence_classes)
+    shares = {"faces": recipe.data.share_faces, "general": recipe.data.share_general}
+    validated_kinds = [kind for kind in CLIPS if shares[kind] > 0] or list(CLIPS)
+    items, held_out = split_holdout(items, recipe.data.holdout_clips, validated_kinds)
+    cache = options.output.parent / "frames"
+    batches = Batches(recipe, items, cache, _h264(recipe), _roundtrip(recipe))
+    validation = [_validation_clip(item, cache) for item in held_out]
+    for item, clip in zip(held_out, validation, strict=True):
+        if len(clip) < min_frames:
+            raise InputError(f"the validation clip {item.path} has {len(clip)} frames: it needs at least {min_frames}")
+    return batches, validation
+
+
+def _reference_samples(
+    recipe: Recipe,
+    options: TrainOptions,
+    min_frames: int,  # noqa: ARG001 - validation clips are made as needed
+) -> tuple[Dataset[Batch], Sequence[Any]]:
+    """As `_clip_samples`, for a recipe with [references]."""
+    assert recipe.references is not None
+    items = find_training_files(options.data, recipe.data.licence_classes, of_people=True)
+    cache = options.output.parent / "frames"
+    people = find_people(items, recipe.references.person_pattern, cache, find_faces)
+    people, held_out = split_people(people, recipe.references.holdout_people)
+    batches = ReferenceBatches(recipe, people, cache, _h264(recipe), _roundtrip(recipe))
+    return batches, batches.validation(held_out)
+
+
+def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.device) -> Distance | None:
     if recipe.perceptual is None:
         if options.perceptual is not None:
             raise UsageError(
@@ -300,7 +417,8 @@ def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.de
         raise UsageError(
             f"the recipe '{recipe.name}' needs the weights of the perceptual distance: give them with --perceptual"
         )
-    return PerceptualDistance(options.perceptual, device)
+    kind = Vgg19Distance if recipe.perceptual.network == "vgg19" else PerceptualDistance
+    return kind(options.perceptual, device)
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,6 +177,29 @@ class RestartsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferencesConfig:
+    """Reference photographs of the person in a sample (train/people.py), for networks that use them.
+
+    A sample has up to `count` references of its person, from other photographs or other clips. A fraction `none_share`
+    of the samples has none; in a fraction `stranger_share` one or more, often all, show somebody else.
+
+    `person_pattern` is a regular expression that finds the name of a person in the paths of files, as its first group
+    that matches; where it finds none, the index names the person, or else files of one source show one person.
+    `holdout_people` people are kept for validation. A face's side, in ground-truth pixels, is drawn from `face_side`;
+    images are only ever reduced. The five points by which references are aligned get noise with a standard deviation of
+    `point_noise` distances between the eyes, because points found in a small image are not exact.
+    """
+
+    count: int = 3
+    stranger_share: float = 0.15
+    none_share: float = 0.15
+    person_pattern: str = ""
+    holdout_people: int = 12
+    face_side: tuple[float, float] = (64.0, 160.0)
+    point_noise: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All settings of a model's training, under the recipe's own names, such as its table [optimisation].
 
@@ -183,6 +207,7 @@ class Recipe:
     With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
     `real` the degradation is realistic, and `degradation` applies to its clean samples. With `perceptual` the loss has
     a perceptual term. With `jpeg` every frame is compressed, with `restarts` the learning rate falls several times.
+    With `references` the samples are people with reference photographs. `correlation` and `adversarial` add losses.
     """
 
     name: str
@@ -198,6 +223,9 @@ class Recipe:
     perceptual: PerceptualConfig | None = None
     jpeg: JpegConfig | None = None
     restarts: RestartsConfig | None = None
+    references: ReferencesConfig | None = None
+    correlation: CorrelationConfig | None = None
+    adversarial: AdversarialConfig | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -214,6 +242,9 @@ def load_recipe(path: Path) -> Recipe:
         "perceptual": PerceptualConfig,
         "jpeg": JpegConfig,
         "restarts": RestartsConfig,
+        "references": ReferencesConfig,
+        "correlation": CorrelationConfig,
+        "adversarial": AdversarialConfig,
     }
     parts |= {name: part for name, part in optional.items() if name in table}
     recipe = fill_tables(Recipe, parts, table, path)
@@ -262,7 +293,45 @@ def _check(recipe: Recipe, path: Path) -> None:
         "jpeg.quality must be a range in 1..100": 1 <= jpeg.quality[0] <= jpeg.quality[1] <= 100,
         "restarts.every must be at least 1": restarts.every >= 1,
     }
-    refuse_unmet(demands, path)
+    refuse_unmet(demands | _demands_of_references(recipe), path)
+
+
+def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
+    """The demands on [references] and on the losses that came with it."""
+    references, correlation = recipe.references or ReferencesConfig(), recipe.correlation or CorrelationConfig()
+    adversarial = recipe.adversarial or AdversarialConfig()
+    shares = references.stranger_share, references.none_share
+    return {
+        "references.count must be at least 1": references.count >= 1,
+        "references.stranger_share and none_share must not be negative, nor above 1 together": (
+            min(shares) >= 0 and sum(shares) <= 1
+        ),
+        "references.person_pattern must be a regular expression with a group": _has_group(references.person_pattern),
+        "references.face_side must be a range above 0": 0 < references.face_side[0] <= references.face_side[1],
+        "references.point_noise and holdout_people must not be negative": (
+            min(references.point_noise, references.holdout_people) >= 0
+        ),
+        "[references] cannot be combined with [jpeg] or [guidance]: remove one of them": (
+            recipe.references is None or (recipe.jpeg is None and recipe.guidance is None)
+        ),
+        "correlation.size must be odd, and dilation at least 1": correlation.size >= 1
+        and correlation.size % 2 == 1
+        and correlation.dilation >= 1,
+        "correlation.weight and adversarial.weight must not be negative": (
+            min(correlation.weight, adversarial.weight) >= 0
+        ),
+        "adversarial.width must be in 1..largest": 1 <= adversarial.width <= adversarial.largest,
+        "with [adversarial], data.crop must be 4 times a power of 2": recipe.adversarial is None
+        or (recipe.data.crop & (recipe.data.crop - 1) == 0),
+    }
+
+
+def _has_group(pattern: str) -> bool:
+    """Whether a person_pattern can name people; the empty one does not try to."""
+    try:
+        return pattern == "" or re.compile(pattern).groups > 0
+    except re.error:
+        return False
 
 
 def refuse_unmet(demands: Mapping[str, bool], path: Path) -> None:

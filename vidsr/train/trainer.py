@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from vidsr.errors import OutputError
+from vidsr.train.adversarial import Adversary
 from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.recipe import Recipe
@@ -58,10 +59,14 @@ class Trainer(Generic[N]):
         self, recipe: Recipe | DetectorRecipe, options: TrainOptions, network: N, optimizer: torch.optim.Optimizer,
         start: Callable[[Path], None], scores: Callable[[N], dict[str, float]],
         objective: Callable[[dict[str, float]], float], on_log: Callable[[dict[str, Any]], None],
+        adversary: Adversary | None = None,
     ) -> None:  # fmt: skip
-        """`start` loads the weights of `options.init_from` into the network of a new run."""
+        """`start` loads the weights of `options.init_from` into the network of a new run.
+
+        `adversary`, if the training has one, is kept in last.pt with everything else.
+        """
         self._recipe, self._options, self._network, self._optimizer = recipe, options, network, optimizer
-        self._scores, self._objective, self._on_log = scores, objective, on_log
+        self._scores, self._objective, self._on_log, self._adversary = scores, objective, on_log, adversary
         self._last = options.output / "last.pt"
         is_resumed = self._last.is_file()
         if options.init_from is not None and not is_resumed:
@@ -125,6 +130,8 @@ class Trainer(Generic[N]):
             "optimiser": self._optimizer.state_dict(),  # spelled as in the checkpoints that exist
             "torch_random": torch.get_rng_state(),
         }  # fmt: skip
+        if self._adversary is not None:
+            content["adversary"] = self._adversary.state_dict()
         save_checkpoint(path, content)
 
     def _resume(self) -> None:
@@ -133,6 +140,8 @@ class Trainer(Generic[N]):
         self._network.load_state_dict(saved["network"])
         self._average.load_state_dict(saved["average"])
         self._optimizer.load_state_dict(saved["optimiser"])
+        if self._adversary is not None:
+            self._adversary.load_state_dict(saved["adversary"])
         self._step, self._best = int(saved["step"]), float(saved["best"])
         torch.set_rng_state(saved["torch_random"])
 

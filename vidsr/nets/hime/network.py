@@ -20,6 +20,9 @@ more than twice the printed parameters. This reading, and how it compares with t
 - Behind the residual blocks comes one convolution, then one to 3 * scale^2 channels and the pixel shuffle. ICNR's
   initial weights are small, so that training starts at the bicubic enlargement.
 
+Ours, as an option: a learned weight for "no reference" in the sum of (5.4), so that references which show somebody else
+can be ignored. Without it they cannot, because the sum of their weights is always 1.
+
 No code of the authors is known, and none was read.
 """
 
