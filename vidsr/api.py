@@ -313,22 +313,24 @@ def compare(
     faces: bool = _COMPARE.faces,
     start: Time = _COMPARE.input.start,
     end: Time = _COMPARE.input.end,
+    rate: Rate = _COMPARE.input.rate,
     overwrite: bool = _COMPARE.overwrite,
     on_progress: OnProgress | None = None,
 ) -> CompareReport:
-    """Compares videos, or still images, as `vidsr compare` does.
+    """Compares videos, or still images, as `vidsr compare` does; numbered images and folders of images are videos.
 
     html: path of the page (.html); None: AFTER_compare.html beside `after`, unless `png` or `video` is given.
     png: path of an image of all inputs.  video: path of a video of all inputs, with the audio of `before`.
     layout: "side" or "wipe", for `png` and `video`.  labels: names of the first inputs, instead of those of the files.
     reports: files of `--report` whose figures the page shows.  faces: whether the page shows the faces in `before`.
     start, end: seconds or "H:MM:SS.mmm" from the first frame of `before`; a page holds 10 s at most.
+    rate: frames per second of numbered images and folders; None: 25.
     overwrite: replace existing outputs.  on_progress: called after each frame.
 
     Returns the files written and notes. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
     """
     config = c.CompareConfig(
-        input=o.input_config(start, end), layout=layout, labels=tuple(labels), faces=faces, overwrite=overwrite
+        input=o.input_config(start, end, rate), layout=layout, labels=tuple(labels), faces=faces, overwrite=overwrite
     )
     from vidsr.comparison.compare import CompareTargets, default_page
     from vidsr.comparison.compare import compare as run

@@ -22,7 +22,7 @@ from tests.support import media
 from vidsr.cli import app
 from vidsr.comparison import compare as comparing
 from vidsr.comparison.compare import choose_part
-from vidsr.comparison.inputs import in_step, open_inputs
+from vidsr.comparison.inputs import in_step, open_inputs, sources_of
 from vidsr.config import InputConfig
 from vidsr.pipeline.report import write_reports
 from vidsr.types import RunReport
@@ -87,7 +87,7 @@ def test_a_page_of_two_videos_is_playable_and_in_step(tmp_path: Path) -> None:
 
 
 def numbers_in_step(before: Path, after: Path, start: str | None = None, end: str | None = None) -> list[list[int]]:
-    inputs = open_inputs([before, after])
+    inputs = open_inputs(sources_of([before, after], None))
     trim = InputConfig(start=None if start is None else Fraction(start), end=None if end is None else Fraction(end))
     with in_step(inputs, choose_part(inputs, trim)) as moments:
         return [[media.read_number(image) for image in moment.images] for moment in moments]
@@ -126,7 +126,7 @@ def test_the_shorter_video_ends_the_comparison(tmp_path: Path) -> None:
 def test_rotated_and_non_square_videos_are_shown_as_displayed(tmp_path: Path) -> None:
     turned = media.rotated(tmp_path / "a.mp4")
     wide = media.non_square(tmp_path / "b.mp4")
-    assert [each.size for each in open_inputs([turned, wide])] == [(48, 64), (93, 48)]
+    assert [each.size for each in open_inputs(sources_of([turned, wide], None))] == [(48, 64), (93, 48)]
     result = run(turned, wide, "--no-faces", "--html", tmp_path / "c.html")
     assert result.exit_code == 0 and "different proportions" in result.stderr
     image = decoded(clips(tmp_path / "c.html")[0])[0][2]
@@ -231,7 +231,7 @@ def test_labels_and_the_report_are_on_the_page(tmp_path: Path) -> None:
     assert run(*videos, "--html", page, "-y", "--no-faces", "--label", "a", "--label", "b").exit_code == 0
     assert [each["label"] for each in shown(page)["inputs"]] == ["a", "b"]
     named = run(*videos, "--html", page, "-y", *["--label", "a"] * 3)
-    assert named.exit_code == 2 and "--label is given 3 times for 2 files" in named.stderr
+    assert named.exit_code == 2 and "--label is given 3 times for 2 inputs" in named.stderr
 
 
 def test_what_cannot_be_compared_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -254,3 +254,39 @@ def test_what_cannot_be_compared_is_an_error_and_leaves_nothing(tmp_path: Path) 
     missing = CliRunner().invoke(app, ["compare", str(video)])
     assert missing.exit_code == 2 and "AFTER" in missing.stderr
     assert dataclasses.is_dataclass(vidsr.CompareReport)
+
+
+def test_numbered_images_and_folders_are_videos(tmp_path: Path) -> None:
+    video = media.clip(tmp_path / "a.mp4", 10)
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(10):
+        image = media.numbered_image(number, 128, 96)[..., ::-1]
+        assert cv2.imwrite(str(folder / f"{number:04d}.png"), np.ascontiguousarray(image))
+    for name in (folder, folder / "%04d.png"):
+        result = run(video, name, "--no-faces", "-y")
+        assert result.exit_code == 0, result.stderr
+        page = tmp_path / "frames_compare.html"
+        assert result.stdout == f"{page}\n"
+        for clip in clips(page):
+            assert [media.read_number(image) for image in decoded(clip)[0]] == list(range(10))
+    assert shown(page)["inputs"][1]["label"] == "frames/%04d.png"
+    slow = run(video, folder, "--no-faces", "-y", "--rate", "12.5")
+    assert slow.exit_code == 0 and "frames is 2 times as long" in slow.stderr
+    assert run(video, video, "--rate", "25").exit_code == 2
+    own = run(video, folder, "--png", folder / "0003.png", "-y")
+    assert own.exit_code == 4 and "is a file that this run reads" in own.stderr
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    plain = media.encode(tmp_path / "a.png", [media.numbered_image(9, 128, 96)], ("-frames:v", "1"))
+    turned = media.with_exif(tmp_path / "b.jpg", orientation=6, count=1)
+    sizes = [each.size for each in open_inputs(sources_of([plain, turned], None))]
+    assert sizes == [(128, 96), (48, 64)]
+
+
+def test_damage_and_warnings_are_notes(tmp_path: Path) -> None:
+    before = media.clip(tmp_path / "a.mkv", 40)
+    after = media.truncated(media.clip(tmp_path / "whole.mkv", 40), tmp_path / "b.mkv")
+    result = run(before, after, "--no-faces")
+    assert result.exit_code == 0 and "b.mkv: damaged" in result.stderr

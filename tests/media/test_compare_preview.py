@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from tests.media.test_compare_command import clips, decoded, shown
 from tests.support import media
 from vidsr.cli import app
-from vidsr.comparison.inputs import open_inputs
+from vidsr.comparison.inputs import open_inputs, sources_of
 from vidsr.comparison.preview import choose_parts
 from vidsr.config import InputConfig
 
@@ -42,7 +42,7 @@ def numbers(page: Path) -> list[list[int]]:
 
 
 def test_the_parts_are_the_middle_and_the_busiest_place(video: Path) -> None:
-    before = open_inputs([video])[0]
+    before = open_inputs(sources_of([video], None))[0]
     middle, busiest = choose_parts(before, InputConfig(), Fraction(1))
     assert (middle.start, middle.end) == (Fraction(43, 10) + Fraction(1, 50), Fraction(53, 10) + Fraction(1, 50))
     assert BUSY.start - 12 <= busiest.start * 25 <= BUSY.stop - 12

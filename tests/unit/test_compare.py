@@ -41,6 +41,7 @@ from vidsr.types import (
     TrackReport,
     VideoInfo,
 )
+from vidsr.video.probe import Source
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\u202egpj.\x1b[2J{{data}}"
 PNG = base64.b64decode(
@@ -228,7 +229,7 @@ def made_input(seconds: float | None, size: tuple[int, int] = (64, 48), is_still
     info = VideoInfo(
         "a", "mp4", 0, "h264", *size, "yuv420p", 8, Fraction(1, 25), Color(), header_duration_seconds=seconds
     )
-    return Input(Path("a"), "a", info, View(), size, Fraction(0), is_still, "a")
+    return Input(Source(Path("a")), "a", info, View(), size, Fraction(0), is_still, "a")
 
 
 PARTS = [
@@ -274,7 +275,7 @@ def test_library_and_command_have_the_same_options() -> None:
     renamed = {"label": "labels", "report": "reports"}
     only_command = {"progress", "quiet", "verbose"}
     assert here.keys() - {"on_progress"} == {renamed.get(name, name) for name in there.keys() - only_command}
-    for name in ("layout", "faces", "start", "end", "overwrite", "html", "png", "video"):
+    for name in ("layout", "faces", "start", "end", "rate", "overwrite", "html", "png", "video"):
         assert here[name].default == there[name].default
         assert here[name].kind is inspect.Parameter.KEYWORD_ONLY
 

@@ -16,7 +16,14 @@ _ALL = c.CompareConfig()
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", readable=False, help="A video or a still image.")],
+    before: Annotated[
+        Path,
+        typer.Argument(
+            metavar="BEFORE",
+            readable=False,
+            help="A video, an image, numbered images (frames/%06d.png) or a folder of them.",
+        ),
+    ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", readable=False, help="Another one, such as a result.")],
     more: Annotated[
         list[Path] | None,
@@ -53,6 +60,7 @@ def compare(
     faces: Annotated[bool, typer.Option("--faces/--no-faces", help="Show the faces found in BEFORE.")] = _ALL.faces,
     start: o.Start = None,
     end: o.End = None,
+    rate: o.Rate = None,
     overwrite: o.Overwrite = _ALL.overwrite,
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
@@ -71,7 +79,11 @@ def compare(
         from vidsr.comparison.compare import compare as run
 
         config = c.CompareConfig(
-            input=input_config(start, end), layout=layout, labels=tuple(label or ()), faces=faces, overwrite=overwrite
+            input=input_config(start, end, rate),
+            layout=layout,
+            labels=tuple(label or ()),
+            faces=faces,
+            overwrite=overwrite,
         )
         page = default_page(after) if html is png is video is None else html
         targets = CompareTargets(page, png, video)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vidsr.comparison.faces import FacePlace, cut_out, find_faces
 from vidsr.comparison.figures import Figures, read_report
-from vidsr.comparison.inputs import Input, Moment, Part, enlarged, in_step, levels, open_inputs, same_size
+from vidsr.comparison.inputs import Input, Moment, Part, enlarged, in_step, levels, open_inputs, same_size, sources_of
 from vidsr.comparison.page import MAX_PAGE_BYTES, PageContent, PageFace, PageInput, PagePart, build_page
 from vidsr.comparison.sheet import Sheet
 from vidsr.config import CompareConfig, InputConfig, OutputConfig
@@ -24,8 +24,10 @@ from vidsr.files import atomic_write, check_target, stale_warnings
 from vidsr.pipeline.run import Progress
 from vidsr.types import Frame
 from vidsr.video.clip import TICKS_PER_SECOND, ClipEncoder
+from vidsr.video.image_names import numbered
 from vidsr.video.output import plan_output
 from vidsr.video.probe import Source
+from vidsr.video.sources import source_files
 from vidsr.video.writer import Writer
 
 # Seconds of a clip on a page: of a longer video by default, and at most.
@@ -72,7 +74,13 @@ class CompareReport:
 
 def default_page(after: Path) -> Path:
     """The page's name if none is given: beside the second input."""
-    return after.with_name(f"{after.stem}_compare.html")
+    return page_beside(after, "_compare")
+
+
+def page_beside(path: Path, ending: str) -> Path:
+    """The name of a page beside a file or folder; that of numbered images is beside their folder."""
+    named = path if numbered(path) is None else path.absolute().parent
+    return named.with_name(f"{named.name if named.is_dir() else named.stem}{ending}.html")
 
 
 def compare(
@@ -87,9 +95,10 @@ def compare(
     `reports` are files of `--report` whose figures the page shows. `on_progress` is called after each moment. Each file
     appears only once it is complete. Raises the errors of vidsr.errors.
     """
-    _check(paths, targets, config, reports)
+    sources = sources_of(paths, config.input.rate)
+    _check(sources, targets, config, reports)
     figures = [read_report(report, paths[1:]) for report in reports]
-    inputs = open_inputs(paths, config.labels)
+    inputs = open_inputs(sources, config.labels)
     if targets.video is not None and inputs[0].is_still:
         raise UsageError("--video needs videos, but the inputs are still images: use --png")
     notes = _notes(inputs)
@@ -106,7 +115,8 @@ def compare(
         notes += _write_video(inputs, targets.video, config, progress)
         written.append(targets.video)
     folders = {path.absolute().parent for path in written}
-    return CompareReport(tuple(written), (*notes, *(each for folder in folders for each in stale_warnings(folder))))
+    notes += [each for folder in folders for each in stale_warnings(folder)]
+    return CompareReport(tuple(written), tuple(dict.fromkeys(notes)))
 
 
 def choose_part(inputs: Sequence[Input], trim: InputConfig) -> Part:
@@ -234,7 +244,7 @@ def _record_stills(
     """Still images as PNG, or as JPEG if they would be too large. `target` and its like are for clips."""
     inputs = passages[0].inputs
     sizes = [_shown_size(each, size) for each in inputs]
-    with in_step(inputs, passages[0].part) as moments:
+    with in_step(inputs, passages[0].part, notes) as moments:
         moment = next(iter(moments))
         progress.count()
     images = [enlarged(image, shown) for image, shown in zip(moment.images, sizes, strict=True)]
@@ -259,7 +269,7 @@ def _record_clips(
     """Clips of the parts, again with a lower quality until they fit into a page."""
     crf = BEST_CRF
     while True:
-        recording = _encode(passages, faces, size, target, crf, progress)
+        recording = _encode(passages, faces, size, target, crf, progress, notes)
         total = sum(len(clip or b"") for clip in recording.clips) + sum(map(len, recording.stills))
         if total <= MEDIA_BYTES:
             break
@@ -277,7 +287,7 @@ def _record_clips(
 
 def _encode(
     passages: Sequence[Passage], faces: Sequence[list[FacePlace]], size: tuple[int, int], target: Path,
-    crf: int, progress: _Progress,
+    crf: int, progress: _Progress, notes: list[str],
 ) -> _Recording:  # fmt: skip
     """The parts of all inputs, one after the other in one clip each, with the same frame times in all clips."""
     sizes = [_shown_size(each, size) for each in passages[0].inputs]
@@ -288,7 +298,7 @@ def _encode(
         ticks = 0
         for passage, places in zip(passages, faces, strict=True):
             part, first, waiting, poster = passage.part, len(recording.seconds), list(places), list[Tensor]()
-            with in_step(passage.inputs, part) as moments:
+            with in_step(passage.inputs, part, notes) as moments:
                 for moment, duration in _with_durations(moments, 1 / rate):
                     images = [enlarged(image, shown) for image, shown in zip(moment.images, sizes, strict=True)]
                     for encoder, image in zip(encoders, images, strict=True):
@@ -355,9 +365,9 @@ def _write_video(inputs: Sequence[Input], target: Path, config: CompareConfig, p
         has_alpha=False, is_interlaced=False,
     )  # fmt: skip
     options = OutputConfig(overwrite=config.overwrite)
-    source = Source(before.path)
-    plan = replace(plan_output(target, source, info, sheet.size, options, config.input), matrix=None)
-    with in_step(inputs, part) as moments, Writer(plan) as writer:
+    plan = replace(plan_output(target, before.source, info, sheet.size, options, config.input), matrix=None)
+    notes: list[str] = []
+    with Writer(plan) as writer, in_step(inputs, part, notes) as moments:
         for moment, duration in _with_durations(moments, 1 / rate):
             wipe = 0.5 - 0.5 * math.cos(2 * math.pi * float(moment.seconds - part.start) / WIPE_SECONDS)
             image = sheet.arrange([enlarged(image, size) for image in moment.images], wipe)
@@ -365,21 +375,22 @@ def _write_video(inputs: Sequence[Input], target: Path, config: CompareConfig, p
             writer.write(Frame(image, pts, info.time_base, duration))
             progress.count()
         writer.commit()
-    return [*plan.warnings, *writer.warnings]
+    return [*notes, *plan.warnings, *writer.warnings]
 
 
-def _check(paths: Sequence[Path], targets: CompareTargets, config: CompareConfig, reports: Sequence[Path]) -> None:
+def _check(sources: Sequence[Source], targets: CompareTargets, config: CompareConfig, reports: Sequence[Path]) -> None:
     """Raises UsageError or OutputError for what cannot work, before any input is opened."""
-    if len(paths) < 2:
+    if len(sources) < 2:
         raise UsageError("give at least two files to compare: BEFORE and AFTER")
-    if config.layout == "wipe" and len(paths) > 2 and (targets.image or targets.video):
+    if config.layout == "wipe" and len(sources) > 2 and (targets.image or targets.video):
         raise UsageError("--layout wipe is for two files: leave out the others, or use --layout side")
     endings = ((targets.page, ".html", "--html"), (targets.image, ".png", "--png"))
     for target, ending, option in endings:
         if target is not None and target.suffix.lower() != ending:
             raise UsageError(f"{option} {target} is not a {ending} file: choose a name that ends in {ending}")
     wanted = [target for target in (targets.page, targets.image, targets.video) if target is not None]
-    checked = {check_target(target, paths[0], config.overwrite, [*paths[1:], *reports]) for target in wanted}
+    read = [*(file for source in sources for file in source_files(source)), *reports]
+    checked = {check_target(target, sources[0].path, config.overwrite, read) for target in wanted}
     if len(checked) < len(wanted):
         raise UsageError("--html, --png and --video name the same file: give each its own")
 

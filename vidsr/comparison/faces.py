@@ -19,7 +19,7 @@ from vidsr.faces.tracker import TrackerConfig
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Face
-from vidsr.video.reader import Reader
+from vidsr.video.sources import open_reader
 
 MAX_FACES = 12
 # A crop is this many times as wide as the face, and has sides within these limits in pixels.
@@ -45,7 +45,7 @@ def find_faces(before: Input, part: Part) -> list[FacePlace]:
     """The best moment of each face of a part, best face first, at most MAX_FACES. Raises ModelError or DeviceError."""
     options, threads = FaceConfig(), torch.get_num_threads()
     best: dict[int, FacePlace] = {}
-    with Reader(before.path, before.trim(part), CPU) as reader:
+    with open_reader(before.source, before.trim(part), CPU) as reader:
         if before.is_still:
             detector = FaceDetector(
                 load_detector(options, CPU, threads), before.view, before.info.height, before.info.width,
@@ -55,7 +55,7 @@ def find_faces(before: Input, part: Part) -> list[FacePlace]:
                 found = detector.find(frame.image, TrackerConfig().strong)
                 best = {row: _place(before, found.take(np.array([row])), Fraction(0)) for row in range(len(found))}
         else:
-            search = FaceSearch(options, reader.info, CPU, threads)
+            search = FaceSearch(options, before.info, CPU, threads)
             for frame in chain([SceneMarker(SceneConfig()), *search.stages], reader.frames()):
                 seconds = frame.pts * frame.time_base - before.first
                 for face in frame.faces:

@@ -17,8 +17,10 @@ from vidsr.errors import InputError, UsageError
 from vidsr.faces.detector import View
 from vidsr.nets.layers.resize import resize
 from vidsr.types import Frame, VideoInfo
+from vidsr.video.image_names import is_image, numbered
+from vidsr.video.image_source import photograph
 from vidsr.video.probe import Source
-from vidsr.video.reader import Reader
+from vidsr.video.sources import open_reader, source_of
 
 # Slow motion makes a video this many times as long; the header's durations agree with that to TOLERANCE.
 STRETCHES = (2, 4, 8)
@@ -39,7 +41,7 @@ class Input:
     file's name.
     """
 
-    path: Path
+    source: Source
     label: str
     info: VideoInfo
     view: View
@@ -49,6 +51,11 @@ class Input:
     name: str
     stretch: int = 1
     is_excerpt: bool = False
+
+    @property
+    def path(self) -> Path:
+        """What the user named."""
+        return self.source.path
 
     @property
     def seconds(self) -> float | None:
@@ -96,15 +103,33 @@ class Moment:
     images: tuple[Tensor, ...]
 
 
-def open_inputs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Input]:
+def sources_of(paths: Sequence[Path], rate: Fraction | None) -> list[Source]:
+    """What the paths stand for: videos, photographs, numbered images or folders of images with this rate.
+
+    Raises InputError, and UsageError for a rate without images in a sequence.
+    """
+    sequences = [path for path in paths if numbered(path) is not None or path.is_dir()]
+    if rate is not None and not sequences:
+        raise UsageError("--rate is for numbered images and folders, and there are none: leave it out")
+    timed, plain = InputConfig(rate=rate), InputConfig()
+    return [
+        photograph(path, keeps_alpha=False)
+        if is_image(path) and path.is_file()
+        else source_of(path, timed if path in sequences else plain)
+        for path in paths
+    ]
+
+
+def open_inputs(sources: Sequence[Source], labels: Sequence[str] = ()) -> list[Input]:
     """Describes the inputs, the first of which is BEFORE; decodes the first two frames of each.
 
     Names without a label are those of the files. Raises InputError for a file that cannot be read, UsageError for a
     mixture of videos and still images or more labels than files.
     """
-    if len(labels) > len(paths):
-        raise UsageError(f"--label is given {len(labels)} times for {len(paths)} files: give at most one for each")
-    inputs = [_opened(path, label) for path, label in zip(paths, _labels(paths, labels), strict=True)]
+    if len(labels) > len(sources):
+        raise UsageError(f"--label is given {len(labels)} times for {len(sources)} inputs: give at most one for each")
+    shown = _labels([source.path for source in sources], labels)
+    inputs = [_opened(source, label) for source, label in zip(sources, shown, strict=True)]
     stills = [each for each in inputs if each.is_still]
     if stills and len(stills) < len(inputs):
         video = next(each for each in inputs if not each.is_still)
@@ -116,18 +141,27 @@ def open_inputs(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Input
 
 
 @contextmanager
-def in_step(inputs: Sequence[Input], part: Part) -> Iterator[Iterator[Moment]]:
-    """Opens the inputs and yields the moments of a part, in order.
+def in_step(inputs: Sequence[Input], part: Part, notes: list[str] | None = None) -> Iterator[Iterator[Moment]]:
+    """Opens the inputs and yields the moments of a part, in order; at the end adds warnings and damage to `notes`.
 
     There is a moment for each frame of the input with the most frames; of the others the frame that is displayed at
     that time is taken. The moments end with the shortest input. Reading raises InputError or UsageError.
     """
     with ExitStack() as stack:
-        streams = []
+        readers, streams = [], []
         for each in inputs:
-            reader = stack.enter_context(Reader(each.path, each.trim(part), CPU))
+            reader = stack.enter_context(open_reader(each.source, each.trim(part), CPU))
+            readers.append(reader)
             streams.append(_Stream(each, reader.frames()))
         yield _moments(streams)
+        for each, reader in zip(inputs, readers, strict=True):
+            said = [*reader.warnings, *(f"damaged {damage.place}: {damage.reason}" for damage in reader.damages)]
+            _add(notes, [f"{each.label}: {text}" for text in said])
+
+
+def _add(notes: list[str] | None, texts: list[str]) -> None:
+    if notes is not None:
+        notes += [text for text in texts if text not in notes]
 
 
 def _moments(streams: Sequence[_Stream]) -> Iterator[Moment]:
@@ -178,27 +212,33 @@ class _Stream:
         return seconds, self.input.displayed(frame.image)
 
 
-def _opened(path: Path, label: str) -> Input:
-    source = Source(path)
+def _opened(source: Source, label: str) -> Input:
     info = source.probe()
-    with Reader(source, InputConfig(), CPU, info) as reader:
+    with open_reader(source, InputConfig(), CPU, info) as reader:
         frames = reader.frames()
         first = next(frames, None)
         is_still = next(frames, None) is None
     if first is None:
-        raise InputError(f"{path} holds no frame that can be decoded")
+        raise InputError(f"{source.path} holds no frame that can be decoded")
     view = View.of(info)
     width, height = (info.height, info.width) if view.quarters % 2 else (info.width, info.height)
     aspect = 1 / view.aspect if view.quarters % 2 else view.aspect
     size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
-    return Input(path, label, info, view, size, first.pts * first.time_base, is_still, path.name)
+    return Input(source, label, info, view, size, first.pts * first.time_base, is_still, _name(source.path))
 
 
 def _labels(paths: Sequence[Path], labels: Sequence[str]) -> list[str]:
     """The labels given, then file names; those of the same name in different folders with the folder."""
-    names = [path.name for path in paths]
-    shown = [f"{path.parent.name}/{path.name}" if names.count(path.name) > 1 else path.name for path in paths]
+    names = [_name(path) for path in paths]
+    shown = [
+        f"{path.parent.name}/{name}" if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)
+    ]
     return [*labels, *shown[len(labels) :]]
+
+
+def _name(path: Path) -> str:
+    """A file's name; that of numbered images with their folder, which tells more."""
+    return path.name if numbered(path) is None else f"{path.absolute().parent.name}/{path.name}"
 
 
 def _stretch(before: Input, after: Input) -> int:

@@ -9,17 +9,18 @@ from fractions import Fraction
 from itertools import islice, pairwise
 from pathlib import Path
 
-from vidsr.comparison.compare import MAX_PAGE_SECONDS, Passage, write_page
+from vidsr.comparison.compare import MAX_PAGE_SECONDS, Passage, page_beside, write_page
 from vidsr.comparison.figures import figures_of
-from vidsr.comparison.inputs import CPU, Input, Part, open_inputs
-from vidsr.config import CompareConfig, InputConfig, RunConfig
+from vidsr.comparison.inputs import CPU, Input, Part, open_inputs, sources_of
+from vidsr.config import CompareConfig, InputConfig, OutputConfig, RunConfig
 from vidsr.errors import UsageError
 from vidsr.files import check_target, stale_warnings
 from vidsr.pipeline.plan import Plan, plan
 from vidsr.pipeline.run import Progress, enhance
 from vidsr.stages.reduction import reduce_image
 from vidsr.types import RunReport
-from vidsr.video.reader import Reader
+from vidsr.video.probe import Source
+from vidsr.video.sources import open_reader, writes_images
 
 MIN_SECONDS = Fraction(1, 2)
 # Places of a video where its motion is measured, frames compared at each, and the longest side of their small copies.
@@ -38,7 +39,7 @@ class Preview:
 
 def preview_page(target: Path) -> Path:
     """The page's name for a run with this output."""
-    return target.with_name(f"{target.stem}_preview.html")
+    return page_beside(target, "_preview")
 
 
 def check_seconds(seconds: Fraction) -> Fraction:
@@ -64,16 +65,17 @@ def preview(
     """
     page = check_target(preview_page(target), source, config.output.overwrite)
     planned = plan(source, target, config)
-    before = replace(open_inputs([source])[0], label="input")
+    before = replace(open_inputs(sources_of([source], config.input.rate))[0], label="input")
     if before.is_still:
         raise UsageError(f"{source} holds one image: --preview is for videos")
     parts = choose_parts(before, config.input, seconds)
+    is_images = writes_images(target, before.source)
     counter = _Counter(on_progress)
     passages, reports = [], []
     with tempfile.TemporaryDirectory(prefix="vidsr-preview-") as folder:
         for number, part in enumerate(parts):
-            result = Path(folder) / f"{number}{target.suffix}"
-            report = enhance(source, result, _config_of(part, config), counter.next())
+            result = Path(folder) / f"{number}{'.mp4' if is_images else target.suffix}"
+            report = enhance(source, result, _config_of(part, config, is_images), counter.next())
             reports.append(report)
             passages.append(Passage((before, _result(part, result, planned)), part))
         figures = [replace(figures_of(report), name=part.label) for report, part in zip(reports, parts, strict=True)]
@@ -106,7 +108,7 @@ def choose_parts(before: Input, trim: InputConfig, seconds: Fraction) -> list[Pa
 
 def _motion(before: Input, start: Fraction) -> float:
     """The median change between consecutive frames, 0..1; the median, so that a cut does not count as motion."""
-    with Reader(before.path, InputConfig(start=start or None), CPU) as reader:
+    with open_reader(before.source, InputConfig(start=start or None), CPU) as reader:
         try:
             images = [reduce_image(frame.image, PIXELS) for frame in islice(reader.frames(), FRAMES)]
         except UsageError:  # the header announces more than there is
@@ -117,20 +119,25 @@ def _motion(before: Input, start: Fraction) -> float:
 
 def _part(before: Input, name: str, start: Fraction, seconds: Fraction) -> Part:
     """The part from the first frame at or after `start`."""
-    with Reader(before.path, InputConfig(start=start or None), CPU) as reader:
+    with open_reader(before.source, InputConfig(start=start or None), CPU) as reader:
         frame = next(reader.frames())
     begin = frame.pts * frame.time_base - before.first
     return Part(f"{name}, from {float(begin):.1f} s", begin, begin + seconds, begin + seconds / 2)
 
 
-def _config_of(part: Part, config: RunConfig) -> RunConfig:
-    output = replace(config.output, audio="none", subtitles="none", overwrite=True)
-    return replace(config, input=InputConfig(start=part.start or None, end=part.end), output=output)
+def _config_of(part: Part, config: RunConfig, is_images: bool) -> RunConfig:
+    """The options for a part; results that would be images are shown as a video with its default settings."""
+    output = OutputConfig() if is_images else config.output
+    return replace(
+        config,
+        input=replace(config.input, start=part.start or None, end=part.end),
+        output=replace(output, audio="none", subtitles="none", overwrite=True),
+    )
 
 
 def _result(part: Part, path: Path, planned: Plan) -> Input:
     """The result of a part, placed at its time in the input."""
-    result = open_inputs([path])[0]
+    result = open_inputs([Source(path)])[0]
     stretch = planned.expected.stretch
     label = f"{planned.model}, {result.size[0]}×{result.size[1]}"
     return replace(
