@@ -29,7 +29,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, Callable[..., Any]]] = {
 }
 # Parameters that only the API has, and command options that only concern the screen or have another name here.
 LIBRARY_ONLY = {"input", "output", "on_progress"}
-COMMAND_ONLY = {"source", "target", "dry_run", "preview", "report", "progress", "quiet", "verbose", "as_json"}
+COMMAND_ONLY = (
+    {"source", "target", "paths", "list_file", "jobs", "dry_run", "preview", "footage", "print_config"}
+    | {"report", "progress", "quiet", "verbose", "as_json"}
+)  # fmt: skip
 RENAMED = {"encoder_option": "encoder_options"}
 
 
@@ -135,8 +138,6 @@ def test_a_list_that_cannot_be_done_as_one(tmp_path: Path) -> None:
         vidsr.upscale(videos, tmp_path / "out")
     with pytest.raises(vidsr.VidsrError, match="the list of videos is empty"):
         vidsr.upscale([], tmp_path / "out")
-    with pytest.raises(UsageError, match="--recursive is for folders"):
-        vidsr.upscale(videos, tmp_path / "out", recursive=True)
     with pytest.raises(UsageError, match="--recursive and --suffix are for folders"):
         vidsr.upscale(videos[0], tmp_path / "out.mp4", suffix="_x4")
     with pytest.raises(UsageError, match="--skip-existing is for folders"):

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from vidsr import __version__
 from vidsr.cli.bench import bench
+from vidsr.cli.command import ConfiguredCommand
 from vidsr.cli.compare import compare
 from vidsr.cli.doctor import doctor
 from vidsr.cli.evaluate import evaluate
@@ -62,8 +63,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=_EPILOG)(upscale)
-app.command(epilog=_EPILOG)(slowmo)
+app.command(epilog=_EPILOG, cls=ConfiguredCommand)(upscale)
+app.command(epilog=_EPILOG, cls=ConfiguredCommand)(slowmo)
 app.command()(faces)
 app.command()(info)
 app.command()(compare)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vidsr import config as c
+from vidsr.cli.presets import PRESETS, Footage
 from vidsr.errors import NO_THREADS, DeviceError, VidsrError
 from vidsr.signals import stopping
 
@@ -189,6 +190,18 @@ Strict = Annotated[
     ),
 ]
 
+For = Annotated[
+    Footage | None,
+    typer.Option(
+        "--for",
+        help="Options for a kind of footage: "
+        + "; ".join(f"{name} ({preset.footage})" for name, preset in PRESETS.items())
+        + ". Options of the command line come before them.",
+    ),
+]
+PrintConfig = Annotated[
+    bool, typer.Option("--print-config", help="Print all options as a settings file (vidsr.toml), and stop.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Preview = Annotated[
     str | None,

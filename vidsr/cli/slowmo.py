@@ -64,6 +64,7 @@ def slowmo(
     shard: o.Shard = None,
     jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
+    print_config: o.PrintConfig = False,  # noqa: ARG001 - ConfiguredCommand reads it
     dry_run: o.DryRun = False,
     preview: o.Preview = None,
     report: o.Report = None,

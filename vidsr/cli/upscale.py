@@ -72,6 +72,8 @@ def upscale(
     shard: o.Shard = None,
     jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
+    footage: o.For = None,  # noqa: ARG001 - ConfiguredCommand reads it, and the next one
+    print_config: o.PrintConfig = False,  # noqa: ARG001
     dry_run: o.DryRun = False,
     preview: o.Preview = None,
     report: o.Report = None,
