@@ -233,7 +233,8 @@ class Frame:
     `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown. `faces` are ordered by track
     and stay in source pixels when the image is enlarged. In the output of a network with an estimator
     of degradation, `levels` are the levels that it worked with: blur, noise and compression, 3 values in 0..1, on the
-    compute device. `messages` go into the output's bitstream; interpolated frames have none.
+    compute device. In its input, where the image is a tile, they are its estimate of the whole frame, B x 3, which
+    replaces that of the tile. `messages` go into the output's bitstream; interpolated frames have none.
     """
 
     image: Tensor
@@ -266,13 +267,28 @@ class Damage:
         return "before the first frame" if self.after_seconds is None else f"after {self.after_seconds:.3f} s"
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryStep:
+    """A step to less memory, made because memory had run out after `frames_done` output frames.
+
+    `what` continues "from here on ...".
+    """
+
+    frames_done: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"memory ran out after {self.frames_done} frames; from here on {self.what}"
+
+
 @dataclass(slots=True)
 class RunReport:
     """What a run did, for messages and for `--report`; filled in during the run.
 
     N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
     input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `degradation` has an
-    entry for each scene if the model works with degradation levels, else none. `notes` are usual things that need no
+    entry for each scene if the model works with degradation levels, else none. `memory_steps` are also among the
+    warnings. `notes` are usual things that need no
     attention, such as colors that the file does not tag.
     """
 
@@ -296,6 +312,7 @@ class RunReport:
     scenes: int = 0
     degradation: list[SceneDegradation] = field(default_factory=list)
     tile: int | None = None
+    memory_steps: list[MemoryStep] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

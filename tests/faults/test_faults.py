@@ -426,8 +426,11 @@ def test_memory_that_is_enough_for_small_tiles_loses_no_frame(
     starve(monkeypatch, lambda frame: frame.image.shape[-1] > 64)
     arguments = ("--codec", "ffv1", "--report", out / "r.json")
     result = vidsr_cli("upscale", source, out / "tiles.mkv", *FAST, *arguments)
-    assert result.exit_code == 0 and "the tile size was reduced 2 times" in result.stderr
-    assert json.loads((out / "r.json").read_text())["runs"][0]["tile"] == 64
+    assert result.exit_code == 0 and "after 0 frames; from here on the tile is 64 pixels" in result.stderr
+    (run,) = json.loads((out / "r.json").read_text())["runs"]
+    words = ["fewer frames wait in queues", "the tile is 128 pixels", "the tile is 64 pixels"]
+    assert run["tile"] == 64 and [step["what"] for step in run["memory_steps"]] == words
+    assert len(run["warnings"]) == 3
     whole, tiles = (media.ffmpeg_framemd5(out / name) for name in ("whole.mkv", "tiles.mkv"))
     assert len(whole.frames) == len(tiles.frames) == 5 and whole.times == tiles.times
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+import tests.support.pretend_cuda
+import vidsr.engines.tiled
+from tests.support.pretend_cuda import pretend_cuda
 from tests.support.tiny_networks import paper_network, slowmo_network
 from tests.support.toy_architecture import toy_network
 from tests.support.toy_engine import ToyDoubler, ToyEngine, make_clip, side_data, video_side_data
@@ -25,7 +29,7 @@ from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
-from vidsr.engines.tiled import SMALLEST_TILE, TiledEngine, auto_tile, is_out_of_memory
+from vidsr.engines.tiled import SMALLEST_TILE, LighterEngine, TiledEngine, auto_tile, is_out_of_memory
 from vidsr.errors import DeviceError, UsageError
 from vidsr.types import Frame
 
@@ -323,6 +327,67 @@ def test_the_smallest_tile_that_does_not_fit_is_a_device_error(height: int, widt
     assert caught.value.exit_code == 6
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def exhaust_pretended_memory() -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
+def lighter(words: str, before: Callable[[str, int, int, int], None], **options: Any) -> LighterEngine:
+    return LighterEngine(words, lambda: Counting(before), **options)
+
+
+@pytest.mark.parametrize("first", [1, 5, 8])
+def test_the_ladder_goes_down_in_order_and_loses_no_frame(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From call `first` on, the first engine and the second never have enough memory, the third not for large tiles."""
+
+    def never(verb: str, n: int, height: int, width: int) -> None:
+        if n >= first:
+            exhaust_memory()
+
+    def small_only(verb: str, n: int, height: int, width: int) -> None:
+        if height * width > 40 * 40:
+            exhaust_memory()
+
+    shortened = list[bool]()
+    monkeypatch.setattr(vidsr.engines.tiled, "shorten_queues", lambda: not shortened.append(True))
+    ladder = [
+        lighter("the second runs", lambda *_: exhaust_memory()),
+        LighterEngine("nothing, because it is not built", exhaust_memory),  # type: ignore[arg-type]
+        lighter("the third runs", small_only, device=CPU, tile=lambda height, width: 90),
+    ]
+    engine = TiledEngine(Counting(never), None, overlap=8, smallest=32, lighter=ladder)
+    frames = make_clip(6, 64, 100, cuts=(0, 4))
+    ready = run(engine, frames)
+    assert side_data(ready) == side_data(frames) and all(frame.image.shape == (3, 128, 200) for frame in ready)
+    expected = ["fewer frames wait in queues", "the tile is 50 pixels", "the tile is 32 pixels", "the second runs"]
+    expected += ["the third runs", "the tile is 46 pixels", "the tile is 32 pixels"]
+    assert [step.what for step in engine.steps] == expected and shortened == [True]
+    done = [step.frames_done for step in engine.steps]
+    assert done == sorted(done) and (done[0] > 0) == (first > 1) and engine.tile == 32
+    whole = run(ToyEngine(), frames)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(ready[: done[0]], whole[: done[0]], strict=True))
+
+
+def test_a_ladder_that_ends_is_a_device_error() -> None:
+    engine = TiledEngine(Counting(lambda *_: exhaust_memory()), None, smallest=64)
+    engine = TiledEngine(engine.inner, 64, lighter=[lighter("the second runs", lambda *_: exhaust_memory())])
+    with pytest.raises(DeviceError, match="even in tiles of 64 pixels"):
+        run(engine, make_clip(1, 64, 100))
+    assert [step.what for step in engine.steps] == ["the second runs"]
+    assert str(engine.steps[0]) == "memory ran out after 0 frames; from here on the second runs"
+
+
+def test_an_engine_on_another_device_gives_its_outputs_on_that_of_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tests.support.pretend_cuda, "_NoHostCopies", nullcontext)
+    with pretend_cuda() as cuda:
+        last = LighterEngine("the network runs on the CPU", lambda: BicubicEngine(2, CPU), CPU, lambda *_: 64)
+        hungry = Counting(lambda verb, n, *_: exhaust_pretended_memory() if n > 2 else None, BicubicEngine(2, cuda))
+        engine = TiledEngine(hungry, 64, overlap=8, lighter=[last])
+        clip = [Frame(torch.rand(3, 64, 40, device=cuda), t, Fraction(1, 25), 1, t == 0) for t in range(4)]
+        ready = run(engine, clip)
+        assert [frame.image.device for frame in ready] == [cuda] * 4
+        assert [step.frames_done for step in engine.steps] == [1]
 
 
 def test_other_errors_pass_unchanged() -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+import vidsr.engines.onnx
+from tests.laws.test_onnx_engine import EagerGraph
 from tests.unit.test_onnx_export import NARROW
 from vidsr.engines.onnx import OnnxRecurrentEngine
 from vidsr.engines.recurrent import RecurrentEngine, StreamState
+from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.registry import build
@@ -121,6 +126,48 @@ def test_the_estimator_and_the_modulation_are_cheap() -> None:
 def test_impossible_sizes_are_refused(sizes: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match="estimator"):
         build("secnet", sizes)
+
+
+# ------------------------------------------------------------------------------------------------------- whole frames
+
+
+@settings(max_examples=40)
+@given(height=st.integers(1, 90), width=st.integers(1, 40), bands=st.integers(1, 20), seed=st.integers(0, 9))
+def test_the_overall_estimate_in_bands_is_that_of_the_whole_frame(
+    height: int, width: int, bands: int, seed: int
+) -> None:
+    estimator = conditioned_network().estimator
+    assert estimator is not None
+    image = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    found = estimator.estimate_overall(image, band=4 * bands)
+    torch.testing.assert_close(found, estimator(image).overall, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("is_onnx", [False, True])
+def test_all_tiles_work_with_the_estimate_of_the_whole_frame(
+    mirrored: bool, is_onnx: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One half of the frames is flat and the other noise, so that each tile alone would estimate other levels."""
+    monkeypatch.setattr(vidsr.engines.onnx, "Graph", EagerGraph)
+    network = conditioned_network(mirrored=mirrored)
+    random = torch.rand(4, 3, 40, 88, generator=torch.Generator().manual_seed(2))
+    clip = torch.where(torch.arange(88) < 44, 0.5, random)
+    frames = [Frame(image, t, Fraction(1, 25), 1, t in (0, 3)) for t, image in enumerate(clip)]
+
+    def levels(tile: int | None, frames: list[Frame]) -> Tensor:
+        inner = OnnxRecurrentEngine(network, "", CPU) if is_onnx else engine_of(network)
+        engine = TiledEngine(inner, tile, overlap=8, smallest=8)
+        state, ready = engine.init_state(*frames[0].image.shape[-2:]), list[Frame]()
+        for frame in frames:
+            more, state = engine.step(frame, state)
+            ready += more
+        return torch.stack([cast(Tensor, frame.levels) for frame in (*ready, *engine.flush(state))])
+
+    whole = levels(None, frames)
+    torch.testing.assert_close(levels(44, frames), whole, atol=1e-4, rtol=0)
+    left = levels(None, [frame.with_image(frame.image[..., :44].contiguous()) for frame in frames])
+    assert (left - whole).abs().max() > 0.01
 
 
 # ---------------------------------------------------------------------------------------------------------- the stream

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from vidsr.runtime.queues import background, prefetch
+from vidsr.runtime.queues import background, prefetch, shorten_queues
 
 
 @pytest.fixture(autouse=True)
@@ -266,3 +266,31 @@ def test_both_ends_together() -> None:
         for item in items:
             put(2 * item)
     assert written == list(range(0, 400, 2))
+
+
+def test_queues_that_are_shortened_are_emptied_and_hold_one_item_from_then_on() -> None:
+    allowed, written, most = threading.Semaphore(0), list[int](), list[int]()
+    begun = threading.Event()
+
+    def write(item: int) -> None:
+        begun.set()
+        allowed.acquire()
+        written.append(item)
+
+    with prefetch(iter(range(20)), 4) as source, background(write, 4) as put:
+        for _ in range(5):  # one is being written, four wait
+            put(next(source))
+            begun.wait()
+        release = threading.Timer(0.05, lambda: allowed.release(4))
+        release.start()
+        assert shorten_queues()
+        assert written == [0, 1, 2, 3]
+        release.join()
+        assert not shorten_queues()
+        for item in source:
+            allowed.release()
+            put(item)
+            most.append(item - len(written))
+        allowed.release()
+    assert written == list(range(20)) and max(most) <= 2
+    assert not shorten_queues()

@@ -13,13 +13,14 @@ import psutil
 import pytest
 import torch
 
+import vidsr.engines.select
 from vidsr.config import ComputeConfig
-from vidsr.engines.select import DEFAULT_MODELS, Selection, build_engine, select, select_card
+from vidsr.engines.select import DEFAULT_MODELS, Selection, _lighter, build_engine, select, select_card
 from vidsr.engines.tiled import SMALLEST_TILE
 from vidsr.errors import DeviceError, ModelError, UsageError
 from vidsr.faces.engine import select_face_engine
 from vidsr.models.cards import models_folder
-from vidsr.models.registry import DOES
+from vidsr.models.registry import DOES, Task
 from vidsr.runtime.device import choose_device
 from vidsr.runtime.memory import free_memory
 
@@ -146,3 +147,35 @@ def test_a_small_memory_makes_tiles_on_every_device(device: str, monkeypatch: py
     tile = selected(1080, 1920).tile
     assert tile is not None and SMALLEST_TILE <= tile < 1080
     assert choose_device(device) == torch.device(device)
+
+
+def test_only_what_the_user_left_open_changes_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        vidsr.engines.select, "choose_precision", lambda wanted, *_: "fp32" if wanted == "auto" else wanted
+    )
+    cuda, cpu, mps = torch.device("cuda", 1), torch.device("cpu"), torch.device("mps")
+    free = ComputeConfig()
+    assert _lighter(free, cuda, "fp16") == (("cpu", "fp32"),)
+    assert _lighter(free, cpu, "bf16") == ()
+    assert _lighter(free, cpu, "fp32") == (("cpu", "bf16"),)
+    assert _lighter(free, mps, "fp32") == (("cpu", "fp32"),)
+    assert _lighter(ComputeConfig(device="cuda"), cuda, "bf16") == ()
+    assert _lighter(ComputeConfig(precision="fp16"), cuda, "fp16") == (("cpu", "fp32"),)
+    assert _lighter(ComputeConfig(precision="bf16"), cuda, "bf16") == (("cpu", "bf16"),)
+    assert _lighter(ComputeConfig(precision="fp32", device="cpu"), cpu, "fp32") == ()
+    assert _lighter(ComputeConfig(backend="onnx"), cpu, "fp32") == ()
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("task", "interp", "model"), [("upscale", 1, "secnet-fast"), ("interpolate", 2, "zsm-fast")])
+def test_the_lighter_forms_of_an_engine_are_built_when_they_are_needed(task: Task, interp: int, model: str) -> None:
+    selection = select(ComputeConfig(device="cpu", precision="fp32"), task, 64, 64, interp=interp)
+    tiled = build_engine(replace(selection, lighter=(("cpu", "bf16"),))).engine
+    plain, lower = (form.build() for form in tiled._lighter)
+    assert tiled.info.name == model and plain.info.lookahead < tiled.info.lookahead
+    assert {info.scale for info in (plain.info, lower.info)} == {tiled.info.scale}
+    assert [form.words for form in tiled._lighter] == [
+        "each frame is finished before the next one is started", "the network runs in bf16",
+    ]  # fmt: skip
+    weights = [next(p for p in e.network.parameters() if p.ndim == 4) for e in (plain, lower)]  # type: ignore[attr-defined]
+    assert [weight.dtype for weight in weights] == [torch.float32, torch.bfloat16]

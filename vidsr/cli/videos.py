@@ -146,6 +146,7 @@ class _Batch:
     failures: list[Failure] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     running: dict[Path, Running] = field(default_factory=dict)
+    steps: dict[Path, int] = field(default_factory=dict)
     followed: BatchProgress | None = None
     board: Board | None = None
 
@@ -205,6 +206,9 @@ class _Batch:
         assert self.board is not None, "the display is open while videos run"
         if self.followed is not None:
             self.followed.progressed(source, progress)
+        for step in progress.memory_steps[self.steps.get(source, 0) :]:
+            self.screen.say(f"{source}: {step}")
+        self.steps[source] = len(progress.memory_steps)
         self.board.update(self.running[source], progress, memory_bytes)
 
     def _take(self, outcome: Outcome[RunReport]) -> Exception | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vidsr.nets.layers.deformable import DeformableConv
 from vidsr.types import Frame
@@ -54,6 +54,32 @@ class Engine(Protocol):
 
     def flush(self, state: Any) -> list[Frame]:
         """Returns all pending outputs at the end of the video."""
+        ...
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """An engine that adapts to an overall property of each frame, which tiles alone cannot tell."""
+
+    def estimate_levels(self, image: Tensor) -> Tensor | None:
+        """The levels of a whole frame 3 x h x w, with which its tiles are passed to `step` as `Frame.levels`.
+
+        None if this network does not need them.
+        """
+        ...
+
+
+@runtime_checkable
+class Overlapping(Engine, Protocol):
+    """An engine that may work on two frames or windows at once, and can do without it to save memory."""
+
+    @property
+    def is_overlapped(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def without_overlap(self) -> Engine:
+        """The same engine, but it starts no frame before the previous one is finished."""
         ...
 
 

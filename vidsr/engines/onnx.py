@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.base import EngineInfo
-from vidsr.engines.recurrent import checked_overrides
+from vidsr.engines.recurrent import checked_overrides, whole_frame_levels
 from vidsr.models.onnx_export import graph_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Step
@@ -85,8 +85,10 @@ class OnnxRecurrentEngine:
         Raises UsageError or DeviceError.
         """
         checked_overrides(network, overrides, name, device)
-        self._step = SECNetStep(network, overrides)
+        self._step = SECNetStep(network, overrides, takes_levels=network.estimator is not None)
         self._graph = Graph(self._step, device)
+        if self._step.network.estimator is not None:
+            self._step.network.estimator.to(device)
         config = network.config
         self._info = EngineInfo(name, config.scale, config.lookahead, config.multiple_of, PRECISIONS)
         self._device = device
@@ -95,6 +97,11 @@ class OnnxRecurrentEngine:
     def info(self) -> EngineInfo:
         """Name, scale and cells of the network; look-ahead T1, float32 only."""
         return self._info
+
+    @torch.inference_mode()
+    def estimate_levels(self, image: Tensor) -> Tensor | None:
+        """As RecurrentEngine; computed by torch."""
+        return whole_frame_levels(self._step.network, image)
 
     def init_state(self, height: int, width: int) -> OnnxState:  # noqa: ARG002 - size follows from frames
         """An empty state: the first frame starts a scene in any case."""
@@ -127,14 +134,21 @@ class OnnxRecurrentEngine:
         frame = window[here]
         height, width = frame.image.shape[1:]
         around = [window[min(max(here + offset, 0), len(window) - 1)].image for offset in self._step.offsets]
-        past = state.past
+        past, levels = state.past, self._levels(frame)
         if not past:
-            shapes = list(self._step.inputs(height, width).values())[1:]
+            shapes = list(self._step.inputs(height, width).values())[1 + len(levels) :]
             past = tuple(torch.zeros(shape, device=self._device) for shape in shapes)
-        image, *after = self._graph.run((torch.stack(around), *past), height, width)
+        image, *after = self._graph.run((torch.stack(around), *levels, *past), height, width)
         drop = max(0, here + 1 - self._step.past)
         result = replace(frame, image=image[0], levels=self._step.levels(after))
         return result, OnnxState(window[drop:], here + 1 - drop, tuple(after))
+
+    def _levels(self, frame: Frame) -> tuple[Tensor, ...]:
+        """The step's input of levels, if it has one; NaN stands for the step's own estimate."""
+        if not self._step.takes_levels:
+            return ()
+        unknown = torch.full((self._step.batch, 3), float("nan"), device=self._device)
+        return (unknown if frame.levels is None else frame.levels,)
 
 
 class OnnxParts:

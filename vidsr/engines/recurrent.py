@@ -103,6 +103,16 @@ class RecurrentEngine:
         """The network on its device, with convolutions in the engine's precision; must not be modified."""
         return self._network
 
+    @torch.inference_mode()
+    def estimate_levels(self, image: Tensor) -> Tensor | None:
+        """The network's estimate of the overall levels of a frame, B x 3; None for a network without an estimator."""
+        return whole_frame_levels(self._network, image)
+
+    @property
+    def is_overlapped(self) -> bool:
+        """Whether a frame is started while the previous one is finished."""
+        return self._overlap.enabled
+
     def without_overlap(self) -> RecurrentEngine:
         """The same engine without overlap: each frame is finished before the next is started."""
         return RecurrentEngine(self._network, self._info.name, self._device, self._precision, False, self._values)
@@ -183,16 +193,30 @@ def checked_overrides(
 def prepare_frame(network: SECNet, frame: Frame, image: Tensor, before: FrameFeatures | None = None) -> FrameFeatures:
     """Computes what is needed once per frame from `image` 3 x h x w, which is `frame` or a crop of it.
 
-    `before` is the previous frame of the scene.
+    `before` is the previous frame of the scene. `frame.levels` replaces the estimate of the overall levels.
     """
-    image = image[None]
-    if network.config.mirrored:
-        image = torch.cat((image, image.flip(-1)))
+    image = _batch(network, image)
     estimate = smoothed = None
     if network.estimator is not None:
         estimate = network.estimator(image)
+        if frame.levels is not None:
+            estimate = estimate._replace(overall=frame.levels)
         smoothed = smooth(estimate.overall, None if before is None else before.smoothed)
     return FrameFeatures(frame, image, network.flow.pyramid(image), estimate, smoothed)
+
+
+def _batch(network: SECNet, image: Tensor) -> Tensor:
+    """The image as a batch, for a mirrored network with its mirror image."""
+    image = image[None]
+    return torch.cat((image, image.flip(-1))) if network.config.mirrored else image
+
+
+def whole_frame_levels(network: SECNet, image: Tensor) -> Tensor | None:
+    """The overall levels of a frame 3 x h x w, B x 3, computed in bands; None for a network without an estimator."""
+    if network.estimator is None:
+        return None
+    levels: Tensor = network.estimator.estimate_overall(_batch(network, image))
+    return levels
 
 
 def estimate_motion_and_fuse(

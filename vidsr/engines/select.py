@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from vidsr.config import ComputeConfig
-from vidsr.engines.base import Engine
+from vidsr.engines.base import Engine, Overlapping
 from vidsr.engines.bicubic import BicubicEngine, bicubic_bytes_per_pixel
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.onnx import (
@@ -33,7 +34,7 @@ from vidsr.engines.slowmo import (
     check_has_head,
     slowmo_bytes_per_pixel,
 )
-from vidsr.engines.tiled import TiledEngine, choose_tile
+from vidsr.engines.tiled import LighterEngine, TiledEngine, choose_tile
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import Card, ModelCard, detector_card, find_card, list_cards, list_presets, read_card
 from vidsr.models.loading import check_card, load_network
@@ -63,7 +64,8 @@ class Selection:
     the requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame.
     `has_interpolator`: the model can interpolate single frames at the input's size, which duplicates need.
     `has_estimator`: it estimates how degraded frames are. `levels`: the degradation levels of the input, blur, noise
-    and compression in 0..1; None where the network estimates them, or has no estimator.
+    and compression in 0..1; None where the network estimates them, or has no estimator. `lighter`: devices and
+    precisions with which to go on when memory has run out even in the smallest tiles.
     """
 
     task: Task
@@ -78,6 +80,7 @@ class Selection:
     has_interpolator: bool
     has_estimator: bool = False
     levels: Levels = ESTIMATED
+    lighter: tuple[tuple[str, str], ...] = ()
 
     @property
     def sha256(self) -> str | None:
@@ -179,7 +182,7 @@ def select(
         tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
         return Selection(
             task=task, model=BICUBIC, card=None, device=str(device), precision="fp32", backend="torch", tile=tile,
-            enlargement=enlargement, interp=1, has_interpolator=False,
+            enlargement=enlargement, interp=1, has_interpolator=False, lighter=_lighter(compute, device, "bf16"),
         )  # fmt: skip
     row, config = ENGINES[card.architecture], config_of(card.architecture, card.network)
     if isinstance(card, ModelCard):
@@ -190,20 +193,74 @@ def select(
         enlargement=enlargement, interp=interp, has_interpolator=row.has_interpolator(config),
         has_estimator=row.has_estimator(config), levels=levels,
     )  # fmt: skip
+    selection = replace(selection, lighter=_lighter(compute, device, selection.precision))
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
     return replace(selection, tile=choose_tile(compute.tile, height, width, bytes_per_pixel, device))
 
 
+def _lighter(compute: ComputeConfig, device: torch.device, precision: str) -> tuple[tuple[str, str], ...]:
+    """The devices and precisions to go on with when memory has run out; only where the user left the choice to vidsr.
+
+    bf16 is what "auto" means wherever it is fast, so it is good enough; the CPU is the last resort.
+    """
+    forms = []
+    if compute.precision == "auto" and precision == "fp32" and compute.backend == "torch" and device.type != "mps":
+        forms.append((str(device), "bf16"))
+    if compute.device == "auto" and device.type != "cpu":
+        wanted = "fp32" if compute.precision == "fp16" else compute.precision
+        forms.append(("cpu", choose_precision(wanted, torch.device("cpu"), compute.backend)))
+    return tuple(forms)
+
+
 def build_engine(selection: Selection) -> ChosenEngine:
     """Builds the engine of a selection. Raises ModelError if the weights are not those that the card describes."""
     if selection.card is None:
-        bicubic = BicubicEngine(selection.enlargement, torch.device(selection.device))
-        return ChosenEngine(TiledEngine(bicubic, selection.tile), selection)
-    network = load_network(selection.card)
-    engine, interpolator = ENGINES[selection.card.architecture].build(network, selection)
-    tiled = TiledEngine(interpolator, selection.tile) if interpolator else None
-    return ChosenEngine(TiledEngine(engine, selection.tile), selection, tiled)
+
+        def bicubic(form: Selection) -> Built:
+            return Built(BicubicEngine(form.enlargement, torch.device(form.device)))
+
+        def bicubic_bytes(form: Selection) -> float:
+            return bicubic_bytes_per_pixel(form.enlargement)
+
+        return ChosenEngine(_tiled(bicubic(selection).engine, selection, bicubic, bicubic_bytes), selection)
+    network, row = load_network(selection.card), ENGINES[selection.card.architecture]
+    config = config_of(selection.card.architecture, selection.card.network)
+    build, needs = partial(row.build, network), partial(row.bytes_per_pixel, config)
+    engine, interpolator = build(selection)
+    tiled = None
+    if interpolator is not None:
+        tiled = _tiled(interpolator, selection, lambda form: Built(_required(build(form).interpolator)), needs)
+    return ChosenEngine(_tiled(engine, selection, build, needs), selection, tiled)
+
+
+def _required(engine: Engine | None) -> Engine:
+    assert engine is not None, "other forms of a selection have the same engines"
+    return engine
+
+
+def _tiled(
+    engine: Engine, selection: Selection, build: Callable[[Selection], Built], needs: Callable[[Selection], float]
+) -> TiledEngine:
+    """The engine in tiles, with its lighter forms: `build` makes one, which `needs` bytes per pixel."""
+    lighter = []
+    if isinstance(engine, Overlapping) and engine.is_overlapped:
+        lighter.append(LighterEngine("each frame is finished before the next one is started", engine.without_overlap))
+    for device, precision in selection.lighter:
+        form = replace(selection, device=device, precision=precision, tile=None, lighter=())
+        words = f"the network runs in {precision}" if device == selection.device else "the network runs on the CPU"
+        rebuild = partial(_engine_of, build, form)
+        if device == selection.device:
+            lighter.append(LighterEngine(words, rebuild))
+        else:
+            place = torch.device(device)
+            tile = partial(choose_tile, "auto", bytes_per_pixel=needs(form), device=place)
+            lighter.append(LighterEngine(words, rebuild, place, tile))
+    return TiledEngine(engine, selection.tile, lighter=lighter)
+
+
+def _engine_of(build: Callable[[Selection], Built], form: Selection) -> Engine:
+    return build(form).engine
 
 
 def _find_card(name: str, task: Task) -> Card:

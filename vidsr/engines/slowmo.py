@@ -161,6 +161,9 @@ class SlowmoEngine:
                 "use a window of 2 or more and a look-ahead of 0 or more"
             )
         self._network = network
+        self._without_overlap = partial(
+            SlowmoEngine, network, name, device, precisions, window, lookahead, carry, is_overlapped=False
+        )
         self._overlap = Overlap(device, 0.5, is_overlapped)
         self._ahead, self._carry = lookahead, carry
         self._stride = 2 * (window - 1)  # moments from the start of one window to the start of the next
@@ -195,6 +198,15 @@ class SlowmoEngine:
     def network(self) -> SlowmoParts:
         """The network; must not be modified."""
         return self._network
+
+    @property
+    def is_overlapped(self) -> bool:
+        """Whether a window is prepared while the previous one is finished."""
+        return self._overlap.enabled
+
+    def without_overlap(self) -> SlowmoEngine:
+        """The same engine without overlap: each window is finished before the next is prepared."""
+        return self._without_overlap()
 
     def init_state(self, height: int, width: int) -> SlowmoState:  # noqa: ARG002 - size follows from frames
         """An empty state: the first frame starts a scene in any case."""

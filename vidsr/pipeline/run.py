@@ -30,7 +30,7 @@ from vidsr.stages.base import FrameStage, Stage
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
-from vidsr.types import DegradationLevels, Frame, RunReport, SceneDegradation
+from vidsr.types import DegradationLevels, Frame, MemoryStep, RunReport, SceneDegradation
 from vidsr.video.output import OutputPlan
 from vidsr.video.sources import AnyOutputPlan, FrameReader, open_reader, open_writer
 
@@ -46,11 +46,15 @@ ESTIMATE_FRAMES = 6
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a run, in output frames. `frames_expected` is from the header and may be wrong or None."""
+    """Progress of a run, in output frames. `frames_expected` is from the header and may be wrong or None.
+
+    `memory_steps` are the steps to less memory so far.
+    """
 
     frames_done: int
     frames_expected: int | None
     seconds: float
+    memory_steps: tuple[MemoryStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,7 @@ def run(
     keep_freed_memory()
     parts = load(plan)
     report = _initial_report(plan)
+    report.memory_steps = parts.chosen.engine.steps  # filled as they are made
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
     with _reader(plan) as reader, open_writer(signed(plan)) as writer:
@@ -191,7 +196,8 @@ def run(
         ):
             for frame in _count_out(compose(_count_in(frames, report), stages.beside, clock), report):
                 put(frame)
-                on_progress(Progress(report.frames_out, plan.expected.frames, time.monotonic() - started))
+                steps = tuple(report.memory_steps)
+                on_progress(Progress(report.frames_out, plan.expected.frames, time.monotonic() - started, steps))
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
@@ -295,8 +301,7 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
     if parts.duplicates is not None:
         report.duplicates_replaced = parts.duplicates.replaced
     report.tile = parts.chosen.engine.tile
-    if shrinks := parts.chosen.engine.shrinks:
-        report.warnings.append(f"memory ran out: the tile size was reduced {shrinks} times")
+    report.warnings += [str(step) for step in report.memory_steps]
     report.peak_memory_bytes = peak_memory_bytes(plan.device)
 
 

@@ -6,10 +6,11 @@ Threads do not inherit torch's inference mode, so work that runs here must not r
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -17,16 +18,36 @@ T = TypeVar("T")
 WAKE_SECONDS = 0.2
 
 
+# The queues in use, so that they can be shortened when memory runs out.
+_queues: weakref.WeakSet[_Queue[Any]] = weakref.WeakSet()
+
+
+def shorten_queues() -> bool:
+    """From now on each queue of this process holds one item; waits until those to background threads are empty.
+
+    Returns whether any queue held or may have held more. Must not be called by a background thread.
+    """
+    queues = list(_queues)
+    was_longer = [queue.shorten() for queue in queues]
+    for queue in queues:
+        queue.wait_until_empty()
+    return any(was_longer)
+
+
 def _nothing() -> None:
     pass
 
 
 class _Queue(Generic[T]):
-    """A bounded queue with one producer and one consumer; either can end it, the producer also with an error."""
+    """A bounded queue with one producer and one consumer; either can end it, the producer also with an error.
 
-    def __init__(self, depth: int) -> None:
+    `is_behind`: the consumer is a background thread.
+    """
+
+    def __init__(self, depth: int, is_behind: bool) -> None:
         assert depth >= 1, "a queue holds at least one item"
-        self._depth = depth
+        self._depth, self._is_behind = depth, is_behind
+        _queues.add(self)
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._is_complete = False
@@ -39,6 +60,18 @@ class _Queue(Generic[T]):
             while len(self._items) >= self._depth and not self._is_stopped:
                 self._changed.wait(WAKE_SECONDS)
             return not self._is_stopped
+
+    def shorten(self) -> bool:
+        """From now on holds one item; returns whether it was more."""
+        with self._changed:
+            was_longer, self._depth = self._depth > 1, 1
+            return was_longer
+
+    def wait_until_empty(self) -> None:
+        """Waits until a background thread has taken all items, or the queue was stopped."""
+        with self._changed:
+            while self._is_behind and self._items and not self._is_stopped:
+                self._changed.wait(WAKE_SECONDS)
 
     def put(self, item: T) -> bool:
         """Adds an item, waiting for room; False if the queue was stopped."""
@@ -81,7 +114,7 @@ def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _no
     iterator, after the items before them; errors of closing it early are raised at the end of the block. Leaving the
     block waits for the thread, that is, for at most one item. The thread calls `at_start` first.
     """
-    queue: _Queue[T] = _Queue(depth)
+    queue: _Queue[T] = _Queue(depth, is_behind=False)
     closing: list[BaseException] = []
 
     def work() -> None:
@@ -127,7 +160,7 @@ def background(
     the block waits until everything is written. Leaving it by an exception waits for the current item only and drops
     the others. The thread calls `at_start` first.
     """
-    queue: _Queue[T] = _Queue(depth)
+    queue: _Queue[T] = _Queue(depth, is_behind=True)
 
     def work() -> None:
         try:

@@ -19,6 +19,8 @@ from vidsr.nets.layers.fused_conv import ActivatedConv2d
 
 QUANTITIES = ("blur", "noise", "compression")
 CELL = 4  # side in frame pixels of a cell of the local estimate
+BAND = 128  # rows of a frame that `estimate_overall` processes at once
+CONTEXT = 16  # rows on either side that influence a row of cells: 14, rounded up to whole cells
 MIN_RATE = 0.1  # lowest weight of a new frame in the mean over time: the estimate settles, then follows slowly
 
 
@@ -69,18 +71,53 @@ class Estimator(nn.Module):
 
     def logits(self, image: Tensor) -> Estimate:
         """The levels before the sigmoid."""
-        height, width = image.shape[-2:]
-        image = F.pad(image.float(), (0, -width % CELL, 0, -height % CELL), mode="replicate")
-        detail = image - _blur(image)
-        power = torch.log(_blur(detail.square().mean(1, keepdim=True)) + 1e-6) / 4 + 2
-        seen = torch.cat((image - 0.5, 8 * detail, power), dim=1).contiguous(memory_format=torch.channels_last)
-        feature = self.body(self.reduce(run(self.enter, seen)))
+        feature = self._features(_whole_cells(image))
         local = run(self.local, feature).float()
         cells = feature.float().flatten(2)
         mean = cells.mean(-1)
-        spread = ((cells - mean[..., None]).square().mean(-1) + 1e-6).sqrt()
-        overall = self.overall(F.relu(self.squeeze(torch.cat((mean, spread), dim=1))))
-        return Estimate(overall.float(), local)
+        return Estimate(self._overall(mean, (cells - mean[..., None]).square().mean(-1)), local)
+
+    def estimate_overall(self, image: Tensor, band: int = BAND) -> Tensor:
+        """The overall levels that `forward` estimates, B x 3, up to rounding, with the memory for `band` rows.
+
+        `image` is B x 3 x h x w in 0..1; `band` is a multiple of CELL.
+        """
+        image = _whole_cells(image)
+        rows, count = image.shape[-2], 0
+        mean = square = image.new_zeros(())
+        for top in range(0, rows, band):
+            bottom, start = min(rows, top + band), max(0, top - CONTEXT)
+            feature = self._features(image[..., start : bottom + CONTEXT, :])
+            cells = feature[..., (top - start) // CELL : (bottom - start) // CELL, :].float().flatten(2)
+            # Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979
+            here, more = cells.mean(-1), cells.shape[-1]
+            apart = here - mean
+            square = (
+                square + (cells - here[..., None]).square().sum(-1) + apart.square() * (count * more / (count + more))
+            )
+            mean = mean + apart * (more / (count + more))
+            count += more
+        return torch.sigmoid(self._overall(mean, square / count))
+
+    def _features(self, image: Tensor) -> Tensor:
+        """The features of the cells of an image whose sides are multiples of CELL."""
+        detail = image - _blur(image)
+        power = torch.log(_blur(detail.square().mean(1, keepdim=True)) + 1e-6) / 4 + 2
+        seen = torch.cat((image - 0.5, 8 * detail, power), dim=1).contiguous(memory_format=torch.channels_last)
+        feature: Tensor = self.body(self.reduce(run(self.enter, seen)))
+        return feature
+
+    def _overall(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """The overall logits from mean and variance of the features over the cells."""
+        spread = (variance + 1e-6).sqrt()
+        logits: Tensor = self.overall(F.relu(self.squeeze(torch.cat((mean, spread), dim=1))))
+        return logits.float()
+
+
+def _whole_cells(image: Tensor) -> Tensor:
+    """The image, filled up to whole cells by repeating its last row and column."""
+    height, width = image.shape[-2:]
+    return F.pad(image.float(), (0, -width % CELL, 0, -height % CELL), mode="replicate")
 
 
 def _blur(image: Tensor) -> Tensor:

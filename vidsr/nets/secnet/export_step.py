@@ -51,9 +51,19 @@ class SECNetStep(Step):
 
     overrides: Tensor | None
 
-    def __init__(self, network: SECNet, overrides: Sequence[float | None] = (None, None, None)) -> None:
-        """`network` is copied. The `overrides` of its estimates, as in RecurrentEngine, become part of the step."""
+    def __init__(
+        self,
+        network: SECNet,
+        overrides: Sequence[float | None] = (None, None, None),
+        takes_levels: bool = False,
+    ) -> None:
+        """`network` is copied. The `overrides` of its estimates, as in RecurrentEngine, become part of the step.
+
+        With `takes_levels` there is an input `levels` after the frames, B x 3: the overall levels of the whole frame,
+        NaN where the step is to estimate them.
+        """
         super().__init__()
+        self.takes_levels = takes_levels
         self.register_buffer("overrides", overrides_tensor(overrides), persistent=False)
         self.network = copy.deepcopy(network).float().eval()
         config, recurrent = network.config, self.network.recurrent
@@ -70,8 +80,9 @@ class SECNetStep(Step):
             self.feature_channels = config.recurrent_width
 
     def inputs(self, height: int, width: int) -> Shapes:
-        """Shapes of `frames` and the state."""
-        return {"frames": (len(self.offsets), 3, height, width)} | self._state(height, width)
+        """Shapes of `frames`, `levels` if it is an input, and the state."""
+        levels: Shapes = {"levels": (self.batch, 3)} if self.takes_levels else {}
+        return {"frames": (len(self.offsets), 3, height, width)} | levels | self._state(height, width)
 
     def outputs(self, height: int, width: int) -> Shapes:
         """Shapes of `picture` and the next state."""
@@ -88,9 +99,13 @@ class SECNetStep(Step):
             images.append(torch.cat((image, image.flip(-1))) if config.mirrored else image)
         current, pyramids = images[self.past], [network.flow.pyramid(image) for image in images]
         flows = network.motion(pyramids[self.past], [pyramids[self.past + offset] for offset in config.offsets])
-        condition = smoothed = None
+        condition = smoothed = levels = None
+        if self.takes_levels:
+            levels, *state = state  # type: ignore[assignment]
         if network.estimator is not None:
             estimate, previous, state = network.estimator(current), state[-1], state[:-1]
+            if levels is not None:
+                estimate = estimate._replace(overall=torch.where(torch.isnan(levels), estimate.overall, levels))
             smoothed = smooth(estimate.overall, previous)
             condition = apply_overrides(estimate, smoothed, self.overrides)
         first = network.fuse(images[self.past - config.lookahead :], flows, condition)
