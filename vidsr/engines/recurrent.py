@@ -202,7 +202,7 @@ def prepare_frame(network: SECNet, frame: Frame, image: Tensor, before: FrameFea
         if frame.levels is not None:
             estimate = estimate._replace(overall=frame.levels)
         smoothed = smooth(estimate.overall, None if before is None else before.smoothed)
-    return FrameFeatures(frame, image, network.flow.pyramid(image), estimate, smoothed)
+    return FrameFeatures(frame, image, network.pyramid(image), estimate, smoothed)
 
 
 def _batch(network: SECNet, image: Tensor) -> Tensor:

@@ -217,9 +217,13 @@ class BicubicPhases(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, scale: int) -> None:
-        """`scale`: an integer; offsets of phases are less than half a pixel, so five taps are enough for all."""
+    def __init__(self, scale: int, unshuffle: int = 1) -> None:
+        """`scale`: an integer; offsets of phases are less than half a pixel, so five taps are enough for all.
+
+        With `unshuffle` above 1 the result is folded further, to 1/`unshuffle` of the size of the image.
+        """
         super().__init__()
+        self.scale, self.unshuffle = scale, unshuffle
         taps = torch.arange(-2, 3, dtype=torch.float64)
         phases = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
         distance = (phases[:, None] - taps[None, :]).abs()
@@ -228,11 +232,17 @@ class BicubicPhases(nn.Module):
         self.register_buffer("kernel", kernel.repeat(3, 1, 1, 1).reshape(-1, 1, 5, 5).float(), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w in pixel_shuffle's channel order, at least float32."""
+        """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w in pixel_shuffle's channel order, at least float32.
+
+        With U = `unshuffle`, whose multiples h and w must be: B x (3 * scale^2 * U^2) x h/U x w/U.
+        """
         image = _at_least_float32(image)
         padded = F.pad(image, (2, 2, 2, 2), mode="replicate").contiguous(memory_format=torch.channels_last)
         with torch.autocast(image.device.type, enabled=False):
-            return F.conv2d(padded, self.kernel.to(image.dtype), groups=3)
+            phases = F.conv2d(padded, self.kernel.to(image.dtype), groups=3)
+        if self.unshuffle == 1:
+            return phases
+        return space_to_depth(depth_to_space(phases, self.scale), self.scale * self.unshuffle)
 
 
 class BicubicReduction(nn.Module):

@@ -167,10 +167,13 @@ def overrides_tensor(values: Sequence[float | None]) -> Tensor | None:
 class Modulation(nn.Module):
     """Computes the modulation of a sequence of residual blocks from a condition; initialized to have no effect."""
 
-    def __init__(self, width: int, blocks: int, hidden: int) -> None:
-        """For `blocks` blocks of `width` channels, with `hidden` units between the levels and the modulation."""
+    def __init__(self, width: int, blocks: int, hidden: int, unshuffle: int = 1) -> None:
+        """For `blocks` blocks of `width` channels, with `hidden` units between the levels and the modulation.
+
+        The features have 1/`unshuffle` of the size of the frame.
+        """
         super().__init__()
-        self.width = width
+        self.width, self.cell = width, CELL // unshuffle
         self.embed = nn.Linear(3, hidden)
         self.tune = nn.Linear(hidden, 2 * blocks * width)
         self.add = nn.Conv2d(6, width, 1)
@@ -180,10 +183,10 @@ class Modulation(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, condition: Estimate, size: tuple[int, int]) -> Tuning:
-        """The modulation for frames of `size` (height, width)."""
+        """The modulation for features of `size` (height, width)."""
         overall, local = condition
         rows = self.tune(F.relu(self.embed(overall))).float().view(overall.shape[0], -1, 2, self.width)
         both = torch.cat((overall[..., None, None].expand_as(local), local), dim=1)
         cells = run(self.add, both.contiguous(memory_format=torch.channels_last))
-        added = F.interpolate(cells, scale_factor=float(CELL), mode="bilinear")[..., : size[0], : size[1]]
+        added = F.interpolate(cells, scale_factor=float(self.cell), mode="bilinear")[..., : size[0], : size[1]]
         return Tuning(added, tuple((1 + rows[:, k, 0], rows[:, k, 1]) for k in range(rows.shape[1])))

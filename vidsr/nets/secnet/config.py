@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from vidsr.nets.secnet.conditioning import CELL
@@ -16,7 +17,9 @@ class SECNetConfig:
     paper; t3 only with a bidirectional encoding). Without `local_fusion` the network is ERFFNet, without
     `recurrent_fusion` LFFNet (III-A). `mirrored` (ours) affects streams only, see RecurrentEngine. An
     `estimator_width` (ours) above 0 adds the estimator of blur, noise and compression and the modulation by their
-    levels, with `modulation_width` hidden units.
+    levels, with `modulation_width` hidden units. With an `unshuffle` above 1 (ours, for small scales) all layers see
+    the frame at 1/`unshuffle` of its size, every pixel of which has the pixels of a square of the frame as channels;
+    motion is estimated at that size, too.
     """
 
     scale: int = 4
@@ -41,6 +44,7 @@ class SECNetConfig:
     mirrored: bool = False
     estimator_width: int = 0
     modulation_width: int = 32
+    unshuffle: int = 1
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -52,7 +56,13 @@ class SECNetConfig:
     @property
     def multiple_of(self) -> int:
         """Side in pixels of the coarsest cells of a frame; frames whose sides are no multiples of it are padded."""
-        return max(int(2**self.flow_levels), CELL if self.estimator_width else 1)  # both are powers of 2
+        cell = CELL if self.estimator_width else 1
+        return math.lcm(self.unshuffle * int(2**self.flow_levels), cell)
+
+    @property
+    def fold(self) -> int:
+        """Side in pixels of the result that a pixel of the features stands for."""
+        return self.scale * self.unshuffle
 
     @property
     def lookahead(self) -> int:
@@ -86,6 +96,9 @@ def check(config: SECNetConfig) -> None:
         "an estimator belongs to a narrow network with both fusions (no detail_widths, no fusion_tail)": (
             config.estimator_width == 0
             or (config.local_fusion and config.recurrent_fusion and not config.detail_widths and not config.fusion_tail)
+        ),
+        "unshuffle is 1 or 2, above 1 only in a narrow network (no detail_widths, no fusion_tail)": (
+            config.unshuffle == 1 or (config.unshuffle == 2 and not config.detail_widths and not config.fusion_tail)
         ),
         "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
     }

@@ -97,7 +97,7 @@ class SECNetStep(Step):
         for k in range(len(self.offsets)):
             image = frames[k : k + 1]
             images.append(torch.cat((image, image.flip(-1))) if config.mirrored else image)
-        current, pyramids = images[self.past], [network.flow.pyramid(image) for image in images]
+        current, pyramids = images[self.past], [network.pyramid(image) for image in images]
         flows = network.motion(pyramids[self.past], [pyramids[self.past + offset] for offset in config.offsets])
         condition = smoothed = levels = None
         if self.takes_levels:
@@ -156,5 +156,6 @@ class SECNetStep(Step):
             return {}
         large = (self.batch, 3, height * config.scale, width * config.scale)
         shapes: Shapes = {"seen": (1,)} | dict.fromkeys((f"result_{k}" for k in range(1, config.t2 + 1)), large)
-        shapes |= dict.fromkeys(self.features, (self.batch, self.feature_channels, height, width))
+        small = (height // config.unshuffle, width // config.unshuffle)
+        shapes |= dict.fromkeys(self.features, (self.batch, self.feature_channels, *small))
         return shapes | ({"degradation": (self.batch, 4)} if self.network.estimator is not None else {})

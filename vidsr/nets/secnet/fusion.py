@@ -21,14 +21,17 @@ class LocalFusion(nn.Module):
     Section II-B is missing, so the layers are ours: one convolution, residual blocks, pixel shuffle.
     """
 
-    def __init__(self, frames: int, width: int, blocks: int, tail: int, scale: int, attention: bool) -> None:
+    def __init__(
+        self, frames: int, width: int, blocks: int, tail: int, scale: int, attention: bool, unshuffle: int = 1
+    ) -> None:
         """`frames`: length of the window; `tail`: channels at high resolution before the last convolution.
 
-        With `tail` 0 (narrow networks) the last convolution outputs the folded residual at low resolution.
+        With `tail` 0 (narrow networks) the last convolution outputs the folded residual at low resolution. `scale` is
+        that from the features to the result; the frames have `unshuffle`^2 pixels as channels in each pixel.
         """
         super().__init__()
         self.scale = scale
-        self.head = active3x3(3 * frames, width)
+        self.head = active3x3(3 * frames * unshuffle**2, width)
         self.body = nn.Sequential(*(ResidualBlock(width, attention) for _ in range(blocks)))
         self.join = conv3x3(width, width) if tail else None
         self.up = active3x3(width, tail * scale**2) if tail else None
@@ -36,7 +39,7 @@ class LocalFusion(nn.Module):
         start_near_zero(self.out)  # training starts at the bicubic enlargement
 
     def forward(self, window: Tensor, tuning: Tuning | None = None) -> Tensor:
-        """From the aligned frames B x (3 * frames) x h x w in 0..1, oldest first, to the folded residual."""
+        """From the aligned frames B x (3 * frames * U^2) x h x w in 0..1, oldest first, to the folded residual."""
         x = run(self.head, window - 0.5)
         if tuning is not None:
             return run(self.out, run_blocks(self.body, x + tuning.added, tuning.blocks))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.nets.base import Network
-from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space
+from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space, space_to_depth
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.warp import enlarge_flow, warp
 from vidsr.nets.secnet.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
@@ -38,9 +38,10 @@ class RecurrentState(NamedTuple):
 class FusedFrame(NamedTuple):
     """A frame after motion estimation and local fusion; nothing in it depends on past results.
 
-    `base`, the bicubic enlargement, and `first`, the first result as a residual to it, are folded: B x (3 * scale^2) x
-    h x w. `flows` is the motion, B x K x 2 x h x w; `large` are its fields to the past results at full size, B x 2 x H
-    x W. `tuning` is the modulation of the recurrent module, for a network with an estimator.
+    `base`, the bicubic enlargement, and `first`, the first result as a residual to it, are folded: B x (3 * fold^2) x
+    h/U x w/U. `flows` is the motion, B x K x 2 x h/U x w/U; `large` are its fields to the past results at full size, B
+    x 2 x H x W. U is the configuration's `unshuffle`, `fold` is U times the scale. `tuning` is the modulation of
+    the recurrent module, for a network with an estimator.
     """
 
     base: Tensor
@@ -63,7 +64,7 @@ class EncoderOutput(NamedTuple):
 
 
 class ClipOutput(NamedTuple):
-    """Results and first results of a clip, both B x T x 3 x H x W, and motion fields B x T x K x 2 x h x w.
+    """Results and first results of a clip, both B x T x 3 x H x W, and motion fields B x T x K x 2 x h/U x w/U.
 
     The K fields of a frame are those of `SECNetConfig.offsets`. `estimates`, for a network with an estimator, are the
     logits of each frame, not smoothed: B x T x 3 and B x T x 3 x h/4 x w/4.
@@ -88,61 +89,69 @@ class SECNet(Network):
         self.fusion = self.recurrent = None
         if config.local_fusion:
             self.fusion = LocalFusion(
-                1 + 2 * config.t1, config.fusion_width, config.fusion_blocks, config.fusion_tail, config.scale,
-                config.attention,
+                1 + 2 * config.t1, config.fusion_width, config.fusion_blocks, config.fusion_tail, config.fold,
+                config.attention, config.unshuffle,
             )  # fmt: skip
         if config.recurrent_fusion:
             self.recurrent = RecurrentFusion(
                 1 + config.t2, config.recurrent_width, config.detail_widths, config.encoder_blocks,
-                config.decoder_blocks, config.encoding, config.t3, config.aligned, config.attention, config.scale,
+                config.decoder_blocks, config.encoding, config.t3, config.aligned, config.attention, config.fold,
             )  # fmt: skip
-        self.bicubic = BicubicPhases(config.scale)
+        self.bicubic = BicubicPhases(config.scale, config.unshuffle)
         self.estimator = self.tune_fusion = self.tune_recurrent = None
         if config.estimator_width:
-            hidden = config.modulation_width
+            hidden, unshuffle = config.modulation_width, config.unshuffle
             self.estimator = Estimator(config.estimator_width)
-            self.tune_fusion = Modulation(config.fusion_width, config.fusion_blocks, hidden)
+            self.tune_fusion = Modulation(config.fusion_width, config.fusion_blocks, hidden, unshuffle)
             blocks = config.encoder_blocks + config.decoder_blocks
-            self.tune_recurrent = Modulation(config.recurrent_width, blocks, hidden)
+            self.tune_recurrent = Modulation(config.recurrent_width, blocks, hidden, unshuffle)
 
     def init_state(self, current: Tensor) -> RecurrentState:
         """The state before the first frame `current` (B x 3 x h x w): empty memory, T2 missing results."""
         if self.recurrent is None:
             return RecurrentState((), ())
-        return RecurrentState((self.missing_result(current),) * self.config.t2, self.recurrent.encoding.start(current))
+        small = current[..., :: self.config.unshuffle, :: self.config.unshuffle]
+        return RecurrentState((self.missing_result(current),) * self.config.t2, self.recurrent.encoding.start(small))
 
     def missing_result(self, current: Tensor) -> Tensor:
         """What stands for a past result before the first frame `current` (B x 3 x h x w): B x 3 x H x W.
 
         It is 0 (Algorithm 4, line 7), in a narrow network the bicubic enlargement of `current`.
         """
-        result = depth_to_space(self.bicubic(current), self.config.scale).clamp(0, 1)
+        result = depth_to_space(self.bicubic(current), self.config.fold).clamp(0, 1)
         return torch.zeros_like(result) if self.config.detail_widths else result
 
+    def pyramid(self, image: Tensor) -> Pyramid:
+        """What motion estimation sees of an image B x 3 x h x w in 0..1; computed once for all fields of a frame."""
+        unshuffle = self.config.unshuffle
+        return self.flow.pyramid(image if unshuffle == 1 else F.avg_pool2d(image, unshuffle))
+
     def motion(self, target: Pyramid, sources: Sequence[Pyramid]) -> Tensor:
-        """The fields from one frame to each of `sources` (in the order of `offsets`): B x K x 2 x h x w."""
+        """The fields from one frame to each of `sources` (in the order of `offsets`): B x K x 2 x h/U x w/U."""
         flows = self.flow(stack_pyramids([target] * len(sources)), stack_pyramids(sources))
         return torch.stack(flows.chunk(len(sources)), dim=1)
 
     def fuse(self, window: Sequence[Tensor], flows: Tensor, condition: Estimate | None = None) -> Tensor:
-        """The first result as a folded residual to the bicubic enlargement: B x (3 * scale^2) x h x w.
+        """The first result as a folded residual to the bicubic enlargement: B x (3 * fold^2) x h/U x w/U.
 
         `window`: the frames t - T1 to t + T1, each B x 3 x h x w in 0..1; `flows`: the result of `motion`; `condition`:
         the degradation levels of this frame, required by a network with an estimator.
         """
         if self.fusion is None:  # ERFFNet starts from the bicubic enlargement
             batch, _, height, width = window[0].shape
-            return window[0].new_zeros(batch, 3 * self.config.scale**2, height, width)
-        t1, offsets = self.config.t1, self.config.offsets
+            unshuffle = self.config.unshuffle
+            return window[0].new_zeros(batch, 3 * self.config.fold**2, height // unshuffle, width // unshuffle)
+        t1, offsets, unshuffle = self.config.t1, self.config.offsets, self.config.unshuffle
         around = [offset for offset in range(-t1, t1 + 1) if offset]
         # Bicubic, because linear interpolation would remove the aliasing that the fusion relies on.
         moved = warp(
             torch.cat([window[t1 + offset] for offset in around]),
-            torch.cat([flows[:, offsets.index(offset)] for offset in around]),
+            enlarge_flow(torch.cat([flows[:, offsets.index(offset)] for offset in around]), unshuffle),
             "bicubic",
         ).chunk(len(around))
-        tuning = self._tuning(self.tune_fusion, condition, window[t1])
-        residual: Tensor = self.fusion(torch.cat((*moved[:t1], window[t1].float(), *moved[t1:]), dim=1), tuning)
+        frames = torch.cat((*moved[:t1], window[t1].float(), *moved[t1:]), dim=1)
+        seen = frames if unshuffle == 1 else space_to_depth(frames, unshuffle)
+        residual: Tensor = self.fusion(seen, self._tuning(self.tune_fusion, condition, seen))
         return residual
 
     def _tuning(self, modulation: Modulation | None, condition: Estimate | None, like: Tensor) -> Tuning | None:
@@ -158,7 +167,7 @@ class SECNet(Network):
         `first` is the result of `fuse`, `flows` that of `motion`; from here on, no gradient reaches the motion (III-A).
         """
         flows = flows.detach()
-        large = tuple(enlarge_flow(flows[:, k], self.config.scale) for k in range(self.config.t2))
+        large = tuple(enlarge_flow(flows[:, k], self.config.fold) for k in range(self.config.t2))
         tuning = self._tuning(self.tune_recurrent, condition, base)
         return FusedFrame(base, first, flows, large if self.recurrent is not None else (), tuning)
 
@@ -168,16 +177,16 @@ class SECNet(Network):
 
     def encode(self, fused: FusedFrame, results: Sequence[Tensor], recalled: Memory) -> EncoderOutput:
         """Runs the encoder on the past `results` (as in RecurrentState); `recalled` is the result of `recall`."""
-        base, first, scale = fused.base, fused.first, self.config.scale
+        base, first, fold = fused.base, fused.first, self.config.fold
         if self.recurrent is None:
             return EncoderOutput(None, None, ())
         pairs = zip(results, fused.large, strict=True)
         if self.config.detail_widths:
             past = [warp(result, field) for result, field in pairs]
-            initial = depth_to_space(base + first.float(), scale)
+            initial = depth_to_space(base + first.float(), fold)
             encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled, fused.tuning)
             return EncoderOutput(initial, encoded, memory)
-        folded = [fold_warped(result, field, base, scale, first.dtype) for result, field in pairs]
+        folded = [fold_warped(result, field, base, fold, first.dtype) for result, field in pairs]
         encoded, memory = self.recurrent(torch.cat((first, *folded), dim=1), recalled, fused.tuning)
         return EncoderOutput(None, encoded, memory)
 
@@ -188,7 +197,7 @@ class SECNet(Network):
 
         The result is clamped to 0..1 only if `is_final` (inference): in training, values outside must give gradients.
         """
-        base, first, scale = fused.base, fused.first, self.config.scale
+        base, first, fold = fused.base, fused.first, self.config.fold
         residuals = [first]
         if self.recurrent is not None and encoder_output.encoded is not None:
             residuals.append(self.recurrent.decode(*encoder_output.encoded, fused.tuning))
@@ -196,9 +205,9 @@ class SECNet(Network):
             result = encoder_output.initial + residuals[1].float()
             result = result.clamp_(0, 1) if is_final else result
         elif is_final:
-            result = unfold_sum(base, tuple(residuals), scale)
+            result = unfold_sum(base, tuple(residuals), fold)
         else:
-            result = depth_to_space(sum(residuals, base), scale)
+            result = depth_to_space(sum(residuals, base), fold)
         if self.recurrent is None:
             return result, state
         kept = result if is_final else result.clamp(0, 1)
@@ -234,13 +243,13 @@ class SECNet(Network):
         estimates, conditions = self._conditions(frames, length, overrides)
         condition = None if conditions is None else Estimate(*(part.flatten(0, 1) for part in conditions))
         config, current = self.config, clip.flatten(0, 1)
-        flows = self.motion(self.flow.pyramid(current), [self.flow.pyramid(shifted(k)) for k in config.offsets])
+        flows = self.motion(self.pyramid(current), [self.pyramid(shifted(k)) for k in config.offsets])
         first = self.fuse([shifted(k) for k in range(-config.lookahead, config.lookahead + 1)], flows, condition)
         base = self.bicubic(current)
         folded_first = first.view(batch, length, *first.shape[1:])
         folded_base = base.view(batch, length, *base.shape[1:])
         per_frame = flows.view(batch, length, *flows.shape[1:])
-        firsts = F.pixel_shuffle(folded_base + folded_first.float(), config.scale)
+        firsts = F.pixel_shuffle(folded_base + folded_first.float(), config.fold)
         state = self.init_state(clip[:, 0]) if state is None else state
         if local_only:
             return ClipOutput(firsts, firsts, per_frame, state, estimates)
