@@ -91,9 +91,11 @@ class Batches(Dataset[Batch]):
         for _ in range(data.batch):
             clip = from_bytes(self._draw_clip(generator, burn_in + data.frames))
             if self.recipe.jpeg is not None:
-                low.append(degrade_compressed(clip, self.recipe.degradation, self.recipe.jpeg, generator))
+                low.append(
+                    degrade_compressed(clip, self.recipe.degradation, self.recipe.jpeg, generator, self.recipe.scale)
+                )
             elif self.recipe.guidance is None:
-                low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264))
+                low.append(degrade_random(clip, self.recipe.degradation, generator, self.h264, self.recipe.scale))
             else:
                 input_frames, guide = degrade_alternate(clip, self.recipe.degradation, generator, self.h264)
                 low.append(input_frames)
@@ -108,7 +110,9 @@ class Batches(Dataset[Batch]):
         for _ in range(data.batch):
             lead = int(generator.integers(real.lead_frames + 1))
             clip = from_bytes(self._draw_clip(generator, lead + burn_in + data.frames))
-            low, applied = degrade_real(clip, self.recipe.degradation, real, generator, self.roundtrip)
+            low, applied = degrade_real(
+                clip, self.recipe.degradation, real, generator, self.roundtrip, self.recipe.scale
+            )
             lows.append(low[lead:])
             truth.append(clip[lead + burn_in :])
             quantities.append(applied.values())

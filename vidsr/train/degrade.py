@@ -1,7 +1,9 @@
 """Low-resolution frames from ground truth: pure functions of their arguments and a seeded generator.
 
-All reductions are by 4 and centered: a low-resolution pixel lies in the middle of its 4 x 4 block, so that one network
-can learn them all. Borders are mirrored with the edge pixel repeated, as MATLAB does.
+All reductions are by a `scale` of 4 or 2 and centered: a low-resolution pixel lies in the middle of its block, so that
+one network can learn them all. Where a blur is drawn, its width is that of a reduction by 4, and half of it for a
+reduction by 2: it is as wide in low-resolution pixels. Borders are mirrored with the edge pixel repeated, as MATLAB
+does.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ Frames = NDArray[np.uint8]
 H264Roundtrip = Callable[[Frames, int], Frames]
 
 
-def bicubic_taps() -> Tensor:
-    """The 16 weights of MATLAB's antialiased bicubic reduction by 4 (Keys, a = -0.5, widened by 4)."""
-    distance = (torch.arange(16, dtype=torch.float64) - 7.5).abs() / SCALE
+def bicubic_taps(scale: int = SCALE) -> Tensor:
+    """The 4 x `scale` weights of MATLAB's antialiased bicubic reduction (Keys, a = -0.5, widened by `scale`)."""
+    distance = (torch.arange(4 * scale, dtype=torch.float64) - (2 * scale - 0.5)).abs() / scale
     weights = keys_weights(distance)
     return (weights / weights.sum()).float()
 
@@ -39,42 +41,47 @@ def gaussian_taps(sigma: float) -> Tensor:
     return (weights / weights.sum()).float()
 
 
-def area_taps() -> Tensor:
-    """The mean over a block of 4."""
-    return torch.full((SCALE,), 1 / SCALE)
+def area_taps(scale: int = SCALE) -> Tensor:
+    """The mean over a block of `scale`."""
+    return torch.full((scale,), 1 / scale)
 
 
-def reduce(clip: Tensor, taps: Tensor) -> Tensor:
-    """Filters and keeps one pixel per 4 x 4 block: N x C x H x W (H, W multiples of 4) to N x C x h x w."""
+def reduce(clip: Tensor, taps: Tensor, scale: int = SCALE) -> Tensor:
+    """Filters and keeps one pixel per block: N x C x H x W (H, W multiples of `scale`) to N x C x h x w."""
     count, channels, height, width = clip.shape
-    pad = (len(taps) - SCALE) // 2
+    pad = (len(taps) - scale) // 2
     taps = taps.to(clip)
     x = clip.reshape(count * channels, 1, height, width)
     rows = mirrored(height, pad, clip.device)
     columns = mirrored(width, pad, clip.device)
-    x = F.conv2d(x[:, :, rows], taps[None, None, :, None], stride=(SCALE, 1))
-    x = F.conv2d(x[..., columns], taps[None, None, None, :], stride=(1, SCALE))
-    return x.reshape(count, channels, height // SCALE, width // SCALE)
+    x = F.conv2d(x[:, :, rows], taps[None, None, :, None], stride=(scale, 1))
+    x = F.conv2d(x[..., columns], taps[None, None, None, :], stride=(1, scale))
+    return x.reshape(count, channels, height // scale, width // scale)
 
 
-def degrade_bi(clip: Tensor) -> Tensor:
-    """The literature's BI: antialiased bicubic reduction by 4, rounded to 8 bits."""
-    return to_8_bits(reduce(clip, bicubic_taps()))
+def degrade_bi(clip: Tensor, scale: int = SCALE) -> Tensor:
+    """The literature's BI: antialiased bicubic reduction, rounded to 8 bits."""
+    return to_8_bits(reduce(clip, bicubic_taps(scale), scale))
 
 
-def degrade_bd(clip: Tensor, sigma: float = 1.5) -> Tensor:
-    """SECNet's degradation (section III-A): Gaussian blur, then every 4th pixel, centered; rounded to 8 bits."""
-    return to_8_bits(reduce(clip, gaussian_taps(sigma)))
+def degrade_bd(clip: Tensor, sigma: float = 1.5, scale: int = SCALE) -> Tensor:
+    """SECNet's degradation (section III-A): Gaussian blur, then one pixel of each block; rounded to 8 bits.
+
+    `sigma` is in ground-truth pixels; the paper's, for its scale of 4, is 1.5.
+    """
+    return to_8_bits(reduce(clip, gaussian_taps(sigma), scale))
 
 
 def degrade_random(
-    clip: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None
-) -> Tensor:
+    clip: Tensor, config: DegradationConfig, generator: np.random.Generator, h264: H264Roundtrip | None,
+    scale: int = SCALE,
+) -> Tensor:  # fmt: skip
     """A random degradation of `clip` (N x 3 x H x W in 0..1) as `config` describes; N x 3 x h x w, 8 bits in 0..1.
 
     `h264` encodes and decodes N x h x w x 3 uint8 frames at a crf; it must be given if `config.h264_share` is not 0.
     """
-    return _add_noise_and_compression(reduce(clip, random_taps(config, generator)), config, generator, h264)
+    low = reduce(clip, random_taps(config, generator, scale), scale)
+    return _add_noise_and_compression(low, config, generator, h264)
 
 
 def degrade_alternate(
@@ -88,16 +95,17 @@ def degrade_alternate(
     return _add_noise_and_compression(low[::2], config, generator, h264), to_8_bits(low)
 
 
-def random_taps(config: DegradationConfig, generator: np.random.Generator) -> Tensor:
+def random_taps(config: DegradationConfig, generator: np.random.Generator, scale: int = SCALE) -> Tensor:
     """Draws the kind of reduction by the weights of `config`; returns its filter weights."""
     weights = np.array([config.weight_bicubic, config.weight_blur, config.weight_area])
     kind = generator.choice(3, p=weights / weights.sum())
     if kind == 0:
-        return bicubic_taps()
+        return bicubic_taps(scale)
     if kind == 1:
         paper = generator.random() < config.blur_paper_share
-        return gaussian_taps(1.5 if paper else float(generator.uniform(*config.blur_sigma)))
-    return area_taps()
+        sigma = 1.5 if paper else float(generator.uniform(*config.blur_sigma))
+        return gaussian_taps(sigma * scale / SCALE)
+    return area_taps(scale)
 
 
 def _add_noise_and_compression(

@@ -34,7 +34,7 @@ from vidsr.train.degrade import (
 )
 from vidsr.train.recipe import DegradationConfig, JpegConfig, RealConfig
 
-MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels
+MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels of a reduction by 4
 MAX_NOISE = 25.0  # standard deviation for noise 1, in 8-bit levels
 REDUCTIONS = ("bicubic", "gaussian", "area", "bilinear", "lanczos")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -65,20 +65,21 @@ def degrade_real(
     real: RealConfig,
     generator: np.random.Generator,
     roundtrip: Roundtrip,
+    scale: int = SCALE,
 ) -> tuple[Tensor, AppliedDegradation]:
     """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and its degradation.
 
     A fraction `clean_share` of the clips is only reduced, as `clean` describes, without noise or compression.
     """
     if generator.random() < real.clean_share:
-        taps = random_taps(clean, generator)
-        return to_8_bits(reduce(clip, taps)), AppliedDegradation(
-            blur_of(torch.outer(taps, taps)), 0.0, 0.0, {"kind": "clean"}
+        taps = random_taps(clean, generator, scale)
+        return to_8_bits(reduce(clip, taps, scale)), AppliedDegradation(
+            blur_of(torch.outer(taps, taps), scale), 0.0, 0.0, {"kind": "clean"}
         )
     drawn: dict[str, float | str] = {"kind": "real"}
-    kernel = draw_kernel(real, generator, drawn)
-    low = reduce_by(clip, kernel)
-    blur = blur_of(kernel)
+    kernel = draw_kernel(real, generator, drawn, scale)
+    low = reduce_by(clip, kernel, scale)
+    blur = blur_of(kernel, scale)
     if generator.random() < real.enlarged_share:
         factor = drawn["enlarged_before"] = float(generator.uniform(1.15, 2.0))
         low = simulate_enlargement(low, factor)
@@ -113,55 +114,59 @@ def degrade_real(
 
 
 def degrade_compressed(
-    clip: Tensor, config: DegradationConfig, jpeg: JpegConfig, generator: np.random.Generator
+    clip: Tensor, config: DegradationConfig, jpeg: JpegConfig, generator: np.random.Generator, scale: int = SCALE
 ) -> Tensor:
     """A random reduction of `clip` (N x 3 x H x W in 0..1) as `config` describes, then JPEG compression of each frame.
 
     The degradation of CAJNN (4.3; the text's formula is garbled, this is the order that it means). Every frame has its
     own quality and block grid. Returns N x 3 x h x w, 8 bits in 0..1.
     """
-    frames = to_bytes(to_8_bits(reduce(clip, random_taps(config, generator))))
+    frames = to_bytes(to_8_bits(reduce(clip, random_taps(config, generator, scale), scale)))
     qualities = generator.integers(jpeg.quality[0], jpeg.quality[1] + 1, len(frames))
     pairs = zip(frames, qualities, strict=True)
     return from_bytes(np.concatenate([_jpeg_anywhere(each[None], int(quality), generator) for each, quality in pairs]))
 
 
-def degrade_jpeg(clip: Tensor, quality: int) -> Tensor:
+def degrade_jpeg(clip: Tensor, quality: int, scale: int = SCALE) -> Tensor:
     """BI, then JPEG compression of each frame: a degradation for validation that needs no video encoder."""
-    low = reduce(clip, bicubic_taps())
+    low = reduce(clip, bicubic_taps(scale), scale)
     return from_bytes(jpeg_roundtrip(to_bytes(to_8_bits(low)), quality))
 
 
 # ------------------------------------------------------------------------------------------------------------ kernels
 
 
-def draw_kernel(real: RealConfig, generator: np.random.Generator, drawn: dict[str, float | str]) -> Tensor:
-    """Draws a blur and a reduction by 4, combined in one K x K kernel (K even) with sum 1."""
+def draw_kernel(
+    real: RealConfig, generator: np.random.Generator, drawn: dict[str, float | str], scale: int = SCALE
+) -> Tensor:
+    """Draws a blur and a reduction by `scale`, combined in one K x K kernel (K even) with sum 1."""
     kind = drawn["reduction"] = str(generator.choice(REDUCTIONS, p=(0.3, 0.3, 0.15, 0.1, 0.15)))
     if kind == "gaussian":
         sigma = drawn["gaussian"] = 1.5 if generator.random() < 0.5 else float(generator.uniform(0.6, 3.0))
-        taps = gaussian_taps(sigma)
+        taps = gaussian_taps(sigma * scale / SCALE)
     else:
-        taps = {"bicubic": bicubic_taps, "area": area_taps, "bilinear": bilinear_taps, "lanczos": lanczos_taps}[kind]()
+        makers = {"bicubic": bicubic_taps, "area": area_taps, "bilinear": bilinear_taps, "lanczos": lanczos_taps}
+        taps = makers[kind](scale)
     kernel = torch.outer(taps, taps)
     if generator.random() < real.blur_share:
         shape = drawn["blur"] = str(generator.choice(("isotropic", "anisotropic", "defocus", "motion")))
         sigmas = generator.uniform(*real.blur_sigma, 2)
         angle = float(generator.uniform(0, math.pi))
         drawn |= {"blur_sigma": float(sigmas[0]), "blur_sigma_2": float(sigmas[1]), "blur_angle": angle}
-        kernel = combine_kernels(kernel, blur_kernel(shape, float(sigmas[0]), float(sigmas[1]), angle))
+        sigmas *= scale / SCALE
+        kernel = combine_kernels(kernel, blur_kernel(shape, float(sigmas[0]), float(sigmas[1]), angle), scale)
     return kernel
 
 
-def bilinear_taps() -> Tensor:
-    """The 8 weights of an antialiased bilinear reduction by 4 (a triangle, widened by 4)."""
-    distance = (torch.arange(8, dtype=torch.float64) - 3.5).abs() / SCALE
+def bilinear_taps(scale: int = SCALE) -> Tensor:
+    """The 2 x `scale` weights of an antialiased bilinear reduction (a triangle, widened by `scale`)."""
+    distance = (torch.arange(2 * scale, dtype=torch.float64) - (scale - 0.5)).abs() / scale
     return ((1 - distance) / (1 - distance).sum()).float()
 
 
-def lanczos_taps() -> Tensor:
-    """The 24 weights of an antialiased Lanczos-3 reduction by 4."""
-    distance = (torch.arange(24, dtype=torch.float64) - 11.5) / SCALE
+def lanczos_taps(scale: int = SCALE) -> Tensor:
+    """The 6 x `scale` weights of an antialiased Lanczos-3 reduction."""
+    distance = (torch.arange(6 * scale, dtype=torch.float64) - (3 * scale - 0.5)) / scale
     weights = torch.sinc(distance) * torch.sinc(distance / 3)
     return (weights / weights.sum()).float()
 
@@ -187,11 +192,11 @@ def blur_kernel(shape: str, sigma: float, other: float, angle: float) -> Tensor:
     return (weights / weights.sum()).float()
 
 
-def combine_kernels(kernel: Tensor, blur: Tensor) -> Tensor:
+def combine_kernels(kernel: Tensor, blur: Tensor, scale: int = SCALE) -> Tensor:
     """One kernel for the blur followed by `kernel`; edges below 1e-4 of the peak are cut off, the sum is 1."""
     pad = blur.shape[0] - 1
     both = F.conv2d(F.pad(kernel, (pad, pad, pad, pad))[None, None], blur.flip(0, 1)[None, None])[0, 0]
-    while both.shape[0] > SCALE + 2:
+    while both.shape[0] > scale + 2:
         edge = torch.cat((both[0], both[-1], both[:, 0], both[:, -1])).abs().max()
         if float(edge) > 1e-4 * float(both.abs().max()):
             break
@@ -199,31 +204,34 @@ def combine_kernels(kernel: Tensor, blur: Tensor) -> Tensor:
     return both / both.sum()
 
 
-def blur_of(kernel: Tensor) -> float:
-    """A kernel's standard deviation (mean of both axes) divided by MAX_BLUR, at most 1; 0 for a sharpening kernel."""
+def blur_of(kernel: Tensor, scale: int = SCALE) -> float:
+    """A kernel's standard deviation (mean of both axes) as a part of MAX_BLUR, at most 1; 0 for a sharpening kernel.
+
+    For a reduction by 2, whose ground-truth pixels are half as many low-resolution pixels, it is doubled.
+    """
     weights = kernel.double()
     axis = torch.arange(len(kernel), dtype=torch.float64) - (len(kernel) - 1) / 2
     variance = ((weights.sum(0) + weights.sum(1)) * axis**2).sum() / 2
-    return min(1.0, math.sqrt(max(0.0, float(variance))) / MAX_BLUR)
+    return min(1.0, math.sqrt(max(0.0, float(variance))) / (MAX_BLUR * scale / SCALE))
 
 
-def reduce_by(clip: Tensor, kernel: Tensor) -> Tensor:
+def reduce_by(clip: Tensor, kernel: Tensor, scale: int = SCALE) -> Tensor:
     """Reduces as `reduce`, with any K x K kernel (K even), as a sum of separable ones."""
     columns, values, rows = torch.linalg.svd(kernel.double())
     height, width = clip.shape[-2:]
-    low = clip.new_zeros(*clip.shape[:2], height // SCALE, width // SCALE)
+    low = clip.new_zeros(*clip.shape[:2], height // scale, width // scale)
     for k in range(int((values > 1e-3 * values[0]).sum())):
-        down = reduction_matrix((columns[:, k] * values[k]).float(), height)
-        low += down @ (clip @ reduction_matrix(rows[k].float(), width).T)
+        down = reduction_matrix((columns[:, k] * values[k]).float(), height, scale)
+        low += down @ (clip @ reduction_matrix(rows[k].float(), width, scale).T)
     return low
 
 
-def reduction_matrix(taps: Tensor, size: int) -> Tensor:
-    """Reduction of one axis as a matrix, size / 4 x size, with the borders of `reduce`; faster than convolution."""
-    pad = (len(taps) - SCALE) // 2
+def reduction_matrix(taps: Tensor, size: int, scale: int = SCALE) -> Tensor:
+    """A reduction of one axis as a matrix, size / `scale` x size, with `reduce`'s borders; faster than convolution."""
+    pad = (len(taps) - scale) // 2
     index = mirrored(size, pad, taps.device)
-    places = index.unfold(0, len(taps), SCALE)
-    matrix = torch.zeros(size // SCALE, size)
+    places = index.unfold(0, len(taps), scale)
+    matrix = torch.zeros(size // scale, size)
     return matrix.scatter_add_(1, places, taps.expand_as(places))
 
 

@@ -22,13 +22,15 @@ class Growth:
 
     `sequences`: residual blocks in sequence, of which the new network may have fewer. `inputs`: weights that may get
     more input channels: those in `centered` on both sides of the old ones, the others behind them. `optional`: parts of
-    the names of tensors that the source may lack.
+    the names of tensors that the source may lack. `unshuffled`: weights with an input channel for every pixel of a
+    square, of a network that has `unshuffle` in its configuration.
     """
 
     sequences: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     centered: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    unshuffled: tuple[str, ...] = ()
 
 
 # By architecture id (models/registry.py). Architectures without a row only accept weights of the same shapes.
@@ -39,6 +41,7 @@ GROWTH: dict[str, Growth] = {
         inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
         centered=("fusion.head.weight",),
         optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent."),
+        unshuffled=("fusion.head.weight",),
     ),
     "zsm": Growth(sequences=("recon_trunk",)),
 }
@@ -49,9 +52,10 @@ def start_from(network: Network, path: Path) -> None:
 
     A SECNet may have more input frames (T1) or past results (T2) than the source, whose weights start at 0; attention,
     which starts open; and an estimator with modulation, which starts without effect. Except for attention, the network
-    first computes the same as the source. A SECNet or Zooming SlowMo may also have fewer residual blocks in sequence:
-    it takes evenly spaced blocks of the source, including the last one. Raises ModelError if the file cannot be read
-    or anything else differs.
+    first computes the same as the source. With an `unshuffle` of U, a SECNet starts from the weights of one without, of
+    U times its scale: its layers first see the mean of each square. A SECNet or Zooming SlowMo may also have fewer
+    residual blocks in sequence: it takes evenly spaced blocks of the source, including the last one. Raises ModelError
+    if the file cannot be read or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]
@@ -64,7 +68,10 @@ def start_from(network: Network, path: Path) -> None:
         raise ModelError(f"the weights in {path} do not fit the network of the recipe: '{others[0]}' is not in both")
     for name, tensor in weights.items():
         wanted = expected[name].shape
-        if name in growth.inputs and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
+        unshuffled = getattr(network.config, "unshuffle", 1) ** 2
+        if name in growth.unshuffled and tensor.dim() == 4 and tensor.shape[1] * unshuffled == wanted[1]:
+            tensor = tensor.repeat_interleave(unshuffled, dim=1) / unshuffled
+        elif name in growth.inputs and tensor.dim() == 4 and tensor.shape[1] < wanted[1]:
             # The window grows on both sides of the current frame; past results are appended.
             before = (wanted[1] - tensor.shape[1]) // 2 if name in growth.centered else 0
             tensor = _widen(tensor, before, wanted[1])

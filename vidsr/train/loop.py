@@ -123,9 +123,13 @@ class UpscalingTask:
     def scores(self, network: SECNet, clip: Tensor, device: torch.device) -> dict[str, float]:
         """For BI and BD; for a network with an estimator of degradation also for BI and JPEG."""
         scores = {}
-        degradations: dict[str, Callable[[Tensor], Tensor]] = {"psnr_bi": degrade_bi, "psnr_bd": degrade_bd}
+        scale = network.config.scale
+        degradations: dict[str, Callable[[Tensor], Tensor]] = {
+            "psnr_bi": partial(degrade_bi, scale=scale),
+            "psnr_bd": partial(degrade_bd, sigma=1.5 * scale / SCALE, scale=scale),
+        }
         if network.estimator is not None:
-            degradations["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY)
+            degradations["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY, scale=scale)
         for name, degrade in degradations.items():
             low = degrade(clip)[None].to(device)
             with torch.autocast(device.type, torch.bfloat16):
@@ -187,14 +191,13 @@ class SingleImageTask:
 
     min_frames = 1
 
-    def check(self, network: CAJNN, recipe: Recipe) -> None:
+    def check(self, network: CAJNN, recipe: Recipe) -> None:  # noqa: ARG002 - all demands are on the recipe
         """Refuses tables and settings that have no meaning for single images."""
         demands = {
             "cannot use the table [guidance]: remove it": recipe.guidance is None,
             "cannot use the table [perceptual]: remove it": recipe.perceptual is None,
             **_without_references(recipe),
             "needs compressed samples: add the table [jpeg] or [real]": (recipe.jpeg or recipe.real) is not None,
-            "needs network.scale of 4, by which samples are reduced": network.config.scale == SCALE,
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
         }
@@ -222,7 +225,7 @@ class SingleImageTask:
         """For BI and JPEG of quality 10, 20 and 40 (4.4.1), of every fifth frame: the others hardly differ."""
         scores, clip = {}, clip[::5]
         for quality in CAJNN_QUALITIES:
-            low = degrade_jpeg(clip, quality).to(device)
+            low = degrade_jpeg(clip, quality, network.config.scale).to(device)
             with torch.autocast(device.type, torch.bfloat16):
                 results = torch.cat([network(image[None]) for image in low])
             scores[f"psnr_jpeg_{quality}"] = _psnr(results, clip)

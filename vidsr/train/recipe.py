@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from vidsr.errors import UsageError
+from vidsr.evaluation.metrics import SCALE
 from vidsr.toml import fill, read_table
 
 T = TypeVar("T")
@@ -227,6 +228,11 @@ class Recipe:
     correlation: CorrelationConfig | None = None
     adversarial: AdversarialConfig | None = None
 
+    @property
+    def scale(self) -> int:
+        """The network's scale, by which samples are reduced."""
+        return int(self.network.get("scale", SCALE))
+
 
 def load_recipe(path: Path) -> Recipe:
     """Reads a recipe; raises UsageError for an unreadable file, an unknown key, a wrong type or an impossible value."""
@@ -270,6 +276,7 @@ def _check(recipe: Recipe, path: Path) -> None:
     jpeg, restarts = recipe.jpeg or JpegConfig(), recipe.restarts or RestartsConfig()
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
+        "network.scale must be 4 or 2": recipe.network.get("scale", SCALE) in (2, 4),
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
         "data.frames must be at least 1": data.frames >= 1,
         "data.batch must be at least 1": data.batch >= 1,
