@@ -201,7 +201,6 @@ def test_the_learning_rate_starts_again() -> None:
         ({"jpeg": None}, r"needs compressed samples: add the table \[jpeg\] or \[real\]"),
         ({"guidance": GuidanceConfig()}, r"cannot use the table \[guidance\]"),
         ({"perceptual": PerceptualConfig()}, r"cannot use the table \[perceptual\]"),
-        ({"network": CAJNN_FORMS["fast"] | {"scale": 2}}, "needs network.scale of 4"),
         ({"data": replace(RECIPE.data, burn_in_share=0.1)}, "has no burn-in: set data.burn_in_share to 0"),
         (
             {"optimisation": replace(RECIPE.optimisation, fusion_steps=1)},

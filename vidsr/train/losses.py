@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsr.nets.layers.warp import warp
+from vidsr.nets.layers.warp import enlarge_flow, warp
 from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
 from vidsr.nets.zsm.network import GuidedOutput
@@ -46,14 +46,16 @@ def flow_loss(low: Tensor, flows: Tensor, offsets: Sequence[int], alpha: float) 
     """Warping error of the neighbors plus `alpha` times smoothness: the usual form, as the paper omits equation (3).
 
     `low` is B x T x 3 x h x w; `flows` B x T x K x 2 x h x w, field k of frame t points at frame t + `offsets`[k]. At
-    the ends of the clip, missing neighbors are not counted. T is larger than every offset.
+    the ends of the clip, missing neighbors are not counted. T is larger than every offset. Fields at a fraction of the
+    frames' size are enlarged to it.
     """
-    length = low.shape[1]
+    length, factor = low.shape[1], low.shape[-1] // flows.shape[-1]
     errors = []
     for k, offset in enumerate(offsets):
         targets = slice(max(0, -offset), length - max(0, offset))
         sources = slice(max(0, offset), length - max(0, -offset))
-        warped = warp(low[:, sources].flatten(0, 1), flows[:, targets, k].flatten(0, 1))
+        fields = flows[:, targets, k].flatten(0, 1)
+        warped = warp(low[:, sources].flatten(0, 1), fields if factor == 1 else enlarge_flow(fields, factor))
         errors.append((warped - low[:, targets].flatten(0, 1)).abs().mean())
     return sum(errors, torch.zeros(())) / len(errors) + alpha * smoothness(flows)
 
