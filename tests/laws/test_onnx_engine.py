@@ -109,7 +109,7 @@ TINY = {
 SWITCHES: dict[str, tuple[Any, ...]] = {
     "local_fusion": (True, False), "recurrent_fusion": (True, False), "detail_widths": ((), (2, 3)),
     "fusion_tail": (0, 2), "attention": (False, True), "mirrored": (False, True),
-    "estimator_width": (0, 2),
+    "estimator_width": (0, 2), "unshuffle": (1, 2),
 }  # fmt: skip
 ENCODINGS = {
     "one-way, aligned": {"encoding": "one-way", "aligned": True},

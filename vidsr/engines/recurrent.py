@@ -164,7 +164,9 @@ class RecurrentEngine:
             image, past = network.decode(pending.fused, encoder_output, past, is_final=True)
         drop = max(0, here + 1 - self._keep)
         result = replace(
-            window[here].frame, image=merge_ensemble(network, image), levels=levels_of(window[here], self._overrides)
+            window[here].frame,
+            image=merge_ensemble(network, image, window[here].image),
+            levels=levels_of(window[here], self._overrides),
         )
         next_pending = Pending(next_fused(), next_recalled()) if next_fused and next_recalled else None
         return result, StreamState(window[drop:], here + 1 - drop, past, next_pending)
@@ -255,8 +257,13 @@ def advance(
     return network.refine(estimate_motion_and_fuse(network, window, here), past, is_final=True)
 
 
-def merge_ensemble(network: SECNet, image: Tensor) -> Tensor:
-    """The image 3 x H x W of a result: its only image, or for a mirrored network the mean of both."""
+def merge_ensemble(network: SECNet, image: Tensor, source: Tensor) -> Tensor:
+    """The image 3 x H x W of a result: its only image, or for a mirrored network the mean of both.
+
+    It is cropped to the size of `source`, ... x h x w, times the scale.
+    """
+    height, width = (side * network.config.scale for side in source.shape[-2:])
+    image = image[..., :height, :width]
     return (image[0] + image[1].flip(-1)) / 2 if network.config.mirrored else image[0]
 
 

@@ -122,7 +122,7 @@ class FaceEngine:
             images, past = self._advance_batch(network, window, here, _batch_pasts([stream.past for stream in members]))
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
-                image = merge_ensemble(network, images.chunk(len(members))[index])
+                image = merge_ensemble(network, images.chunk(len(members))[index], window[here].image)
                 ready[track] = stream.crop, torch.rot90(image, -self._quarters, (1, 2))
                 own = _part(past, index, len(members))
                 after[track] = replace(stream, window=stream.window[drop:], done=here + 1 - drop, past=own)

@@ -208,6 +208,14 @@ def depth_to_space(folded: Tensor, scale: int) -> Tensor:
     return phases.reshape(batch, channels // scale**2, height * scale, width * scale)
 
 
+def fill_squares(image: Tensor, side: int) -> Tensor:
+    """Repeats edge pixels at the right and at the bottom, so that squares of `side` pixels cover the image."""
+    if side == 1:
+        return image
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % side, 0, -height % side), mode="replicate")
+
+
 class BicubicPhases(nn.Module):
     """Keys' bicubic enlargement (a = -0.5) before the pixel shuffle: one output channel per phase, no learned weights.
 
@@ -234,9 +242,9 @@ class BicubicPhases(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """B x 3 x h x w in 0..1 to B x (3 * scale^2) x h x w in pixel_shuffle's channel order, at least float32.
 
-        With U = `unshuffle`, whose multiples h and w must be: B x (3 * scale^2 * U^2) x h/U x w/U.
+        With U = `unshuffle`: B x (3 * scale^2 * U^2) x h/U x w/U, rounded up, of the image padded by `fill_squares`.
         """
-        image = _at_least_float32(image)
+        image = _at_least_float32(fill_squares(image, self.unshuffle))
         padded = F.pad(image, (2, 2, 2, 2), mode="replicate").contiguous(memory_format=torch.channels_last)
         with torch.autocast(image.device.type, enabled=False):
             phases = F.conv2d(padded, self.kernel.to(image.dtype), groups=3)

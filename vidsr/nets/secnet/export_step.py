@@ -112,7 +112,7 @@ class SECNetStep(Step):
         fused = network.fused_frame(network.bicubic(current), first, flows, condition)
         if not state:
             result, _ = network.refine(fused, RecurrentState((), ()))
-            return (self._merge_ensemble(result.clamp(0, 1)),)
+            return (self._merge_ensemble(result.clamp(0, 1), current),)
         seen, results, memory = state[0], state[1 : 1 + config.t2], state[1 + config.t2 :]
         if not config.detail_widths:  # narrow networks: a missing result is replaced by the bicubic enlargement
             missing = network.missing_result(current)
@@ -124,7 +124,7 @@ class SECNetStep(Step):
         image = result.clamp(0, 1)
         smoothed_next = () if smoothed is None else (smoothed,)
         return (
-            self._merge_ensemble(image),
+            self._merge_ensemble(image, current),
             torch.clamp(seen + 1, max=max(1, config.t3)),
             *after.results,
             *memory,
@@ -144,7 +144,10 @@ class SECNetStep(Step):
         overrides = self.overrides[0].to(estimated)
         return torch.where(torch.isnan(overrides), estimated, overrides)
 
-    def _merge_ensemble(self, image: Tensor) -> Tensor:
+    def _merge_ensemble(self, image: Tensor, source: Tensor) -> Tensor:
+        if self.network.config.unshuffle > 1:  # the result covers whole squares
+            height, width = (side * self.network.config.scale for side in source.shape[-2:])
+            image = image[..., :height, :width]
         if not self.network.config.mirrored:
             return image
         return (image[:1] + image[1:].flip(-1)) / 2
@@ -154,8 +157,8 @@ class SECNetStep(Step):
         config = self.network.config
         if self.network.recurrent is None:
             return {}
-        large = (self.batch, 3, height * config.scale, width * config.scale)
+        small = (-(-height // config.unshuffle), -(-width // config.unshuffle))
+        large = (self.batch, 3, small[0] * config.fold, small[1] * config.fold)
         shapes: Shapes = {"seen": (1,)} | dict.fromkeys((f"result_{k}" for k in range(1, config.t2 + 1)), large)
-        small = (height // config.unshuffle, width // config.unshuffle)
         shapes |= dict.fromkeys(self.features, (self.batch, self.feature_channels, *small))
         return shapes | ({"degradation": (self.batch, 4)} if self.network.estimator is not None else {})

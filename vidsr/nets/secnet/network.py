@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.nets.base import Network
-from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space, space_to_depth
+from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space, fill_squares, space_to_depth
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.warp import enlarge_flow, warp
 from vidsr.nets.secnet.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
@@ -116,7 +116,8 @@ class SECNet(Network):
     def missing_result(self, current: Tensor) -> Tensor:
         """What stands for a past result before the first frame `current` (B x 3 x h x w): B x 3 x H x W.
 
-        It is 0 (Algorithm 4, line 7), in a narrow network the bicubic enlargement of `current`.
+        It is 0 (Algorithm 4, line 7), in a narrow network the bicubic enlargement of `current`. With an `unshuffle` it
+        covers whole squares, see `decode`.
         """
         result = depth_to_space(self.bicubic(current), self.config.fold).clamp(0, 1)
         return torch.zeros_like(result) if self.config.detail_widths else result
@@ -124,7 +125,7 @@ class SECNet(Network):
     def pyramid(self, image: Tensor) -> Pyramid:
         """What motion estimation sees of an image B x 3 x h x w in 0..1; computed once for all fields of a frame."""
         unshuffle = self.config.unshuffle
-        return self.flow.pyramid(image if unshuffle == 1 else F.avg_pool2d(image, unshuffle))
+        return self.flow.pyramid(image if unshuffle == 1 else F.avg_pool2d(fill_squares(image, unshuffle), unshuffle))
 
     def motion(self, target: Pyramid, sources: Sequence[Pyramid]) -> Tensor:
         """The fields from one frame to each of `sources` (in the order of `offsets`): B x K x 2 x h/U x w/U."""
@@ -140,10 +141,11 @@ class SECNet(Network):
         if self.fusion is None:  # ERFFNet starts from the bicubic enlargement
             batch, _, height, width = window[0].shape
             unshuffle = self.config.unshuffle
-            return window[0].new_zeros(batch, 3 * self.config.fold**2, height // unshuffle, width // unshuffle)
+            return window[0].new_zeros(batch, 3 * self.config.fold**2, -(-height // unshuffle), -(-width // unshuffle))
         t1, offsets, unshuffle = self.config.t1, self.config.offsets, self.config.unshuffle
         around = [offset for offset in range(-t1, t1 + 1) if offset]
         # Bicubic, because linear interpolation would remove the aliasing that the fusion relies on.
+        window = [fill_squares(image, unshuffle) for image in window]
         moved = warp(
             torch.cat([window[t1 + offset] for offset in around]),
             enlarge_flow(torch.cat([flows[:, offsets.index(offset)] for offset in around]), unshuffle),
@@ -195,7 +197,9 @@ class SECNet(Network):
     ) -> tuple[Tensor, RecurrentState]:
         """The final result B x 3 x H x W float32 and the state for the next frame; `state` is that of the previous one.
 
-        The result is clamped to 0..1 only if `is_final` (inference): in training, values outside must give gradients.
+        With an `unshuffle` of U the result covers whole squares of U x U input pixels: callers crop it to the input's
+        size times the scale. It is clamped to 0..1 only if `is_final` (inference): in training, values outside must
+        give gradients.
         """
         base, first, fold = fused.base, fused.first, self.config.fold
         residuals = [first]
@@ -249,7 +253,8 @@ class SECNet(Network):
         folded_first = first.view(batch, length, *first.shape[1:])
         folded_base = base.view(batch, length, *base.shape[1:])
         per_frame = flows.view(batch, length, *flows.shape[1:])
-        firsts = F.pixel_shuffle(folded_base + folded_first.float(), config.fold)
+        height, width = (side * config.scale for side in clip.shape[-2:])
+        firsts = F.pixel_shuffle(folded_base + folded_first.float(), config.fold)[..., :height, :width]
         state = self.init_state(clip[:, 0]) if state is None else state
         if local_only:
             return ClipOutput(firsts, firsts, per_frame, state, estimates)
@@ -258,7 +263,7 @@ class SECNet(Network):
             condition = None if conditions is None else Estimate(*(part[:, t] for part in conditions))
             fused = self.fused_frame(folded_base[:, t], folded_first[:, t], per_frame[:, t], condition)
             result, state = self.refine(fused, state)
-            results.append(result)
+            results.append(result[..., :height, :width])
         return ClipOutput(torch.stack(results, dim=1), firsts, per_frame, state, estimates)
 
     def _conditions(
