@@ -14,6 +14,7 @@ from benchmarks.common.engines import run_engine
 from vidsr.config import ComputeConfig, Precision
 from vidsr.engines.select import build_engine, select
 from vidsr.models.cards import list_cards
+from vidsr.nets.layers.resize import resize
 
 SCALE = 4
 BASELINES = ("bicubic", "lanczos")
@@ -39,10 +40,19 @@ def enlarge(name: str, precision: Precision, low: Tensor) -> Tensor:
     return lanczos(low) if name == "lanczos" else stream(name, precision, low)
 
 
-def stream(model: str, precision: Precision, low: Tensor) -> Tensor:
-    """The clip through the engine that the command line uses, untiled; a model or bicubic."""
+def stream(model: str, precision: Precision, low: Tensor, scale: int = SCALE) -> Tensor:
+    """The clip through the engine that the command line uses, untiled, at `scale`; a model or bicubic."""
     compute = ComputeConfig(model=model, precision=precision, tile="off")
-    return run_engine(build_engine(select(compute, "upscale", low.shape[2], low.shape[3])).engine, low)
+    selection = select(compute, "upscale", low.shape[2], low.shape[3], enlargement=scale)
+    return fitted(run_engine(build_engine(selection).engine, low), low, scale)
+
+
+def fitted(results: Tensor, low: Tensor, scale: int) -> Tensor:
+    """The results of an engine at `scale` times the size of its input `low`, as the command line brings them there."""
+    size = low.shape[2] * scale, low.shape[3] * scale
+    if results.shape[2:] == size:
+        return results
+    return torch.stack([resize(image, size).clamp(0, 1) for image in results])
 
 
 def lanczos(low: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
-"""Realistic footage: every evaluation clip under a fixed list of conditions, enlarged by 4.
+"""Realistic footage: every evaluation clip under a fixed list of conditions, enlarged by 4, by 2 or only cleaned.
 
     python -m benchmarks.quality.real_footage --data DIR [--models NAME ...] [--conditions NAME ...]
-        [--folders NAME ...] [--frames N] [--lpips FILE.pth] [--markdown FILE] [--json FILE]
+        [--scale 4|2|1] [--folders NAME ...] [--frames N] [--lpips FILE.pth] [--markdown FILE] [--json FILE]
 
 DIR holds vid4/, faces/ and general/ with ground-truth clips. A model is bicubic, the name or card of a model, or the
 checkpoint of a training (.pt, its averaged weights). Clips are cropped to multiples of 4, the first N frames of each
-are taken, reduced by 4 (BI unless the condition states otherwise), rounded to 8 bits, degraded, enlarged by the
-streaming engine, rounded again and compared with a border of 8 pixels left out. The encoders use 4:2:0. PSNR is of the
-whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see vidsr/train/perceptual.py).
+are taken, reduced by the scale (BI unless the condition states otherwise), rounded to 8 bits, degraded, enlarged by the
+streaming engine, rounded again and compared with a border of 8 pixels left out. Blurs are as wide in pixels of the
+input at every scale. At scale 1 clips are reduced by 2 first, which leaves nothing of their own degradation; that is
+the truth. A model with a larger scale is reduced to the wanted one as the command line does. The encoders use 4:2:0.
+PSNR is of the whole clip, then the mean over clips. LPIPS is that of the 9th frame of each clip (see
+vidsr/train/perceptual.py).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.common.clips import markdown
 from benchmarks.common.engines import run_engine
-from benchmarks.quality.baselines import SCALE, stream
+from benchmarks.quality.baselines import SCALE, fitted, stream
 from benchmarks.quality.runner import clip_paths, compressed, read_truth
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.evaluation.metrics import decibels, squared_errors, to_8_bits, with_luma
@@ -33,7 +36,7 @@ from vidsr.models.registry import build
 from vidsr.runtime.device import choose_precision
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.codecs import Encoding
-from vidsr.train.degrade import degrade_bd, degrade_bi, from_bytes, gaussian_taps, reduce, to_bytes
+from vidsr.train.degrade import degrade_bi, from_bytes, gaussian_taps, reduce, to_bytes
 from vidsr.train.degrade_real import add_noise, encode_frames, encode_resized
 from vidsr.train.perceptual import PerceptualDistance
 from vidsr.video.roundtrip import codec_roundtrip
@@ -76,18 +79,34 @@ def unchanged(low: Tensor) -> Tensor:
     return low
 
 
-def by_blocks(reduction: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def by_blocks(reduction: Callable[[Tensor, int], Tensor]) -> Callable[[Tensor, int], Tensor]:
     """The reduction applied to a uint8 clip a few frames at a time, because float32 is large."""
-    return lambda truth: torch.cat([reduction(part.float() / 255) for part in torch.split(truth, FRAMES_AT_ONCE)])
+    return lambda truth, scale: torch.cat(
+        [reduction(part.float() / 255, scale) for part in torch.split(truth, FRAMES_AT_ONCE)]
+    )
 
 
-def blurred(clip: Tensor) -> Tensor:
-    """A clip out of focus: a Gaussian blur of sigma 2.6 at full size, then one pixel of every block."""
-    return to_8_bits(reduce(clip, gaussian_taps(2.6)))
+def bicubic(clip: Tensor, scale: int) -> Tensor:
+    """BI; at scale 1 the clip itself."""
+    return clip if scale == 1 else degrade_bi(clip, scale)
 
 
-Condition = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
-BI, BD = by_blocks(degrade_bi), by_blocks(degrade_bd)
+def blurred(clip: Tensor, scale: int, sigma: float = 2.6) -> Tensor:
+    """A Gaussian blur, `sigma` in pixels of the truth at a scale of 4, then one pixel of every block."""
+    taps = gaussian_taps(sigma * scale / SCALE)
+    if scale == 1:  # an odd number of weights, or the clip would move by half a pixel
+        taps = torch.nn.functional.interpolate(taps[None, None], len(taps) - 1, mode="linear")[0, 0]
+        taps = taps / taps.sum()
+    return to_8_bits(reduce(clip, taps, scale))
+
+
+def blurred_as_secnet(clip: Tensor, scale: int) -> Tensor:
+    """BD."""
+    return blurred(clip, scale, 1.5)
+
+
+Condition = tuple[Callable[[Tensor, int], Tensor], Callable[[Tensor], Tensor]]
+BI, BD = by_blocks(bicubic), by_blocks(blurred_as_secnet)
 CLEAN: dict[str, Condition] = {"clean-BI": (BI, unchanged), "clean-BD": (BD, unchanged)}
 REAL: dict[str, Condition] = {
     "crf23": (BI, lambda low: compressed(low, 23)),
@@ -107,16 +126,19 @@ BD_REAL: dict[str, Condition] = {"BD-crf28": (BD, lambda low: compressed(low, 28
 CONDITIONS = CLEAN | REAL | BD_REAL
 
 
-def enlarged(model: str, low: Tensor, overrides: tuple[float | None, ...]) -> Tensor:
-    """A clip N x 3 x h x w enlarged by a model; `overrides` is for checkpoints of a network with an estimator."""
+def enlarged(model: str, low: Tensor, scale: int, overrides: tuple[float | None, ...]) -> Tensor:
+    """A clip N x 3 x h x w enlarged by a model to `scale` times its size.
+
+    `overrides` is for checkpoints of a network with an estimator.
+    """
     if not model.endswith(".pt"):
-        return stream(model, "auto", low)
+        return stream(model, "auto", low, scale)
     saved = load_checkpoint(Path(model))
     network = build(saved["recipe"]["architecture"], saved["recipe"]["network"])
     network.load_state_dict(saved["average"])
     device = torch.device("cpu")
     engine = RecurrentEngine(network, model, device, choose_precision("auto", device), overrides=overrides)  # type: ignore[arg-type]
-    return run_engine(engine, low)
+    return fitted(run_engine(engine, low), low, scale)
 
 
 def score(truth: Tensor, result: Tensor, lpips: PerceptualDistance | None) -> Figures:
@@ -167,6 +189,7 @@ def main() -> None:
     )
     parser.add_argument("--conditions", nargs="+", choices=tuple(CONDITIONS), default=[*CLEAN, *REAL])
     parser.add_argument("--folders", nargs="+", choices=FOLDERS, default=FOLDERS)
+    parser.add_argument("--scale", type=int, choices=(4, 2, 1), default=SCALE)
     parser.add_argument("--frames", type=int, default=10_000, metavar="N", help="of each clip")
     parser.add_argument(
         "--overrides", nargs=3, type=parse_override, default=(None, None, None),
@@ -182,13 +205,17 @@ def main() -> None:
         clips: dict[str, dict[str, list[Figures]]] = {c: {m: [] for m in options.models} for c in options.conditions}
         for path in clip_paths(options.data / folder):
             truth = read_truth(path)[: options.frames]
+            if options.scale == 1:
+                truth = (BI(truth, 2) * 255).round().to(torch.uint8)
             started = time.monotonic()
             for name in options.conditions:
                 reduction, damage = CONDITIONS[name]
-                low = damage(reduction(truth))
-                assert low.shape[-1] * SCALE == truth.shape[-1]
+                low = damage(reduction(truth, options.scale))
+                assert low.shape[-1] * options.scale == truth.shape[-1]
                 for model in options.models:
-                    clips[name][model].append(score(truth, enlarged(model, low, options.overrides), lpips))
+                    clips[name][model].append(
+                        score(truth, enlarged(model, low, options.scale, options.overrides), lpips)
+                    )
             print(f"{folder} {path.stem}: {time.monotonic() - started:.1f} s", file=sys.stderr)
         results[folder] = {name: {m: mean(figures) for m, figures in row.items()} for name, row in clips.items()}
         if options.json:
