@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
+from vidsr.runtime.heap import keep_freed_memory
 from vidsr.signals import stopping
 
 
@@ -14,6 +15,7 @@ def main() -> None:
     _open_standard_files()
     with stopping() as stop:
         try:
+            keep_freed_memory()
             from vidsr.cli import app
 
             app()

@@ -26,7 +26,8 @@ from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
 from vidsr.pipeline.plan import plan
 from vidsr.pipeline.run import run
-from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
+from vidsr.runtime.heap import keep_freed_memory
+from vidsr.runtime.memory import peak_memory_bytes
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 from vidsr.video.synthetic import write_synthetic_video

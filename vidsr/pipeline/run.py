@@ -22,7 +22,8 @@ from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.plan import Plan
 from vidsr.pipeline.signature import sign
-from vidsr.runtime.memory import keep_freed_memory, peak_memory_bytes
+from vidsr.runtime.heap import keep_freed_memory, return_freed_memory
+from vidsr.runtime.memory import peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
@@ -182,6 +183,7 @@ def run(
     started = time.monotonic()
     keep_freed_memory()
     parts = load(plan)
+    return_freed_memory()
     report = _initial_report(plan)
     report.memory_steps = parts.chosen.engine.steps  # filled as they are made
     stages = parts.stages(plan)
@@ -201,6 +203,7 @@ def run(
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
+            return_freed_memory()  # the check of the file needs some while the encoder's is still kept
             writer.commit(plan.options.strict, reader.side_data)
     _finish(report, plan, parts, [*reader.warnings, *writer.warnings])
     report.wall_seconds = time.monotonic() - started

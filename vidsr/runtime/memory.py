@@ -1,8 +1,7 @@
-"""Memory of the process and the device: free memory, peak use, and the allocator settings of glibc."""
+"""Memory of the process and the device: free memory, peak use, and errors that mean a lack of it."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import re
@@ -12,10 +11,6 @@ import psutil
 import torch
 
 from vidsr.errors import NO_THREADS, DeviceError
-
-# glibc's numbers for M_TRIM_THRESHOLD, M_MMAP_THRESHOLD (its upper limit) and M_ARENA_MAX.
-MALLOC_OPTIONS = {-1: 2**31 - 1, -3: 32 << 20, -8: 1}
-
 
 # Libraries share no exception type: CUDA has its own; CPU, MPS, cuDNN, oneDNN and ONNX Runtime raise RuntimeErrors or
 # errors of their own. oneDNN says nothing of memory; its "primitive descriptor" is another thing, which it refuses for
@@ -97,18 +92,3 @@ def peak_memory_bytes(device: torch.device | str) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def keep_freed_memory() -> None:
-    """Makes glibc keep freed memory, in one heap for all threads; does nothing with other C libraries.
-
-    By default glibc returns large buffers to the system, which has to clear them again for every frame, and gives each
-    thread a heap that the others cannot use. Buffers above 32 MB are returned in any case. Call this before a second
-    thread allocates.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version"):
-        for parameter, value in MALLOC_OPTIONS.items():
-            library.mallopt(parameter, value)
