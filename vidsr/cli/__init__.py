@@ -24,6 +24,7 @@ from vidsr.cli.models import models
 from vidsr.cli.slowmo import slowmo
 from vidsr.cli.terminal import visible
 from vidsr.cli.train import train
+from vidsr.cli.tune import tune
 from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES
 
@@ -67,6 +68,7 @@ app.command(epilog=_EPILOG, cls=ConfiguredCommand)(upscale)
 app.command(epilog=_EPILOG, cls=ConfiguredCommand)(slowmo)
 app.command()(faces)
 app.command()(info)
+app.command()(tune)
 app.command()(compare)
 app.command("eval")(evaluate)
 app.command()(bench)

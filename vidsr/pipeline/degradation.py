@@ -19,12 +19,14 @@ FRAMES = 5
 
 
 @torch.inference_mode()
-def estimate_degradation(source: Source) -> DegradationLevels:
-    """The mean levels of the first frames, by the estimator of the model for degraded videos; runs on the CPU.
+def estimate_degradation(source: Source, trim: InputConfig | None = None) -> DegradationLevels:
+    """The mean levels of the first frames of a video, or of a part of it.
+
+    They are those of the estimator of the model for degraded videos, which runs on the CPU.
 
     Raises InputError if nothing can be decoded, ModelError if the model's files are missing or damaged.
     """
     estimator: Any = load_network(find_card(DEGRADED_MODEL)).estimator
-    with open_reader(source, InputConfig(), torch.device("cpu"), source.probe()) as reader:
+    with open_reader(source, trim or InputConfig(), torch.device("cpu"), source.probe()) as reader:
         levels = [estimator(frame.image[None]).overall[0] for frame in islice(reader.frames(), FRAMES)]
     return DegradationLevels.of(torch.stack(levels).mean(0).tolist())
