@@ -22,7 +22,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.support import media
-from vidsr.cli import app, options
+from vidsr.cli import app
 from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.errors import CheckError, DeviceError, OutputError
@@ -333,7 +333,7 @@ def test_a_system_without_more_threads_is_6(
     video: Path, out: Path, monkeypatch: pytest.MonkeyPatch, allowed: int
 ) -> None:
     """Wherever a run starts a thread; a limit on processes cannot be tried as root."""
-    monkeypatch.setattr(options, "check_threads", lambda: None)
+    monkeypatch.setattr("vidsr.cli.options.check_threads", lambda: None)
     start, started = threading.Thread.start, 0
 
     def limited(thread: threading.Thread) -> None:

@@ -28,6 +28,7 @@ from vidsr.pipeline.plan import plan
 from vidsr.pipeline.run import run
 from vidsr.runtime.heap import keep_freed_memory
 from vidsr.runtime.memory import peak_memory_bytes
+from vidsr.runtime.threads import use_threads
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
 from vidsr.video.synthetic import write_synthetic_video
@@ -154,8 +155,7 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
     width, height = size
     options = UpscaleConfig(size=SizeConfig(scale=SCALE), compute=compute, faces=RestoreConfig(use=False))
     select_card(compute.model, "upscale")  # an unknown model is refused before a video is made
-    if compute.threads:
-        torch.set_num_threads(compute.threads)
+    use_threads(compute.threads)
     with tempfile.TemporaryDirectory(prefix="vidsr-") as folder:
         video, result = Path(folder, "video.mp4"), Path(folder, "result.mp4")
         write_synthetic_video(video, frames, width, height)

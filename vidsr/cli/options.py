@@ -5,8 +5,6 @@ Defaults stay in the commands, which take them from vidsr.config. Imports nothin
 
 from __future__ import annotations
 
-import os
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +15,13 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli.presets import PRESETS, Footage
-from vidsr.errors import NO_THREADS, DeviceError, VidsrError
+from vidsr.errors import VidsrError
+from vidsr.runtime.threads import check_threads
 from vidsr.signals import stopping
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
 
-# Threads of decoder, encoder and queues, at least, beside one for each core.
-THREADS_BESIDE = 6
 _FILES, _COMPUTE, FACES, ENCODING = "Input and output", "Model and device", "Faces", "Encoding"
 CLEANING = "Cleaning"
 
@@ -231,26 +228,6 @@ def reporting(screen: Screen) -> Iterator[None]:
                 screen.fail("interrupted: no unfinished output was kept")
                 raise typer.Exit(stop.exit_code) from error
             raise typer.Exit(_exit_code(screen, error)) from error
-
-
-def check_threads() -> None:
-    """Raises DeviceError if the system allows too few threads for what a command loads.
-
-    NumPy and torch start a thread for each core while they are loaded, and end the process where they cannot.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    is_over, started = threading.Event(), list[threading.Thread]()
-    try:
-        for _ in range(cores + THREADS_BESIDE):
-            thread = threading.Thread(target=is_over.wait, name="vidsr-probe", daemon=True)
-            thread.start()
-            started.append(thread)
-    except RuntimeError as error:
-        raise DeviceError(NO_THREADS) from error
-    finally:
-        is_over.set()
-        for thread in started:
-            thread.join()
 
 
 def _exit_code(screen: Screen, error: Exception) -> int:

@@ -65,9 +65,8 @@ def train(
 
     screen = Screen()
     with o.reporting(screen):
-        import torch
-
         from vidsr.errors import UsageError
+        from vidsr.runtime.threads import use_threads
         from vidsr.train import loop
         from vidsr.train.detector.loop import train_detector
         from vidsr.train.detector.recipe import DetectorRecipe, is_detector_recipe, load_detector_recipe
@@ -75,8 +74,7 @@ def train(
         from vidsr.train.recipe import load_recipe
         from vidsr.train.trainer import TrainOptions
 
-        if threads:
-            torch.set_num_threads(threads)
+        use_threads(threads)
         options = TrainOptions(data, output, device, workers, minutes, init_from, perceptual)
 
         def say(entry: dict[str, float]) -> None:

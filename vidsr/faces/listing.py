@@ -26,6 +26,7 @@ from vidsr.faces.yunet import Yunet
 from vidsr.files import atomic_write, check_target, stale_warnings
 from vidsr.models.cards import DETECTOR, model_files
 from vidsr.runtime.device import choose_device
+from vidsr.runtime.threads import use_threads
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
@@ -160,8 +161,7 @@ def describe_faces(
     started = time.monotonic()
     options, targets, info = plan.options, plan.targets, plan.info
     source, view, device = plan.source.path, View.of(info), torch.device(plan.device)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     search = FaceSearch(options.faces, info, device, torch.get_num_threads())
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(plan.source, options.input, device, info))

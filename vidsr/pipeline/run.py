@@ -27,6 +27,7 @@ from vidsr.runtime.memory import peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
+from vidsr.runtime.threads import use_threads
 from vidsr.stages.base import FrameStage, Stage
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
@@ -155,8 +156,7 @@ class Parts:
 
 def load(plan: Plan) -> Parts:
     """Loads the networks of a plan. Raises ModelError if the weights are not those of the cards in the plan."""
-    if plan.options.compute.threads:
-        torch.set_num_threads(plan.options.compute.threads)
+    use_threads(plan.options.compute.threads)
     chosen = build_engine(plan.engine)
     faces = None
     if plan.faces is not None:
