@@ -14,7 +14,7 @@ from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import InputError
 from vidsr.pipeline.run import enhance
 from vidsr.video.probe import probe
-from vidsr.video.unreadable import refuse_unmapped
+from vidsr.video.unreadable import protected_streams, refuse_unmapped
 
 BICUBIC = UpscaleConfig(compute=ComputeConfig(model="bicubic"), size=SizeConfig(scale=1))
 X265 = ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none", "-pix_fmt", "yuv420p")
@@ -97,6 +97,32 @@ def test_encrypted_audio_beside_clear_video_is_left_out_and_named(tmp_path: Path
     assert any("it is encrypted" in warning for warning in report.warnings)
     with av.open(str(tmp_path / "b.mkv")) as container:
         assert not container.streams.audio
+
+
+def test_encrypted_matroska_is_called_encrypted(tmp_path: Path) -> None:
+    assert "a.mkv is encrypted" in refused(media.encrypted_matroska(tmp_path / "a.mkv"))
+
+
+def test_encrypted_audio_in_matroska_is_left_out_and_named(tmp_path: Path) -> None:
+    report = enhance(media.encrypted_matroska(tmp_path / "a.mkv", 1), tmp_path / "b.mkv", BICUBIC)
+    assert any("stream 1 (audio aac) is left out: it is encrypted" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_windows_media_with_drm_is_called_encrypted(tmp_path: Path, extended: bool) -> None:
+    assert "a.wmv is encrypted" in refused(media.protected_asf(tmp_path / "a.wmv", extended))
+
+
+def test_a_dvd_with_css_is_called_encrypted(tmp_path: Path) -> None:
+    """Its frames seem to decode, because the decoder conceals what is scrambled."""
+    assert "a.vob is encrypted" in refused(media.scrambled_dvd(tmp_path / "a.vob"))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.wmv", "a.vob", "a.webm"])
+def test_clear_files_are_not_called_encrypted(tmp_path: Path, name: str) -> None:
+    codec = {"a.wmv": "wmv2", "a.vob": "mpeg2video", "a.mkv": "mpeg4", "a.webm": "libvpx"}[name]
+    source = media.clip(tmp_path / name, 5, options=("-c:v", codec, "-b:v", "1M"))
+    assert protected_streams(probe(source).container, source) == frozenset()
 
 
 def test_scrambled_television_is_called_encrypted(tmp_path: Path) -> None:

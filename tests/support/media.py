@@ -485,6 +485,74 @@ def scrambled(path: Path) -> Path:
     return path
 
 
+def _ebml(identifier: str, content: bytes) -> bytes:
+    return bytes.fromhex(identifier) + (1 << 56 | len(content)).to_bytes(8, "big") + content
+
+
+@_cached
+def encrypted_matroska(path: Path, track: int = 0) -> Path:
+    """Video and audio in Matroska; the header says that a track is encrypted with AES, as WebM does (RFC 9559)."""
+    plain = clip_with_audio(path.with_name("plain.mkv"), 5)
+    key = _ebml("47e1", b"\5") + _ebml("47e2", bytes(range(16)))
+    encoding = _ebml("5031", b"\0") + _ebml("5032", b"\1") + _ebml("5033", b"\1") + _ebml("5035", key)
+    added = _ebml("6d80", _ebml("6240", encoding))
+    data = plain.read_bytes()
+    plain.unlink()
+
+    def size_at(place: int) -> tuple[int, int]:
+        """The size of an element that is written at a place, and where its content begins."""
+        length = 9 - data[place].bit_length()
+        return int.from_bytes(data[place : place + length], "big") & (1 << 7 * length) - 1, place + length
+
+    identifier = b"\x16\x54\xae\x6b"
+    begin = data.index(identifier, data.index(identifier) + 4)  # the first one is in the index of the elements
+    size, at = size_at(begin + 4)
+    end, entries = at + size, []
+    while at < end:
+        size, content = size_at(at + 1)  # a checksum or a track, whose identifiers are one byte
+        if data[at] == 0xAE:
+            entries.append(data[content : content + size] + (added if len(entries) == track else b""))
+        at = content + size
+    tracks = _ebml("1654ae6b", b"".join(_ebml("ae", entry) for entry in entries))
+    place = data.index(b"\x18\x53\x80\x67") + 4
+    size, _ = size_at(place)
+    grown = (1 << 56 | size + len(tracks) - (end - begin)).to_bytes(8, "big")
+    path.write_bytes(data[:place] + grown + data[place + 8 : begin] + tracks + data[end:])
+    return path
+
+
+@_cached
+def protected_asf(path: Path, extended: bool = False) -> Path:
+    """An ASF file whose header has a Content Encryption Object, as files with Windows Media DRM do."""
+    plain = clip(path.with_name("plain.wmv"), 5, options=("-c:v", "wmv2", "-q:v", "3"))
+    data = bytearray(plain.read_bytes())
+    plain.unlink()
+    guid = "14e68a292226174cb935dae07ee9289c" if extended else "fbb3112223bdd211b4b700a0c955fc6e"
+    parts = (b"secret", b"DRM\0", b"a key\0", b"https://example.com\0")
+    content = b"".join(len(part).to_bytes(4, "little") + part for part in (parts[:1] if extended else parts))
+    entry = bytes.fromhex(guid) + (24 + len(content)).to_bytes(8, "little") + content
+    data[16:24] = (int.from_bytes(data[16:24], "little") + len(entry)).to_bytes(8, "little")
+    data[24:28] = (int.from_bytes(data[24:28], "little") + 1).to_bytes(4, "little")
+    data[30:30] = entry
+    path.write_bytes(data)
+    return path
+
+
+@_cached
+def scrambled_dvd(path: Path) -> Path:
+    """An MPEG-2 program stream whose PES packets are scrambled as CSS does: from byte 128 of each sector of 2048."""
+    plain = clip(path.with_name("plain.vob"), 10, 160, 128, options=("-c:v", "mpeg2video", "-q:v", "2", "-f", "vob"))
+    data, chance = bytearray(plain.read_bytes()), random.Random(0)
+    plain.unlink()
+    for at in range(0, len(data) - 2047, 2048):
+        packet = data.find(b"\0\0\1\xe0", at, at + 128)
+        if packet >= 0:
+            data[packet + 6] |= 0x10
+            data[at + 128 : at + 2048] = chance.randbytes(1920)
+    path.write_bytes(data)
+    return path
+
+
 @_cached
 def black(path: Path, count: int = COUNT) -> Path:
     """Black frames only."""

@@ -25,7 +25,7 @@ from vidsr.video.passthrough import Part
 from vidsr.video.probe import Source
 from vidsr.video.side_data_kinds import kinds_of_packet
 from vidsr.video.stream_copy import codec_of
-from vidsr.video.unreadable import is_encrypted
+from vidsr.video.unreadable import is_encrypted, protected_streams
 
 if TYPE_CHECKING:
     from vidsr.video.output import OutputPlan
@@ -69,12 +69,13 @@ def _refused_copies(plan: OutputPlan, source: Source, packets: Packets) -> tuple
     """The streams that the muxer does not accept as they are."""
     container = muxer_of(plan.target)
     found = []
+    protected = protected_streams(plan.info.container, source.path)
     with source.open() as opened:
         for stream in opened.streams:
             if stream.index == plan.info.video_stream or stream.type == "attachment":
                 continue
             first = packets.get(stream.index, [])
-            if any(is_encrypted(kinds_of_packet(packet)) for packet in first):
+            if stream.index in protected or any(is_encrypted(kinds_of_packet(packet)) for packet in first):
                 found.append(Part("stream", str(stream.index), "it is encrypted, and vidsr does not decrypt"))
                 continue
             reason = mux_refusal(stream, first, container)

@@ -29,7 +29,7 @@ from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 from vidsr.video.side_data_kinds import kinds_of_packet
 from vidsr.video.timestamps import clear_absurd_times
-from vidsr.video.unreadable import encrypted, is_scrambled, refuse_encrypted, refuse_unmapped
+from vidsr.video.unreadable import encrypted, is_scrambled, refuse_encrypted, refuse_protected, refuse_unmapped
 
 # How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
 _LISTS = {
@@ -239,6 +239,7 @@ def describe(container: InputContainer, video: VideoStream, path: Path) -> Video
     Raises InputError if no frame decodes.
     """
     _refuse_pages(container, path)
+    refuse_protected(container.format.name, video.index, path)
     refuse_unmapped(header_text(container), video.index, path)
     frame = _first_frame(container, video, path)
     location, field_order = _header_words(container, video)

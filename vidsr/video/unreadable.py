@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vidsr.errors import InputError
@@ -13,9 +13,16 @@ from vidsr.video.side_data_kinds import header_block
 _IPT_ALWAYS, _IPT_IF_INCOMPATIBLE = (5,), (10, 20)
 _CONFIGURATION = re.compile(r"DOVI configuration record:.*?profile: (\d+).*?compatibility id: (\d+)")
 _TS_PACKET, _TS_SYNC = 188, 0x47
-_TS_BYTES = 4 << 20
+_HEAD_BYTES = 4 << 20
 # The header of a TS packet says in two bits whether its payload is scrambled; packets of stray data may look so too.
 _SCRAMBLED_SHARE = 0.25
+_VIDEO_PES = re.compile(rb"\x00\x00\x01[\xe0-\xef]", re.DOTALL)
+_ASF_PROTECTION = (  # Content Encryption Object, Extended Content Encryption Object
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
+)
+_TRACKS_WITH_STREAM = (1, 2, 17)  # video, audio, subtitles: for the others FFmpeg makes no stream
+_MOST_STREAMS = 1024
 
 
 def is_encrypted(kinds: Iterable[str]) -> bool:
@@ -34,10 +41,94 @@ def encrypted(path: Path) -> str:
     return f"{path} is encrypted, and vidsr does not decrypt: give a copy without encryption or copy protection"
 
 
+def refuse_protected(container: str, stream: int, path: Path) -> None:
+    """Raises InputError if the headers of a file (`container` is FFmpeg's name) say that a stream is encrypted."""
+    if stream in protected_streams(container, path):
+        raise InputError(encrypted(path))
+
+
+def protected_streams(container: str, path: Path) -> frozenset[int]:
+    """The indexes of the streams that the headers of a file call encrypted.
+
+    Matroska: tracks with a ContentEncryption (RFC 9559, section 5.1.4.1.31). ASF: all, if there is a Content Encryption
+    Object (Advanced Systems Format, sections 3.14 and 3.15). MPEG-PS: all, if a considerable part of the video's PES
+    packets is scrambled, as CSS does on DVDs.
+    """
+    if "matroska" in container:
+        return _encrypted_tracks(path)
+    is_protected = (container == "asf" and _has_asf_protection(path)) or (container == "mpeg" and _is_css(path))
+    return frozenset(range(_MOST_STREAMS)) if is_protected else frozenset()
+
+
+def _is_css(path: Path) -> bool:
+    with path.open("rb") as file:
+        data = file.read(_HEAD_BYTES)
+    flags = [data[found.end() + 2] for found in _VIDEO_PES.finditer(data, 0, len(data) - 2)]
+    flags = [flag for flag in flags if flag & 0xC0 == 0x80]  # else MPEG-1, or no header
+    return sum(flag & 0x30 != 0 for flag in flags) > _SCRAMBLED_SHARE * len(flags)
+
+
+def _has_asf_protection(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(30)
+        end, at = int.from_bytes(head[16:24], "little"), 30
+        while at + 24 <= min(end, _HEAD_BYTES):
+            file.seek(at)
+            entry = file.read(24)
+            size = int.from_bytes(entry[16:24], "little")
+            if entry[:16] in _ASF_PROTECTION:
+                return True
+            if size < 24:
+                break
+            at += size
+    return False
+
+
+def _encrypted_tracks(path: Path) -> frozenset[int]:
+    with path.open("rb") as file:
+        data = file.read(_HEAD_BYTES)
+    found, index = set(), 0
+    for segment in _elements(data, b"\x18\x53\x80\x67"):
+        for tracks in _elements(segment, b"\x16\x54\xae\x6b"):
+            for track in _elements(tracks, b"\xae"):
+                kind = next(_elements(track, b"\x83"), b"")
+                if int.from_bytes(kind, "big") not in _TRACKS_WITH_STREAM:
+                    continue
+                encodings = (
+                    encoding
+                    for encodings in _elements(track, b"\x6d\x80")
+                    for encoding in _elements(encodings, b"\x62\x40")
+                )
+                if any(next(_elements(encoding, b"\x50\x35"), None) is not None for encoding in encodings):
+                    found.add(index)
+                index += 1
+    return frozenset(found)
+
+
+def _elements(data: bytes, wanted: bytes) -> Iterator[bytes]:
+    """The contents of the EBML elements with an identifier on the top level of `data`."""
+    at = 0
+    while at < len(data):
+        width = 9 - data[at].bit_length()
+        start = at + width
+        if width > 4 or start >= len(data):
+            return
+        length = 9 - data[start].bit_length()
+        if length > 8:
+            return
+        size = int.from_bytes(data[start : start + length], "big") & (1 << 7 * length) - 1
+        if size == (1 << 7 * length) - 1:
+            size = len(data)  # unknown: to the end
+        begin = start + length
+        if data[at:start] == wanted:
+            yield data[begin : begin + size]
+        at = begin + size
+
+
 def is_scrambled(path: Path) -> bool:
     """Whether a considerable part of the packets at the start of an MPEG-TS file is scrambled."""
     with path.open("rb") as file:
-        data = file.read(_TS_BYTES)
+        data = file.read(_HEAD_BYTES)
     headers = [data[at : at + 4] for at in range(0, len(data) - 3, _TS_PACKET)]
     scrambled = sum(header[0] == _TS_SYNC and header[3] & 0x80 != 0 for header in headers)
     return scrambled > _SCRAMBLED_SHARE * len(headers)
