@@ -333,3 +333,17 @@ def test_audio_packets_without_a_duration_are_kept(tmp_path: Path) -> None:
     copied = len(media.ffmpeg_packetmd5(source, "a:0").frames)
     write(tmp_path / "b.mp4", source, steps(source, 2))
     assert len(media.ffmpeg_packetmd5(tmp_path / "b.mp4", "a:0").frames) == copied > 1
+
+
+def test_a_data_stream_that_is_not_read_is_named(tmp_path: Path) -> None:
+    """The texts of chapters that are not there: FFmpeg skips the stream."""
+    source = media.with_chapters(tmp_path / "a.mp4")
+    data = bytearray(source.read_bytes().replace(b"chpl", b"free"))
+    for table, place in ((b"stts", 8), (b"stsz", 12), (b"stsc", 8), (b"stco", 8)):
+        count = data.rindex(table) + place
+        data[count : count + 4] = bytes(4)
+    source.write_bytes(data)
+    writer = write(tmp_path / "b.mp4", source, steps(source, 3))
+    assert any("stream 1 (data bin_data, eng) is left out" in warning for warning in writer.warnings), writer.warnings
+    whole = media.with_chapters(tmp_path / "whole.mp4")
+    assert not any("left out" in warning for warning in write(tmp_path / "c.mp4", whole, steps(whole, 3)).warnings)

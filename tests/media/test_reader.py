@@ -375,6 +375,41 @@ def test_timestamps_are_repaired(stamps: list, expected: list[int], missing: int
     assert (repair.missing, repair.backward) == (missing, backward)
 
 
+@pytest.mark.parametrize(
+    ("following", "expected"),
+    [(200, 120), (110, 95), (82, 81), (None, 81)],
+    ids=["room for a whole step", "room for half", "no room", "nothing known"],
+)
+def test_a_frame_that_comes_too_early_is_placed_between_its_neighbors(following: int | None, expected: int) -> None:
+    """The first image of a cut MPEG recording, which is decoded before the frames that it follows."""
+    repair = FrameTimes(40, 1000)
+    stamps = [Stamped(40, 40), Stamped(80, 80), Stamped(0, 0)]
+    found = [repair.next(stamp, lambda time: following if time == 80 else None) for stamp in stamps]  # type: ignore[arg-type]
+    assert found == [40, 80, expected]
+    assert repair.backward == 1
+
+
+def test_mov_without_a_table_of_delays_has_evenly_spaced_frames(tmp_path: Path) -> None:
+    """As some writers of VC-1 and H.264 make it: each packet has one time, though frames are reordered."""
+    source = media.b_frames(tmp_path / "a.mov", 50)
+    source.write_bytes(source.read_bytes().replace(b"ctts", b"free").replace(b"edts", b"free"))
+    with av.open(str(source)) as container:
+        assert all(packet.pts == packet.dts for packet in container.demux(video=0) if packet.size)
+    frames, reader = read(source)
+    assert numbers(frames) == list(range(50))
+    assert times(frames) == [Fraction(n, 25) for n in range(50)]
+    assert not [warning for warning in reader.warnings if "timestamps" in warning]
+
+
+def test_times_of_presentation_that_begin_late_are_used() -> None:
+    """A group without B-frames, then one whose times differ from those of decoding."""
+    slots = DisplaySlots(leaves_pts=True)
+    packets = [Packet(n, n) for n in range(20)] + [Packet(20, 22), Packet(21, 20), Packet(22, 21)]
+    for packet in packets:
+        slots.add(packet)  # type: ignore[arg-type]
+    assert [slots.placed(Stamped(n)).pts for n in range(23)] == list(range(23))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("maker", [media.h264_in_avi, media.packed_divx])
 def test_times_that_the_demuxer_of_avi_invents_are_not_used(tmp_path: Path, maker: Callable[[Path], Path]) -> None:
     frames, reader = read(maker(tmp_path / "a.avi"))
@@ -410,10 +445,10 @@ def test_slots_of_frames_that_never_come_are_given_up() -> None:
 
 
 class Packet:
-    """A packet of an AVI file."""
+    """A packet; in AVI, its time of presentation is invented."""
 
-    def __init__(self, dts: int) -> None:
-        self.dts, self.pts = dts, dts + 1
+    def __init__(self, dts: int, pts: int | None = None) -> None:
+        self.dts, self.pts = dts, dts + 1 if pts is None else pts
 
 
 def test_stream_without_timestamps_continues_with_a_warning(tmp_path: Path) -> None:

@@ -133,9 +133,24 @@ _LONGEST_REORDER = 16
 _LONGEST_HEAD = 1000
 
 
-def _has_decoding_times_only(container: InputContainer, first: av.Packet[VideoStream]) -> bool:
-    """True if the file says when frames are decoded, but not when they are shown: AVI, and its codecs in Matroska."""
-    return first.dts is not None and (container.format.name == "avi" or first.pts is None)
+def _has_decoding_times_only(
+    container: InputContainer, context: VideoCodecContext, head: list[av.Packet[VideoStream]]
+) -> bool:
+    """True if the file says when frames are decoded, but not when they are shown.
+
+    These are AVI, its codecs in Matroska, and MP4 and MOV files whose writer left out the table of delays (VC-1): both
+    times of each packet are then the same, although the codec reorders frames. `head` are the first packets.
+    """
+    first = head[0]
+    if first.dts is None:
+        return False
+    if container.format.name == "avi" or first.pts is None:
+        return True
+    return _may_lack_delays(container, context) and all(packet.pts == packet.dts for packet in head)
+
+
+def _may_lack_delays(container: InputContainer, context: VideoCodecContext) -> bool:
+    return container.format.name.startswith("mov") and bool(context.has_b_frames)
 
 
 class DisplaySlots:
@@ -146,14 +161,18 @@ class DisplaySlots:
     n-th frame is shown at the n-th packet's time. Packets without a frame give up their time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leaves_pts: bool = False) -> None:
+        """With `leaves_pts`, frames have times of presentation after all from the first packet on that has its own."""
+        self._leaves_pts, self._is_over = leaves_pts, False
         self._free: deque[int] = deque()
         self._waiting: dict[int, int] = {}  # number in the order of decoding of each packet without a frame, by time
         self._count = 0
 
     def add(self, packet: av.Packet[VideoStream]) -> None:
         """Adds the next packet, before it is decoded: its frame can be recognized by its time."""
-        if packet.dts is None:
+        if self._leaves_pts and packet.pts != packet.dts:
+            self._is_over = True
+        if packet.dts is None or self._is_over:
             return
         packet.pts = packet.dts
         self._free.append(packet.dts)
@@ -169,6 +188,8 @@ class DisplaySlots:
                 del self._waiting[time]
                 if self._free:
                     self._free.popleft()
+        elif self._is_over:
+            return frame
         frame.pts = self._free.popleft() if self._free else None
         frame.dts = frame.pts
         return frame
@@ -198,6 +219,8 @@ class VideoDecoder:
         self.frames_discarded = 0
         self.side_data: set[str] = set()
         self.first_time: int | None = None
+        self._lacks_display_times = False
+        self._coming: deque[int] = deque(maxlen=2 * _LONGEST_REORDER)
         self._path = path
         self._container = container
         self._stream = stream
@@ -216,8 +239,8 @@ class VideoDecoder:
         """
         slots: DisplaySlots | None = None
         for packet in self._timed():
-            if not self.packets and _has_decoding_times_only(self._container, packet):
-                slots = DisplaySlots()
+            if not self.packets and self._lacks_display_times:
+                slots = DisplaySlots(leaves_pts=_may_lack_delays(self._container, self._context))
             self.packets += 1
             self.frames_discarded += packet.is_discard
             if packet.is_corrupt:
@@ -229,10 +252,16 @@ class VideoDecoder:
             self._correct(packet)
             if slots is not None:
                 slots.add(packet)
+            if packet.pts is not None:
+                self._coming.append(packet.pts)
             for frame in self._decoded(packet):
                 yield frame if slots is None else slots.placed(frame)
         for frame in self._decoded(None):
             yield frame if slots is None else slots.placed(frame)
+
+    def coming(self, time: int) -> int | None:
+        """The first time after `time` among the packets that were read last, in ticks; None if there is none."""
+        return min((pts for pts in self._coming if pts > time), default=None)
 
     def record(self, reason: str) -> None:
         """Records damage after the last frame that was decoded."""
@@ -248,14 +277,18 @@ class VideoDecoder:
         head: list[av.Packet[VideoStream]] = []
         known: list[int] = []
         untimed = 0
+        may_lack_delays = _may_lack_delays(self._container, self._context)
         for packet in packets:
             head.append(packet)
             if packet.pts is None and packet.dts is None and not known:
                 untimed += 1
             elif packet.pts is not None:
                 known.append(packet.pts)
-            if not untimed or len(known) > _LONGEST_REORDER or untimed > _LONGEST_HEAD:
+            is_undecided = may_lack_delays and packet.pts == packet.dts and len(head) <= _LONGEST_REORDER
+            if (not untimed and not is_undecided) or len(known) > _LONGEST_REORDER or untimed > _LONGEST_HEAD:
                 break
+        if head:
+            self._lacks_display_times = _has_decoding_times_only(self._container, self._context, head)
         if untimed and known:
             step = head[0].duration or 0
             self.first_time = min(known) - sum(packet.duration or step for packet in head[:untimed])

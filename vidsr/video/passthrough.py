@@ -258,8 +258,12 @@ class Passthrough:
         apart: list[Stream] = []
         for stream in self._input.streams:
             is_cover = stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
-            if stream.index == self._video_index or stream.discard == Discard.all or stream.type in left_out:
-                continue  # the discarded stream of an mp4 is the text of its chapters, which are copied as chapters
+            if stream.index == self._video_index or stream.type in left_out:
+                continue
+            if stream.discard == Discard.all:  # the texts of an mp4's chapters, which are copied as chapters
+                if not self._input.chapters():
+                    self.losses.append(f"{name_of(stream)} is left out: FFmpeg finds nothing in it to read")
+                continue
             if stream.type == "data" and "timecode" in stream.metadata and "timecode" in video_tags:
                 continue  # the first time code, which muxers write anew from the video stream's tag
             if (reason := self._refused.get(("stream", str(stream.index)))) is not None:

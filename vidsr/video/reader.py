@@ -163,7 +163,7 @@ class Reader:
         """Decoded frames with their times, from the container's current position."""
         for frame in self._decoding.frames():
             self._times.first = self._decoding.first_time or 0
-            decoded = DecodedFrame(frame, self._times.next(frame), max(0, frame.duration))
+            decoded = DecodedFrame(frame, self._times.next(frame, self._decoding.coming), max(0, frame.duration))
             time = decoded.pts * self.info.time_base
             self._origin = min(self._origin, time)  # headers may be late by the delay of the decoder
             self._decoding.last_seconds = time - self._origin

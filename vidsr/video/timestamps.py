@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -43,8 +44,9 @@ class FrameTimes:
 
     The frame's PTS is used unless PTS have been out of order more often than DTS. A missing time continues from the
     previous frame, or is `first` if there is none. After a jump back by a second or more, times are shifted so that
-    they continue from the previous frame; after a smaller step back, the frame is placed one tick after the previous
-    one. `missing` and `backward` count these repairs. `default_duration` is in ticks of the stream.
+    they continue from the previous frame; after a smaller step back, the frame is placed after the previous one, where
+    it would be at an even rate if the next frame leaves room. `missing` and `backward` count these repairs.
+    `default_duration` is in ticks of the stream.
     """
 
     def __init__(self, default_duration: int, ticks_per_second: int) -> None:
@@ -61,8 +63,11 @@ class FrameTimes:
         self._faulty_pts = 0
         self._faulty_dts = 0
 
-    def next(self, frame: av.VideoFrame) -> int:
-        """The time of the next frame in output order, in ticks of the stream."""
+    def next(self, frame: av.VideoFrame, coming: Callable[[int], int | None] = lambda _: None) -> int:
+        """The time of the next frame in output order, in ticks of the stream.
+
+        `coming` gives the time of the first frame after a time, as the file has it; None if it is not known.
+        """
         guess = self._best_guess(frame)
         expected = None if self._last is None else self._last + (self._last_duration or self._default_duration)
         if guess is None:
@@ -76,7 +81,9 @@ class FrameTimes:
                     self._offset += expected - time
                     time = expected
                 else:
-                    time = self._last + 1
+                    following = coming(self._last - self._offset)
+                    room = 0 if following is None else following + self._offset - self._last
+                    time = expected if expected - self._last < room else self._last + max(1, room // 2)
         self._last, self._last_duration = time, frame.duration
         return time
 
