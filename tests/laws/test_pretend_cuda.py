@@ -24,7 +24,7 @@ from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
-from vidsr.engines.tiled import TiledEngine
+from vidsr.engines.tiled import TiledEngine, side_within
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_cards, list_presets
@@ -37,6 +37,7 @@ from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
 HEIGHT, WIDTH = 20, 28  # four tiles of 16 pixels
+TILED_SIDE, TILE = 28, 20
 LENGTH, CUT = 7, 5  # a window of slow motion, a shorter one before the cut, one behind it
 FACES_HEIGHT, FACES_WIDTH = 24, 40
 Sizes = Mapping[str, Any]
@@ -115,7 +116,7 @@ def frames_on_cuda(height: int = HEIGHT, width: int = WIDTH) -> list[Frame]:
 
 
 def run(engine: Engine, given: list[Frame]) -> list[Frame]:
-    state = engine.init_state(HEIGHT, WIDTH)
+    state = engine.init_state(*given[0].image.shape[1:])
     results: list[Frame] = []
     for frame in given:
         ready, state = engine.step(frame, state)
@@ -131,7 +132,7 @@ def check(engine: Engine, given: list[Frame]) -> None:
     for result in results:
         assert isinstance(result.image, FakeTensor), "computed elsewhere than on the pretended device"
         assert (result.image.device, result.image.dtype) == (CUDA, torch.float32)
-        assert result.image.shape == (3, info.scale * HEIGHT, info.scale * WIDTH)
+        assert result.image.shape[1:] == tuple(info.scale * side for side in given[0].image.shape[1:])
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -142,8 +143,11 @@ def test_an_engine_stays_on_the_device(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bicubic x4", "secnet-fast fp16", "secnet-fast-face bf16", "zsm-fast fp32 slowmo"])
 def test_tiles_stay_on_the_device(name: str) -> None:
+    """Two tiles in each direction, whatever the network's step is: with smaller ones there would be 153."""
     with pretend_cuda():
-        check(TiledEngine(ENGINES[name](), tile=16, overlap=4, smallest=16), frames_on_cuda())
+        engine = TiledEngine(ENGINES[name](), tile=TILE, overlap=4, smallest=16)
+        assert (TILED_SIDE - side_within(TILE, TILED_SIDE, engine.info.multiple_of)) > 0
+        check(engine, frames_on_cuda(TILED_SIDE, TILED_SIDE))
 
 
 @pytest.mark.parametrize("precision", DTYPES)
