@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -72,6 +73,10 @@ def test_kinds_of_frames() -> None:
     assert list(kinds_of_frame(frame)) == ["A53_CC"]
     other: Any = _Frame(("SEI_UNREGISTERED", bytes(16) + b"a position"))
     assert list(kinds_of_frame(other)) == ["SEI_UNREGISTERED"]
+    upright: Any = _Frame(("DISPLAYMATRIX", struct.pack("=9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)))
+    assert list(kinds_of_frame(upright)) == []
+    turned: Any = _Frame(("DISPLAYMATRIX", struct.pack("=9i", 0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)))
+    assert list(kinds_of_frame(turned)) == ["DISPLAYMATRIX"]
     unnamed: Any = _Frame(("A53_CC", b"abc"), ("31", b""))
     assert list(kinds_of_frame(unnamed)) == ["A53_CC", "31"]
 

@@ -7,6 +7,7 @@ or as messages beside the frames.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
@@ -122,11 +123,18 @@ _HEADER_LINES = {
 }
 
 
+# FFmpeg's display matrix of a frame that is shown as it is; EXIF data gives it to frames.
+_UPRIGHT = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+
+
 def kinds_of_frame(frame: av.VideoFrame) -> Iterator[str]:
     """The kinds of side data of a frame, as in FRAME_KINDS."""
     for side in all_data(frame):
-        name = side.type.name.removeprefix("KIND_")
-        if name != "SEI_UNREGISTERED" or not bytes(side).startswith(ENCODER_UUIDS):
+        name, data = side.type.name.removeprefix("KIND_"), bytes(side)
+        says_nothing = (name == "SEI_UNREGISTERED" and data.startswith(ENCODER_UUIDS)) or (
+            name == "DISPLAYMATRIX" and data == _UPRIGHT
+        )
+        if not says_nothing:
             yield name
 
 
