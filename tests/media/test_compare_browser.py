@@ -106,9 +106,9 @@ def test_frames_are_in_step_after_single_steps(opened: Browser) -> None:
     assert slider.get_attribute("aria-valuetext") == "frame 8 of 12, 0.28 s"
 
 
-def test_frames_are_in_step_while_they_play(opened: Browser) -> None:
-    # Reads both canvases directly after every drawing, before anything else can happen.
-    opened.run("""
+def record(browser: Browser) -> None:
+    """Reads both canvases directly after every drawing, before anything else can happen."""
+    browser.run("""
         window.seen = [];
         const stage = document.getElementById("stage");
         const read = (name) => {
@@ -123,15 +123,22 @@ def test_frames_are_in_step_while_they_play(opened: Browser) -> None:
         new MutationObserver(() => window.seen.push([read("left"), read("right"), Number(stage.dataset.frame)]))
           .observe(stage, { attributeFilter: ["data-drawn"] });
     """)
+
+
+@pytest.mark.parametrize("is_stalled", [False, True], ids=["flowing", "stalled"])
+def test_frames_are_in_step_while_they_play(opened: Browser, is_stalled: bool) -> None:
+    """Also where the clips do not play by themselves: then the page jumps from frame to frame."""
+    if is_stalled:
+        opened.run("HTMLVideoElement.prototype.play = () => Promise.resolve()")
+    record(opened)
     press(opened, " ")
-    opened.wait("seen.length >= 30")
+    opened.wait("seen.length >= 24 && new Set(seen.map((each) => each[2])).size > 6")
     press(opened, " ")
+    assert data(opened, "playing") == "false"
     seen = opened.run("return seen")
     assert all(left == right == frame for left, right, frame in seen)
     shown = [frame for _, _, frame in seen]
-    assert len(set(shown)) > COUNT / 2
     assert any(later < earlier for earlier, later in pairwise(shown)), "the clip plays again"
-    assert data(opened, "playing") == "false"
     assert opened.complaints() == []
 
 

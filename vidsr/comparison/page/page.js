@@ -8,6 +8,7 @@
   const stage = byId("stage"), wipe = byId("wipe"), divider = byId("divider"), timeline = byId("frame");
   const [width, height] = data.size;
   const MAX_ZOOM = 8;
+  const STALL_MS = 1500; // without a new frame while a clip plays
   const FLICKER_MS = 500; // two changes in a second: below the three flashes that can harm
   const state = {
     mode: "wipe", zoom: 0, x: width / 2, y: height / 2, gain: 4, sharp: false, part: 0, frame: 0,
@@ -155,9 +156,8 @@
       if (this.closed || this.video.readyState < 2) return;
       this.seeking = null;
       const number = frameAt(this.video.currentTime);
-      if (state.playing) this.keep(number);
-      else if (number === state.wanted) this.keep(number);
-      if (!state.playing && number !== state.wanted) this.seek(state.wanted);
+      if (flows() || number === state.wanted) this.keep(number);
+      if (!flows() && number !== state.wanted) this.seek(state.wanted);
       resume();
     }
     forget(number) {
@@ -230,25 +230,62 @@
     present();
   }
 
+  // Clips play by themselves ("flow"), unless the computer is too slow to decode the same frames of both: then every
+  // frame is jumped to ("stepping"), which takes longer for each one, but never fails.
+  let stepping = false, watchdog = 0, waiting = 0, drawnAt = 0;
+  const flows = () => state.playing && !stepping;
+
   function present() {
     const [left, right] = sides;
     if (!left || !right) return;
     let number = state.wanted;
-    if (state.playing) {
+    if (flows()) {
       number = newestOfBoth(left, right);
       if (left.seeking === null && right.seeking === null) balance(left, right);
+      if (number === state.frame) return;
     }
     if (!left.has(number) || !right.has(number)) return;
-    if (state.playing && number > lastOf(part())) return restart();
+    if (flows() && number > lastOf(part())) return restart();
     state.frame = number;
-    if (state.playing) state.wanted = number;
+    drawnAt = performance.now();
+    if (flows()) state.wanted = number;
     draw(contexts[0], left.frame(number), data.inputs[left.input]);
     draw(contexts[1], right.frame(number), data.inputs[right.input]);
     drawDifference();
     stage.dataset.frame = String(number);
     stage.dataset.drawn = String(Number(stage.dataset.drawn || 0) + 1);
     describeFrame();
-    if (state.playing && number === lastOf(part())) restart();
+    if (flows() && number === lastOf(part())) restart();
+    if (state.playing && stepping) stepOn();
+  }
+
+  function watch() {
+    const frame = (data.times[state.frame + 1] - data.times[state.frame]) / data.ticks / state.speed;
+    if (stepping || performance.now() - drawnAt < Math.max(STALL_MS, 3000 * frame)) return;
+    stepping = true;
+    for (const side of sides) {
+      side.video.pause();
+      side.seeking = null;
+    }
+    stepOn();
+  }
+
+  function stepOn() {
+    // Jumps to the frame that is due, or waits for the next one.
+    clearTimeout(waiting);
+    if (!state.playing || !stepping) return;
+    const last = lastOf(part()), now = data.times[state.frame] / data.ticks;
+    const since = (performance.now() - drawnAt) / 1000 * state.speed;
+    let next = part().first;
+    if (state.frame < last) {
+      next = Math.min(last, Math.max(state.frame + 1, frameAt(now + since)));
+      const early = (data.times[next] / data.ticks - now - since) / state.speed;
+      if (early > 0) {
+        waiting = setTimeout(stepOn, early * 1000);
+        return;
+      }
+    }
+    show(next);
   }
 
   function newestOfBoth(left, right) {
@@ -286,13 +323,15 @@
 
   function resume() {
     // After a jump, goes on when both sides have arrived.
-    if (!state.playing || sides.some((side) => side.seeking !== null)) return;
+    if (!flows() || sides.some((side) => side.seeking !== null)) return;
     for (const side of sides) start(side.video);
   }
 
   function play() {
-    if (!isClip || state.playing) return;
+    if (!isClip || state.playing || part().count < 2) return;
     state.playing = true;
+    drawnAt = performance.now();
+    watchdog = setInterval(watch, 250);
     for (const side of sides) {
       side.video.playbackRate = state.speed;
       side.forget(state.frame);
@@ -304,7 +343,8 @@
 
   function pause() {
     if (!state.playing) return;
-    state.playing = false;
+    state.playing = stepping = false;
+    clearInterval(watchdog);
     for (const side of sides) if (side) side.video.pause();
     describePlay();
     show(state.frame);
