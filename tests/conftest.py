@@ -56,6 +56,7 @@ SLOW = (
     "train/test_detector_training.py",
     "train/test_slowmo_training.py",
     "train/test_training.py",
+    "media/test_compare_browser.py",
     "media/test_docs_examples.py::test_the_examples_of_a_document",
     "media/test_restoration.py",
     "media/test_slowmo_run.py",

@@ -213,6 +213,10 @@ def test_clips_that_are_too_large_are_compressed_more(tmp_path: Path, monkeypatc
     monkeypatch.setattr(comparing, "MEDIA_BYTES", 1000)
     with pytest.raises(vidsr.VidsrError, match="too large for a page"):
         vidsr.compare(before, after, html=tmp_path / "e.html", faces=False)
+    monkeypatch.setattr(comparing, "MEDIA_BYTES", full)
+    monkeypatch.setattr(comparing, "MAX_PAGE_BYTES", full)
+    with pytest.raises(vidsr.VidsrError, match="choose a shorter part"):
+        vidsr.compare(before, after, html=tmp_path / "e.html", faces=False)
     assert not (tmp_path / "e.html").exists()
 
 

@@ -67,9 +67,9 @@
 
   function clipUrl(index) {
     if (!decoded.has(index)) {
-      const text = atob(byId("media-" + index).textContent);
-      const bytes = new Uint8Array(text.length);
-      for (let place = 0; place < text.length; place++) bytes[place] = text.charCodeAt(place);
+      const text = byId("media-" + index).textContent;
+      const bytes = Uint8Array.fromBase64 ? Uint8Array.fromBase64(text)
+        : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
       decoded.set(index, URL.createObjectURL(new Blob([bytes], { type: "video/mp4" })));
     }
     return decoded.get(index);
