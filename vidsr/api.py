@@ -55,6 +55,7 @@ def upscale(
     deblur: c.Level = _UPSCALE.cleaning.deblur,
     denoise: c.Level = _UPSCALE.cleaning.denoise,
     deblock: c.Level = _UPSCALE.cleaning.deblock,
+    dust: c.DustMode = _UPSCALE.dust,
     faces: bool | None = _UPSCALE.faces.use,
     face_strength: float = _UPSCALE.faces.strength,
     min_face: float = _UPSCALE.faces.min_face,
@@ -95,6 +96,7 @@ def upscale(
     tile: "auto", "off", or the tile side in input pixels, 64 or more.
     deblur, denoise, deblock: how blurred, noisy and compressed the input is, 0 to 1, or "auto" to estimate it; a number
         needs a model with an estimator of degradation.
+    dust: "report" counts dust, dirt, hairs and scratches of film in the report, "repair" also fills them; "off".
     faces: whether to restore faces; None: yes, except with bicubic, the face model or a model with an
         estimator.  face_strength: 0 to 1.
     min_face: side of the smallest face in input pixels, 8 or more.  max_faces: maximum per frame, 1 or more.
@@ -122,6 +124,7 @@ def upscale(
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+        dust=dust,
         strict=strict,
         cleaning=o.cleaning_config(deblur, denoise, deblock),
         faces=c.RestoreConfig(
@@ -148,6 +151,7 @@ def slow_motion(
     backend: c.Backend = _SLOWMO.compute.backend,
     threads: int = _SLOWMO.compute.threads,
     tile: c.Tile = _SLOWMO.compute.tile,
+    dust: c.DustMode = _SLOWMO.dust,
     scenes: c.SceneMode = _SLOWMO.scenes.mode,
     scene_threshold: float = _SLOWMO.scenes.threshold,
     codec: str = _SLOWMO.output.codec,
@@ -185,6 +189,7 @@ def slow_motion(
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+        dust=dust,
         strict=strict,
         interp=interp,
         keep_duration=keep_duration,

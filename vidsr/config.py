@@ -26,6 +26,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Backend = Literal["torch", "onnx"]
 SceneMode = Literal["auto", "off"]
 DuplicateMode = Literal["auto", "off"]
+DustMode = Literal["off", "report", "repair"]
 CopyMode = Literal["copy", "none"]
 AudioMode = Literal["copy", "stretch", "none"]
 Interp = Literal[2, 4, 8]
@@ -310,6 +311,25 @@ class FindFacesConfig(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindDefectsConfig(Checked):
+    """Configuration of `vidsr defects`. `output` applies to the video with the defects drawn in.
+
+    `dpi` is the resolution of a scanned page, None for that of its file; it has no effect on films.
+    """
+
+    input: InputConfig = part(InputConfig)
+    output: OutputConfig = part(OutputConfig)
+    scenes: SceneConfig = part(SceneConfig)
+    dpi: float | None = option("--dpi", None, _or_none(_within(50, 4800)))
+    threads: int = option("--threads", ComputeConfig().threads, _within(0, MAX_THREADS, int))
+
+    def __post_init__(self) -> None:
+        """Raises UsageError, as for every configuration."""
+        Checked.__post_init__(self)
+        _refuse_stretched_audio(self.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompareConfig(Checked):
     """Configuration of `vidsr compare`. `layout` applies to images and videos: all inputs in a row, or two with a wipe.
 
@@ -326,13 +346,17 @@ class CompareConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoConfig(Checked):
-    """Configuration shared by `vidsr upscale` and `vidsr slowmo`."""
+    """Configuration shared by `vidsr upscale` and `vidsr slowmo`.
+
+    `dust`: defects of film (dust, dirt, hairs, scratches) are ignored, counted in the report, or also repaired.
+    """
 
     input: InputConfig = part(InputConfig)
     output: OutputConfig = part(OutputConfig)
     size: SizeConfig = part(SizeConfig)
     compute: ComputeConfig = part(ComputeConfig)
     scenes: SceneConfig = part(SceneConfig)
+    dust: DustMode = option("--dust", "off", _one_of(DustMode))
     strict: bool = option("--strict", False, _flag)
 
 

@@ -182,6 +182,67 @@ class TrackReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Defect:
+    """A defect of the film in one frame, in pixels of the source as coded: bounding box, center and size.
+
+    `kind` is "speck", "hair" or "scratch" (a vertical line that stays for many frames). `major_axis` and `minor_axis`
+    are those of the equal ellipse. `severity` is the sum of the differences to the neighbors in the defect, divided by
+    that around it; `contrast` is the mean difference in levels (0..255).
+    """
+
+    kind: str
+    is_light: bool
+    left: int
+    top: int
+    width: int
+    height: int
+    x: float
+    y: float
+    size: int
+    major_axis: float
+    minor_axis: float
+    severity: float
+    contrast: float
+    is_repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDefects:
+    """How many defects one frame has, how many pixels they cover, and how many of them were repaired.
+
+    `seconds` is the time of the frame after the first one. `left` says why defects were not repaired, None if all were
+    or none was to be.
+    """
+
+    seconds: float
+    specks: int
+    hairs: int
+    scratches: int
+    pixels: int
+    repaired: int
+    left: str | None
+
+
+@dataclass(slots=True)
+class DefectReport:
+    """The defects of a film: counts over all frames by kind, brightness and size in pixels, and an entry per frame.
+
+    `frames` holds the frames that have any. `left` counts frames with defects that were to be repaired and were not,
+    by reason.
+    """
+
+    specks: int = 0
+    hairs: int = 0
+    scratches: int = 0
+    light: int = 0
+    dark: int = 0
+    sizes: dict[str, int] = field(default_factory=dict)
+    repaired: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    frames: list[FrameDefects] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class DegradationLevels:
     """How degraded frames are, or are taken to be: each level in 0 (not at all) to 1 (very strongly)."""
 
@@ -231,7 +292,7 @@ class Frame:
     """A video frame and its side data. The image is 3 x H x W, RGB, float32, 0..1, on the compute device.
 
     `pts` and `duration` count ticks of `time_base` seconds; a duration of 0 means unknown. `faces` are ordered by track
-    and stay in source pixels when the image is enlarged. In the output of a network with an estimator
+    and stay in source pixels when the image is enlarged, as do `defects`. In the output of a network with an estimator
     of degradation, `levels` are the levels that it worked with: blur, noise and compression, 3 values in 0..1, on the
     compute device. In its input, where the image is a tile, they are its estimate of the whole frame, B x 3, which
     replaces that of the tile. `messages` go into the output's bitstream; interpolated frames have none.
@@ -245,6 +306,7 @@ class Frame:
     faces: tuple[Face, ...] = ()
     levels: Tensor | None = None
     messages: tuple[Message, ...] = ()
+    defects: tuple[Defect, ...] = ()
 
     def with_image(self, image: Tensor) -> Frame:
         """A copy of the frame with another image."""
@@ -287,7 +349,8 @@ class RunReport:
 
     N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
     input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `degradation` has an
-    entry for each scene if the model works with degradation levels, else none. `memory_steps` are also among the
+    entry for each scene if the model works with degradation levels, else none. `defects` is None if the film was
+    not searched for them. `memory_steps` are also among the
     warnings. `notes` are usual things that need no
     attention, such as colors that the file does not tag.
     """
@@ -303,6 +366,7 @@ class RunReport:
     input_size: tuple[int, int] = (0, 0)
     output_size: tuple[int, int] = (0, 0)
     duplicates_replaced: int = 0
+    defects: DefectReport | None = None
     face_model: str | None = None
     faces: list[TrackReport] = field(default_factory=list)
     interp: int = 1

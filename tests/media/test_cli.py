@@ -242,6 +242,7 @@ SHARED_OPTIONS: dict[str, tuple[str, Any]] = {
     "tile": ("--tile 128", 128),
     "scenes": ("--scenes off", "off"),
     "scene_threshold": ("--scene-threshold 12.5", 12.5),
+    "dust": ("--dust repair", "repair"),
     "strict": ("--strict", True),
 }
 OWN_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {

@@ -16,6 +16,7 @@ from vidsr import __version__
 from vidsr.cli.bench import bench
 from vidsr.cli.command import ConfiguredCommand
 from vidsr.cli.compare import compare
+from vidsr.cli.defects import defects
 from vidsr.cli.doctor import doctor
 from vidsr.cli.evaluate import evaluate
 from vidsr.cli.faces import faces
@@ -67,6 +68,7 @@ app = typer.Typer(
 app.command(epilog=_EPILOG, cls=ConfiguredCommand)(upscale)
 app.command(epilog=_EPILOG, cls=ConfiguredCommand)(slowmo)
 app.command()(faces)
+app.command()(defects)
 app.command()(info)
 app.command()(tune)
 app.command()(compare)

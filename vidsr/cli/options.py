@@ -88,6 +88,14 @@ Deblock = Annotated[
     ),
 ]
 
+Dust = Annotated[
+    c.DustMode,
+    typer.Option(
+        help="Dust, dirt, hairs and scratches of film: ignore them, count them in the report, or repair them.",
+        rich_help_panel=CLEANING,
+    ),
+]
+
 FaceDetector = Annotated[
     Path | None,
     typer.Option(

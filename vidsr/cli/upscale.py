@@ -31,6 +31,7 @@ def upscale(
     deblur: o.Deblur = str(_ALL.cleaning.deblur),
     denoise: o.Denoise = str(_ALL.cleaning.denoise),
     deblock: o.Deblock = str(_ALL.cleaning.deblock),
+    dust: o.Dust = _ALL.dust,
     faces: Annotated[
         bool | None,
         typer.Option(
@@ -92,6 +93,7 @@ def upscale(
             size=size_config(scale, size, height),
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+            dust=dust,
             strict=strict,
             cleaning=cleaning_config(deblur, denoise, deblock),
             faces=c.RestoreConfig(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vidsr.pipeline.batch_progress import BatchProgress
     from vidsr.pipeline.plan import Plan
     from vidsr.pipeline.run import Estimate, Progress
-    from vidsr.types import RunReport
+    from vidsr.types import DefectReport, RunReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +347,24 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         _say_faces(screen, report)
     if report.degradation:
         screen.say(_degradation(report))
+    if report.defects is not None:
+        screen.say(defects_found(report.defects))
     if screen.is_verbose:
         stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in report.stage_seconds.items())
         memory = report.peak_memory_bytes >> 20
         screen.say(f"scenes {report.scenes}, tile {report.tile or 'off'}, memory {memory} MiB; {stages}")
+
+
+def defects_found(defects: DefectReport, repaired_word: str = "repaired") -> str:
+    """How many defects were found and repaired, by kind."""
+    count = defects.specks + defects.hairs + defects.scratches
+    repaired = f", {defects.repaired} of them {repaired_word}" if defects.repaired else ""
+    return (
+        f"film defects: {defects.specks} specks and {defects.hairs} hairs, {defects.scratches} parts of scratches, "
+        f"in {len(defects.frames)} frames{repaired}"
+        if count
+        else "film defects: none found"
+    )
 
 
 def _degradation(report: RunReport) -> str:

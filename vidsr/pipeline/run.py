@@ -37,6 +37,7 @@ from vidsr.video.output import OutputPlan
 from vidsr.video.sources import AnyOutputPlan, FrameReader, open_reader, open_writer
 
 if TYPE_CHECKING:
+    from vidsr.defects.dust import DustStage
     from vidsr.faces.pipeline import Restoration
 
 
@@ -128,11 +129,12 @@ class Stages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What `load` builds from a plan: the engine, and face restoration and duplicate filling if the plan has them."""
+    """What `load` builds from a plan: the engine, and the other stages with a state of their own that the plan has."""
 
     chosen: ChosenEngine
     faces: Restoration | None
     duplicates: Duplicates | None
+    dust: DustStage | None
 
     def stages(self, plan: Plan) -> Stages:
         """The stages that each frame passes."""
@@ -140,6 +142,7 @@ class Parts:
         return Stages(
             ahead=[  # at the input's size
                 SceneMarker(plan.options.scenes),
+                *([self.dust] if self.dust else ()),
                 *(faces.find if faces else ()),
             ],
             beside=[
@@ -167,7 +170,12 @@ def load(plan: Plan) -> Parts:
     if plan.fills_duplicates:
         assert chosen.interpolator is not None, "planned only for models that can interpolate at the input's size"
         duplicates = Duplicates(chosen.interpolator)
-    return Parts(chosen, faces, duplicates)
+    dust = None
+    if plan.options.dust != "off":
+        from vidsr.defects.dust import DustStage
+
+        dust = DustStage(plan.options.dust)
+    return Parts(chosen, faces, duplicates, dust)
 
 
 def run(
@@ -303,6 +311,9 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
         report.warnings += parts.faces.warnings
     if parts.duplicates is not None:
         report.duplicates_replaced = parts.duplicates.replaced
+    if parts.dust is not None:
+        report.defects = parts.dust.report
+        report.warnings += parts.dust.warnings
     report.tile = parts.chosen.engine.tile
     report.warnings += [str(step) for step in report.memory_steps]
     report.peak_memory_bytes = peak_memory_bytes(plan.device)

@@ -1,0 +1,103 @@
+"""Fills defects from the neighbors of their frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vidsr.defects.film import LINES, Compensated, Region
+from vidsr.defects.motion import Plane, smoothed_within, warp
+
+# A region is enlarged by this many pixels, over which the repair fades out (both at 480 lines).
+MARGIN, FEATHER = 2, 3
+# The width of the ring around it in which the brightness is compared, and the motion taken from, at 480 lines.
+RING = 4
+# The neighbors' fillings may differ by this many levels, or this share of the defect's contrast; else the motion around
+# the defect is not what the fillings assume.
+DISAGREEMENT, SHARE = 12.0, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A neighbor to fill from: its image, H x W x 3, float32 in 0..1, moved as `moved` says."""
+
+    image: NDArray[np.float32]
+    moved: Compensated
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """New pixels, h x w x 3, for the part of a frame that begins at (left, top), and their opacity, h x w, 0..1."""
+
+    left: int
+    top: int
+    pixels: NDArray[np.float32]
+    opacity: Plane
+
+    @property
+    def changed(self) -> int:
+        """The number of pixels that are not fully transparent."""
+        return int((self.opacity > 0).sum())
+
+
+def fill(
+    image: NDArray[np.float32], region: Region, occupied: NDArray[np.bool_], around: Sequence[Neighbor]
+) -> Patch | None:
+    """The repair of a region from both neighbors; None if their fillings do not agree.
+
+    `image` is H x W x 3, 0..1; `occupied`, H x W, are the pixels of all defects of the frame. The motion inside the
+    region is that around it. Each filling gets the mean color of the ring around the region, so that no seam shows.
+    Where the fillings agree their mean is taken (the median of two), which keeps them from passing on a defect of
+    their own unnoticed.
+    """
+    height, width = image.shape[:2]
+    unit = max(1.0, min(height, width) / LINES)
+    margin, feather, ring = (round(each * unit) for each in (MARGIN, FEATHER, RING))
+    pad = margin + feather + 2 * ring + 1
+    high, wide = region.mask.shape
+    rows = slice(max(0, region.top - pad), min(height, region.top + high + pad))
+    columns = slice(max(0, region.left - pad), min(width, region.left + wide + pad))
+    inside = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+    inside[region.top - rows.start :, region.left - columns.start :][:high, :wide] = region.mask
+    core = _dilated(inside, margin)
+    ground = _dilated(core, ring) & ~core & ~_dilated(occupied[rows, columns], margin)
+    if not ground.any():
+        return None
+    shown, fillings = image[rows, columns], []
+    for neighbor in around:
+        flow = smoothed_within(neighbor.moved.flow[rows, columns], core, max(high, wide) // 2 + margin + ring)
+        moved = warp(neighbor.image, flow, columns.start, rows.start)
+        moved = neighbor.moved.gain * moved
+        fillings.append(moved + (shown[ground] - moved[ground]).mean(0))
+    first, second = fillings
+    apart = 255 * float(np.abs(first - second)[inside].mean())
+    mean = (first + second) / 2
+    if apart > max(DISAGREEMENT, SHARE * 255 * float(np.abs(shown - mean)[inside].mean())):
+        return None
+    opacity = _feathered(core, feather)
+    return Patch(columns.start, rows.start, np.clip(mean, 0, 1).astype(np.float32), opacity)
+
+
+def paste(image: NDArray[np.float32], patches: Sequence[Patch]) -> None:
+    """Blends the patches into an image, H x W x 3, in place; pixels with an opacity of 0 keep their exact values."""
+    for patch in patches:
+        part = image[patch.top :, patch.left :][: patch.pixels.shape[0], : patch.pixels.shape[1]]
+        touched = patch.opacity > 0
+        weight = patch.opacity[touched][:, None]
+        part[touched] += weight * (patch.pixels[touched] - part[touched])
+
+
+def _dilated(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    kernel: Any = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel)).astype(bool)
+
+
+def _feathered(core: NDArray[np.bool_], reach: int) -> Plane:
+    """1 inside, falling linearly to 0 over `reach` pixels outside."""
+    distance = np.asarray(cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    return np.clip(1 - distance / (reach + 1), 0, 1).astype(np.float32)
