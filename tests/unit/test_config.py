@@ -94,7 +94,7 @@ def test_a_wrong_value_is_refused_in_one_sentence(kind: type[Any], name: str, op
 
 
 def test_all_configurations_are_seen() -> None:
-    assert len(CONFIGS) == 13 and {c.UpscaleConfig, c.SlowmoConfig, c.FindFacesConfig} <= set(CONFIGS)
+    assert len(CONFIGS) == 14 and {c.UpscaleConfig, c.SlowmoConfig, c.FindFacesConfig} <= set(CONFIGS)
     assert {field.metadata.get("option", field.name) for _, field in FIELDS} == WRONG.keys()
 
 
