@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from vidsr.faces.listing import VideoFaces
     from vidsr.models.cards import ModelCard
     from vidsr.pipeline.batch import BatchReport
+    from vidsr.pipeline.plan import Plan
     from vidsr.pipeline.run import Progress
 
     Image = TypeVar("Image", np.ndarray[Any, Any], Tensor)
@@ -80,6 +82,7 @@ def upscale(
     suffix: str = "",
     skip_existing: bool = False,
     shard: str | None = None,
+    jobs: int = 1,
     on_progress: OnProgress | None = None,
 ) -> RunReport | BatchReport:
     """Enlarges and sharpens a video, as `vidsr upscale` does. The output appears only once it is complete and verified.
@@ -113,6 +116,8 @@ def upscale(
     skip_existing: skip videos whose output already exists (folders and lists only); with `overwrite`, only if the same
         input, options, model and version made it.
     shard: "I/N": every N-th video only, from number I on (folders and lists only).
+    jobs: how many videos to process at once, each in a process of its own. The processes are spawned, so a script must
+        call this function under `if __name__ == "__main__":`.
     on_progress: called after each output frame.
 
     Returns a RunReport; for a folder or a list a BatchReport, which collects the failures of single videos. Raises
@@ -132,7 +137,7 @@ def upscale(
             detector=c.parse_path(face_detector),
         ),
     )  # fmt: skip
-    return _run(input, output, config, recursive, suffix, skip_existing, shard, on_progress)
+    return _run(input, output, config, recursive, suffix, skip_existing, shard, jobs, on_progress)
 
 
 def slow_motion(
@@ -171,6 +176,7 @@ def slow_motion(
     suffix: str = "",
     skip_existing: bool = False,
     shard: str | None = None,
+    jobs: int = 1,
     on_progress: OnProgress | None = None,
 ) -> RunReport | BatchReport:
     """Slows a video down, or raises its frame rate, by interpolating frames, as `vidsr slowmo` does.
@@ -195,7 +201,7 @@ def slow_motion(
         keep_duration=keep_duration,
         duplicates=duplicates,
     )
-    return _run(input, output, config, recursive, suffix, skip_existing, shard, on_progress)
+    return _run(input, output, config, recursive, suffix, skip_existing, shard, jobs, on_progress)
 
 
 def enhance(
@@ -356,6 +362,21 @@ def list_models() -> list[ModelCard]:
     return known_cards()
 
 
+class _Silent:
+    """Passes the progress of videos in other processes on, and nothing else."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
+
+    def started(self, source: Path, plan: Plan) -> None:
+        """A video is about to be processed."""
+
+    def progressed(self, source: Path, progress: Progress, memory_bytes: int) -> None:  # noqa: ARG002 - as Watcher
+        """Frames of a video are done."""
+        if self._on_progress is not None:
+            self._on_progress(progress)
+
+
 def _run(
     input: Input,
     output: StrPath | None,
@@ -364,17 +385,20 @@ def _run(
     suffix: str,
     skip_existing: bool,
     shard: str | None,
+    jobs: int,
     on_progress: OnProgress | None,
 ) -> RunReport | BatchReport:
     from vidsr.pipeline import batch
     from vidsr.pipeline.run import enhance as run_one
     from vidsr.pipeline.signature import reason_to_skip
+    from vidsr.pipeline.workers import check_processes, run_parallel
 
+    check_processes(jobs)
     source = Path(input) if isinstance(input, str | os.PathLike) else [Path(each) for each in input]
     part = None if shard is None else batch.Shard.parse(shard)
     target, beside = c.parse_path(output), batch.default_suffix(config)
-    jobs = batch.find_jobs(source, target, recursive, suffix, beside=beside, shard=part, rate=config.input.rate)
-    if skip_existing and not jobs.is_batch:
+    found = batch.find_jobs(source, target, recursive, suffix, beside=beside, shard=part, rate=config.input.rate)
+    if skip_existing and not found.is_batch:
         raise UsageError("--skip-existing is for folders and lists of videos: check whether the output exists yourself")
 
     def work(video: Path, result: Path) -> RunReport:
@@ -383,8 +407,11 @@ def _run(
     def skip(video: Path, result: Path) -> str | None:
         return reason_to_skip(video, result, config) if skip_existing else None
 
-    outcomes = list(batch.run_jobs(jobs, work, skip=skip))
-    if jobs.is_batch:
-        return batch.summarize(outcomes)
-    assert outcomes[0].result is not None
-    return outcomes[0].result
+    if jobs > 1 and len(found.pairs) > 1:
+        with closing(run_parallel(found, config, jobs, _Silent(on_progress), skip)) as outcomes:
+            return batch.summarize(outcomes)
+    if found.is_batch:
+        return batch.summarize(batch.run_jobs(found, work, skip=skip))
+    (outcome,) = batch.run_jobs(found, work, skip=skip)
+    assert outcome.result is not None, "the only video raises its error"
+    return outcome.result

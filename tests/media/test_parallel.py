@@ -14,11 +14,12 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+import vidsr
 from tests.support import media
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
-from vidsr.errors import DeviceError
-from vidsr.pipeline.batch import find_jobs
+from vidsr.errors import DeviceError, UsageError
+from vidsr.pipeline.batch import BatchReport, find_jobs
 from vidsr.pipeline.plan import Plan
 from vidsr.pipeline.run import Progress
 from vidsr.pipeline.workers import divide_threads, run_parallel
@@ -50,6 +51,23 @@ def test_two_at_once_make_what_one_makes(tmp_path: Path) -> None:
     (end,) = (event for event in events if event["event"] == "end")
     assert (end["files"], end["files_done"], end["files_failed"], end["exit_code"]) == (3, 2, 1, 3)
     assert sorted(results["2"].stdout.splitlines()) == [str(tmp_path / "2" / name) for name in ("a.mp4", "inner/c.mp4")]
+
+
+def test_the_library_runs_two_at_once_too(tmp_path: Path) -> None:
+    videos = [media.clip(tmp_path / name, 3) for name in ("a.mkv", "b.mkv")]
+    seen = list[int]()
+    batch = vidsr.upscale(
+        videos,
+        tmp_path / "out",
+        model="bicubic",
+        scale=1,
+        jobs=2,
+        on_progress=lambda each: seen.append(each.frames_done),
+    )
+    assert isinstance(batch, BatchReport) and batch.exit_code == 0 and seen
+    assert sorted(report.input for report in batch.reports) == [str(video) for video in videos]
+    with pytest.raises(UsageError, match="--jobs must be from 1 to 64, not 65"):
+        vidsr.upscale(videos, tmp_path / "out", jobs=65)
 
 
 class Killer:

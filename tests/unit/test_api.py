@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, Callable[..., Any]]] = {
 # Parameters that only the API has, and command options that only concern the screen or have another name here.
 LIBRARY_ONLY = {"input", "output", "on_progress"}
 COMMAND_ONLY = (
-    {"source", "target", "paths", "list_file", "jobs", "dry_run", "preview", "footage", "print_config"}
+    {"source", "target", "paths", "list_file", "dry_run", "preview", "footage", "print_config"}
     | {"report", "progress", "quiet", "verbose", "as_json"}
 )  # fmt: skip
 RENAMED = {"encoder_option": "encoder_options"}

@@ -95,10 +95,9 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
 
 def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
     """Raises OutputError or UsageError if the report cannot be written or names a video, or --jobs makes no sense."""
-    from vidsr.pipeline.workers import MAX_JOBS
+    from vidsr.pipeline.workers import check_processes
 
-    if not 1 <= videos.jobs <= MAX_JOBS:
-        raise UsageError(f"--jobs must be from 1 to {MAX_JOBS}, not {videos.jobs}")
+    check_processes(videos.jobs)
     if videos.report is None:
         return
     from vidsr.files import check_target

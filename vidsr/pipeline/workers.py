@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context, parent_process
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from vidsr.config import RunConfig
-from vidsr.errors import NO_THREADS, DeviceError, VidsrError
+from vidsr.errors import NO_THREADS, DeviceError, UsageError, VidsrError
 from vidsr.files import remove_stale_files
 from vidsr.signals import stopping
 
@@ -61,9 +61,15 @@ def divide_threads(threads: int, processes: int) -> int:
     return threads or max(1, cores // processes)
 
 
+def check_processes(processes: int) -> None:
+    """Raises UsageError for a number of processes that makes no sense."""
+    if not 1 <= processes <= MAX_JOBS:
+        raise UsageError(f"--jobs must be from 1 to {MAX_JOBS}, not {processes}")
+
+
 def run_parallel(
     jobs: Jobs, options: RunConfig, processes: int, watcher: Watcher, skip: SkipRule | None = None
-) -> Iterator[Outcome[RunReport]]:
+) -> Generator[Outcome[RunReport], None, None]:
     """Runs the videos of a batch, `processes` at once, and yields each outcome as it is known: not in order.
 
     Any exception becomes the outcome of its video. Close the iterator to stop all processes; their unfinished outputs
