@@ -31,6 +31,7 @@ from vidsr.cli.console import Screen
 from vidsr.cli.slowmo import slowmo
 from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES, VidsrError
+from vidsr.pipeline.batch_progress import Totals
 from vidsr.pipeline.run import Progress
 from vidsr.types import RunReport
 
@@ -402,6 +403,22 @@ def test_folder_run_does_every_file_and_tells_the_failures(tmp_path: Path, folde
     assert again.exit_code == 3 and again.stdout == "" and again.stderr.count("skipped ") == 2
 
 
+def test_several_inputs_go_into_the_last_name_or_beside_themselves(tmp_path: Path, folder: Path) -> None:
+    a, c, out = folder / "a.mp4", folder / "inner" / "c.mkv", tmp_path / "out"
+    refused = vidsr_cli("upscale", out, a, c, *FAST, "-y")
+    assert refused.exit_code == 4 and "--list" in refused.stderr and refused.stderr.count("\n") == 1
+    assert vidsr_cli("upscale", a, c, out, *FAST).exit_code == 0 and tree(out) == ["a.mp4", "c.mkv"]
+    listed = tmp_path / "list.txt"
+    listed.write_text("# both\nvideos/a.mp4\nvideos/inner/c.mkv\n")
+    beside = vidsr_cli("upscale", "--list", listed, *FAST)
+    assert beside.stdout.splitlines() == [str(folder / "a_x1.mp4"), str(folder / "inner" / "c_x1.mkv")]
+    assert vidsr_cli("slowmo", a, "--dry-run").exit_code == 0
+    part = vidsr_cli("upscale", "--list", listed, out, *FAST, "--shard", "2/2")
+    assert part.stdout == f"{out / 'videos' / 'inner' / 'c.mkv'}\n"
+    none = vidsr_cli("upscale", "--list", listed, out, *FAST, "--shard", "3/3")
+    assert (none.exit_code, none.stdout, none.stderr) == (0, "", "nothing to do: there are fewer videos than shards\n")
+
+
 def test_folder_run_exits_with_the_first_failing_code(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -461,6 +478,25 @@ def test_a_terminal_gets_colors_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> No
     assert COLOR.search(shown)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
     assert "video.mp4" in plain and "3/3" in plain and "cpu" in plain and "3.0 GiB" in plain
+
+
+def test_a_terminal_shows_each_running_video_and_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Screen().board(lambda: Totals(12, 2, 1, 3, 40, 900, 3725.4)) as board:
+        first, second = board.start("a.mp4", "cpu"), board.start("b.mp4", "cuda:1")
+        board.update(first, Progress(1, 300, 2.0), 1 << 30)
+        board.update(first, Progress(11, 300, 4.0), 2 << 30)
+        board.update(second, Progress(5, None, 1.0), 3 << 30)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()
+    whole, one, other = (next(line for line in reversed(lines) if name in line) for name in ("files", "a.mp4", "b.mp4"))
+    assert whole.startswith("6/12 files, 1 failed") and "40/900" in whole and "1:02:05" in whole
+    assert (
+        "11/300" in one and "0:00:58" in one and "cpu" in one and "2.0 GiB" in one
+    )  # 5 frames a second since the first
+    assert "5/?" in other and "-:--:--" in other and "cuda:1" in other and "3.0 GiB" in other
 
 
 def test_no_color_is_honored(monkeypatch: pytest.MonkeyPatch) -> None:

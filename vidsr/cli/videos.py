@@ -73,6 +73,11 @@ class Videos:
         if len(self.paths) == 1:
             return self.paths[0], None, None
         *inputs, target = self.paths
+        if len(inputs) > 1 and target.is_file():
+            raise OutputError(
+                f"{target} is a file, but with several inputs the last name is the output folder: add one, or give the "
+                "videos by --list to have the results beside them"
+            )
         return (inputs[0] if len(inputs) == 1 else inputs), target, None
 
 
@@ -153,7 +158,7 @@ class _Batch:
         """Runs all videos, writes the report, and lists the failures."""
         from vidsr.pipeline.batch_progress import BatchProgress
 
-        if self.jobs.is_batch:
+        if self.jobs.is_batch and self.jobs.pairs:
             self.followed = BatchProgress(self.jobs.pairs, self.config)
             self._say_queue()
         unprinted: Exception | None = None
