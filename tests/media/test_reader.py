@@ -401,6 +401,18 @@ def test_mov_without_a_table_of_delays_has_evenly_spaced_frames(tmp_path: Path) 
     assert not [warning for warning in reader.warnings if "timestamps" in warning]
 
 
+def test_mov_without_a_table_of_delays_and_with_an_edit_list_has_no_gap(tmp_path: Path) -> None:
+    """The edit list begins at the delay that the table would give; the packets before it are dropped by FFmpeg."""
+    source = media.b_frames(tmp_path / "a.mov", 50)
+    source.write_bytes(source.read_bytes().replace(b"ctts", b"free"))
+    with av.open(str(source)) as container:
+        dropped = sum(packet.is_discard for packet in container.demux(video=0) if packet.size)
+    assert dropped > 0
+    frames, _ = read(source)
+    assert len(frames) == 50 - dropped and numbers(frames) == sorted(numbers(frames))
+    assert {b - a for a, b in pairwise(times(frames))} == {Fraction(1, 25)}
+
+
 def test_times_of_presentation_that_begin_late_are_used() -> None:
     """A group without B-frames, then one whose times differ from those of decoding."""
     slots = DisplaySlots(leaves_pts=True)

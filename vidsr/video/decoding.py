@@ -250,7 +250,7 @@ class VideoDecoder:
             if self._context is not self._stream.codec_context:
                 self.side_data.discard("matroska_block_additional")  # the alpha channel, which is decoded
             self._correct(packet)
-            if slots is not None:
+            if slots is not None and not packet.is_discard:  # before the edit list: it gives no frame
                 slots.add(packet)
             if packet.pts is not None:
                 self._coming.append(packet.pts)
