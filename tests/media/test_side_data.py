@@ -115,13 +115,69 @@ def test_closed_captions_that_a_codec_cannot_hold_are_named_and_fail_with_strict
     assert not (tmp_path / "c.mkv").exists()
 
 
-def test_a_stereoscopic_layout_is_kept_in_matroska_and_named_elsewhere(tmp_path: Path) -> None:
+SPHERES = {
+    "whole": b"\0\0\0\x1cequi" + bytes(20),
+    "tile": b"\0\0\0\x1cequi" + bytes(4) + struct.pack(">4I", 1 << 28, 1 << 29, 1 << 30, 0),
+    "cube": b"\0\0\0\x14cbmp" + bytes(12),
+    "padded cube": b"\0\0\0\x14cbmp" + bytes(8) + b"\0\0\0\2",
+}
+
+
+def grown(data: bytes, at: int, by: int) -> bytes:
+    return (int.from_bytes(data[at : at + 4], "big") + by).to_bytes(4, "big")
+
+
+def spherical(path: Path, shape: str, mode: int) -> Path:
+    """A 360 degree video with a pose and a stereo mode (Spherical Video V2), whose boxes are made by hand."""
+    data = media.clip(path, 5).read_bytes()
+    proj = b"\0\0\0\x18prhd" + bytes(4) + struct.pack(">3i", 30 << 16, -10 << 16, 5 << 16) + SPHERES[shape]
+    sv3d = b"\0\0\0\x0dsvhd" + bytes(5) + (8 + len(proj)).to_bytes(4, "big") + b"proj" + proj
+    boxes = b"\0\0\0\x0dst3d" + bytes(4) + bytes([mode]) + (8 + len(sv3d)).to_bytes(4, "big") + b"sv3d" + sv3d
+    entry = data.index(b"avc1", data.index(b"stsd")) - 4
+    place = entry + int.from_bytes(data[entry : entry + 4], "big")
+    changed = bytearray(data)
+    parents = [data.index(kind) - 4 for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")]
+    for parent in (*parents, entry):
+        changed[parent : parent + 4] = grown(data, parent, len(boxes))
+    changed[place:place] = boxes
+    path.write_bytes(changed)
+    return path
+
+
+def layouts(path: Path) -> list[dict[str, bytes]]:
+    """The spherical and stereoscopic layout of every frame, as FFmpeg gives them."""
+    wanted = ("SPHERICAL", "STEREO3D")
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        return [{side.type.name: bytes(side) for side in f.side_data if side.type.name in wanted} for f in frames]
+
+
+@pytest.mark.parametrize(("shape", "mode"), [("whole", 0), ("whole", 2), ("tile", 1), ("cube", 0)])
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+def test_spherical_and_stereoscopic_layouts_are_kept(tmp_path: Path, ending: str, shape: str, mode: int) -> None:
+    source, target = spherical(tmp_path / "a.mp4", shape, mode), tmp_path / f"b.{ending}"
+    given = layouts(source)
+    assert given and all(len(each) == 2 for each in given)
+    enhance(source, target, replace(BICUBIC, strict=True))
+    assert layouts(target) == given
+    media.ffmpeg("-i", f"file:{target}", "-f", "null", "-")
+
+
+@pytest.mark.parametrize(("shape", "ending"), [("padded cube", "mp4"), ("whole", "mkv")])
+def test_a_spherical_layout_that_cannot_be_written_is_named(tmp_path: Path, shape: str, ending: str) -> None:
+    """The padding of a cube counts pixels of the input; PyAV cannot pass a projection to the muxer of Matroska."""
+    report = enhance(spherical(tmp_path / "a.mp4", shape, 0), tmp_path / f"b.{ending}", BICUBIC)
+    assert any("spherical" in warning for warning in report.warnings)
+
+
+def test_a_stereoscopic_layout_is_kept(tmp_path: Path) -> None:
     plain, source = media.clip(tmp_path / "plain.mkv"), tmp_path / "a.mkv"
     tag = ("-metadata:s:v:0", "stereo_mode=left_right")
     media.ffmpeg("-i", f"file:{plain}", "-c", "copy", *tag, f"file:{source}")
     enhance(source, tmp_path / "b.mkv", replace(BICUBIC, strict=True))
-    report = enhance(source, tmp_path / "c.mp4", BICUBIC)
-    assert any("stereoscopic" in warning for warning in report.warnings)
+    enhance(source, tmp_path / "c.mp4", replace(BICUBIC, strict=True))
+    kinds = [layouts(path)[0]["STEREO3D"][:4] for path in (source, tmp_path / "c.mp4")]
+    assert kinds[0] == kinds[1]
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])

@@ -14,6 +14,7 @@ from vidsr.video.encoder import Encoding, choose
 from vidsr.video.mux_trial import refused_parts
 from vidsr.video.passthrough import Part
 from vidsr.video.probe import Source
+from vidsr.video.projection import CONTAINERS, layout_boxes
 
 # Rounding sizes to whole pixels changes the aspect ratio by less than this; a larger change was requested by the user.
 ASPECT_TOLERANCE = Fraction(1, 50)
@@ -27,7 +28,7 @@ class OutputPlan:
     is (width, height) of the frames. `stretch` is the ratio of the output's duration to the input's. `matrix` is
     FFmpeg's display matrix. `refused` are parts of the input that the muxer does not accept. `warnings` name what the
     output cannot keep. `signature` becomes the encoder tag of the video stream; MP4 keeps 31 characters
-    of it.
+    of it. `layout` are boxes of a spherical or stereoscopic layout for MP4 and MOV.
     """
 
     target: Path
@@ -43,6 +44,7 @@ class OutputPlan:
     warnings: tuple[str, ...]
     refused: tuple[Part, ...] = ()
     signature: str | None = None
+    layout: bytes = b""
 
     @property
     def description(self) -> str:
@@ -71,6 +73,7 @@ def plan_output(
     plan = OutputPlan(
         target=target, source=source, info=info, size=size, options=options, trim=trim, stretch=stretch,
         encoding=encoding, pixel_aspect=aspect, matrix=side.matrix, warnings=(*encoding.warnings, *warnings),
+        layout=layout_boxes(side.spherical, side.stereo) if muxer_of(target) in CONTAINERS else b"",
     )  # fmt: skip
     return replace(plan, refused=refused_parts(plan))
 

@@ -49,12 +49,15 @@ class SideData:
     """Side data of a video.
 
     `matrix` is FFmpeg's display matrix (nine numbers). `mastering` is the mastering display: (x, y) of red, green, blue
-    and white, then minimum and maximum luminance in cd/m2. `light` is MaxCLL and MaxFALL in cd/m2.
+    and white, then minimum and maximum luminance in cd/m2. `light` is MaxCLL and MaxFALL in cd/m2. `spherical` and
+    `stereo` are FFmpeg's AVSphericalMapping and AVStereo3D.
     """
 
     matrix: tuple[int, ...] | None = None
     mastering: tuple[Fraction, ...] | None = None
     light: tuple[int, int] | None = None
+    spherical: bytes | None = None
+    stereo: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ class Source:
                         matrix=_matrix(frame_data(frame, Type.DISPLAYMATRIX)),
                         mastering=_mastering(frame_data(frame, Type.MASTERING_DISPLAY_METADATA)),
                         light=_light(frame_data(frame, Type.CONTENT_LIGHT_LEVEL)),
+                        spherical=frame_data(frame, Type.SPHERICAL),
+                        stereo=frame_data(frame, Type.STEREO3D),
                     )
         except (av.FFmpegError, InputError):
             pass  # the reader reports an unreadable video

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection
+from contextlib import suppress
 from fractions import Fraction
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -17,6 +18,7 @@ from vidsr.video.messages import MessageChecksum
 from vidsr.video.muxer import Muxer
 from vidsr.video.output import OutputPlan
 from vidsr.video.output_times import OutputTimes
+from vidsr.video.projection import add_layout
 from vidsr.video.verify import Expected, verify
 
 
@@ -131,6 +133,8 @@ def complete(
     """
     with writing(plan.target):
         muxer.finish(content.end if plan.trim.end is not None else None)
+        with suppress(ValueError):  # the check then names the layout as lost
+            add_layout(hidden.path, plan.layout)
     copies = muxer.copies
     expected = Expected(
         times=content.times,
