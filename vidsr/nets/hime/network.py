@@ -40,22 +40,11 @@ from vidsr.nets.layers.blocks import (
     BicubicPhases,
     BicubicReduction,
     ResidualBlock,
-    active3x3,
     conv3x3,
     depth_to_space,
     start_near_zero,
 )
-from vidsr.nets.layers.deformable import DeformableConv
-
-INITIAL_NO_REFERENCE = -2.0  # its sigmoid is 0.12, a quarter of the weight that a reference has at first
-SMALLEST_SUM = 1e-12  # of weights; below it the references count nothing
-
-
-class References(NamedTuple):
-    """Features of the references, F^ref and F^refL, both B x n x width x h x w; independent of the small image."""
-
-    high: Tensor
-    low: Tensor
+from vidsr.nets.layers.references import Aggregation, Alignment, HighExtractor, References
 
 
 class Restored(NamedTuple):
@@ -66,71 +55,6 @@ class Restored(NamedTuple):
 
     image: Tensor
     weights: Tensor
-
-
-class HighExtractor(nn.Module):
-    """F^ref (5.3.1): one channel instead of three, space-to-depth, a convolution and residual blocks."""
-
-    def __init__(self, width: int, blocks: int, scale: int) -> None:
-        """From images at `scale` times the size of the features, which have `width` channels."""
-        super().__init__()
-        self.scale = scale
-        self.mono = conv3x3(3, 1)
-        self.first = nn.Conv2d(scale**2, width, 1)
-        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """B x 3 x H x W in 0..1 to B x width x h x w."""
-        feature: Tensor = self.body(self.first(F.pixel_unshuffle(self.mono(image), self.scale)))
-        return feature
-
-
-class Alignment(nn.Module):
-    """Reference feature alignment (5.3.2): brings a reference's feature to the content of the small image."""
-
-    def __init__(self, config: HIMEConfig) -> None:
-        """Sizes as in the configuration."""
-        super().__init__()
-        width, arguments = config.width, (config.width, config.kernel, config.groups)
-        self.guide = active3x3(2 * width, width)
-        self.refine = nn.ModuleList(DeformableConv(*arguments) for _ in range(config.guide_stages))
-        self.sample = nn.ModuleList(DeformableConv(*arguments) for _ in range(config.reference_stages))
-
-    def forward(self, reference: Tensor, reference_low: Tensor, low: Tensor) -> Tensor:
-        """(5.2) and (5.3): F^ref, F^refL and F^L, all B x width x h x w, to F^refA."""
-        guide = self.guide(torch.cat((reference_low, low), dim=1))
-        for deformable in self.refine:
-            guide = deformable(guide, guide)
-        for deformable in self.sample:
-            reference = deformable(reference, guide)
-        return reference
-
-
-class Aggregation(nn.Module):
-    """Content-conditioned feature aggregation (5.3.3): the weighted mean of any number of aligned references."""
-
-    def __init__(self, width: int, no_reference: bool) -> None:
-        """`width` channels; `no_reference` as in the configuration."""
-        super().__init__()
-        self.of_reference = conv3x3(width, width)
-        self.of_content = conv3x3(width, width)
-        self.no_reference = nn.Parameter(torch.tensor(INITIAL_NO_REFERENCE)) if no_reference else None
-
-    def forward(self, aligned: Tensor, low: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(5.4) to (5.6): F^refA, B x n x width x h x w, and F^L to F_a and the weights, B x n x h x w.
-
-        `present` as in `HIME.restore`. Results are float32 at least.
-        """
-        key = self.of_reference(aligned.flatten(0, 1)).view(aligned.shape)
-        product = (key * self.of_content(low)[:, None]).sum(2)
-        score = torch.sigmoid(product if product.dtype == torch.float64 else product.float())
-        if present is not None:
-            score = score * present.to(score.dtype)[..., None, None]
-        total = score.sum(1, keepdim=True)
-        if self.no_reference is not None:
-            total = total + torch.sigmoid(self.no_reference).to(score.dtype)
-        weights = score / total.clamp(min=SMALLEST_SUM)
-        return (weights[:, :, None] * aligned.to(weights.dtype)).sum(1), weights
 
 
 class Reconstruction(nn.Module):
@@ -165,7 +89,8 @@ class HIME(Network):
         width, scale = config.width, config.scale
         self.low = nn.Sequential(conv3x3(3, width), *(ResidualBlock(width) for _ in range(config.low_blocks)))
         self.high = HighExtractor(width, config.high_blocks, scale)
-        self.alignment = Alignment(config)
+        stages = config.guide_stages, config.reference_stages
+        self.alignment = Alignment(width, *stages, config.kernel, config.groups)
         self.aggregation = Aggregation(width, config.no_reference)
         self.reconstruction = Reconstruction(width, config.reconstruction_blocks, scale)
         self.bicubic, self.reduction = BicubicPhases(scale), BicubicReduction(scale)
