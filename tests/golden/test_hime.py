@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
@@ -42,10 +43,10 @@ def as_map(image: Tensor) -> Any:
 
 @pytest.mark.parametrize(
     ("scale", "parameters", "side", "multiply_adds"),
-    [(4, 866_124, 32, 1_928_927_232), (4, 866_124, 64, 7_715_598_336), (8, 909_276, 16, 496_521_216)],
+    [(4, 866_124, 32, 1_910_052_864), (4, 866_124, 64, 7_640_100_864), (8, 909_276, 16, 491_802_624)],
 )
 def test_the_default_network_has_the_printed_size(scale: int, parameters: int, side: int, multiply_adds: int) -> None:
-    """Table 5.1 prints 0.87 and 0.90 M, and with three references 1.86, 7.48 and 0.49 GMAC: 1, 4, 3 and 1 % less."""
+    """Table 5.1 prints 0.87 and 0.90 M, and with three references 1.86, 7.48 and 0.49 GMAC: up to 3 % less."""
     network = HIME(HIMEConfig(scale=scale)).eval()
     given = torch.zeros(1, 3, side, side), torch.zeros(1, 3, 3, scale * side, scale * side)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
@@ -56,7 +57,7 @@ def test_the_default_network_has_the_printed_size(scale: int, parameters: int, s
     assert counter.get_total_flops() == 2 * multiply_adds
     printed = {(4, 32): (0.87, 1.86), (4, 64): (0.87, 7.48), (8, 16): (0.90, 0.49)}[scale, side]
     assert parameters / 1e6 == pytest.approx(printed[0], abs=0.01)
-    assert multiply_adds / 1e9 == pytest.approx(printed[1], rel=0.04)
+    assert multiply_adds / 1e9 == pytest.approx(printed[1], rel=0.03)
 
 
 def recipe_network(name: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_the_recipes_keep_their_budgets() -> None:
     for name in ("hime", "hime-fast"):
         network = build("hime", recipe_network(name))
         found[name] = sum(p.numel() for p in network.parameters()), multiply_adds_per_pixel(network)
-    assert found == {"hime": (866_125, 1_883_691), "hime-fast": (309_989, 626_475)}
+    assert found == {"hime": (866_125, 1_865_259), "hime-fast": (309_989, 608_043)}
     assert config_of("hime", recipe_network("hime")) == HIMEConfig(no_reference=True)
 
 
@@ -211,7 +212,6 @@ def test_the_stored_example_uses_the_other_frames_as_references() -> None:
 
 @pytest.mark.parametrize("form", HIME_FORMS)
 def test_an_exported_graph_takes_up_to_three_references_at_any_size(form: str) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
     network = hime_network(form)
     session = onnxruntime.InferenceSession(graph_of(HIMEStep(network)))
     for (height, width), present in (((24, 40), (1, 1, 1)), ((13, 9), (0, 1, 0)), ((6, 17), (0, 0, 0))):

@@ -14,6 +14,7 @@ from vidsr.errors import ModelError, VidsrError
 from vidsr.models.cards import Card
 from vidsr.models.loading import load_network, run_golden
 from vidsr.nets.layers.blocks import depth_to_space
+from vidsr.nets.secnet.network import ClipReferences
 from vidsr.nets.single_image import run_padded
 from vidsr.runtime.onnx_session import start_session
 
@@ -24,8 +25,16 @@ HIME_REFERENCES = 3
 
 
 def secnet_clip(network: Any, clip: Tensor) -> Tensor:
-    """SECNet's algorithm 4 on all frames of a clip: 1 x T x 3 x h x w to T x 3 x H x W."""
-    results: Tensor = network(clip).results[0]
+    """SECNet's algorithm 4 on all frames of a clip: 1 x T x 3 x h x w to T x 3 x H x W.
+
+    The first frame, enlarged by Keys' bicubic interpolation, is the reference of a network that takes references.
+    """
+    references = None
+    if network.references is not None:
+        photograph = depth_to_space(network.bicubic(clip[0, :1]), network.config.scale).clamp(0, 1)
+        poses = torch.eye(2, 3).expand(1, clip.shape[1], 1, 2, 3)
+        references = ClipReferences(photograph[None], poses)
+    results: Tensor = network(clip, references=references).results[0]
     return results
 
 

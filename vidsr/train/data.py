@@ -31,7 +31,8 @@ class Batch(NamedTuple):
     low-resolution truth of all of them; otherwise it is None. With realistic degradation `quantities`, B x 3, is the
     blur, noise and compression of each clip in 0..1. `overrides`, B x 3, holds those of them that replace the network's
     own estimates, else NaN. With reference photographs `references`, B x n x 3 x H x W, are aligned to the faces of the
-    samples, and `present`, B x n, tells which of them exist.
+    samples, and `present`, B x n, tells which of them exist. Photographs on a canvas are upright instead, B x n x 3 x S
+    x S, and `poses`, B x (burn_in + T) x n x 2 x 3, are those of nets/secnet/references.py.
     """
 
     low: Tensor
@@ -42,6 +43,7 @@ class Batch(NamedTuple):
     overrides: Tensor | None = None
     references: Tensor | None = None
     present: Tensor | None = None
+    poses: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Copies the batch to a device."""

@@ -40,7 +40,7 @@ GROWTH: dict[str, Growth] = {
         # The layers whose input is the window, or the past results (in the narrow form and in the form of the paper).
         inputs=("fusion.head.weight", "recurrent.head.weight", "recurrent.details_in.0.enter.weight"),
         centered=("fusion.head.weight",),
-        optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent."),
+        optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent.", "references."),
         unshuffled=("fusion.head.weight",),
     ),
     "zsm": Growth(sequences=("recon_trunk",)),
@@ -51,11 +51,11 @@ def start_from(network: Network, path: Path) -> None:
     """Loads initial weights from a safetensors file (also fp16), or the averaged weights of a checkpoint.
 
     A SECNet may have more input frames (T1) or past results (T2) than the source, whose weights start at 0; attention,
-    which starts open; and an estimator with modulation, which starts without effect. Except for attention, the network
-    first computes the same as the source. With an `unshuffle` of U, a SECNet starts from the weights of one without, of
-    U times its scale: its layers first see the mean of each square. A SECNet or Zooming SlowMo may also have fewer
-    residual blocks in sequence: it takes evenly spaced blocks of the source, including the last one. Raises ModelError
-    if the file cannot be read or anything else differs.
+    which starts open; an estimator with modulation and a branch of references, which start without effect. Except for
+    attention, the network first computes the same as the source. With an `unshuffle` of U, a SECNet starts from the
+    weights of one without, of U times its scale: its layers first see the mean of each square. A SECNet or Zooming
+    SlowMo may also have fewer residual blocks in sequence: it takes evenly spaced blocks of the source, including the
+    last one. Raises ModelError if the file cannot be read or anything else differs.
     """
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else load_checkpoint(path)["average"]

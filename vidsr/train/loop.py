@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from vidsr.errors import InputError, UsageError
@@ -21,7 +21,7 @@ from vidsr.models.registry import build, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
-from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.secnet.network import ClipReferences, SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.runtime.device import choose_device
@@ -93,7 +93,17 @@ class UpscalingTask:
             raise UsageError(
                 f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
             )
-        _refuse_unmet(_without_references(recipe), recipe)
+        references, tables = recipe.references, _without_references(recipe)
+        demands = {
+            "needs network.reference_blocks for the table [references]": references is None
+            or network.references is not None,
+            "needs the table [references] for network.reference_blocks": references is not None
+            or network.references is None,
+            "needs references.canvas": references is None or references.canvas > 0,
+            "needs network.scale of 4 with [references]": references is None or network.config.scale == SCALE,
+        }
+        demands |= {demand: met for demand, met in tables.items() if "[references]" not in demand}
+        _refuse_unmet(demands, recipe)
 
     def losses(
         self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool, distance: Distance | None,
@@ -107,8 +117,10 @@ class UpscalingTask:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
                     with torch.no_grad():
-                        state = network(before, overrides=overrides).state
-            output = network(low, state, before, pretraining, overrides)
+                        earlier = _clip_references(batch, slice(batch.burn_in))
+                        state = network(before, overrides=overrides, references=earlier).state
+            references = _clip_references(batch, slice(batch.burn_in, None))
+            output = network(low, state, before, pretraining, overrides, references)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
         found = losses._asdict()
         if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
@@ -120,8 +132,13 @@ class UpscalingTask:
             found["total"] = found["total"] + recipe.perceptual.weight * found["perceptual"]
         return found
 
-    def scores(self, network: SECNet, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """For BI and BD; for a network with an estimator of degradation also for BI and JPEG."""
+    def scores(self, network: SECNet, clip: Tensor | ReferenceClip, device: torch.device) -> dict[str, float]:
+        """For BI and BD; for a network with an estimator of degradation also for BI and JPEG.
+
+        For a network with references: for BI, without them, with those of the person, and with those of strangers.
+        """
+        if isinstance(clip, ReferenceClip):
+            return self._scores_with_references(network, clip, device)
         scores = {}
         scale = network.config.scale
         degradations: dict[str, Callable[[Tensor], Tensor]] = {
@@ -136,6 +153,25 @@ class UpscalingTask:
                 result = network(low).results[0]
             scores[name] = _psnr(result, clip)
         return scores
+
+    def _scores_with_references(self, network: SECNet, clip: ReferenceClip, device: torch.device) -> dict[str, float]:
+        scores, low = {}, degrade_bi(clip.truth)[None].to(device)
+        for name, images in (("none", None), ("person", clip.references), ("stranger", clip.strangers)):
+            references = None
+            if images is not None and clip.poses is not None:
+                poses = clip.poses[None, :, : len(images)].to(device)
+                references = ClipReferences(images[None].to(device), poses)
+            with torch.autocast(device.type, torch.bfloat16):
+                result = network(low, references=references).results[0]
+            scores[f"psnr_{name}"] = _psnr(result, clip.truth)
+        return scores
+
+
+def _clip_references(batch: Batch, frames: slice) -> ClipReferences | None:
+    """The reference photographs of these frames of a batch, if it has any."""
+    if batch.references is None or batch.poses is None:
+        return None
+    return ClipReferences(batch.references, batch.poses[:, frames], batch.present)
 
 
 class SlowmoTask:
@@ -241,6 +277,8 @@ class ReferenceTask:
         """Refuses samples without references, and settings that have no meaning for single images."""
         demands = {
             "needs the table [references]": recipe.references is not None,
+            "needs references.canvas and branch_only to be left out": recipe.references is None
+            or (recipe.references.canvas == 0 and not recipe.references.branch_only),
             "needs network.scale of 4, by which samples are reduced": network.config.scale == SCALE,
             "takes single images: set data.frames to 1": recipe.data.frames == 1,
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
@@ -340,12 +378,21 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
         return validate(average, validation, device) if validation else {}
 
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's annotations
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(_trained(network, recipe), lr=settings.learning_rate, betas=(0.9, 0.99))
     start = partial(start_from, network)
     trainer = Trainer(
         recipe, options, network, optimizer, start, scores, lambda found: sum(found.values()), on_log, adversary
     )
     return trainer.run(batches, step)
+
+
+def _trained(network: Network, recipe: Recipe) -> list[nn.Parameter]:
+    """The parameters that a recipe trains; the others get no gradient."""
+    if recipe.references is not None and recipe.references.branch_only:
+        network.requires_grad_(False)
+        branch = network.get_submodule("references")
+        return list(branch.requires_grad_(True).parameters())
+    return list(network.parameters())
 
 
 def train_step(

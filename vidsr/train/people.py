@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 
 from vidsr.config import FaceConfig
 from vidsr.errors import InputError
-from vidsr.faces.alignment import similarity_between, warped
+from vidsr.evaluation.metrics import SCALE
+from vidsr.faces.alignment import UPRIGHT, similarity_between, warped
 from vidsr.faces.detections import LANDMARKS, Array, Detections
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.yunet import Yunet
@@ -68,11 +69,16 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceClip:
-    """A validation clip: `truth` T x 3 x H x W, and n x 3 x H x W references of the person and of a stranger."""
+    """A validation clip: `truth` T x 3 x H x W, and n x 3 x H x W references of the person and of strangers.
+
+    With a canvas the references are upright, n x 3 x S x S, and `poses`, T x n x 2 x 3, are those of each frame, for
+    both: the pose does not depend on the reference. n may differ; only the first of the poses count.
+    """
 
     truth: Tensor
     references: Tensor
     strangers: Tensor
+    poses: Tensor | None = None
 
 
 def find_faces(image: Frames) -> Detections:
@@ -140,7 +146,8 @@ class ReferenceBatches(Dataset[Batch]):
     """The batches of a recipe with [references], one per step, independent of each other as those of `Batches`.
 
     References are brought to the place and pose of the face in the middle frame of a sample by a similarity transform
-    of five points. What is shared by sample and references, the flip, is drawn once for both.
+    of five points, or with a canvas are upright, at the scale of that face. What is shared by sample and references,
+    the flip, is drawn once for both.
     """
 
     def __init__(
@@ -179,14 +186,19 @@ class ReferenceBatches(Dataset[Batch]):
         generator = np.random.default_rng([self.recipe.seed, index])
         burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
         lows, truth = [], []
-        references, present = np.zeros((data.batch, count, data.crop, data.crop, 3), np.uint8), []
+        side = self.references.canvas or data.crop
+        references, present, poses = np.zeros((data.batch, count, side, side, 3), np.uint8), [], []
         for number in range(data.batch):
             lead = 0 if self.recipe.real is None else int(generator.integers(self.recipe.real.lead_frames + 1))
             role = ROLES[generator.choice(len(ROLES), p=self._shares)]
             person, file, frames, points = self._draw_target(role, lead + burn_in + data.frames, generator)
-            images = self._draw_references(role, person, file, points[len(points) // 2], generator)
+            target = self._target_points(points)
+            images = self._draw_references(role, person, file, target, generator)
+            pose = self._poses(points[lead:], target, generator)
             if generator.random() < 0.5:  # both together (table 5.6)
                 frames, images = frames[:, :, ::-1], images[:, :, ::-1]
+                pose = _mirrored(pose, data.crop / SCALE, side / SCALE)
+            poses.append(torch.from_numpy(pose).float()[:, None].expand(-1, count, -1, -1))
             clip = from_bytes(frames)
             lows.append(self._degraded(clip, generator)[lead:])
             truth.append(clip[lead + burn_in :])
@@ -196,7 +208,7 @@ class ReferenceBatches(Dataset[Batch]):
         return Batch(
             torch.stack(lows), torch.stack(truth), burn_in,
             references=images_of_all.view(data.batch, count, *images_of_all.shape[1:]),
-            present=torch.stack(present),
+            present=torch.stack(present), poses=torch.stack(poses) if self.references.canvas else None,
         )  # fmt: skip
 
     def validation(self, held: Sequence[Person]) -> list[ReferenceClip]:
@@ -209,14 +221,16 @@ class ReferenceBatches(Dataset[Batch]):
             if target is None:
                 continue
             frames, points = target
-            middle = points[len(points) // 2]
+            pose = self._poses(points, middle := self._target_points(points), generator)
             own = self._aligned(self._candidates(person, file, generator), self.references.count, middle, generator)
-            others = [other for other in held if other is not person] or self.people
-            some = generator.permutation(len(others))[: self.references.count]
-            strangers = [_any_frame(others[k], generator) for k in some]
+            rest = [other for other in held if other is not person] or self.people
+            some = generator.permutation(len(rest))[: self.references.count]
+            strangers = [_any_frame(rest[k], generator) for k in some]
             wrong = self._aligned(strangers, self.references.count, middle, generator)
             if len(own) and len(wrong):
-                samples.append(ReferenceClip(from_bytes(frames), from_bytes(own), from_bytes(wrong)))
+                poses = torch.from_numpy(pose).float()[:, None].expand(-1, self.references.count, -1, -1)
+                truth, right, others = (from_bytes(each) for each in (frames, own, wrong))
+                samples.append(ReferenceClip(truth, right, others, poses if self.references.canvas else None))
         return samples
 
     # ---------------------------------------------------------------------------------------------------------- target
@@ -288,6 +302,25 @@ class ReferenceBatches(Dataset[Batch]):
             chosen = [*chosen[: wanted - wrong], *(_any_frame(each, generator) for each in picked)]
         return self._aligned(chosen, count, points, generator)
 
+    def _target_points(self, points: Array) -> Array:
+        """The points, 5 x 2, to which references are brought; `points`, T x 5 x 2, are those of a sample's frames."""
+        middle: Array = points[len(points) // 2]
+        if not self.references.canvas:
+            return middle
+        turn = similarity_between(UPRIGHT, middle)
+        return self.references.canvas / 2 + UPRIGHT * float(np.hypot(turn[0, 0], turn[1, 0]))
+
+    def _poses(self, points: Array, target: Array, generator: np.random.Generator) -> Array:
+        """The transforms, T x 2 x 3, from low-resolution pixels of each frame to those of the references' canvas.
+
+        The points of a track are smoothed over time, so that most of their error is the same in all frames.
+        """
+        noise = self.references.point_noise * float(np.hypot(*(target[1] - target[0])))
+        error = generator.normal(0, 1, target.shape) + generator.normal(0, 0.2, points.shape)
+        poses = np.stack([similarity_between(each, target) for each in points + noise * error])
+        poses[:, :, 2] /= SCALE
+        return poses
+
     def _candidates(self, person: Person, file: int, generator: np.random.Generator) -> list[Reference]:
         """Other images of the person, one of each file, in random order, none from the same moment as `file`.
 
@@ -316,8 +349,8 @@ class ReferenceBatches(Dataset[Batch]):
         return far or near
 
     def _aligned(self, chosen: Sequence[Reference], most: int, points: Array, generator: np.random.Generator) -> Frames:
-        """The first `most` of these references that are large enough, aligned to `points`: n x crop x crop x 3."""
-        crop = self.recipe.data.crop
+        """The first `most` of these references that are large enough, brought to `points`: n x S x S x 3."""
+        side = self.references.canvas or self.recipe.data.crop
         images: list[Frames] = []
         for reference in chosen:
             own = reference.person.places[reference.item][reference.frame, 4:].reshape(LANDMARKS, 2)
@@ -326,8 +359,14 @@ class ReferenceBatches(Dataset[Batch]):
             if np.hypot(matrix[0, 0], matrix[1, 0]) > MOST_ENLARGED or len(images) == most:
                 continue
             frames = cached_frames(reference.person.items[reference.item], self.cache)
-            images.append(warped(np.asarray(frames[reference.frame]), matrix, crop, crop))
-        return np.stack(images) if images else np.zeros((0, crop, crop, 3), np.uint8)
+            images.append(warped(np.asarray(frames[reference.frame]), matrix, side, side))
+        return np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
+
+
+def _mirrored(poses: Array, width: float, side: float) -> Array:
+    """Poses, ... x 2 x 3, after frames of this width and canvases with this side have been mirrored."""
+    (a, b, c), (d, e, f) = np.moveaxis(poses, (-2, -1), (0, 1))
+    return np.moveaxis(np.array([[a, -b, side - a * width - c], [-d, e, d * width + f]]), (0, 1), (-2, -1))
 
 
 def _any_frame(person: Person, generator: np.random.Generator) -> Reference:

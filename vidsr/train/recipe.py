@@ -189,6 +189,10 @@ class ReferencesConfig:
     `holdout_people` people are kept for validation. A face's side, in ground-truth pixels, is drawn from `face_side`;
     images are only ever reduced. The five points by which references are aligned get noise with a standard deviation of
     `point_noise` distances between the eyes, because points found in a small image are not exact.
+
+    With a `canvas` references are upright on squares with this side in ground-truth pixels, and samples come with their
+    poses; with 0 they are brought to the place and pose of the sample's face. With `branch_only` only the branch of
+    references learns, and the rest of the network stays as it is.
     """
 
     count: int = 3
@@ -198,6 +202,8 @@ class ReferencesConfig:
     holdout_people: int = 12
     face_side: tuple[float, float] = (64.0, 160.0)
     point_noise: float = 0.03
+    canvas: int = 0
+    branch_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +324,8 @@ def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
         "references.point_noise and holdout_people must not be negative": (
             min(references.point_noise, references.holdout_people) >= 0
         ),
+        "references.canvas must be 0 or a multiple of 8, and larger than face_side": references.canvas == 0
+        or (references.canvas % 8 == 0 and references.canvas > references.face_side[1]),
         "[references] cannot be combined with [jpeg] or [guidance]: remove one of them": (
             recipe.references is None or (recipe.jpeg is None and recipe.guidance is None)
         ),

@@ -9,13 +9,14 @@ more than twice the printed parameters. This reading, and how it compares with t
 | | parameters x4, x8 | GMAC for 32x32 x4, 64x64 x4, 16x16 x8 with three references |
 |---|---|---|
 | printed | 0.87 M, 0.90 M | 1.86, 7.48, 0.49 |
-| here | 866,124, 909,276 | 1.93, 7.72, 0.50 |
+| here | 866,124, 909,276 | 1.91, 7.64, 0.49 |
 
 - Width 32. All convolutions are 3x3, except the one behind the space-to-depth operation, which is 1x1. Residual blocks
   have two convolutions and a ReLU between them, without normalization.
 - Alignment as in TDAN, which the text cites: one convolution of the two low-resolution features makes a guide, two
   modulated deformable convolutions refine it, and two more sample the reference with offsets that the guide predicts.
-  So all offsets come from low-resolution features, as (5.2) demands. 8 groups of channels have their own offsets.
+  So all offsets come from low-resolution features, as (5.2) demands. 8 groups of channels have their own offsets. The
+  first convolution is a sum of two, so that the contribution of the image is computed once for all references.
 - g_1 and g_2 of (5.6) are one convolution each, though 5.3.3 calls this step parameter-free.
 - Behind the residual blocks comes one convolution, then one to 3 * scale^2 channels and the pixel shuffle. ICNR's
   initial weights are small, so that training starts at the bicubic enlargement.
@@ -112,7 +113,7 @@ class HIME(Network):
             height, width = (side // self.config.scale for side in references.shape[-2:])
             nothing = references.new_zeros(*references.shape[:2], self.config.width, height, width)
             return References(nothing, nothing)
-        features = self.high(images), self.low(self.reduction(images))
+        features = self.high(images), self.alignment.of_reference(self.low(self.reduction(images)))
         return References(*(feature.view(*references.shape[:2], *feature.shape[1:]) for feature in features))
 
     def restore(self, image: Tensor, references: References | None = None, present: Tensor | None = None) -> Restored:
@@ -124,7 +125,7 @@ class HIME(Network):
         low = fused = self.low(image)
         weights = image.new_zeros(image.shape[0], 0, *image.shape[-2:])
         if references is not None and references.high.shape[1]:
-            content = low[:, None].expand(references.low.shape).flatten(0, 1)
+            content = self.alignment.of_content(low)[:, None].expand(references.low.shape).flatten(0, 1)
             aligned = self.alignment(references.high.flatten(0, 1), references.low.flatten(0, 1), content)
             transferred, weights = self.aggregation(aligned.view(references.high.shape), low, present)
             fused = transferred.to(low.dtype) + low

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.layers.blocks import ResidualBlock, active3x3, conv3x3
+from vidsr.nets.layers.blocks import ResidualBlock, active3x3, conv3x3, leaky_relu
 from vidsr.nets.layers.deformable import DeformableConv
 
 INITIAL_NO_REFERENCE = -2.0  # its sigmoid is 0.12, a quarter of the weight that a reference has at first
@@ -19,7 +19,10 @@ SMALLEST_SUM = 1e-12  # of weights; below it the references count nothing
 
 
 class References(NamedTuple):
-    """Features of the references, F^ref and F^refL, both B x n x width x h x w; independent of the small image."""
+    """What is computed once of references: F^ref, and the contribution of F^refL to the guide of the alignment.
+
+    Both are B x n x width x h x w and independent of the small image.
+    """
 
     high: Tensor
     low: Tensor
@@ -52,9 +55,18 @@ class Alignment(nn.Module):
         self.refine = nn.ModuleList(DeformableConv(width, kernel, groups) for _ in range(guide_stages))
         self.sample = nn.ModuleList(DeformableConv(width, kernel, groups) for _ in range(reference_stages))
 
-    def forward(self, reference: Tensor, reference_low: Tensor, low: Tensor) -> Tensor:
-        """(5.2) and (5.3): F^ref, F^refL and F^L, all B x width x h x w, to F^refA."""
-        guide = self.guide(torch.cat((reference_low, low), dim=1))
+    def of_reference(self, low: Tensor) -> Tensor:
+        """The contribution of F^refL, B x width x h x w, to the convolution of both features in (5.2): same shape."""
+        return F.conv2d(low.to(self.guide.weight.dtype), self.guide.weight[:, : low.shape[1]], padding=1)
+
+    def of_content(self, low: Tensor) -> Tensor:
+        """The contribution of F^L, which is the same for all references."""
+        weight = self.guide.weight[:, -low.shape[1] :]
+        return F.conv2d(low.to(weight.dtype), weight, self.guide.bias, padding=1)
+
+    def forward(self, reference: Tensor, of_reference: Tensor, of_content: Tensor) -> Tensor:
+        """(5.2) and (5.3): F^ref and both contributions, all B x width x h x w, to F^refA."""
+        guide = leaky_relu(of_reference + of_content)
         for deformable in self.refine:
             guide = deformable(guide, guide)
         for deformable in self.sample:
@@ -75,14 +87,14 @@ class Aggregation(nn.Module):
     def forward(self, aligned: Tensor, low: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """(5.4) to (5.6): F^refA, B x n x width x h x w, and F^L to F_a and the weights, B x n x h x w.
 
-        `present`, B x n of booleans, or of 0 and 1, tells which of the references exist; None means all. Results are
-        float32 at least.
+        `present`, B x n or B x n x h x w, is 1 or true where a reference exists, else 0 or false; None means it does
+        everywhere. Results are float32 at least.
         """
         key = self.of_reference(aligned.flatten(0, 1)).view(aligned.shape)
         product = (key * self.of_content(low)[:, None]).sum(2)
         score = torch.sigmoid(product if product.dtype == torch.float64 else product.float())
         if present is not None:
-            score = score * present.to(score.dtype)[..., None, None]
+            score = score * present.to(score.dtype).view(*present.shape[:2], *(present.shape[2:] or (1, 1)))
         total = score.sum(1, keepdim=True)
         if self.no_reference is not None:
             total = total + torch.sigmoid(self.no_reference).to(score.dtype)
