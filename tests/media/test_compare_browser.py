@@ -18,6 +18,7 @@ from tests.support import media
 from tests.support.chromium import Browser, chromium
 
 COUNT, WIDTH, HEIGHT = 12, 256, 192
+LONG = "a_name_without_a_space_" * 5
 Array = np.ndarray[Any, Any]
 
 
@@ -36,7 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [255 - media.numbered_image(number, WIDTH, HEIGHT) for number in range(COUNT)]
     other = media.encode(folder / "other.mp4", images, media.X264)
     target = folder / "page.html"
-    vidsr.compare(small, large, other, html=target, labels=["small", "large <b>&amp;"], faces=False)
+    vidsr.compare(small, large, other, html=target, labels=["small", "large <b>&amp;", LONG], faces=False)
     return target
 
 
@@ -262,7 +263,7 @@ def test_every_control_has_a_name_and_can_be_reached(opened: Browser) -> None:
         "left", "swap", "right", "stage", "wipe", "previous", "play", "next", "frame",
     ]  # fmt: skip
     heading = opened.driver.find_element("tag name", "h1").text
-    assert heading == "small, large <b>&amp; and other.mp4"
+    assert heading == f"small, large <b>&amp; and {LONG}"
 
 
 @pytest.mark.parametrize("width", [360, 1600])
