@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,10 +20,11 @@ from tests.support import media
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import DeviceError, UsageError
-from vidsr.pipeline.batch import BatchReport, find_jobs
+from vidsr.pipeline.batch import BatchReport, Jobs, Outcome, find_jobs
 from vidsr.pipeline.plan import Plan
 from vidsr.pipeline.run import Progress
-from vidsr.pipeline.workers import divide_threads, run_parallel
+from vidsr.pipeline.workers import Watcher, divide_threads, run_parallel
+from vidsr.types import RunReport
 
 ROOT = Path(__file__).parents[2]
 FAST = ("--model", "bicubic", "--scale", "1", "--threads", "1")
@@ -53,19 +55,22 @@ def test_two_at_once_make_what_one_makes(tmp_path: Path) -> None:
     assert sorted(results["2"].stdout.splitlines()) == [str(tmp_path / "2" / name) for name in ("a.mp4", "inner/c.mp4")]
 
 
-def test_the_library_runs_two_at_once_too(tmp_path: Path) -> None:
-    videos = [media.clip(tmp_path / name, 3) for name in ("a.mkv", "b.mkv")]
-    seen = list[int]()
-    batch = vidsr.upscale(
-        videos,
-        tmp_path / "out",
-        model="bicubic",
-        scale=1,
-        jobs=2,
-        on_progress=lambda each: seen.append(each.frames_done),
-    )
-    assert isinstance(batch, BatchReport) and batch.exit_code == 0 and seen
-    assert sorted(report.input for report in batch.reports) == [str(video) for video in videos]
+def test_the_library_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos, seen = [tmp_path / "a.mkv", tmp_path / "b.mkv"], list[Progress]()
+    report = RunReport("a", "b", "none", None, "cpu", "fp32")
+
+    def pretend(
+        jobs: Jobs, options: UpscaleConfig, processes: int, watcher: Watcher, skip: object
+    ) -> Iterator[Outcome[RunReport]]:
+        assert (processes, options.size.scale, [source for source, _ in jobs.pairs]) == (2, 2, videos)
+        watcher.progressed(videos[0], Progress(1, 2, 0.5), 1)
+        yield Outcome(videos[1], tmp_path, report)
+        yield Outcome(videos[0], tmp_path, error=DeviceError("no memory"))
+
+    monkeypatch.setattr(vidsr.pipeline.workers, "run_parallel", pretend)
+    batch = vidsr.upscale(videos, tmp_path / "out", model="bicubic", scale=2, jobs=2, on_progress=seen.append)
+    assert isinstance(batch, BatchReport) and (batch.exit_code, batch.reports) == (6, (report,))
+    assert seen == [Progress(1, 2, 0.5)]
     with pytest.raises(UsageError, match="--jobs must be from 1 to 64, not 65"):
         vidsr.upscale(videos, tmp_path / "out", jobs=65)
 
