@@ -154,7 +154,10 @@ def repaired(data: Path, count: int, sheets: Path | None) -> Iterator[Figure]:
                 sheets.mkdir(parents=True, exist_ok=True)
                 middle = count // 2
                 row = np.concatenate([damage.frames[middle], results[middle], damage.clean[middle]], 1)
-                cv2.imwrite(str(sheets / f"{label.split()[0]}-{name}.png"), np.round(row[..., ::-1]).clip(0, 255))
+                cv2.imwrite(
+                    str(sheets / f"{label.split()[0]}-{name}.png"),
+                    np.round(row[..., ::-1]).clip(0, 255).astype(np.uint8),
+                )
             for result, shown, truth, change in zip(results, damage.frames, damage.clean, damage.change, strict=True):
                 inside = change >= VISIBLE
                 mended = inside & (np.abs(result - shown).max(2) > 0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from vidsr.defects.dust import LARGEST_SHARE, MAX_REPEATS, NO_TRUST, TOO_MUCH, D
 from vidsr.defects.film import FEATURES, Region, candidates, compensate, describe, excess, residual
 from vidsr.defects.film import built_in_tree as film_tree
 from vidsr.defects.motion import Look, Motion, flicker, smoothed_within, warp
-from vidsr.defects.repair import Patch, paste
+from vidsr.defects.repair import LARGEST_ERROR, LARGEST_INCONSISTENCY, Patch, is_safe, paste
 from vidsr.defects.scratches import BANDS, LEAST_FRAMES, Line, ScratchFinder, bridge, coverage, line_strength
 from vidsr.defects.tree import LEAF, load_tree, parse_tree, text_hash
 from vidsr.errors import ModelError
@@ -198,6 +199,18 @@ def test_what_a_neighbor_shows_nearby_is_matched() -> None:
         assert found["match_one"] == pytest.approx(min(expected), abs=0.05)
         assert found["contrast"] > 80 and found["disagreement"] < 0.01 and found["fill_error"] < 0.01
         assert 0.6 < found["size"] / (np.pi * 4.5**2) < 1.7
+
+
+def test_doubtful_regions_are_not_repaired() -> None:
+    features = np.zeros(len(FEATURES))
+    region = Region(0, 0, np.ones((3, 3), bool), True, (1.0, 1.0), 1.0, 50.0, (3.0, 3.0), features, 0.95)
+    assert not is_safe(replace(region, probability=0.85))
+    assert is_safe(region)
+    for name, limit in (("inconsistency", LARGEST_INCONSISTENCY), ("motion_error", LARGEST_ERROR)):
+        features[FEATURES.index(name)] = 1.01 * limit
+        assert not is_safe(region)
+        features[FEATURES.index(name)] = limit
+    assert is_safe(region)
 
 
 def test_kinds_follow_from_shape() -> None:

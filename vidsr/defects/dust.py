@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidsr.defects.film import LINES, Compensated, FilmDetector, Region, describe
 from vidsr.defects.motion import Gray, Look, Motion
-from vidsr.defects.repair import Neighbor, Patch, fill, paste
+from vidsr.defects.repair import Neighbor, Patch, fill, is_safe, paste
 from vidsr.defects.scratches import Line, ScratchFinder, ScratchState, bridge
 from vidsr.types import Defect, DefectReport, Frame, FrameDefects
 
@@ -26,7 +26,7 @@ MAX_REPEATS = 4
 # The largest share of a frame that may change; more is not dust, or needs a look.
 LARGEST_SHARE = 0.01
 TOO_MUCH = "more than 1 % of the frame would change"
-NO_TRUST = "the motion around cannot be trusted"
+NO_TRUST = "they may be motion, or the motion around cannot be trusted"
 SIZES = ((16, "1 to 15"), (64, "16 to 63"), (256, "64 to 255"), (1 << 62, "256 or more"))
 
 
@@ -159,7 +159,7 @@ class DustStage:
         for region in regions:
             occupied[region.top :, region.left :][: region.mask.shape[0], : region.mask.shape[1]] |= region.mask
         neighbors = [Neighbor(other.rgb(), moved) for other, moved in around] if regions else []
-        filled = [fill(shown, region, occupied, neighbors) for region in regions]
+        filled = [fill(shown, each, occupied, neighbors) if is_safe(each) else None for each in regions]
         return [*filled, *(bridge(shown, line) for line in lines)]
 
     def _noted(self, frame: Frame, defects: tuple[Defect, ...], left: str | None) -> Frame:

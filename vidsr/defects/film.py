@@ -63,7 +63,7 @@ HAIR_RATIO, HAIR_LENGTH = 4.0, 14.0
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A candidate: its bounding box, its pixels in the box, and its features in the order of FEATURES."""
+    """A candidate: bounding box, its pixels in the box, features in the order of FEATURES, and the tree's answer."""
 
     left: int
     top: int
@@ -74,6 +74,7 @@ class Region:
     contrast: float
     axes: tuple[float, float]
     features: NDArray[np.float64]
+    probability: float = 0.0
 
     @property
     def size(self) -> int:
@@ -142,8 +143,9 @@ class FilmDetector:
         regions = candidates(frame, neighbors, moved)
         if not regions or len(regions) > MAX_CANDIDATES:
             return [], moved
-        wanted = self.tree.decide(np.stack([region.features for region in regions]))
-        return [region for region, is_defect in zip(regions, wanted, strict=True) if is_defect], moved
+        answers = self.tree.probability(np.stack([region.features for region in regions]))
+        found = zip(regions, answers, strict=True)
+        return [replace(region, probability=float(p)) for region, p in found if p >= self.tree.cut], moved
 
 
 @cache

@@ -10,16 +10,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vidsr.defects.film import LINES, Compensated, Region
+from vidsr.defects.film import FEATURES, LINES, Compensated, Region
 from vidsr.defects.motion import Plane, smoothed_within, warp
 
 # A region is enlarged by this many pixels, over which the repair fades out (both at 480 lines).
-MARGIN, FEATHER = 2, 3
+MARGIN, FEATHER = 2, 2
 # The width of the ring around it in which the brightness is compared, and the motion taken from, at 480 lines.
 RING = 4
 # The neighbors' fillings may differ by this many levels, or this share of the defect's contrast; else the motion around
 # the defect is not what the fillings assume.
 DISAGREEMENT, SHARE = 12.0, 0.5
+# Motion is not trusted where there and back misses by this many pixels at 480 lines, or the neighbors differ from the
+# frame around the defect by this many times its contrast. In held-out films 9 % of the defects that are found lie
+# beyond the first and 2 % beyond the second; in untouched clips nearly all that is taken for one.
+LARGEST_INCONSISTENCY, LARGEST_ERROR = 12.0, 2.4
+# What is likely enough to be reported need not be likely enough to be changed.
+LEAST_PROBABILITY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,14 @@ class Patch:
     def changed(self) -> int:
         """The number of pixels that are not fully transparent."""
         return int((self.opacity > 0).sum())
+
+
+def is_safe(region: Region) -> bool:
+    """Whether a region is a defect beyond doubt, and the motion around it known well enough to fill it."""
+    inconsistency, error = (region.features[FEATURES.index(name)] for name in ("inconsistency", "motion_error"))
+    return bool(
+        region.probability >= LEAST_PROBABILITY and inconsistency <= LARGEST_INCONSISTENCY and error <= LARGEST_ERROR
+    )
 
 
 def fill(
