@@ -235,6 +235,11 @@ def test_creation_time_without_a_zone_is_universal_time() -> None:
     assert copied_tags({"creation_time": "January 2013"}) == {"creation_time": "January 2013"}
 
 
+def test_a_creation_time_that_was_never_set_is_not_copied() -> None:
+    """ASF files without one begin in 1601, which Matroska stored as 2185 and MP4 as 2009."""
+    assert copied_tags({"creation_time": "1601-01-01 00:00:00", "title": "a"}) == {"title": "a"}
+
+
 def test_attachment(tmp_path: Path) -> None:
     source = media.with_attachment(tmp_path / "source.mkv")
     assert write(tmp_path / "out.mkv", source, steps(source, 20)).warnings == []

@@ -18,6 +18,7 @@ MATROSKA = ("matroska", "webm")
 # Tags that the muxer writes anew, or that describe only the input file.
 _STALE_TAGS = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id")
 _PLAIN_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_NEVER = "1601-01-01"  # where the clock of Windows begins; other containers would store some other year
 _STALE_STATISTICS = ("bps", "number_of_frames", "number_of_bytes", "_statistics_")
 
 
@@ -65,6 +66,8 @@ def copied_tags(tags: dict[str, str]) -> dict[str, str]:
     kept = {}
     for key, value in tags.items():
         lower = key.lower()
+        if lower == "creation_time" and value.startswith(_NEVER):
+            continue
         if lower.partition("-")[0] not in _STALE_TAGS and not lower.startswith(_STALE_STATISTICS):
             # ASF gives the time in UTC without saying so, and muxers would take it for local time.
             is_plain_time = lower == "creation_time" and _PLAIN_TIME.fullmatch(value)
