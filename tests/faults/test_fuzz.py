@@ -88,6 +88,7 @@ CONTAINERS: dict[str, Callable[[Path], Path]] = {
     "a.h264": _clip(*_X264, "-f", "h264"),
     "a.apng": _clip("-c:v", "apng"),
     "a.ivf": _clip("-c:v", "libvpx", "-b:v", "400k", "-cpu-used", "8"),
+    "c.mp4": media.closed_captions,
 }
 
 COMMANDS: dict[str, Callable[[Path, Path], tuple[str | Path, ...]]] = {
