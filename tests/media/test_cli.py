@@ -288,6 +288,18 @@ def test_threads_are_those_of_torch(video: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- upscale, one
 
 
+def test_before_and_after_are_told_at_the_end(video: Path) -> None:
+    target = video.with_name("b.mkv")
+    result = vidsr_cli("upscale", video, target, "--model", "bicubic", "--scale", "2")
+    told = next(line for line in result.stderr.splitlines() if line.startswith("before: "))
+    before, after = (round(path.stat().st_size / 1000) for path in (video, target))
+    start = (
+        f"before: 64x48, 3 frames, {before} kB; after: 128x96, 3 frames, {after} kB, 0.1 s at 25 frames/s; 1 scene, "
+    )
+    assert told.startswith(start)
+    assert re.fullmatch(r"\d+:\d\d:\d\d and \d+\.\d GiB of memory", told.removeprefix(start))
+
+
 def test_upscale_prints_the_path_and_writes_the_report(tmp_path: Path, video: Path) -> None:
     target, told = tmp_path / "b c.mkv", tmp_path / "r.json"
     result = vidsr_cli("upscale", video, target, "--model", "bicubic", "--scale", "2", "--report", told, "-v")
@@ -497,6 +509,15 @@ def test_a_terminal_shows_each_running_video_and_the_whole_batch(monkeypatch: py
         "11/300" in one and "0:00:58" in one and "cpu" in one and "2.0 GiB" in one
     )  # 5 frames a second since the first
     assert "5/?" in other and "-:--:--" in other and "cuda:1" in other and "3.0 GiB" in other
+
+
+def test_a_terminal_gets_a_title_and_its_own_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = show_on_terminal(monkeypatch)
+    titles = re.findall(r"\x1b\]0;(.*?)\x07", shown)
+    assert titles == [f"{part}% video.mp4 - vidsr" for part in (33, 66, 100)]
+    assert shown.index("\x1b[22;2t") < shown.index("\x1b]0;")  # the former one is kept first
+    assert shown.rindex("\x1b[23;2t") > shown.rindex("\x1b]0;")
+    assert "\x1b]" not in show_on_terminal(monkeypatch, TERM="dumb")
 
 
 def test_no_color_is_honored(monkeypatch: pytest.MonkeyPatch) -> None:

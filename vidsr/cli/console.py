@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from vidsr.pipeline.run import Progress as RunProgress
 
 ProgressMode = Literal["auto", "json", "none"]
+# xterm's sequences that push the title of the window onto a stack, and take it from there; others ignore them.
+_KEEP_TITLE, _FORMER_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 EVENT_SECONDS = 1.0  # between two progress lines in json mode
 
 
@@ -133,11 +135,27 @@ class Screen:
         if self._mode == "none" or self._is_quiet or not self._console.is_terminal:
             yield Board()
             return
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), _Frames(), _TimeLeft(), _Device(), _Memory(),
-            console=self._console, transient=True,
-        ) as bars:  # fmt: skip
-            yield _Bars(bars, totals)
+        with (
+            self._own_title() as show_title,
+            Progress(
+                TextColumn("{task.description}"), BarColumn(), _Frames(), _TimeLeft(), _Device(), _Memory(),
+                console=self._console, transient=True,
+            ) as bars,
+        ):  # fmt: skip
+            yield _Bars(bars, totals, show_title)
+
+    @contextmanager
+    def _own_title(self) -> Iterator[Callable[[str], object]]:
+        """Yields the function that sets the title of the terminal's window; puts the former title back."""
+        if self._console.is_dumb_terminal:
+            yield lambda _title: None
+            return
+        self._console.file.write(_KEEP_TITLE)
+        try:
+            yield lambda title: self._console.set_window_title(visible(title))
+        finally:
+            self._console.file.write(_FORMER_TITLE)
+            self._console.file.flush()
 
     def event(self, event: str, values: Mapping[str, Any]) -> None:
         """Prints a JSON line of this kind in json mode, and nothing otherwise."""
@@ -174,6 +192,11 @@ class Board:
     def finish(self, running: Running) -> None:
         """Removes a video that is done or has failed."""
         self.running.remove(running)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Nothing is shown in the block, which writes to stdout: on a terminal both would share a line."""
+        yield
 
 
 class _JsonBoard(Board):
@@ -222,9 +245,12 @@ class _JsonBoard(Board):
 class _Bars(Board):
     """A bar for each running video, and one for the whole batch above them."""
 
-    def __init__(self, bars: Progress, totals: Callable[[], Totals | None]) -> None:
+    def __init__(
+        self, bars: Progress, totals: Callable[[], Totals | None], show_title: Callable[[str], object]
+    ) -> None:
         super().__init__()
-        self._bars, self._totals = bars, totals
+        self._bars, self._totals, self._show_title = bars, totals, show_title
+        self._title = ""
         self._whole = None if totals() is None else bars.add_task("", total=None, seconds_left=None)
         self._show_totals()
 
@@ -240,6 +266,7 @@ class _Bars(Board):
         assert running.row is not None, "started by this board"
         self._bars.update(running.row, completed=progress.frames_done, total=progress.frames_expected)
         self._show_totals()
+        self._retitle(running)
 
     def finish(self, running: Running) -> None:
         """As Board."""
@@ -247,6 +274,27 @@ class _Bars(Board):
         assert running.row is not None, "started by this board"
         self._bars.update(running.row, visible=len(self._bars.tasks) == 1)
         self._show_totals()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """As Board."""
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
+    def _retitle(self, running: Running) -> None:
+        """Shows in the title how much of the batch or of this video is done, whenever the percentage changes."""
+        totals, progress = self._totals(), running.progress
+        assert progress is not None, "after a frame"
+        name = running.name if totals is None else f"{totals.files} videos"
+        counted = progress if totals is None else totals
+        done, expected = counted.frames_done, counted.frames_expected
+        part = f"{min(100, 100 * done // expected)}%" if expected else f"{done} frames"
+        if (title := f"{part} {name} - vidsr") != self._title:
+            self._title = title
+            self._show_title(title)
 
     def _show_totals(self) -> None:
         totals = self._totals()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,7 +231,8 @@ class _Batch:
             self.reports.append(outcome.result)
             _show_report(self.screen, outcome.source, outcome.target, outcome.result)
             try:
-                print_path(outcome.target)
+                with nullcontext() if self.board is None else self.board.hidden():
+                    print_path(outcome.target)
             except (OutputError, BrokenPipeError) as error:
                 return error
         return None
@@ -347,6 +348,7 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
         f"({report.precision}), {rate:.1f} frames/s"
     )
+    screen.say(_before_and_after(video, result, report))
     if report.face_model is not None:
         _say_faces(screen, report)
     if report.degradation:
@@ -369,6 +371,31 @@ def defects_found(defects: DefectReport, repaired_word: str = "repaired") -> str
         if count
         else "film defects: none found"
     )
+
+
+def _before_and_after(video: Path, result: Path, report: RunReport) -> str:
+    """What went in and what came out, with the time and the memory that it took."""
+    sides = []
+    for name, path, (width, height), frames in (
+        ("before", video, report.input_size, report.frames_in),
+        ("after", result, report.output_size, report.frames_out),
+    ):
+        size = f", {_bytes(path.stat().st_size)}" if path.is_file() else ""  # a folder of images has none
+        sides.append(f"{name}: {width}x{height}, {frames} frames{size}")
+    rate = "" if report.rate is None else f" at {report.rate:.4g} frames/s"
+    minutes, seconds = divmod(round(report.wall_seconds), 60)
+    took = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    scenes = f"{report.scenes} scene{'s' * (report.scenes != 1)}"
+    memory = report.peak_memory_bytes / 2**30
+    return f"{'; '.join(sides)}, {report.duration_seconds:.1f} s{rate}; {scenes}, {took} and {memory:.1f} GiB of memory"
+
+
+def _bytes(count: int) -> str:
+    """A size for people, in powers of 1000 as file managers and disks have it."""
+    for limit, unit in ((10**9, "GB"), (10**6, "MB")):
+        if count >= limit:
+            return f"{count / limit:.1f} {unit}"
+    return f"{count / 1000:.0f} kB"
 
 
 def _degradation(report: RunReport) -> str:
