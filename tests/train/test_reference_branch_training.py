@@ -23,13 +23,13 @@ from tests.train.test_people import (  # noqa: F401 - two are fixtures
     person_of,
 )
 from vidsr.errors import UsageError
-from vidsr.faces.alignment import UPRIGHT, similarity_between, transformed
+from vidsr.faces.alignment import UPRIGHT, mirrored_transform, similarity_between, transformed
 from vidsr.models.registry import build
 from vidsr.nets.layers.references import References
 from vidsr.nets.secnet.references import pose_references
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.loop import task_of, train
-from vidsr.train.people import Person, ReferenceBatches, _mirrored
+from vidsr.train.people import Person, ReferenceBatches
 from vidsr.train.recipe import OptimizationConfig, load_recipe
 from vidsr.train.trainer import TrainOptions
 
@@ -71,7 +71,7 @@ def test_mirrored_poses_are_those_of_mirrored_points() -> None:
     for _ in range(5):
         points, target = generator.uniform(5, 30, (5, 2)), 20 + 12 * UPRIGHT
         pose = similarity_between(points, target)
-        mirrored = _mirrored(pose[None], 36.0, 40.0)[0]
+        mirrored = mirrored_transform(pose[None], 36.0, 40.0)[0]
         given = np.array([36.0, 0]) + points * [-1, 1]
         expected = np.array([40.0, 0]) + transformed(pose, points) * [-1, 1]
         np.testing.assert_allclose(transformed(mirrored, given), expected, atol=1e-9)

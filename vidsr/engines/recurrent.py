@@ -16,6 +16,7 @@ from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import Pyramid
 from vidsr.nets.secnet.network import FusedFrame, RecurrentState, SECNet
+from vidsr.nets.secnet.references import PosedReferences
 from vidsr.runtime.overlap import Overlap
 from vidsr.types import Frame
 
@@ -250,11 +251,16 @@ def levels_of(features: FrameFeatures, overrides: Tensor | None) -> Tensor | Non
 
 
 def advance(
-    network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None
-) -> tuple[Tensor, RecurrentState]:
-    """The result of frame `here`, B x 3 x H x W in 0..1, and the state after it; `past` is None before a scene."""
+    network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
+    references: PosedReferences | None = None,
+) -> tuple[Tensor, RecurrentState]:  # fmt: skip
+    """The result of frame `here`, B x 3 x H x W in 0..1, and the state after it; `past` is None before a scene.
+
+    `references` are those of the frame, for a network that takes them.
+    """
     past = network.init_state(window[here].image) if past is None else past
-    return network.refine(estimate_motion_and_fuse(network, window, here), past, is_final=True)
+    fused = estimate_motion_and_fuse(network, window, here)._replace(references=references)
+    return network.refine(fused, past, is_final=True)
 
 
 def merge_ensemble(network: SECNet, image: Tensor, source: Tensor) -> Tensor:

@@ -42,6 +42,13 @@ def transformed(matrix: Array, points: Array) -> Array:
     return moved
 
 
+def mirrored_transform(matrix: Array, width: float, new_width: float) -> Array:
+    """A transform, ... x 2 x 3, after the images before and behind it, of these widths, have been mirrored."""
+    (a, b, c), (d, e, f) = np.moveaxis(matrix, (-2, -1), (0, 1))
+    mirrored = np.array([[a, -b, new_width - a * width - c], [-d, e, d * width + f]])
+    return np.moveaxis(mirrored, (0, 1), (-2, -1))
+
+
 def warped(image: Image, matrix: Array, height: int, width: int) -> Image:
     """An image, H x W x 3, after a similarity transform, on a canvas of this size; beyond its border it is mirrored."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))

@@ -1,7 +1,8 @@
 """SECNet on crops that follow faces, each with its own recurrent state; crops of one size are processed as a batch.
 
 A crop may move and change its size by whole pixels. Its state is shifted along, and newly uncovered areas start empty,
-as at the first frame. So nothing is resampled, which would lose the detail that is to be restored.
+as at the first frame. So nothing is resampled, which would lose the detail that is to be restored: reference
+photographs come to the pose of the face, not the face to theirs.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
 from vidsr.engines.select import Selection, select
 from vidsr.errors import UsageError
+from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
+from vidsr.nets.secnet.references import PosedReferences
 from vidsr.runtime.overlap import Overlap
-from vidsr.types import Crop, Frame
+from vidsr.types import Crop, Face, Frame
 
 # Area in pixels of a face's first crop up to which a mirrored network runs twice. With two faces of 105 pixels, whose
 # crops cover 30 % of a frame of 640x360, the second pass alone would add a third to the time of the whole video, for
@@ -36,7 +39,8 @@ MAX_MIRRORED_AREA = 144 * 144
 class FaceStream:
     """The state of one face: its crop, the frames still needed (oldest first), how many of them are done, the past.
 
-    `is_mirrored`: the network also runs on the mirrored crop; this is fixed for the life of the stream.
+    `is_mirrored`: the network also runs on the mirrored crop; this is fixed for the life of the stream. `scale` is that
+    of the described reference photographs, None without any (see references.py).
     """
 
     crop: Crop
@@ -44,6 +48,7 @@ class FaceStream:
     window: tuple[FrameFeatures, ...] = ()
     done: int = 0
     past: RecurrentState | None = None
+    scale: float | None = None
 
 
 Streams = Mapping[int, FaceStream]
@@ -56,16 +61,21 @@ class FaceEngine:
     `quarters`: counterclockwise quarter turns that bring the video upright; the network sees upright faces.
     """
 
-    def __init__(self, network: SECNet, device: torch.device, precision: str, quarters: int = 0) -> None:
-        """`network` is copied, not changed. `precision`: of the convolutions.
+    def __init__(
+        self, network: SECNet, device: torch.device, precision: str, quarters: int = 0,
+        photographs: Mapping[int, Sequence[FacePhotograph]] | None = None,
+    ) -> None:  # fmt: skip
+        """`network` is copied, not changed. `precision`: of the convolutions. `photographs` of people, by track.
 
-        Raises UsageError for a network with an estimator: a face's crop moves, and its estimate would be lost.
+        Raises UsageError for a network with an estimator, because a face's crop moves, and its estimate would be lost;
+        and for photographs if the network takes none.
         """
         if network.estimator is not None:
             raise UsageError("a network with a degradation estimator cannot restore faces: use one without")
         self._network = prepared(network, device, precision)
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)
+        self._references = TrackReferences(self._network, photographs or {})
         self._overlap = Overlap(device, 0.5)
         self._quarters = quarters
         self._keep = -min(network.config.offsets)
@@ -111,7 +121,8 @@ class FaceEngine:
             size = stream.crop.height, stream.crop.width
             # Bidirectional encodings store a growing number of features at first.
             remembered = -1 if stream.past is None else len(stream.past.memory)
-            key = (*size, stream.is_mirrored, len(stream.window), stream.done, remembered)
+            references = self._references.count(track) if self._face_of(track, stream) is not None else 0
+            key = (*size, stream.is_mirrored, len(stream.window), stream.done, remembered, references)
             groups.setdefault(key, {})[track] = stream
         ready: dict[int, EnlargedCrop] = {}
         after: dict[int, FaceStream] = {}
@@ -119,24 +130,30 @@ class FaceEngine:
             members = list(group.values())
             network, here = self._network_of(members[0]), members[0].done
             window = [_batch(frames) for frames in zip(*(stream.window for stream in members), strict=True)]
-            images, past = self._advance_batch(network, window, here, _batch_pasts([stream.past for stream in members]))
+            posed = [found for track, stream in group.items() if (found := self._posed(track, stream)) is not None]
+            pasts = _batch_pasts([stream.past for stream in members])
+            images, past = self._advance_batch(network, window, here, pasts, join_posed(posed) if posed else None)
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
                 image = merge_ensemble(network, images.chunk(len(members))[index], window[here].image)
                 ready[track] = stream.crop, torch.rot90(image, -self._quarters, (1, 2))
                 own = _part(past, index, len(members))
-                after[track] = replace(stream, window=stream.window[drop:], done=here + 1 - drop, past=own)
+                face = self._face_of(track, stream)
+                scale = stream.scale if face is None else self._references.scale_of(face, stream.scale)
+                after[track] = replace(stream, window=stream.window[drop:], done=here + 1 - drop, past=own, scale=scale)
         return ready, after
 
     def _advance_batch(
-        self, network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None
-    ) -> tuple[Tensor, RecurrentState]:
+        self, network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
+        posed: PosedReferences | None = None,
+    ) -> tuple[Tensor, RecurrentState]:  # fmt: skip
         """As `advance`; with several cores, the two halves of an even batch run in parallel."""
         overlap = self._overlap
         if not overlap.enabled or window[0].image.shape[0] % 2:
-            return advance(network, window, here, past)
+            return advance(network, window, here, past, posed)
         pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
-        halves = [([_half(each, k) for each in window], here, pasts[k]) for k in range(2)]
+        both = [None if posed is None else half_posed(posed, k) for k in range(2)]
+        halves = [([_half(each, k) for each in window], here, pasts[k], both[k]) for k in range(2)]
         with overlap.open():
             later = overlap.start(partial(advance, network, *halves[1]))
             first, first_past = advance(network, *halves[0])
@@ -152,6 +169,19 @@ class FaceEngine:
         else:
             stream = self._moved(stream, crop)
         return replace(stream, window=(*stream.window, self._prepare_frame(stream, frame, crop)))
+
+    def _face_of(self, track: int, stream: FaceStream) -> Face | None:
+        """The face of a track in the stream's next frame; None if it has no photographs, or the frame has no faces."""
+        faces = stream.window[stream.done].frame.faces if self._references.count(track) else ()
+        return next((face for face in faces if face.track == track), None)
+
+    def _posed(self, track: int, stream: FaceStream) -> PosedReferences | None:
+        """The photographs of a track at the pose of its face in the stream's next frame."""
+        face = self._face_of(track, stream)
+        if face is None:
+            return None
+        scale = self._references.scale_of(face, stream.scale)
+        return self._references.posed(face, stream.crop, self._quarters, scale, stream.is_mirrored)
 
     def _prepare_frame(self, stream: FaceStream, frame: Frame, crop: Crop) -> FrameFeatures:
         part = frame.image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]

@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from vidsr.config import FaceConfig
 from vidsr.errors import InputError
 from vidsr.evaluation.metrics import SCALE
-from vidsr.faces.alignment import UPRIGHT, similarity_between, warped
+from vidsr.faces.alignment import UPRIGHT, mirrored_transform, similarity_between, warped
 from vidsr.faces.detections import LANDMARKS, Array, Detections
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.yunet import Yunet
@@ -197,7 +197,7 @@ class ReferenceBatches(Dataset[Batch]):
             pose = self._poses(points[lead:], target, generator)
             if generator.random() < 0.5:  # both together (table 5.6)
                 frames, images = frames[:, :, ::-1], images[:, :, ::-1]
-                pose = _mirrored(pose, data.crop / SCALE, side / SCALE)
+                pose = mirrored_transform(pose, data.crop / SCALE, side / SCALE)
             poses.append(torch.from_numpy(pose).float()[:, None].expand(-1, count, -1, -1))
             clip = from_bytes(frames)
             lows.append(self._degraded(clip, generator)[lead:])
@@ -361,12 +361,6 @@ class ReferenceBatches(Dataset[Batch]):
             frames = cached_frames(reference.person.items[reference.item], self.cache)
             images.append(warped(np.asarray(frames[reference.frame]), matrix, side, side))
         return np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
-
-
-def _mirrored(poses: Array, width: float, side: float) -> Array:
-    """Poses, ... x 2 x 3, after frames of this width and canvases with this side have been mirrored."""
-    (a, b, c), (d, e, f) = np.moveaxis(poses, (-2, -1), (0, 1))
-    return np.moveaxis(np.array([[a, -b, side - a * width - c], [-d, e, d * width + f]]), (0, 1), (-2, -1))
 
 
 def _any_frame(person: Person, generator: np.random.Generator) -> Reference:
