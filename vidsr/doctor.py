@@ -19,10 +19,11 @@ from vidsr.errors import DeviceError, InputError, ModelError, OutputError, Usage
 
 DISTRIBUTION = "vidsr-video"
 COMMAND = "vidsr"
-# Extras of the distribution: the module that each brings, and what it is for.
+# Extras of the distribution: the module and the package that each brings, and what they are for.
 EXTRAS = {
-    "plot": ("matplotlib", "vidsr eval --plot"),
-    "onnx": ("onnx", "--backend onnx, vidsr models export"),
+    "plot": ("matplotlib", "matplotlib", "vidsr eval --plot"),
+    "onnx": ("onnx", "onnx", "--backend onnx, vidsr models export"),
+    "train": ("sklearn", "scikit-learn", "training the classifiers of film defects"),
 }
 NEEDED_ENCODERS = ("libx264", "libx265")  # the defaults for 8 bits and more, except in .webm
 OTHER_ENCODERS = ("libsvtav1", "libvpx-vp9", "ffv1", "prores_ks")
@@ -239,10 +240,9 @@ def _disk() -> Iterator[Check]:
 
 
 def _extras() -> Iterator[Check]:
-    for extra, (module, use) in EXTRAS.items():
+    for extra, (module, package, use) in EXTRAS.items():
         if find_spec(module) is not None:
-            version = importlib.metadata.version(module)
-            yield Check("extras", extra, "ok", f"{module} {version}, for {use}")
+            yield Check("extras", extra, "ok", f"{package} {importlib.metadata.version(package)}, for {use}")
         else:
-            remedy = f'python -m pip install {module}, or ".[{extra}]" in a checkout'
-            yield Check("extras", extra, "note", f"{module} is not installed; it is for {use}", remedy)
+            remedy = f'python -m pip install {package}, or ".[{extra}]" in a checkout'
+            yield Check("extras", extra, "note", f"{package} is not installed; it is for {use}", remedy)
