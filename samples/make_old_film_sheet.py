@@ -36,7 +36,7 @@ SEED = 8
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=FOLDER / "old_film.webp")
+    parser.add_argument("--output", type=Path, default=FOLDER.parent / "docs" / "old-film.webp")
     options = parser.parse_args()
     with Reader(FOLDER / "portrait_448x336_truth.mp4", InputConfig(), torch.device("cpu")) as reader:
         frames = [np.asarray((255 * f.image).round().byte().permute(1, 2, 0).numpy()) for f in reader.frames()]
@@ -56,7 +56,7 @@ def main() -> None:
         )
         for at in SHOWN
     ]
-    done, data = cv2.imencode(".webp", np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 80])
+    done, data = cv2.imencode(".webp", np.concatenate(rows)[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 70])
     assert done
     options.output.write_bytes(bytes(data))
     print(f"{options.output}: {len(data)} bytes; {stage.report.specks} specks, {stage.report.hairs} hairs")

@@ -25,7 +25,7 @@ from vidsr.defects.blocks import (
     severity,
     valley_threshold,
 )  # fmt: skip
-from vidsr.defects.dust import LARGEST_SHARE, MAX_REPEATS, NO_TRUST, TOO_MUCH, DustStage
+from vidsr.defects.dust import LARGEST_SHARE, MANY_MOVE, MAX_REPEATS, NO_TRUST, TOO_MUCH, DustStage
 from vidsr.defects.film import FEATURES, Region, candidates, compensate, describe, excess, residual
 from vidsr.defects.film import built_in_tree as film_tree
 from vidsr.defects.motion import Look, Motion, flicker, smoothed_within, warp
@@ -334,6 +334,19 @@ def test_what_moves_is_no_dust() -> None:
     assert stage.report.specks + stage.report.hairs <= 1
     changed = sum(int((a.image != b.image).any(0).sum()) for a, b in zip(frames, results, strict=True))
     assert changed < 300
+
+
+def test_where_many_small_things_move_nothing_is_repaired() -> None:
+    frames = film(5, {2: (60, 40, 4, 255)})
+    for index, frame in enumerate(frames):
+        for row in range(60, HEIGHT - 6, 16):
+            for column in range(20, WIDTH - 60, 40):
+                x = column + 9 * index
+                frame.image[:, row - 2 : row + 2, x - 2 : x + 2] = 0.98
+    results, stage = run(frames)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(frames, results, strict=True))
+    assert any(abs(each.x - 60) < 2 and abs(each.y - 40) < 2 for each in results[2].defects)
+    assert set(stage.report.left) <= {MANY_MOVE, TOO_MUCH} and MANY_MOVE in stage.report.left
 
 
 def test_a_frame_that_would_change_too_much_is_left() -> None:

@@ -27,6 +27,9 @@ MAX_REPEATS = 4
 LARGEST_SHARE = 0.01
 TOO_MUCH = "more than 1 % of the frame would change"
 NO_TRUST = "they may be motion, or the motion around cannot be trusted"
+# Where this many times as many things move as are taken for defects, it snows, rains or sparks.
+MOST_MOVING = 3
+MANY_MOVE = "many small things move in it"
 SIZES = ((16, "1 to 15"), (64, "16 to 63"), (256, "64 to 255"), (1 << 62, "256 or more"))
 
 
@@ -110,14 +113,16 @@ class DustStage:
     def _finished(self, image: _Image, before: _Image | None, after: _Image | None, state: DustState) -> list[Frame]:
         """The frames of an image, with their defects listed and, if wanted, repaired."""
         regions: list[Region] = []
+        moving = 0
         around: list[tuple[_Image, Compensated]] = []
         motion, state.motion = state.motion, None
         if after is not None:
             state.motion = Motion.between(image.look, after.look)
             if before is not None and motion is not None:
                 motions = motion.reversed(), state.motion
-                regions, moved = self._detector.find(image.look, (before.look, after.look), motions)
-                around = list(zip((before, after), moved, strict=True))
+                found = self._detector.find(image.look, (before.look, after.look), motions)
+                regions, moving = found.defects, found.moving
+                around = list(zip((before, after), found.moved, strict=True))
         lines = self._scratches.step(image.look, None if motion is None else motion.back, state.scratches)
         if not regions and not lines:
             return [self._noted(frame, (), None) for frame in image.frames]
@@ -134,6 +139,8 @@ class DustStage:
                     covered[patch.top :, patch.left :][:rows, :columns] |= patch.opacity > 0
             if covered.sum() > LARGEST_SHARE * covered.size:
                 left, patches = TOO_MUCH, [None] * len(patches)
+            elif moving > MOST_MOVING * len(regions) and regions:
+                left, patches = MANY_MOVE, [*[None] * len(regions), *patches[len(regions) :]]
             elif None in patches:
                 left = NO_TRUST
         defects = [

@@ -57,6 +57,9 @@ LEAST_CONTRAST, LEAST_VISIBILITY, LARGEST_DISAGREEMENT = 8.0, 3.0, 1.0
 MAX_CANDIDATES = 400
 # How far the same thing is searched for in the neighbors, in pixels at 480 lines.
 SEARCH = 32
+# A candidate that is no defect moves if a neighbor has the same thing nearby (as the features say), while the neighbors
+# agree about what is behind it.
+MOVING_MATCH, MOVING_DISAGREEMENT = 0.45, 0.25
 # A region is a hair if it is this many times as long as wide and at least this long, at 480 lines.
 HAIR_RATIO, HAIR_LENGTH = 4.0, 14.0
 
@@ -124,6 +127,15 @@ def excess(image: Plane, before: Plane, after: Plane) -> Plane:
     return np.asarray(np.maximum(image - highest, lowest - image), np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The defects of a frame, how many other things in it look like one but move, and both neighbors moved onto it."""
+
+    defects: list[Region]
+    moving: int
+    moved: tuple[Compensated, Compensated]
+
+
 class FilmDetector:
     """Finds defects that are in one frame only."""
 
@@ -131,10 +143,8 @@ class FilmDetector:
         """`tree` decides on candidates; None: the built-in one. Raises ModelError if that is damaged."""
         self.tree = built_in_tree() if tree is None else tree
 
-    def find(
-        self, frame: Look, neighbors: tuple[Look, Look], motions: tuple[Motion, Motion]
-    ) -> tuple[list[Region], tuple[Compensated, Compensated]]:
-        """The regions of the frame that are defects, and both neighbors moved onto it.
+    def find(self, frame: Look, neighbors: tuple[Look, Look], motions: tuple[Motion, Motion]) -> Findings:
+        """The defects of the frame.
 
         `neighbors` are the images before and after, `motions` those from the frame to them.
         """
@@ -142,10 +152,14 @@ class FilmDetector:
         moved = compensate(frame, before, motions[0]), compensate(frame, after, motions[1])
         regions = candidates(frame, neighbors, moved)
         if not regions or len(regions) > MAX_CANDIDATES:
-            return [], moved
-        answers = self.tree.probability(np.stack([region.features for region in regions]))
+            return Findings([], 0, moved)
+        features = np.stack([region.features for region in regions])
+        answers = self.tree.probability(features)
         found = zip(regions, answers, strict=True)
-        return [replace(region, probability=float(p)) for region, p in found if p >= self.tree.cut], moved
+        defects = [replace(region, probability=float(p)) for region, p in found if p >= self.tree.cut]
+        match, apart = (features[:, FEATURES.index(name)] for name in ("match_one", "disagreement"))
+        moving = (answers < self.tree.cut) & (match <= MOVING_MATCH) & (apart <= MOVING_DISAGREEMENT)
+        return Findings(defects, int(moving.sum()), moved)
 
 
 @cache
