@@ -78,6 +78,8 @@ def upscale(
     rate: Rate = _UPSCALE.input.rate,
     overwrite: bool = _UPSCALE.output.overwrite,
     strict: bool = _UPSCALE.strict,
+    resume: bool | None = _UPSCALE.resume,
+    segment_frames: int = _UPSCALE.segment_frames,
     recursive: bool = False,
     suffix: str = "",
     skip_existing: bool = False,
@@ -112,6 +114,8 @@ def upscale(
     start, end: seconds or "H:MM:SS.mmm" from the first frame; `end` is exclusive.
     rate: frames per second of images, a number or "30000/1001"; None: 25. It makes a folder of images one video.
     overwrite: replace existing outputs.  strict: treat damaged input and lost data as an error.
+    resume: keep finished work beside the output, so that the same call goes on after an interruption; None: for jobs of
+        more than about ten minutes.  segment_frames: input frames of a piece of kept work.
     recursive: process subfolders too (folders only).  suffix: put behind the name, unless `output` is a file.
     skip_existing: skip videos whose output already exists (folders and lists only); with `overwrite`, only if the same
         input, options, model and version made it.
@@ -131,6 +135,8 @@ def upscale(
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         dust=dust,
         strict=strict,
+        resume=resume,
+        segment_frames=segment_frames,
         cleaning=o.cleaning_config(deblur, denoise, deblock),
         faces=c.RestoreConfig(
             use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces,
@@ -172,6 +178,8 @@ def slow_motion(
     rate: Rate = _SLOWMO.input.rate,
     overwrite: bool = _SLOWMO.output.overwrite,
     strict: bool = _SLOWMO.strict,
+    resume: bool | None = _SLOWMO.resume,
+    segment_frames: int = _SLOWMO.segment_frames,
     recursive: bool = False,
     suffix: str = "",
     skip_existing: bool = False,
@@ -197,6 +205,8 @@ def slow_motion(
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         dust=dust,
         strict=strict,
+        resume=resume,
+        segment_frames=segment_frames,
         interp=interp,
         keep_duration=keep_duration,
         duplicates=duplicates,

@@ -349,6 +349,9 @@ class VideoConfig(Checked):
     """Configuration shared by `vidsr upscale` and `vidsr slowmo`.
 
     `dust`: defects of film (dust, dirt, hairs, scratches) are ignored, counted in the report, or also repaired.
+
+    `resume`: the work is kept in segments of `segment_frames` input frames, so that an interrupted run can go on; None:
+    for jobs that are expected to take more than ten minutes.
     """
 
     input: InputConfig = part(InputConfig)
@@ -358,6 +361,8 @@ class VideoConfig(Checked):
     scenes: SceneConfig = part(SceneConfig)
     dust: DustMode = option("--dust", "off", _one_of(DustMode))
     strict: bool = option("--strict", False, _flag)
+    resume: bool | None = option("--resume", None, _or_none(_flag))
+    segment_frames: int = option("--segment-frames", 250, _within(1, kind=int))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

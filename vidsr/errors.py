@@ -66,3 +66,5 @@ NO_THREADS = (
     "the system allows no more threads: raise the limit on processes and threads (ulimit -u, or --pids-limit of a "
     "container), or lower --threads"
 )
+# In the note that an error carries if the run that it ended can be resumed.
+KEPT = "finished frames are kept in"

@@ -158,6 +158,35 @@ class WatchedFile:
         self.file.close()
 
 
+def lock(descriptor: int) -> bool:
+    """Locks an open file for this process until it is closed; False if another process has locked it.
+
+    True also where there are no locks: on Windows, and on file systems without them.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def sync_file(path: Path) -> None:
+    """Waits until a file's contents are on the disk. Raises OSError."""
+    _sync(path, os.O_RDWR)
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can do that."""
+    if os.name == "posix":
+        # Names are right in any case, so a file system that cannot sync folders must not fail the run.
+        with suppress(OSError):
+            _sync(path, os.O_RDONLY)
+
+
 class HiddenFile:
     """A hidden file next to `target` that `publish` renames to it; removed at the end of the `with` block otherwise.
 
@@ -196,16 +225,14 @@ class HiddenFile:
     def publish(self, sync: bool = True) -> None:
         """Renames the finished file to its target; with `sync` it is first flushed to disk."""
         if sync:
-            _sync(self.path, os.O_RDWR)
+            sync_file(self.path)
         if self.target.exists() and not self._overwrite:
             raise OutputError(
                 f"{self.target} has appeared since the start: it was not replaced, and the output was discarded"
             )
         self.path.replace(self.target)
-        if sync and os.name == "posix":
-            # The file is already renamed, so a file system that cannot sync folders must not fail the run.
-            with suppress(OSError):
-                _sync(self.target.parent, os.O_RDONLY)
+        if sync:
+            sync_folder(self.target.parent)
 
 
 class HiddenFolder:

@@ -349,10 +349,9 @@ class RunReport:
 
     N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
     input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `degradation` has an
-    entry for each scene if the model works with degradation levels, else none. `defects` is None if the film was
-    not searched for them. `memory_steps` are also among the
-    warnings. `notes` are usual things that need no
-    attention, such as colors that the file does not tag.
+    entry for each scene if the model works with degradation levels, else none. `defects` is None if the film was not
+    searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no attention, such
+    as colors that the file does not tag. `resumed_frames` of the output are from an interrupted run.
     """
 
     input: str
@@ -380,6 +379,7 @@ class RunReport:
     damages: list[Damage] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    resumed_frames: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
     peak_memory_bytes: int = 0

@@ -42,6 +42,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     media.encode(folder / "faces.mkv", IMAGES, media.LOSSLESS)
     picture = np.repeat(texture(48, 64)[..., None], 3, 2)
     moving = [np.roll(picture, 3 * (n - n // 3), 1) for n in range(8)]
+    moving[4][20:23, 30:33] = 255  # a speck
     media.encode(folder / "repeats.mkv", [*moving, *(255 - image for image in moving[:4])], media.LOSSLESS)
     write_yunet(folder / "blobs.onnx", blob_finder())
     recipe = replace(
@@ -64,6 +65,7 @@ def configurations(room: Path) -> dict[str, tuple[str, RunConfig]]:
     return {
         "faces": ("faces.mkv", UpscaleConfig(compute=compute("secnet-fast"), faces=faces)),
         "tiles": ("faces.mkv", UpscaleConfig(compute=compute("secnet-fast-real", tile=64))),
+        "dust": ("repeats.mkv", UpscaleConfig(compute=compute("bicubic"), dust="repair")),
         "slowmo": ("repeats.mkv", SlowmoConfig(compute=compute(tiny))),
         "slower and larger": (
             "repeats.mkv",
@@ -77,7 +79,11 @@ def outcome(planned: Plan, items: Iterable[Frame | Border], saved: list[Any]) ->
     parts = load(planned)
     stages = parts.stages(planned)
     given = list(chain([*stages.ahead, *stages.beside], iter(items), saved))
-    figures = parts.faces.reports if parts.faces else None, parts.duplicates.replaced if parts.duplicates else None
+    figures = (
+        parts.faces.reports if parts.faces else None,
+        parts.duplicates.replaced if parts.duplicates else None,
+        parts.dust.report if parts.dust else None,
+    )
     return given, figures
 
 
@@ -97,14 +103,14 @@ def is_same(left: Frame, right: Frame) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["faces", "tiles", "slowmo", "slower and larger"])
+@pytest.mark.parametrize("name", ["faces", "tiles", "dust", "slowmo", "slower and larger"])
 def test_a_run_goes_on_from_any_border(room: Path, name: str) -> None:
     video, config = configurations(room)[name]
     planned = plan(room / video, None, config)
     with Reader(room / video, InputConfig(), torch.device("cpu")) as reader:
         frames = list(reader.frames())
     marked, figures = outcome(planned, with_borders(frames), [])
-    assert figures != (None, 0)
+    assert figures[1] != 0
     whole, stops = list[Frame](), list[tuple[Border, int]]()
     for item in marked:
         if isinstance(item, Border):

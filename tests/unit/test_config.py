@@ -60,6 +60,8 @@ WRONG: dict[str, list[Any]] = {
     "--dust": ["on", "Repair", None, True],
     "--dpi": [49, 4801, NAN, INF, "600", True],
     "--strict": [1, None, "yes"],
+    "--resume": [1, 0, "yes"],
+    "--segment-frames": [0, -1, 2.0, "2", True, None],
     "--interp": [1, 0, 3, 16, 2.0, "2", True, None],
     "--keep-duration": [1, None, "yes"],
     "--duplicates": ["Auto", "on", None, True],

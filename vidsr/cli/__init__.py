@@ -21,6 +21,7 @@ from vidsr.cli.doctor import doctor
 from vidsr.cli.evaluate import evaluate
 from vidsr.cli.faces import faces
 from vidsr.cli.info import info
+from vidsr.cli.jobs import jobs
 from vidsr.cli.models import models
 from vidsr.cli.slowmo import slowmo
 from vidsr.cli.terminal import visible
@@ -75,6 +76,7 @@ app.command()(compare)
 app.command("eval")(evaluate)
 app.command()(bench)
 app.command()(doctor)
+app.command()(jobs)
 app.add_typer(models, name="models")
 app.command()(train)
 

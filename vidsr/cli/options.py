@@ -15,7 +15,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli.presets import PRESETS, Footage
-from vidsr.errors import VidsrError
+from vidsr.errors import KEPT, VidsrError
 from vidsr.runtime.threads import check_threads
 from vidsr.signals import stopping
 
@@ -195,6 +195,24 @@ Strict = Annotated[
     ),
 ]
 
+Resume = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Keep finished work beside the output, so that the same command goes on after an interruption.",
+        show_default="for jobs of more than about 10 minutes",
+        rich_help_panel=_FILES,
+    ),
+]
+SegmentFrames = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Input frames of a piece of kept work, 1 or more: what an interruption costs at the most.",
+        rich_help_panel=_FILES,
+    ),
+]
+
 For = Annotated[
     Footage | None,
     typer.Option(
@@ -234,8 +252,16 @@ def reporting(screen: Screen) -> Iterator[None]:
             # Asked first, because a library that is interrupted while it is loaded raises errors of its own.
             if stop.number is not None or isinstance(error, KeyboardInterrupt):
                 screen.fail("interrupted: no unfinished output was kept")
+                _say_notes(screen, error)
                 raise typer.Exit(stop.exit_code) from error
             raise typer.Exit(_exit_code(screen, error)) from error
+
+
+def _say_notes(screen: Screen, error: BaseException) -> None:
+    """Says what else is to be known about an error: which work is kept."""
+    for note in getattr(error, "__notes__", ()):
+        if KEPT in note:
+            screen.say(note)
 
 
 def _exit_code(screen: Screen, error: Exception) -> int:
@@ -246,6 +272,7 @@ def _exit_code(screen: Screen, error: Exception) -> int:
         return 141
     if isinstance(error, VidsrError):
         screen.fail(str(error))
+        _say_notes(screen, error)
         return error.exit_code
     from vidsr.runtime.memory import shortage
 

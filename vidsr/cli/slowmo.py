@@ -65,6 +65,8 @@ def slowmo(
     shard: o.Shard = None,
     jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
+    resume: o.Resume = _ALL.resume,
+    segment_frames: o.SegmentFrames = _ALL.segment_frames,
     print_config: o.PrintConfig = False,  # noqa: ARG001 - ConfiguredCommand reads it
     dry_run: o.DryRun = False,
     preview: o.Preview = None,
@@ -90,6 +92,8 @@ def slowmo(
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             dust=dust,
             strict=strict,
+            resume=resume,
+            segment_frames=segment_frames,
             interp=interp,
             keep_duration=keep_duration,
             duplicates=duplicates,

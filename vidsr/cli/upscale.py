@@ -73,6 +73,8 @@ def upscale(
     shard: o.Shard = None,
     jobs: o.Jobs = 1,
     strict: o.Strict = _ALL.strict,
+    resume: o.Resume = _ALL.resume,
+    segment_frames: o.SegmentFrames = _ALL.segment_frames,
     footage: o.For = None,  # noqa: ARG001 - ConfiguredCommand reads it, and the next one
     print_config: o.PrintConfig = False,  # noqa: ARG001
     dry_run: o.DryRun = False,
@@ -95,6 +97,8 @@ def upscale(
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             dust=dust,
             strict=strict,
+            resume=resume,
+            segment_frames=segment_frames,
             cleaning=cleaning_config(deblur, denoise, deblock),
             faces=c.RestoreConfig(
                 use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector

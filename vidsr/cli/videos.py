@@ -203,6 +203,7 @@ class _Batch:
         """A video is about to be processed."""
         assert self.board is not None, "the display is open while videos run"
         _say_times(self.screen, plan)
+        _say_job(self.screen, plan)
         self.running[source] = self.board.start(str(source), plan.device)
 
     def progressed(self, source: Path, progress: Progress, memory_bytes: int) -> None:
@@ -338,12 +339,26 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
         screen.warn(warning)
 
 
+def _say_job(screen: Screen, plan: Plan) -> None:
+    """Prints that the work of a run is kept, and where an interrupted one goes on."""
+    if plan.job is None:
+        return
+    if plan.frames_done:
+        of = "" if plan.expected.frames is None else f" of {plan.expected.frames}"
+        screen.say(f"{plan.info.path}: goes on after {plan.frames_done}{of} frames, which are kept in {plan.job}")
+    else:
+        screen.say(f"{plan.info.path}: finished work is kept in {plan.job} until the output is complete")
+
+
 def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -> None:
     for warning in report.warnings:
         screen.warn(warning)
     for damage in report.damages:
         screen.warn(f"{video} is damaged {damage.place}: {damage.reason}")
-    (width, height), rate = report.output_size, report.frames_out / max(report.wall_seconds, 1e-9)
+    (width, height), rate = (
+        report.output_size,
+        (report.frames_out - report.resumed_frames) / max(report.wall_seconds, 1e-9),
+    )
     screen.say(
         f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
         f"({report.precision}), {rate:.1f} frames/s"

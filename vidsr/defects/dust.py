@@ -110,6 +110,15 @@ class DustStage:
             return []
         return self._finished(state.newest, state.before, None, state)
 
+    def save(self, state: DustState) -> tuple[DustState, DefectReport, Fraction | None]:
+        """The state, the report so far, and the time of the first frame."""
+        return state, self.report, self._first
+
+    def restore(self, saved: tuple[DustState, DefectReport, Fraction | None]) -> DustState:
+        """The state; also sets the report and the time."""
+        state, self.report, self._first = saved
+        return state
+
     def _finished(self, image: _Image, before: _Image | None, after: _Image | None, state: DustState) -> list[Frame]:
         """The frames of an image, with their defects listed and, if wanted, repaired."""
         regions: list[Region] = []

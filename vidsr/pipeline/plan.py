@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +16,9 @@ from vidsr.errors import UsageError
 from vidsr.models.cards import model_files
 from vidsr.models.registry import Task
 from vidsr.types import VideoInfo
+from vidsr.video.output import OutputPlan
 from vidsr.video.probe import Source
+from vidsr.video.segments import JOINED_ENCODERS
 from vidsr.video.sources import AnyOutputPlan, check_result, plan_result, source_of
 
 if TYPE_CHECKING:
@@ -62,7 +66,8 @@ class Plan:
     `source` is None for frames in memory. `engine` holds model, device, precision, backend and tile; `faces` how faces
     are restored, None if they are not; `output` target, encoder and pixel format, None if nothing is written. Scenes,
     trim range, audio and subtitles are as in `options`. `fills_duplicates` depends on the model as well as on the
-    options. `warnings` are to be shown before the run.
+    options. `warnings` are to be shown before the run. `job` is the folder in which a run keeps its finished work, None
+    if it keeps none, and `frames_done` the output frames that an interrupted run has left there; only a run knows them.
     """
 
     source: Source | None
@@ -75,6 +80,8 @@ class Plan:
     fills_duplicates: bool
     output: AnyOutputPlan | None
     warnings: tuple[str, ...]
+    job: Path | None = None
+    frames_done: int = 0
 
     @property
     def model(self) -> str:
@@ -107,6 +114,12 @@ class Plan:
         assert self.output is not None, "planned without a target"
         return self.output
 
+    @property
+    def written_video(self) -> OutputPlan:
+        """`output` of a plan whose target is a video."""
+        assert isinstance(self.output, OutputPlan), "planned without a video as its target"
+        return self.output
+
 
 def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan:
     """Decides what a run does: the only place that chooses device, model, tile, encoder, sizes and face restoration.
@@ -130,10 +143,24 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
             result.interp,
         )  # fmt: skip
     fills_duplicates, warnings = _duplicates(options, frames.engine)
+    if options.resume and output is not None and (reason := resume_refusal(source, output)):
+        raise UsageError(f"--resume is not possible, because {reason}: leave it out")
     return replace(
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),
         fills_duplicates=fills_duplicates, output=output, warnings=warnings,
     )  # fmt: skip
+
+
+def resume_refusal(source: Source, output: AnyOutputPlan) -> str | None:
+    """Why the run of a plan cannot be resumed; None if it can."""
+    if type(source) is not Source or not isinstance(output, OutputPlan):
+        return "that is for videos, and this job reads or writes images"
+    with suppress(OSError):
+        if not stat.S_ISREG(source.path.stat().st_mode):
+            return f"{source.path} is no file, which could be read again from its beginning"
+    if output.encoding.codec not in JOINED_ENCODERS:
+        return f"the output of {output.encoding.codec} cannot be joined of segments"
+    return None
 
 
 def files_read(options: RunConfig) -> list[Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,10 +17,11 @@ from torch import Tensor
 from vidsr.config import RunConfig
 from vidsr.engines.base import Engine
 from vidsr.engines.select import ChosenEngine, build_engine
-from vidsr.errors import CheckError
+from vidsr.errors import CheckError, OutputError
 from vidsr.nets.layers.resize import resize
 from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
+from vidsr.pipeline.job import Job, Mark, ResumePoint, check_space, folder_of
 from vidsr.pipeline.plan import Plan
 from vidsr.pipeline.signature import sign
 from vidsr.runtime.heap import keep_freed_memory, return_freed_memory
@@ -28,12 +30,14 @@ from vidsr.runtime.priority import lower_thread_priority
 from vidsr.runtime.profiling import StageClock
 from vidsr.runtime.queues import background, prefetch
 from vidsr.runtime.threads import use_threads
-from vidsr.stages.base import FrameStage, Stage
+from vidsr.stages.base import Border, FrameStage, Stage, chain, restore_state, save_state
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import DegradationLevels, Frame, MemoryStep, RunReport, SceneDegradation
 from vidsr.video.output import OutputPlan
+from vidsr.video.reader import Reader
+from vidsr.video.segments import SegmentWriter
 from vidsr.video.sources import AnyOutputPlan, FrameReader, open_reader, open_writer
 
 if TYPE_CHECKING:
@@ -45,6 +49,12 @@ if TYPE_CHECKING:
 # bursts. Frames wait at full size, so a longer queue would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
+# Jobs that are expected to take longer than this keep their work by themselves.
+LONG_SECONDS = 600.0
+# The forecast is measured on the first frames, unless the input has fewer pixels in all than any model on any device
+# needs ten minutes for: with 260 frames of 640x360 it takes at most 1.5 % of the time.
+FORECAST_FRAMES = 3
+LEAST_PIXELS = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +196,7 @@ def run(
     """Executes a plan. The output gets its final name only once it is complete and verified.
 
     `on_start` is called after all checks that precede the first frame. Raises the errors of vidsr.errors; in that case
-    nothing is left behind and an existing target is unchanged.
+    an existing target is unchanged, and nothing is left behind but what a run that can be resumed has finished.
     """
     started = time.monotonic()
     keep_freed_memory()
@@ -194,28 +204,164 @@ def run(
     return_freed_memory()
     report = _initial_report(plan)
     report.memory_steps = parts.chosen.engine.steps  # filled as they are made
+    if keeps_work(plan, parts):
+        _run_in_segments(plan, parts, report, _Callbacks(on_progress, on_start, started))
+    else:
+        _run_whole(plan, parts, report, _Callbacks(on_progress, on_start, started))
+    report.wall_seconds = time.monotonic() - started
+    return report
+
+
+def keeps_work(plan: Plan, parts: Parts) -> bool:
+    """Whether a run keeps its finished work, so that it can be resumed: --resume, or the forecast of a long job.
+
+    Work of an interrupted run is always taken up, unless --no-resume is given.
+    """
+    wanted = plan.options.resume
+    assert plan.source is not None, "planned for frames without a file"
+    if wanted is None and planning.resume_refusal(plan.source, plan.written) is None:
+        wanted = folder_of(plan.written.target).is_dir() or _forecast(plan, parts) > LONG_SECONDS
+    return bool(wanted)
+
+
+def _forecast(plan: Plan, parts: Parts) -> float:
+    """About how many seconds a run takes without encoding; 0 if it is short by its size alone, or unknown."""
+    frames = plan.expected.frames
+    if not frames or frames * plan.info.width * plan.info.height < LEAST_PIXELS:
+        return 0.0
+    stages = parts.stages(plan)
+    every = [*stages.ahead, *stages.beside]
+    before = [save_state(stage, stage.start()) for stage in every]
+    with _reader(plan) as reader:
+        seconds, _ = _measured(reader, stages, FORECAST_FRAMES)
+    for stage, figures in zip(every, before, strict=True):
+        restore_state(stage, figures)  # the frames that were measured do not count in the report
+    return frames * seconds
+
+
+class _Callbacks(NamedTuple):
+    """What the caller of `run` wants to be told, and when it called."""
+
+    on_progress: Callable[[Progress], None]
+    on_start: Callable[[Plan], None]
+    started: float
+
+    def progressed(self, report: RunReport, plan: Plan) -> None:
+        seconds, steps = time.monotonic() - self.started, tuple(report.memory_steps)
+        self.on_progress(Progress(report.frames_out, plan.expected.frames, seconds, steps))
+
+
+def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callbacks) -> None:
+    """Runs a plan in one piece."""
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
     with _reader(plan) as reader, open_writer(signed(plan)) as writer:
-        on_start(plan)
+        callbacks.on_start(plan)
         decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
         with (
             limit_worker_threads() as limit,
             prefetch(decoded, QUEUE_DEPTH, limit) as frames,
             background(clock.timing("encode", writer.write), stages.depth_behind, limit) as put,
         ):
-            for frame in _count_out(compose(_count_in(frames, report), stages.beside, clock), report):
+            counted = chain([InputCount(report)], frames)
+            for frame in chain([OutputCount(report)], compose(counted, stages.beside, clock)):
                 put(frame)
-                steps = tuple(report.memory_steps)
-                on_progress(Progress(report.frames_out, plan.expected.frames, time.monotonic() - started, steps))
+                callbacks.progressed(report, plan)
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
             return_freed_memory()  # the check of the file needs some while the encoder's is still kept
             writer.commit(plan.options.strict, reader.side_data)
     _finish(report, plan, parts, [*reader.warnings, *writer.warnings])
-    report.wall_seconds = time.monotonic() - started
-    return report
+
+
+def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callbacks) -> None:
+    """Runs a plan so that it can be resumed, after what an interrupted run has finished."""
+    folder = folder_of(plan.written.target)
+    lack = None if folder.is_dir() else check_space(plan, folder.parent)
+    with Job(plan) as job:
+        if job.plan.tile != plan.tile:
+            plan, parts = job.plan, load(job.plan)
+            report.memory_steps = parts.chosen.engine.steps
+        point = job.point
+        plan = replace(plan, job=job.folder, frames_done=0 if point is None else point.frames_out)
+        report.resumed_frames = plan.frames_done
+        stages = parts.stages(plan)
+        clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "save", "commit"])
+        saved = _States.of([] if point is None else point.stages, stages)
+        state = None if point is None else point.writer
+        output = signed(plan)
+        assert plan.source is not None and isinstance(output, OutputPlan), "resume_refusal has let it pass"
+        opened = Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
+        with opened as reader, SegmentWriter(output, job.folder, state) as writer:
+            callbacks.on_start(plan)
+            items = clock.timed("decode", _with_borders(reader, point, plan.options.segment_frames))
+
+            def write(item: Frame | Mark) -> None:
+                if isinstance(item, Frame):
+                    writer.write(item)
+                else:
+                    job.record(item, writer.cut(), writer.state)
+
+            with (
+                limit_worker_threads() as limit,
+                prefetch(compose(items, stages.ahead, clock, saved.ahead), QUEUE_DEPTH, limit) as ahead,
+                background(clock.timing("encode", write), stages.depth_behind, limit) as put,
+            ):
+                counted = chain([InputCount(report)], ahead, saved.counted_in)
+                enhanced = compose(counted, stages.beside, clock, saved.beside)
+                for item in chain([OutputCount(report)], enhanced, saved.counted_out):
+                    if isinstance(item, Border):
+                        with clock.counting("save"):
+                            # After a step to less memory the states are those of another form of the engine.
+                            mark = Mark(item) if report.memory_steps else job.save_state(item, report.frames_out)
+                        put(mark)
+                    else:
+                        put(item)
+                        callbacks.progressed(report, plan)
+            report.damages = list(reader.damages)
+            _refuse_damage(plan, report)
+            with clock.counting("commit"):
+                return_freed_memory()
+                writer.join(plan.options.strict, reader.side_data)
+        job.discard()
+    warnings = [*([lack] if lack else []), *job.warnings, *reader.warnings, *writer.warnings]
+    _finish(report, plan, parts, warnings)
+
+
+def _with_borders(reader: Reader, point: ResumePoint | None, every: int) -> Iterator[Frame | Border]:
+    """The frames after a point, with a border before each frame whose number is a multiple of `every`."""
+    count = 0 if point is None else point.frames_in
+    begins = True
+    reader.warnings += [] if point is None else [text for text in point.warnings if text not in reader.warnings]
+    for frame in reader.frames(count):
+        if count and count % every == 0 and not begins:
+            yield Border(count, tuple(reader.warnings))
+        yield frame
+        begins = False
+        count += 1
+
+
+class _States(NamedTuple):
+    """The saved states of a run by place, each empty at its beginning."""
+
+    ahead: list[Any]
+    counted_in: list[Any]
+    beside: list[Any]
+    counted_out: list[Any]
+
+    @classmethod
+    def of(cls, saved: list[Any], stages: Stages) -> _States:
+        """Divides the states of a border, which are in the order in which it passed the stages."""
+        if not saved:
+            return cls([], [], [], [])
+        ahead, beside = len(stages.ahead), len(stages.beside)
+        if len(saved) != ahead + beside + 2:
+            raise OutputError(
+                f"the saved state has {len(saved)} parts, and this run {ahead + beside + 2}: throw the unfinished work "
+                "away with `vidsr jobs --clean FOLDER`"
+            )
+        return cls(saved[:ahead], saved[ahead : ahead + 1], saved[ahead + 1 : -1], saved[-1:])
 
 
 def enhance(
@@ -238,17 +384,22 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
     keep_freed_memory()
     parts = load(plan)
     with _reader(plan) as reader:
-        stages, clock = parts.stages(plan), StageClock({})
-        frames = list(islice(compose(reader.frames(), stages.ahead, clock), ESTIMATE_FRAMES))
-        list(compose(frames[:1], stages.beside, clock))  # warm-up: the first frame takes longer
-        started = time.monotonic()
-        count, levels = 0, None
-        for frame in compose(frames, stages.beside, clock):
-            count, levels = count + 1, frame.levels
-        seconds = (time.monotonic() - started) / max(count, 1)
+        seconds, levels = _measured(reader, parts.stages(plan), ESTIMATE_FRAMES)
         faces = parts.faces.warnings if parts.faces else ()
         warnings = (*plan.warnings, *reader.warnings, *plan.written.warnings, *faces)
         return Estimate(plan, seconds, warnings, None if levels is None else DegradationLevels.of(levels.tolist()))
+
+
+def _measured(reader: FrameReader, stages: Stages, count: int) -> tuple[float, Tensor | None]:
+    """Seconds per output frame, without encoding, of the first `count` input frames; the levels of the last one."""
+    clock = StageClock({})
+    frames = list(islice(compose(reader.frames(), stages.ahead, clock), count))
+    list(compose(frames[:1], stages.beside, clock))  # warm-up: the first frame takes longer
+    started = time.monotonic()
+    made, levels = 0, None
+    for frame in compose(frames, stages.beside, clock):
+        made, levels = made + 1, frame.levels
+    return (time.monotonic() - started) / max(made, 1), levels
 
 
 @contextmanager
@@ -319,29 +470,80 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
     report.peak_memory_bytes = peak_memory_bytes(plan.device)
 
 
-def _count_in(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
-    for frame in frames:
-        report.frames_in += 1
-        report.scenes += frame.starts_scene
-        yield frame
+class InputCount(FrameStage):
+    """The stage that counts input frames and scenes for the report."""
+
+    name = "count_in"
+
+    def __init__(self, report: RunReport) -> None:
+        self._report = report
+
+    def process(self, frame: Frame) -> Frame:
+        """Counts a frame and returns it."""
+        self._report.frames_in += 1
+        self._report.scenes += frame.starts_scene
+        return frame
+
+    def save(self, state: None) -> tuple[int, int]:  # noqa: ARG002 - the signature of a stage
+        """The counts so far."""
+        return self._report.frames_in, self._report.scenes
+
+    def restore(self, saved: tuple[int, int]) -> None:
+        """Sets the counts."""
+        self._report.frames_in, self._report.scenes = saved
 
 
-def _count_out(frames: Iterable[Frame], report: RunReport) -> Iterator[Frame]:
-    """Counts output frames and updates the report's duration and rate, and its degradation of each scene."""
-    first = scene = levels = None
-    for frame in frames:
-        moment = frame.pts * frame.time_base
-        first = moment if first is None else first
+@dataclass(slots=True)
+class OutputCountState:
+    """Time of the first frame, start of the current scene in the output, and the levels of the last frame."""
+
+    first: Fraction | None = None
+    scene: float | None = None
+    levels: Tensor | None = None
+
+
+class OutputCount:
+    """The stage that counts output frames and sets the report's duration and rate, and the degradation of scenes."""
+
+    name = "count_out"
+
+    def __init__(self, report: RunReport) -> None:
+        self._report = report
+
+    def start(self) -> OutputCountState:
+        """The state before the first frame."""
+        return OutputCountState()
+
+    def step(self, frame: Frame, state: OutputCountState) -> tuple[list[Frame], OutputCountState]:
+        """Counts a frame and returns it."""
+        report, moment = self._report, frame.pts * frame.time_base
+        first = moment if state.first is None else state.first
         if moment > first:
             report.rate = float(report.frames_out / (moment - first))
         report.duration_seconds = float(moment + frame.duration * frame.time_base - first)
         report.frames_out += 1
+        scene = state.scene
         if frame.starts_scene or scene is None:
-            _note_degradation(report, scene, levels)
+            _note_degradation(report, scene, state.levels)
             scene = float(moment - first)
-        levels = frame.levels
-        yield frame
-    _note_degradation(report, scene, levels)
+        return [frame], OutputCountState(first, scene, frame.levels)
+
+    def flush(self, state: OutputCountState) -> list[Frame]:
+        """Notes the degradation of the last scene; no frame is ever pending."""
+        _note_degradation(self._report, state.scene, state.levels)
+        return []
+
+    def save(self, state: OutputCountState) -> tuple[OutputCountState, list[Any]]:
+        """The state and the figures so far."""
+        report = self._report
+        return state, [report.frames_out, report.rate, report.duration_seconds, report.degradation]
+
+    def restore(self, saved: tuple[OutputCountState, list[Any]]) -> OutputCountState:
+        """The state; also sets the figures."""
+        state, figures = saved
+        report = self._report
+        report.frames_out, report.rate, report.duration_seconds, report.degradation = figures
+        return state
 
 
 def _note_degradation(report: RunReport, start: float | None, levels: Tensor | None) -> None:

@@ -30,7 +30,10 @@ _HASH = 5  # characters of a hash
 _VERSION = 10  # characters of the version: MP4 keeps 31 in all
 _FORM = re.compile(rf"vidsr (\S{{1,{_VERSION}}}) ([\w-]{{{3 * _HASH}}})", re.ASCII)
 # Options that change no frame by more than rounding, or that stand for a file, whose content is hashed instead.
-_NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--model", "--face-detector"})
+_NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--model", "--face-detector"}) | {
+    "--resume",
+    "--segment-frames",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,8 +113,11 @@ class Reader:
         header = kinds_of_header(header_text(self._container), self._stream.index)
         return {*self._decoding.side_data, *header}
 
-    def frames(self) -> Iterator[Frame]:
-        """Yields the frames of the requested part in order, with strictly increasing times. Call it once."""
+    def frames(self, skipped: int = 0) -> Iterator[Frame]:
+        """Yields the frames of the requested part in order, with strictly increasing times. Call it once.
+
+        The first `skipped` frames are decoded, so that everything is as if they had been read, but not yielded.
+        """
         with reading(self._path):
             wanted = self._wanted()
             count = 0
@@ -123,7 +126,10 @@ class Reader:
                     break
                 if wanted.start is None or decoded.pts >= wanted.start:
                     count += 1
-                    yield self._frame(decoded)
+                    if count > skipped:
+                        yield self._frame(decoded)
+                    else:
+                        self._note_size((decoded.frame.height, decoded.frame.width), decoded)
             else:
                 self._finish()
             assert self._watched is not None
@@ -215,15 +221,16 @@ class Reader:
             self._warn_once("the video is transparent in places; it is composited over black")
         image = frame_to_rgb(frame, self._colors[key], self._device)
         size = (self.info.height, self.info.width)
-        if image.shape[1:] != self._size:
-            self._note_size(image, decoded)
+        self._note_size(image.shape[1:], decoded)
         if image.shape[1:] != size:
             image = _scaled(image, size)
         return Frame(image, decoded.pts, self.info.time_base, decoded.duration, messages=messages_of(frame))
 
-    def _note_size(self, image: Tensor, decoded: DecodedFrame) -> None:
+    def _note_size(self, size: tuple[int, ...], decoded: DecodedFrame) -> None:
         """Warns of a change of the frame size; of very many changes only the first are described."""
-        height, width = image.shape[1:]
+        if size == self._size:
+            return
+        height, width = size
         first = self._size is None and (height, width) == (self.info.height, self.info.width)
         self._size = (height, width)
         if first:

@@ -77,6 +77,11 @@ class Segment:
             return False
 
 
+def segment_name(number: int) -> str:
+    """The name of the file of a segment; they count from 0."""
+    return f"segment-{number:06}"
+
+
 class WriterState(NamedTuple):
     """What a `SegmentWriter` has to know of the segments before a border; plain data."""
 
@@ -145,7 +150,7 @@ class SegmentWriter:
                 time = frame.pts * frame.time_base
                 self.warnings += self._placing.begin(self.plan, time, self._audio_start)
             if self._piece is None:
-                path = self._folder / f"segment-{len(self._segments):06}"
+                path = self._folder / segment_name(len(self._segments))
                 self._piece = _Piece(self.plan, path, self._extradata, self._messages)
             self._piece.write(frame, self._placing)
 

@@ -1,0 +1,466 @@
+"""Runs that are stopped anywhere and continued make the video of the unbroken run: frames, times and audio.
+
+What a killed process leaves is what lies on the disk at that moment, so most kills are copies of the folder, taken
+within the unbroken run; some are real.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.media.test_restoration import draw_faces_at
+from tests.support import media
+from tests.support.blobs import texture
+from tests.support.tiny_networks import PAPER_FORM, SLOWMO_FORMS, paper_network, slowmo_network
+from tests.support.yunet_files import blob_finder, write_yunet
+from vidsr.cli import app
+from vidsr.config import ComputeConfig, OutputConfig, RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
+from vidsr.errors import OutputError, UsageError
+from vidsr.files import HiddenFile
+from vidsr.models.cards import models_folder
+from vidsr.pipeline import job as jobs
+from vidsr.pipeline import run as runs
+from vidsr.pipeline.job import Job, folder_of
+from vidsr.pipeline.run import enhance
+from vidsr.train.checkpoint import save_checkpoint
+from vidsr.train.publish import Provenance, publish_model
+from vidsr.train.recipe import load_recipe
+from vidsr.types import RunReport
+from vidsr.video import segments
+from vidsr.video.segments import SegmentWriter
+
+pytestmark = pytest.mark.leaves_hidden_files
+
+COUNT = 26
+SEGMENT = 5
+POINTS = 20
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes with blobs that a toy detector takes for faces, a video with repeats, and two tiny networks."""
+    folder = tmp_path_factory.mktemp("resume")
+    faces = [
+        draw_faces_at([(14 + n, 30)] if n < 15 else [(8, 30), (70, 30 - n // 4)], int(n >= 15)) for n in range(COUNT)
+    ]
+    media.encode(folder / "plain.mkv", faces, media.LOSSLESS)
+    picture = np.repeat(texture(36, 48)[..., None], 3, 2)
+    moving = [np.roll(picture, 3 * (n - n // 3), 1) for n in range(14)]
+    media.encode(folder / "silent.mkv", [*moving, *(255 - image for image in moving[: COUNT - 14])], media.LOSSLESS)
+    for name, result in (("plain", "faces"), ("silent", "repeats")):
+        media.ffmpeg(
+            "-i", str(folder / f"{name}.mkv"), "-f", "lavfi", "-i", f"sine=frequency=440:duration={COUNT / 25}",
+            "-c:v", "copy", "-c:a", "aac", str(folder / f"{result}.mkv"),
+        )  # fmt: skip
+    write_yunet(folder / "blobs.onnx", blob_finder())
+    publish(folder, "secnet-fast", "small", PAPER_FORM, paper_network().state_dict())
+    publish(folder, "zsm-fast", "tiny", SLOWMO_FORMS["fast"], slowmo_network("fast").state_dict())
+    return folder
+
+
+def publish(folder: Path, recipe: str, name: str, network: dict[str, Any], weights: dict[str, Any]) -> None:
+    whole = load_recipe(models_folder() / "recipes" / f"{recipe}.toml")
+    save_checkpoint(folder / f"{name}.pt", {"recipe": {"name": name}, "average": weights, "step": 0})
+    made_by = Provenance("none", "random", "none", "none")
+    publish_model(
+        replace(whole, name=name, network=network), Path(f"{name}.toml"), folder / f"{name}.pt", folder, made_by
+    )
+
+
+def upscaling(room: Path, **changes: Any) -> tuple[Path, RunConfig]:
+    compute = ComputeConfig(model=str(room / "small.toml"), device="cpu", precision="fp32")
+    faces = RestoreConfig(use=True, detector=room / "blobs.onnx")
+    return room / "faces.mkv", UpscaleConfig(**{"compute": compute, "faces": faces} | KEPT | changes)
+
+
+def slowing(room: Path, **changes: Any) -> tuple[Path, RunConfig]:
+    compute = ComputeConfig(model=str(room / "tiny.toml"), device="cpu", precision="fp32")
+    # Below about 200 pixels x264's output depends on what the memory held before.
+    options = {"compute": compute, "output": OutputConfig(codec="mpeg4")}
+    return room / "repeats.mkv", SlowmoConfig(**options | KEPT | changes)
+
+
+def quick(room: Path, **changes: Any) -> tuple[Path, RunConfig]:
+    compute = ComputeConfig(model="bicubic", device="cpu")
+    return room / "faces.mkv", UpscaleConfig(compute=compute, **KEPT | changes)
+
+
+KEPT: dict[str, Any] = {"resume": True, "segment_frames": SEGMENT}
+
+
+def contents(video: Path) -> Any:
+    """All that a viewer gets: times and pixels of the frames, and times and bytes of the audio's packets."""
+    with av.open(str(video)) as container:
+        shown = [
+            (frame.pts, hashlib.md5(frame.to_ndarray().tobytes()).hexdigest()) for frame in container.decode(video=0)
+        ]
+    with av.open(str(video)) as container:
+        heard = [(p.pts, p.duration, bytes(p)) for p in container.demux(container.streams.audio[0]) if p.size]
+    return shown, heard
+
+
+def figures(report: RunReport) -> dict[str, Any]:
+    """The report without what depends on the run itself."""
+    free = {"output", "wall_seconds", "stage_seconds", "peak_memory_bytes", "resumed_frames", "warnings"}
+    found = {name: getattr(report, name) for name in RunReport.__slots__ if name not in free}
+    return found | {"warnings": [text for text in report.warnings if not text.startswith("removed ")]}
+
+
+class Events:
+    """Calls `act` at each of the chosen events of a run: what a writer, a journal and a hidden file do."""
+
+    def __init__(self, chosen: set[int], act: Callable[[int], None]) -> None:
+        self.count, self._chosen, self._act = 0, chosen, act
+
+    def note(self) -> None:
+        self.count += 1
+        if self.count in self._chosen:
+            self._act(self.count)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        places: list[tuple[Any, str]] = [
+            (SegmentWriter, "write"), (segments._Piece, "_put"), (segments, "_read_packets"), (Job, "_note"),
+            (Job, "record"), (jobs, "sync_file"), (HiddenFile, "publish"),
+        ]  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            for owner, name in places:
+                patch.setattr(owner, name, self._before_and_after(getattr(owner, name)))
+            yield
+
+    def _before_and_after(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **named: Any) -> Any:
+            self.note()
+            result = work(*arguments, **named)
+            self.note()
+            return result
+
+        return watched
+
+
+@pytest.mark.parametrize("command", [upscaling, slowing])
+def test_a_run_that_is_killed_or_fails_anywhere_goes_on(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[Path, RunConfig]]
+) -> None:
+    monkeypatch.setattr(jobs, "SAVING_SHARE", 1e9)  # a state at every border, however slow the disk is
+    chance = random.Random(command.__name__)
+    source, config = command(room)
+    counting = Events(set(), lambda _: None)
+    with counting.watched():
+        wanted_figures = figures(enhance(source, tmp_path / "film.mp4", config))
+    wanted = contents(tmp_path / "film.mp4")
+    (tmp_path / "film.mp4").unlink()
+    assert not list(tmp_path.iterdir())
+
+    chosen = chance.sample(range(1, counting.count + 1), POINTS)
+    copies = set(chosen[: POINTS - 6])
+    again = tmp_path / "again"
+    again.mkdir()
+    copying = Events(copies, lambda number: shutil.copytree(again, tmp_path / f"{number:05}") and None)
+    with copying.watched():
+        enhance(source, again / "film.mp4", config)
+    for number, fault in zip(chosen[POINTS - 6 :], (KeyboardInterrupt, full_disk) * 3, strict=True):
+        broken = tmp_path / f"{number:05}"
+        broken.mkdir()
+
+        def fail(_: int, fault: Callable[[], BaseException] = fault) -> None:
+            raise fault()
+
+        with Events({number}, fail).watched(), pytest.raises((KeyboardInterrupt, OutputError, OSError)):
+            enhance(source, broken / "film.mp4", config)
+        assert not (broken / "film.mp4").exists() or number > counting.count - 2
+        (broken / "film.mp4").unlink(missing_ok=True)
+
+    resumed = []
+    for number in sorted(chosen):
+        folder = tmp_path / f"{number:05}"
+        if (folder / "film.mp4").exists():  # killed after it had its name
+            assert contents(folder / "film.mp4") == wanted
+            continue
+        left = folder_of(folder / "film.mp4") / "journal"
+        if number % 3 == 0 and left.exists() and left.stat().st_size:  # a line that was being written
+            left.write_bytes(left.read_bytes()[: -chance.randrange(1, 40)])
+        report = enhance(source, folder / "film.mp4", config)
+        assert contents(folder / "film.mp4") == wanted
+        assert figures(report) == wanted_figures
+        assert [path.name for path in folder.iterdir()] == ["film.mp4"]
+        resumed.append(report.resumed_frames)
+    assert len(set(resumed)) >= 4
+
+
+def full_disk() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+@contextmanager
+def stopped(room: Path, folder: Path, after: int = 3) -> Iterator[tuple[Path, Path]]:
+    """A quick run that was interrupted after this number of borders: the output that it makes, and its folder."""
+    folder.mkdir(exist_ok=True)
+    source, config = quick(room)
+    target, seen = folder / "film.mkv", []
+    original = Job.record
+
+    def record(self: Job, *arguments: Any) -> None:
+        original(self, *arguments)
+        seen.append(1)
+        if len(seen) == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "SAVING_SHARE", 1e9)
+        patch.setattr(Job, "record", record)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            enhance(source, target, config)
+        assert f"{SEGMENT * after} finished frames are kept" in caught.value.__notes__[-1]
+    yield target, folder_of(target)
+
+
+@pytest.fixture(scope="module")
+def unbroken(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    source, config = quick(room)
+    target = tmp_path_factory.mktemp("unbroken") / "film.mkv"
+    enhance(source, target, config)
+    return contents(target)
+
+
+@pytest.mark.parametrize(
+    ("damage", "frames", "words"),
+    [
+        ("nothing", 15, ""),
+        ("a segment is missing", 0, "segment 1 .* missing or damaged"),
+        ("a segment is another run's", 0, "segment 0 .* missing or damaged"),
+        ("a bit of a segment is flipped", 10, "segment 2 .* missing or damaged.*goes on after frame 10"),
+        ("a bit of the last state is flipped", 10, "state state-000000015 .*goes on after frame 10"),
+        ("a bit of the journal is flipped", 10, "journal .* is damaged"),
+        ("the states are missing", 0, "state .* missing or damaged.*begins anew"),
+        ("a stray file", 15, ""),
+    ],
+)
+def test_damage_is_noticed_and_made_good(
+    room: Path, tmp_path: Path, unbroken: Any, damage: str, frames: int, words: str
+) -> None:
+    with stopped(room, tmp_path / "here") as (target, folder):
+        names = sorted(path.name for path in folder.iterdir())
+        assert names == ["journal", *(f"segment-00000{n}" for n in range(3)), "state-000000010", "state-000000015"]
+        match damage:
+            case "a segment is missing":
+                (folder / "segment-000001").unlink()
+            case "a segment is another run's":
+                shutil.copy(folder / "segment-000001", folder / "segment-000000")
+            case "a bit of a segment is flipped":
+                flip(folder / "segment-000002", 90)
+            case "a bit of the last state is flipped":
+                flip(folder / "state-000000015", -900)
+            case "a bit of the journal is flipped":
+                lines = (folder / "journal").read_bytes().splitlines(keepends=True)
+                flip(folder / "journal", len(b"".join(lines[:-1])) + 30)
+            case "the states are missing":
+                for path in folder.glob("state-*"):
+                    path.unlink()
+            case "a stray file":
+                (folder / "segment-000009.part").write_bytes(b"x")
+        source, config = quick(room)
+        report = enhance(source, target, config)
+    assert report.resumed_frames == frames
+    assert contents(target) == unbroken and [path.name for path in target.parent.iterdir()] == ["film.mkv"]
+    assert bool(words) == any(words and re.search(words, text) for text in report.warnings)
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 16
+    path.write_bytes(data)
+
+
+def other_input(room: Path) -> tuple[Path, RunConfig]:
+    return room / "repeats.mkv", quick(room)[1]
+
+
+def other_options(room: Path) -> tuple[Path, RunConfig]:
+    return quick(room, output=OutputConfig(crf=20))
+
+
+def other_model(room: Path) -> tuple[Path, RunConfig]:
+    return upscaling(room)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (other_input, "is of another run, of another input"),
+        (other_options, "with --crf None, not 20"),
+        (other_model, "with --model bicubic, not"),
+    ],
+)
+def test_another_run_is_refused(
+    room: Path, tmp_path: Path, other: Callable[[Path], tuple[Path, RunConfig]], words: str
+) -> None:
+    with stopped(room, tmp_path / "here", 1) as (target, folder):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(OutputError, match=words) as caught:
+            enhance(*(lambda pair: (pair[0], target, pair[1]))(other(room)))
+        assert "vidsr jobs --clean" in str(caught.value)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and not target.exists()
+
+
+def test_another_version_or_machine_and_a_lost_first_line_are_refused(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, config = quick(room)
+    with stopped(room, tmp_path / "here", 1) as (target, folder):
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "__version__", "0.0.9")
+            with pytest.raises(OutputError, match=r"another run, with vidsr .*, not 0\.0\.9"):
+                enhance(source, target, config)
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "_processor", lambda device: "abacus")
+            with pytest.raises(OutputError, match=r"was made elsewhere, with processor .*, not abacus"):
+                enhance(source, target, config)
+        flip(folder / "journal", 40)
+        with pytest.raises(OutputError, match="does not say any more what it is of"):
+            enhance(source, target, config)
+        # --no-resume neither uses nor touches it.
+        enhance(source, target, replace(config, resume=False))
+        assert target.exists() and folder.is_dir()
+
+
+def test_one_run_at_a_time(room: Path, tmp_path: Path) -> None:
+    source, config = quick(room)
+    with stopped(room, tmp_path / "here", 1) as (target, folder), (folder / "journal").open("rb") as file:
+        assert jobs.lock(file.fileno())
+        with pytest.raises(OutputError, match=r"another vidsr is writing film\.mkv"):
+            enhance(source, target, config)
+
+
+def test_work_is_kept_by_itself_for_long_jobs_only(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, config = upscaling(room, resume=None)
+    seen: list[Path | None] = []
+
+    def run(seconds: float, pixels: int) -> RunReport:
+        monkeypatch.setattr(runs, "LONG_SECONDS", seconds)
+        monkeypatch.setattr(runs, "LEAST_PIXELS", pixels)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        (tmp_path / "out").mkdir()
+        return enhance(source, tmp_path / "out" / "film.mkv", config, on_start=lambda plan: seen.append(plan.job))
+
+    short, small, long = run(1e9, 0), run(0.0, 10**9), run(0.0, 0)
+    assert [job is not None for job in seen] == [False, False, True]
+    assert figures(short) == figures(small) == figures(long)  # also after frames were measured
+
+
+def test_what_cannot_be_resumed_is_refused(room: Path, tmp_path: Path) -> None:
+    source, config = quick(
+        room, output=OutputConfig(codec="mjpeg", pix_fmt="yuv444p", encoder_options=(("strict", "-1"),))
+    )
+    with pytest.raises(UsageError, match="--resume is not possible, because the output of mjpeg cannot be joined"):
+        enhance(source, tmp_path / "film.mov", config)
+
+
+def test_too_little_space_is_refused_before_the_start(
+    room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, config = quick(room)
+    free = [100]
+    monkeypatch.setattr(jobs.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, free[0]))  # type: ignore[attr-defined]
+    with pytest.raises(OutputError, match=r"of free space, and this job needs .* at the least"):
+        enhance(source, tmp_path / "film.mkv", config)
+    assert not list(tmp_path.iterdir())
+    free[0] = 11_090_000
+    assert any("this job may need about" in text for text in enhance(source, tmp_path / "film.mkv", config).warnings)
+
+
+COMMAND = ("upscale", "--model", "bicubic", "--device", "cpu", "--resume", "--segment-frames", str(SEGMENT))
+
+
+def vidsr(*arguments: str | Path, limit: int | None = None) -> subprocess.Popen[str]:
+    """Starts the program; each border takes a moment, so that it can be stopped between two."""
+    slow = (
+        "import time, resource\n"
+        "from vidsr.pipeline.job import Job\n"
+        "plain = Job.record\n"
+        "def record(*given):\n"
+        "    plain(*given)\n"
+        "    print('border', flush=True)\n"
+        "    time.sleep(0.3)\n"
+        "Job.record = record\n"
+        f"limit = {limit}\n"
+        "if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
+        "from vidsr.__main__ import main\n"
+        "main()\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", slow, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGKILL", -9), ("SIGTERM", 143)])
+def test_the_command_goes_on_after_a_signal(room: Path, tmp_path: Path, unbroken: Any, signal: str, code: int) -> None:
+    import signal as signals
+
+    target = tmp_path / "film.mkv"
+    program = vidsr(*COMMAND, room / "faces.mkv", target)
+    assert program.stdout is not None and program.stderr is not None
+    for _ in range(2):
+        program.stdout.readline()
+    program.send_signal(getattr(signals, signal))
+    _, said = program.communicate()
+    assert program.returncode == code and not target.exists()
+    if signal == "SIGTERM":
+        assert "finished frames are kept in" in said and "the same command goes on after them" in said
+    listed = CliRunner().invoke(app, ["jobs", str(tmp_path), "--json"])
+    (job,) = json.loads(listed.stdout)["jobs"]
+    assert job["target"] == str(target) and job["frames"] >= 10 and job["expected"] == COUNT and not job["is_running"]
+    result = CliRunner().invoke(app, [*COMMAND, str(room / "faces.mkv"), str(target)])
+    assert result.exit_code == 0 and "goes on after" in result.stderr
+    assert contents(target) == unbroken
+
+
+def test_a_disk_that_is_full_and_then_freed(room: Path, tmp_path: Path, unbroken: Any) -> None:
+    target = tmp_path / "film.mkv"
+    largest = 60_000  # bytes of a file: enough for segments, not for the video
+    program = vidsr(*COMMAND, room / "faces.mkv", target, limit=largest)
+    _, said = program.communicate()
+    assert program.returncode == 4 and not target.exists(), said
+    result = CliRunner().invoke(app, [*COMMAND, str(room / "faces.mkv"), str(target)])
+    assert result.exit_code == 0, result.stderr
+    assert contents(target) == unbroken
+
+
+def test_jobs_lists_and_cleans(room: Path, tmp_path: Path) -> None:
+    def jobs_command(*options: str) -> Any:
+        return CliRunner().invoke(app, ["jobs", str(tmp_path), *options])
+
+    assert "no unfinished work" in jobs_command().stderr
+    with stopped(room, tmp_path, 2) as (_, folder):
+        assert "film.mkv" in jobs_command().stderr and "10 of 26" in jobs_command().stderr
+        with (folder / "journal").open("rb") as file:
+            assert jobs.lock(file.fileno())
+            assert "in use" in jobs_command("--clean").stderr and folder.is_dir()
+        (tmp_path / ".other.mkv.vidsr-job").mkdir()
+        result = jobs_command("--clean")
+        assert result.exit_code == 0 and result.stderr.count("removed") == 2
+    assert not list(tmp_path.iterdir())
+    assert jobs_command("--clean").exit_code == 0
+    assert CliRunner().invoke(app, ["jobs", str(tmp_path / "none")]).exit_code == 3
+
+
+def test_a_long_name_has_a_folder_too(tmp_path: Path) -> None:
+    names = {folder_of(tmp_path / f"{'é' * 120}{n}.mp4").name for n in range(3)}
+    assert len(names) == 3 and all(len(name.encode()) <= 255 for name in names)
