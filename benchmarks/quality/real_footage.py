@@ -122,8 +122,12 @@ REAL: dict[str, Condition] = {
     "blur": (by_blocks(blurred), unchanged),
     "re-upload": (BI, upload_twice),
 }
+JPEG: dict[str, Condition] = {
+    f"jpeg-{quality}": (BI, lambda low, quality=quality: encode(low, "jpeg", quality=str(quality)))  # type: ignore[misc]
+    for quality in (10, 20)
+}
 BD_REAL: dict[str, Condition] = {"BD-crf28": (BD, lambda low: compressed(low, 28))}
-CONDITIONS = CLEAN | REAL | BD_REAL
+CONDITIONS = CLEAN | REAL | JPEG | BD_REAL
 
 
 def enlarged(model: str, low: Tensor, scale: int, overrides: tuple[float | None, ...]) -> Tensor:

@@ -146,7 +146,7 @@ def test_the_sizes_of_a_model_are_true(card: TrainedCard) -> None:
     row = next(row for row in rows if row[0] == f"`{card.name}`")
     assert row[2] == f"{values['parameters']['total']:,}"
     assert row[3].split()[0] == f"{values['multiply_adds_per_pixel']:,.0f}"
-    assert row[4].split()[0] == str(card.lookahead)
+    assert row[4].split()[0] == str(card.lookahead or "none")
     assert row[5] == f"{card.bytes / 1e6:.1f} MB"
     short = next(row for row in table_rows(README, "model") if row[0] == f"`{card.name}`")
     assert short[2:] == [row[2], row[4], row[5]]
