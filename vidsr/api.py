@@ -73,9 +73,13 @@ def upscale(
     audio: c.CopyMode | None = None,
     subtitles: c.CopyMode = _UPSCALE.output.subtitles,
     quality: int | None = _UPSCALE.output.quality,
+    output_format: c.PipeFormat = _UPSCALE.output.format,
     start: Time = _UPSCALE.input.start,
     end: Time = _UPSCALE.input.end,
     rate: Rate = _UPSCALE.input.rate,
+    input_format: str | None = _UPSCALE.input.format,
+    input_size: Size = _UPSCALE.input.frame_size,
+    input_pix_fmt: str | None = _UPSCALE.input.pixel_format,
     overwrite: bool = _UPSCALE.output.overwrite,
     strict: bool = _UPSCALE.strict,
     resume: bool | None = _UPSCALE.resume,
@@ -112,7 +116,11 @@ def upscale(
     audio: "copy" (None) or "none".  subtitles: "copy" or "none".
     quality: of JPEG and WebP images, 1 to 100; None: 95.
     start, end: seconds or "H:MM:SS.mmm" from the first frame; `end` is exclusive.
-    rate: frames per second of images, a number or "30000/1001"; None: 25. It makes a folder of images one video.
+    rate: frames per second of images and raw video, a number or "30000/1001"; None: 25. It makes a folder of images one
+        video.
+    input_format: of the input, such as "y4m" or "rawvideo"; None: found out.  input_size, input_pix_fmt: of the frames
+        of raw video, (width, height) or "WxH", and FFmpeg's name.
+    output_format: "matroska" ("auto") or "y4m" for an output that is a pipe.
     overwrite: replace existing outputs.  strict: treat damaged input and lost data as an error.
     resume: keep finished work beside the output, so that the same call goes on after an interruption; None: for jobs of
         more than about ten minutes.  segment_frames: input frames of a piece of kept work.
@@ -128,8 +136,10 @@ def upscale(
     UsageError, InputError, OutputError, ModelError, DeviceError or CheckError.
     """
     config = c.UpscaleConfig(
-        input=o.input_config(start, end, rate),
-        output=o.output_config(codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality),
+        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+        output=o.output_config(
+            codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality, output_format
+        ),
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
@@ -173,9 +183,13 @@ def slow_motion(
     audio: c.AudioMode | None = _SLOWMO.output.audio,
     subtitles: c.CopyMode = _SLOWMO.output.subtitles,
     quality: int | None = _SLOWMO.output.quality,
+    output_format: c.PipeFormat = _SLOWMO.output.format,
     start: Time = _SLOWMO.input.start,
     end: Time = _SLOWMO.input.end,
     rate: Rate = _SLOWMO.input.rate,
+    input_format: str | None = _SLOWMO.input.format,
+    input_size: Size = _SLOWMO.input.frame_size,
+    input_pix_fmt: str | None = _SLOWMO.input.pixel_format,
     overwrite: bool = _SLOWMO.output.overwrite,
     strict: bool = _SLOWMO.strict,
     resume: bool | None = _SLOWMO.resume,
@@ -198,8 +212,10 @@ def slow_motion(
     scale: 1 to 8 (default 1). Other options, return value and errors are as for `upscale`.
     """
     config = c.SlowmoConfig(
-        input=o.input_config(start, end, rate),
-        output=o.output_config(codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality),
+        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+        output=o.output_config(
+            codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality, output_format
+        ),
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
@@ -274,6 +290,9 @@ def find_faces(
     start: Time = _FACES.input.start,
     end: Time = _FACES.input.end,
     rate: Rate = _FACES.input.rate,
+    input_format: str | None = _FACES.input.format,
+    input_size: Size = _FACES.input.frame_size,
+    input_pix_fmt: str | None = _FACES.input.pixel_format,
     overwrite: bool = _FACES.output.overwrite,
     on_progress: OnProgress | None = None,
 ) -> VideoFaces:
@@ -283,7 +302,7 @@ def find_faces(
     (.png). Other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
     """
     config = c.FindFacesConfig(
-        input=o.input_config(start, end, rate),
+        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt),
         output=c.OutputConfig(overwrite=overwrite),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         faces=c.FaceConfig(detector=c.parse_path(face_detector), min_face=min_face),

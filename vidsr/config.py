@@ -29,6 +29,7 @@ DuplicateMode = Literal["auto", "off"]
 DustMode = Literal["off", "report", "repair"]
 CopyMode = Literal["copy", "none"]
 AudioMode = Literal["copy", "stretch", "none"]
+PipeFormat = Literal["auto", "matroska", "y4m"]
 Interp = Literal[2, 4, 8]
 Layout = Literal["side", "wipe"]
 Tile = int | Literal["auto", "off"]
@@ -164,12 +165,16 @@ class InputConfig(Checked):
     """The trim range, and how an input without times is read.
 
     Times are exact seconds from the first frame of the video; `end` is exclusive. `rate` is in frames per second, of
-    images; None: 25.
+    images and raw video; None: 25. `format` is FFmpeg's name or a short one, None: found out. For raw video
+    `frame_size`, width and height, and `pixel_format` (FFmpeg's name) describe the frames.
     """
 
     start: Fraction | None = option("--start", None, _or_none(_exact_time))
     end: Fraction | None = option("--end", None, _or_none(_exact_time))
     rate: Fraction | None = option("--rate", None, _or_none(_rate))
+    format: str | None = option("--input-format", None, _or_none(_text))
+    frame_size: tuple[int, int] | None = option("--input-size", None, _or_none(_two_sides))
+    pixel_format: str | None = option("--input-pix-fmt", None, _or_none(_text))
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""
@@ -186,7 +191,7 @@ class OutputConfig(Checked):
     `crf`, `preset` None: vidsr's default quality for the encoder.
     `encoder_options`: private FFmpeg options of the encoder, as (key, value).
     `audio` None: copied, or stretched if the output is longer than the input.
-    `quality`: of JPEG and WebP images; None: 95.
+    `quality`: of JPEG and WebP images; None: 95. `format`: of an output that is a pipe; "auto" is Matroska.
     """
 
     codec: str = option("--codec", "auto", _text)
@@ -198,6 +203,7 @@ class OutputConfig(Checked):
     subtitles: CopyMode = option("--subtitles", "copy", _one_of(CopyMode))
     overwrite: bool = option("--overwrite", False, _flag)
     quality: int | None = option("--quality", None, _or_none(_within(1, 100, int)))
+    format: PipeFormat = option("--output-format", "auto", _one_of(PipeFormat))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

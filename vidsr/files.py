@@ -33,6 +33,9 @@ IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 # file format is that of .mp4.
 MUXERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
+# Those of pipes only: y4m keeps neither times nor other streams.
+PIPE_MUXERS = {".y4m": "yuv4mpegpipe"}
+
 MAX_NAME_BYTES = 255
 _SAMPLE_BYTES = 1 << 20
 

@@ -89,18 +89,23 @@ def test_a_folder_run_reads_only_its_own_files(tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["good.mp4"]
 
 
-def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
-    """Without a writer, opening it would wait for ever."""
-    os.mkfifo(tmp_path / "pipe.mp4")
-    for path in (tmp_path / "pipe.mp4", Path("/dev/null")):
-        for command in (("info", path), ("upscale", path, tmp_path / "out.mkv"), ("faces", path)):
-            assert "write the video to a file first" in refused(*command)
+def test_devices_are_refused_and_pipes_where_they_would_be_read_twice(tmp_path: Path) -> None:
+    for command in (("info", "/dev/null"), ("upscale", "/dev/null", tmp_path / "out.mkv"), ("faces", "/dev/null")):
+        assert "write the video to a file first" in refused(*command)
+    os.mkfifo(tmp_path / "pipe.mp4")  # without a writer, opening it would wait for ever
+    assert "write the video to a file first" in refused("eval", tmp_path / "pipe.mp4", tmp_path / "pipe.mp4")
+
+
+def test_a_pipe_of_a_shell_is_read(tmp_path: Path) -> None:
+    content = media.clip(tmp_path / "a.mkv", 2).read_bytes()
     read, write = os.pipe()
     try:
-        assert "is a pipe" in refused("info", f"/dev/fd/{read}")  # as a shell's <(...) names it
+        os.write(write, content)  # less than a pipe holds
+        os.close(write)
+        done = CliRunner().invoke(app, ["info", f"/dev/fd/{read}", "--json"])  # as a shell's <(...) names it
     finally:
         os.close(read)
-        os.close(write)
+    assert done.exit_code == 0 and '"width": 64' in done.stdout and len(content) < 65536
 
 
 def test_allowed_demuxers_exist_and_open_no_other_files() -> None:

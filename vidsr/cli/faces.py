@@ -12,6 +12,7 @@ from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.terminal import print_json_file, print_path
 from vidsr.pipeline.options import input_config
+from vidsr.video.pipes import is_pipe_output
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -47,6 +48,9 @@ def faces(
     start: o.Start = None,
     end: o.End = None,
     rate: o.Rate = None,
+    input_format: o.InputFormat = None,
+    input_size: o.InputSize = None,
+    input_pix_fmt: o.InputPixFmt = None,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
@@ -67,7 +71,7 @@ def faces(
         is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
         targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
         config = c.FindFacesConfig(
-            input=input_config(start, end, rate),
+            input=input_config(start, end, rate, input_format, input_size, input_pix_fmt),
             output=c.OutputConfig(overwrite=overwrite),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             faces=c.FaceConfig(detector=face_detector, min_face=min_face),
@@ -80,7 +84,7 @@ def faces(
             screen.warn(warning)
         screen.say(f"done: {len(report.tracks)} face tracks in {report.frames} frames")
         for path in (targets.video, targets.sheet, targets.listing):
-            if path is not None and not is_printed:
+            if path is not None and not is_printed and not is_pipe_output(path):
                 print_path(path)
         if is_printed:
             listing.seek(0)

@@ -140,10 +140,29 @@ Rate = Annotated[
     str | None,
     typer.Option(
         metavar="FPS",
-        help="Frames per second of images: 25, 29.97 or 30000/1001. Makes a folder of images one video.",
+        help="Frames per second of images and raw video: 25, 29.97 or 30000/1001. Makes a folder of images one video.",
         show_default="25",
         rich_help_panel=_FILES,
     ),
+]
+InputFormat = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Format of the input: y4m, rawvideo, mkv, ts or FFmpeg's name.",
+        show_default="found out",
+        rich_help_panel=_FILES,
+    ),
+]
+InputSize = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Size of the frames of raw video.", rich_help_panel=_FILES)
+]
+InputPixFmt = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Pixel format of raw video, such as yuv420p or rgb24.", rich_help_panel=_FILES),
+]
+OutputFormat = Annotated[
+    c.PipeFormat, typer.Option(help="Format of an output that is a pipe.", rich_help_panel=ENCODING)
 ]
 Quality = Annotated[
     int | None,

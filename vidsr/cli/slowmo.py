@@ -54,9 +54,13 @@ def slowmo(
     ] = _ALL.output.audio,
     subtitles: o.Subtitles = _ALL.output.subtitles,
     quality: o.Quality = _ALL.output.quality,
+    output_format: o.OutputFormat = _ALL.output.format,
     start: o.Start = None,
     end: o.End = None,
     rate: o.Rate = None,
+    input_format: o.InputFormat = None,
+    input_size: o.InputSize = None,
+    input_pix_fmt: o.InputPixFmt = None,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     skip_existing: o.SkipExisting = False,
     recursive: o.Recursive = False,
@@ -85,8 +89,10 @@ def slowmo(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.SlowmoConfig(
-            input=input_config(start, end, rate),
-            output=output_config(codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite, quality),
+            input=input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+            output=output_config(
+                codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite, quality, output_format
+            ),
             size=size_config(scale, size, height),
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),

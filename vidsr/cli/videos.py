@@ -25,6 +25,7 @@ from vidsr.pipeline.batch import (
     read_list,
     run_jobs,
 )
+from vidsr.video.pipes import is_pipe_output
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Board, Running, Screen
@@ -231,6 +232,8 @@ class _Batch:
         else:
             self.reports.append(outcome.result)
             _show_report(self.screen, outcome.source, outcome.target, outcome.result)
+            if is_pipe_output(outcome.target):
+                return None  # stdout is the video
             try:
                 with nullcontext() if self.board is None else self.board.hidden():
                     print_path(outcome.target)

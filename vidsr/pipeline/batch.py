@@ -22,6 +22,7 @@ from vidsr.errors import InputError, OutputError, UsageError, VidsrError
 from vidsr.files import IMAGE_SUFFIXES, MUXERS, VIDEO_SUFFIXES
 from vidsr.types import RunReport
 from vidsr.video.image_names import is_image, is_one_video
+from vidsr.video.pipes import is_pipe_input
 
 Result = TypeVar("Result")
 Pair = tuple[Path, Path]
@@ -154,6 +155,8 @@ def find_jobs(
             raise UsageError(
                 "--recursive and --suffix are for folders, but the input is a file or one video: leave them out"
             )
+        if target is None and is_pipe_input(source):
+            raise UsageError("the input is a pipe, beside which no output can lie: name one, or - for stdout")
         return Jobs(((source, target or _output(source, source.parent, Path(source.name), suffix or beside)),), False)
     if target is not None:
         _refuse_file(target, "a list of files")

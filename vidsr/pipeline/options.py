@@ -15,21 +15,28 @@ Size = str | Sequence[int] | None
 EncoderOptions = Mapping[str, object] | Iterable[str | tuple[str, str]]
 
 
-def input_config(start: Time, end: Time, rate: Rate = None) -> c.InputConfig:
+def input_config(
+    start: Time, end: Time, rate: Rate = None, input_format: str | None = None, input_size: Size = None,
+    input_pix_fmt: str | None = None,
+) -> c.InputConfig:  # fmt: skip
     """The trim range, and how an input without times is read. Raises UsageError."""
-    return c.InputConfig(start=c.parse_time(start), end=c.parse_time(end), rate=c.parse_rate(rate))
+    return c.InputConfig(
+        start=c.parse_time(start), end=c.parse_time(end), rate=c.parse_rate(rate), format=input_format,
+        frame_size=c.parse_size(input_size), pixel_format=input_pix_fmt,
+    )  # fmt: skip
 
 
 def output_config(
     codec: str, crf: float | None, preset: str | None, pix_fmt: str,
     encoder_options: EncoderOptions | None, audio: c.AudioMode | None, subtitles: c.CopyMode, overwrite: bool,
-    quality: int | None = None,
+    quality: int | None = None, output_format: c.PipeFormat = "auto",
 ) -> c.OutputConfig:  # fmt: skip
     """Encoding of the output and the streams to copy. Raises UsageError."""
     return c.OutputConfig(
         codec=codec, crf=crf, preset=preset, pix_fmt=pix_fmt,
         encoder_options=c.parse_encoder_options(encoder_options or ()),
         audio=audio, subtitles=subtitles, overwrite=overwrite, quality=quality,
+        format=output_format,
     )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
 def resume_refusal(source: Source, output: AnyOutputPlan) -> str | None:
     """Why the run of a plan cannot be resumed; None if it can."""
     if type(source) is not Source or not isinstance(output, OutputPlan):
-        return "that is for videos, and this job reads or writes images"
+        return "that is for videos, and this job reads or writes images or a pipe"
     with suppress(OSError):
         if not stat.S_ISREG(source.path.stat().st_mode):
             return f"{source.path} is no file, which could be read again from its beginning"

@@ -36,6 +36,7 @@ from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import DegradationLevels, Frame, MemoryStep, RunReport, SceneDegradation
 from vidsr.video.output import OutputPlan
+from vidsr.video.pipe_writer import NOT_CHECKED, PipeOutputPlan
 from vidsr.video.reader import Reader
 from vidsr.video.segments import SegmentWriter
 from vidsr.video.sources import AnyOutputPlan, FrameReader, open_reader, open_writer
@@ -260,8 +261,8 @@ def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callback
         decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
         with (
             limit_worker_threads() as limit,
-            prefetch(decoded, QUEUE_DEPTH, limit) as frames,
-            background(clock.timing("encode", writer.write), stages.depth_behind, limit) as put,
+            prefetch(decoded, QUEUE_DEPTH, limit, reader.cancel) as frames,
+            background(clock.timing("encode", writer.write), stages.depth_behind, limit, writer.cancel) as put,
         ):
             counted = chain([InputCount(report)], frames)
             for frame in chain([OutputCount(report)], compose(counted, stages.beside, clock)):
@@ -441,7 +442,8 @@ def _initial_report(plan: Plan) -> RunReport:
         device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
         output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
-        notes=[] if plan.info.color.guess is None else [plan.info.color.guess],
+        notes=[*([] if plan.info.color.guess is None else [plan.info.color.guess]),
+               *([NOT_CHECKED] if isinstance(plan.output, PipeOutputPlan) else [])],
     )  # fmt: skip
 
 

@@ -107,12 +107,15 @@ class _Queue(Generic[T]):
 
 
 @contextmanager
-def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _nothing) -> Iterator[Iterator[T]]:
+def prefetch(
+    source: Iterator[T], depth: int, at_start: Callable[[], None] = _nothing, cancel: Callable[[], None] = _nothing
+) -> Iterator[Iterator[T]]:
     """Yields an iterator over `source`, which runs in its own thread, at most `depth` items ahead.
 
     The thread owns the source and closes it, also when the block ends early. Errors of the source are raised by the
     iterator, after the items before them; errors of closing it early are raised at the end of the block. Leaving the
-    block waits for the thread, that is, for at most one item. The thread calls `at_start` first.
+    block waits for the thread, that is, for at most one item. The thread calls `at_start` first. If the block raises,
+    `cancel` is called before the thread is waited for, to end an item that may never come.
     """
     queue: _Queue[T] = _Queue(depth, is_behind=False)
     closing: list[BaseException] = []
@@ -144,7 +147,7 @@ def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _no
             error, queue.error = queue.error, None
             raise error
 
-    with _running(work, queue, queue.stop, "vidsr-prefetch"):
+    with _running(work, queue, queue.stop, cancel, "vidsr-prefetch"):
         yield items()
     if closing:
         raise closing[0]
@@ -152,13 +155,17 @@ def prefetch(source: Iterator[T], depth: int, at_start: Callable[[], None] = _no
 
 @contextmanager
 def background(
-    write: Callable[[T], None], depth: int, at_start: Callable[[], None] = _nothing
+    write: Callable[[T], None],
+    depth: int,
+    at_start: Callable[[], None] = _nothing,
+    cancel: Callable[[], None] = _nothing,
 ) -> Iterator[Callable[[T], None]]:
     """Yields a function that queues an item for `write`, which runs in its own thread; at most `depth` items wait.
 
     An error of `write` is raised by the next call or at the end of the block, and nothing is written after it. Leaving
     the block waits until everything is written. Leaving it by an exception waits for the current item only and drops
-    the others. The thread calls `at_start` first.
+    the others. The thread calls `at_start` first. If the block raises, `cancel` is called before the thread is waited
+    for, to end a `write` that may never end.
     """
     queue: _Queue[T] = _Queue(depth, is_behind=True)
 
@@ -176,15 +183,17 @@ def background(
             assert queue.error is not None, "the block has ended"
             raise queue.error
 
-    with _running(work, queue, queue.complete, "vidsr-background"):
+    with _running(work, queue, queue.complete, cancel, "vidsr-background"):
         yield put
     if queue.error is not None:
         raise queue.error
 
 
 @contextmanager
-def _running(work: Callable[[], None], queue: _Queue[T], end: Callable[[], None], name: str) -> Iterator[None]:
-    """Runs `work` in a thread during the block, then calls `end` and joins. An exception stops the queue."""
+def _running(
+    work: Callable[[], None], queue: _Queue[T], end: Callable[[], None], cancel: Callable[[], None], name: str
+) -> Iterator[None]:
+    """Runs `work` in a thread during the block, then calls `end` and joins. After an exception it also cancels."""
     done = threading.Event()
 
     def work_and_signal() -> None:
@@ -202,6 +211,7 @@ def _running(work: Callable[[], None], queue: _Queue[T], end: Callable[[], None]
         _join(thread, done)
     except BaseException as error:
         queue.stop()
+        cancel()
         _join(thread, done)
         if queue.error is not None and queue.error is not error:
             error.add_note(f"meanwhile in the thread {name}: {queue.error!r}")

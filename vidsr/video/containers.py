@@ -7,12 +7,13 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol
 
 import av
 from av.container.output import OutputContainer
 
 from vidsr.errors import OutputError
-from vidsr.files import MUXERS
+from vidsr.files import MUXERS, PIPE_MUXERS
 
 MATROSKA = ("matroska", "webm")
 # Tags that the muxer writes anew, or that describe only the input file.
@@ -24,30 +25,51 @@ _STALE_STATISTICS = ("bps", "number_of_frames", "number_of_bytes", "_statistics_
 
 def muxer_of(target: Path) -> str:
     """FFmpeg's muxer for a file name. Raises OutputError for a file type that vidsr does not write."""
-    muxer = MUXERS.get(target.suffix.lower())
+    muxer = (MUXERS | PIPE_MUXERS).get(target.suffix.lower())
     if muxer is None:
-        raise OutputError(
-            f"{target}: vidsr writes {', '.join(MUXERS)} files, because others do not keep every timestamp and every "
-            f"stream; use one of these extensions"
-        )
+        raise _unknown(target)
     return muxer
 
 
-def open_output(file: Path | io.BytesIO, muxer: str, time_base: Fraction, tags: Iterable[str] = ()) -> OutputContainer:
-    """A muxer (FFmpeg's name) for a file, or for memory; nothing is on the disk until its header is written.
+def refuse_pipe_format(target: Path) -> None:
+    """Raises OutputError for a format that is written into pipes only."""
+    if target.suffix.lower() in PIPE_MUXERS:
+        raise _unknown(target)
+
+
+def _unknown(target: Path) -> OutputError:
+    return OutputError(
+        f"{target}: vidsr writes {', '.join(MUXERS)} files, because others do not keep every timestamp and every "
+        f"stream; use one of these extensions"
+    )
+
+
+class Writable(Protocol):
+    """A file that can only be written, from its beginning to its end."""
+
+    def write(self, data: bytes, /) -> int:
+        """Writes all of the bytes."""
+
+
+def open_output(
+    file: Path | io.BytesIO | Writable, muxer: str, time_base: Fraction, tags: Iterable[str] = ()
+) -> OutputContainer:
+    """A muxer (FFmpeg's name) for a file, memory or a pipe; nothing is on the disk until its header is written.
 
     `tags` are the keys of the file's tags that are to be written.
     """
     if muxer in MATROSKA:
         # By default the muxer shifts all streams to make the time of the first audio packet positive.
         options = {"avoid_negative_ts": "disabled"}
+    elif muxer == "yuv4mpegpipe":
+        options = {"strict": "-1"}  # more than 8 bits, which is no part of the first definition of y4m
     else:
         # The start of a stream is stored in these units; the default, 1 ms, would shift frames.
         options = {"movie_timescale": str(time_base.denominator)}
         if any("." in key for key in tags):
             # Keys such as com.apple.quicktime.model and com.android.version have a place only in this form of the tags.
             options["movflags"] = "use_metadata_tags"
-    name = str(file) if isinstance(file, Path) else file
+    name: Any = str(file) if isinstance(file, Path) else file
     return av.open(name, "w", format=muxer, container_options=options, metadata_errors="surrogateescape")
 
 

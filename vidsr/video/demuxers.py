@@ -11,8 +11,11 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from av.container.input import InputContainer
@@ -41,6 +44,11 @@ OLD = (
     "ipmovie iss iv8 jv lmlm4 luodat mm mods moflex mtv mv mvi mxg nc paf pdv psxstr r3d rl2 roq rpl ser sga siff "
     "simbiosis_imx smk smush thp tiertexseq tmv usm vivo vividas vmd wc3movie wsvqa xmv yop"
 )
+# What a pipe may hold: images are files, and old formats need to be read from several places.
+PIPED = f"{CONTAINERS} {STREAMS} gif apng".split()
+# Formats that a user may name, because their files cannot be told from others; with FFmpeg's name.
+NAMED = {"y4m": "yuv4mpegpipe", "mkv": "matroska", "webm": "matroska", "ts": "mpegts", "rawvideo": "rawvideo"}
+
 ALLOWED = " ".join((CONTAINERS, STREAMS, IMAGES, OLD)).split()
 
 # Formats that name other files or addresses, in the words of a user.
@@ -59,7 +67,6 @@ _LISTS = {
     "vobsub": "a list of subtitles in another file",
     "webm_dash_manifest": "a playlist",
 }
-_OPTIONS = {"format_whitelist": ",".join(ALLOWED), "protocol_whitelist": "file"}
 _KINDS = (
     (stat.S_ISDIR, "is a folder, not a video"),
     (stat.S_ISFIFO, "is a pipe, which cannot be read twice: write the video to a file first"),
@@ -69,16 +76,57 @@ _KINDS = (
 )
 
 
-def open_media(file: Path | io.BytesIO, metadata_errors: str = "surrogateescape") -> InputContainer:
-    """Opens a file, or media in memory, for reading. The caller closes the container.
+@dataclass(frozen=True, slots=True)
+class Demuxer:
+    """A format that the user names (FFmpeg's name), and for raw video the size, pixel format and rate of its frames."""
 
-    `metadata_errors` says how text that is not UTF-8 is decoded: by default its bytes are kept. Raises InputError for a
-    file that is not a single media file, and the errors of FFmpeg and the system.
+    name: str
+    size: tuple[int, int] | None = None
+    pixel_format: str | None = None
+    rate: Fraction | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options of FFmpeg's demuxer."""
+        if self.size is None or self.pixel_format is None:
+            return {}
+        rate = Fraction(25) if self.rate is None else self.rate
+        return {
+            "video_size": f"{self.size[0]}x{self.size[1]}",
+            "pixel_format": self.pixel_format,
+            "framerate": f"{rate.numerator}/{rate.denominator}",
+        }
+
+
+class Readable(Protocol):
+    """A file that can only be read, from its beginning to its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes; empty at the end."""
+
+
+def open_media(
+    file: Path | io.BytesIO | Readable,
+    metadata_errors: str = "surrogateescape",
+    demuxer: Demuxer | None = None,
+    allowed: Sequence[str] = ALLOWED,
+) -> InputContainer:
+    """Opens a file, media in memory or a pipe, for reading. The caller closes the container.
+
+    `metadata_errors` says how text that is not UTF-8 is decoded: by default its bytes are kept. `demuxer` is the format
+    that the user names, else the file shows it, and it must be one of `allowed`. Raises InputError for a file that is
+    not a single media file, and the errors of FFmpeg and the system.
     """
-    name = file_url(file) if isinstance(file, Path) else file
+    name: Any = file_url(file) if isinstance(file, Path) else file
+    formats = ",".join(allowed if demuxer is None else [demuxer.name])
+    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
     try:
         with log_switched_on():
-            return av.open(name, "r", container_options=_OPTIONS, metadata_errors=metadata_errors)
+            container: InputContainer = av.open(
+                name, "r", format=None if demuxer is None else demuxer.name, container_options=options,
+                options={} if demuxer is None else demuxer.options, metadata_errors=metadata_errors,
+            )  # fmt: skip
+            return container
     except av.ArgumentError as error:
         log: Any = error.log  # level, name of the demuxer, message
         if log is None or not log[2].startswith("Format not on whitelist"):
@@ -86,7 +134,7 @@ def open_media(file: Path | io.BytesIO, metadata_errors: str = "surrogateescape"
         raise InputError(f"{file} {_refusal(log[1])}") from error
 
 
-def open_file(path: Path, metadata_errors: str = "surrogateescape") -> InputContainer:
+def open_file(path: Path, metadata_errors: str = "surrogateescape", demuxer: Demuxer | None = None) -> InputContainer:
     """`open_media` for a file of a user. Raises InputError for whatever cannot be opened."""
     with reading(path):
         if not path.exists():
@@ -101,7 +149,7 @@ def open_file(path: Path, metadata_errors: str = "surrogateescape") -> InputCont
             raise InputError(f"{path} cannot be read: permission denied")
         if status.st_size == 0:
             raise InputError(f"{path} is empty")
-        return open_media(path, metadata_errors)
+        return open_media(path, metadata_errors, demuxer)
 
 
 def _refusal(demuxer: str) -> str:

@@ -146,6 +146,14 @@ HARDWARE_ENCODERS = tuple(name for name, traits in TRAITS.items() if traits.hard
 COMMON_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc")
 
 
+# Pixel formats that y4m has names for.
+_Y4M_FORMATS = tuple(
+    f"{kind}{depth}"
+    for depth in ("", "9le", "10le", "12le", "14le", "16le")
+    for kind in ("yuv420p", "yuv422p", "yuv444p")
+) + tuple(f"gray{depth}" for depth in ("", "9le", "10le", "12le", "16le"))
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """Encoder settings that this machine's FFmpeg has accepted.
@@ -311,6 +319,8 @@ def choose(container: str, source: VideoInfo, size: tuple[int, int], config: Out
         )
     pixel_format = config.pix_fmt
     formats = SOFTWARE_FORMATS if traits.device else [f.name for f in codec.video_formats or []]
+    if container == "yuv4mpegpipe":
+        formats = list(_Y4M_FORMATS)
     if pixel_format == "auto":
         pixel_format = choose_format(codec, source, formats)
     else:
@@ -397,6 +407,8 @@ def _tagged(color: Color) -> Color:
 def _default_codec(container: str, bit_depth: int) -> str:
     if container == "webm":
         return "libvpx-vp9" if bit_depth <= 8 else "libsvtav1"
+    if container == "yuv4mpegpipe":
+        return "rawvideo"
     return "libx264" if bit_depth <= 8 else "libx265"
 
 

@@ -280,6 +280,9 @@ class ImageWriter:
             self.warnings += stale_warnings(folder)
         return self
 
+    def cancel(self) -> None:
+        """Nothing waits for anything here."""
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -15,7 +15,7 @@ import av
 from av.packet import Packet
 
 from vidsr.errors import OutputError
-from vidsr.files import MUXERS
+from vidsr.files import MUXERS, PIPE_MUXERS
 from vidsr.video.containers import muxer_of, open_output
 from vidsr.video.copy_trial import mux_refusal
 from vidsr.video.encoder import acceleration, encode_blank
@@ -69,7 +69,7 @@ def _refused_copies(plan: OutputPlan, source: Source, packets: Packets) -> tuple
     """The streams that the muxer does not accept as they are."""
     container = muxer_of(plan.target)
     found = []
-    protected = protected_streams(plan.info.container, source.path)
+    protected = protected_streams(plan.info.container, source.path, source.head)
     with source.open() as opened:
         for stream in opened.streams:
             if stream.index == plan.info.video_stream or stream.type == "attachment":
@@ -95,7 +95,7 @@ def _refused_copies(plan: OutputPlan, source: Source, packets: Packets) -> tuple
 
 def _others(plan: OutputPlan, ending: str) -> list[str]:
     """The extensions of other containers that hold the output of the plan's encoder, the best ones first."""
-    others = [other for other in _ENDINGS if MUXERS[other] != MUXERS[ending.lower()]]
+    others = [other for other in _ENDINGS if MUXERS[other] != (MUXERS | PIPE_MUXERS)[ending.lower()]]
     if plan.options.codec == "auto":
         return others  # every container has a default encoder
     return [other for other in others if _video_refusal(plan, MUXERS[other]) is None]

@@ -15,7 +15,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from vidsr.runtime.priority import open_with_low_priority
-from vidsr.video.containers import copied_tags, muxer_of, open_output
+from vidsr.video.containers import Writable, copied_tags, muxer_of, open_output
 from vidsr.video.encoder import acceleration
 from vidsr.video.passthrough import Passthrough
 from vidsr.video.timestamps import to_ticks
@@ -31,8 +31,8 @@ class Muxer:
     file exists on disk. `copies` owns the input that it opens; `close` closes both.
     """
 
-    def __init__(self, file: Path | BytesIO, plan: OutputPlan) -> None:
-        """`file` is the file to write, or memory; the extension of the plan's target selects the container."""
+    def __init__(self, file: Path | BytesIO | Writable, plan: OutputPlan) -> None:
+        """`file` is the file to write, memory or a pipe; the extension of the plan's target selects the container."""
         self._plan = plan
         with plan.source.open(metadata_errors="surrogateescape") as source:
             tags = copied_tags(dict(source.metadata))

@@ -9,7 +9,7 @@ from pathlib import Path
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.files import check_target
 from vidsr.types import VideoInfo
-from vidsr.video.containers import muxer_of
+from vidsr.video.containers import muxer_of, refuse_pipe_format
 from vidsr.video.encoder import Encoding, choose
 from vidsr.video.mux_trial import refused_parts
 from vidsr.video.passthrough import Part
@@ -66,7 +66,17 @@ def plan_output(
     """
     assert stretch == 1 or options.audio != "copy", "SlowmoConfig rejects copied audio for a longer video"
     source = Source.of(source)
-    target = check_target(target, source.path, options.overwrite)
+    refuse_pipe_format(target)
+    return plan_encoding(
+        check_target(target, source.path, options.overwrite), source, info, size, options, trim, stretch
+    )
+
+
+def plan_encoding(
+    target: Path, source: Source, info: VideoInfo, size: tuple[int, int], options: OutputConfig, trim: InputConfig,
+    stretch: int = 1,
+) -> OutputPlan:  # fmt: skip
+    """`plan_output` without a look at what is under the name `target`."""
     side = source.side_data(info.video_stream)
     encoding = choose(muxer_of(target), info, size, options, side)
     aspect, warnings = _pixel_aspect(info, size)

@@ -117,7 +117,7 @@ class Passthrough:
         self._output = output
         self._video_index = info.video_stream
         self._source = source
-        self._input: InputContainer = self._source.open(metadata_errors="surrogateescape")
+        self._input: InputContainer = self._source.open_copies("surrogateescape")
         self._watched: WatchedFile | None = None
         try:
             self._watched = self._source.watched()
@@ -125,6 +125,8 @@ class Passthrough:
                 name = name_of(self._input.streams[self._video_index])
                 self.losses.append(f"{name} holds several layers, such as a second view; only the first is enlarged")
             self._plan(config)
+            if not self._routes:
+                self._source.release_copies()
             self._warn_of_text()
         except BaseException:
             self.close()

@@ -187,6 +187,15 @@ def is_lossless(codec: Codec) -> bool:
     return bool(codec.properties & _LOSSLESS) and not codec.properties & _LOSSY
 
 
+def is_pixel_format(name: str) -> bool:
+    """True for the name of a pixel format that FFmpeg knows."""
+    try:
+        av.VideoFormat(name)
+    except ValueError:
+        return False
+    return True
+
+
 def is_rgb(name: str) -> bool:
     """True for the name of a pixel format whose samples are red, green and blue."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,7 +23,7 @@ from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import color_of
 from vidsr.video.decoding import decoder_of
-from vidsr.video.demuxers import open_file
+from vidsr.video.demuxers import Demuxer, open_file
 from vidsr.video.errors import log_switched_on, plain_text, raise_shortage, reading
 from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
@@ -64,10 +64,11 @@ class SideData:
 class Source:
     """An input video file. The caller closes the containers that it opens.
 
-    Probing, decoding and copying each open the file on their own.
+    Probing, decoding and copying each open the file on their own. `demuxer` is the format if the user names it.
     """
 
     path: Path
+    demuxer: Demuxer | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, source: Source | Path) -> Source:
@@ -76,7 +77,34 @@ class Source:
 
     def open(self, metadata_errors: str = "replace") -> InputContainer:
         """Opens the container; `metadata_errors` says how tags that are not UTF-8 are decoded. Raises InputError."""
-        return open_file(self.path, metadata_errors)
+        return open_file(self.path, metadata_errors, self.demuxer)
+
+    @property
+    def head(self) -> bytes | None:
+        """The first bytes of a source that cannot be opened again; None for a file."""
+        return None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it can be read only once."""
+        return False
+
+    def open_frames(self) -> InputContainer:
+        """Opens the container to read the frames of the video. Raises InputError."""
+        return self.open()
+
+    def open_copies(self, metadata_errors: str) -> InputContainer:
+        """Opens the container to copy its other streams. Raises InputError."""
+        return self.open(metadata_errors)
+
+    def begin(self) -> None:
+        """Says that frames are read from now on."""
+
+    def release_copies(self) -> None:
+        """Says that nothing is copied."""
+
+    def cancel(self) -> None:
+        """Ends a read that waits; a file never waits."""
 
     def watched(self) -> WatchedFile | None:
         """The file, held open to notice changes; None for a source that cannot be watched. The caller closes it."""
@@ -238,15 +266,15 @@ def video_of(container: InputContainer, path: Path) -> VideoStream:
     return video
 
 
-def describe(container: InputContainer, video: VideoStream, path: Path) -> VideoInfo:
+def describe(container: InputContainer, video: VideoStream, path: Path, head: bytes | None = None) -> VideoInfo:
     """Describes a video stream by its header and first frame, and leaves the container at an undefined position.
 
-    Raises InputError if no frame decodes.
+    `head` are the first bytes of a pipe, which cannot be opened again. Raises InputError if no frame decodes.
     """
     _refuse_pages(container, path)
-    refuse_protected(container.format.name, video.index, path)
+    refuse_protected(container.format.name, video.index, path, head)
     refuse_unmapped(header_text(container), video.index, path)
-    frame = _first_frame(container, video, path)
+    frame = _first_frame(container, video, path, head)
     location, field_order = _header_words(container, video)
     context = video.codec_context
     layout = layout_of(frame.format.name)
@@ -341,7 +369,7 @@ def _has_second_image(path: Path) -> bool:
     return 0 < following < size
 
 
-def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> av.VideoFrame:
+def _first_frame(container: InputContainer, video: VideoStream, path: Path, head: bytes | None) -> av.VideoFrame:
     reasons = []
     has_packets = False
     decoder = decoder_of(video)
@@ -358,7 +386,7 @@ def _first_frame(container: InputContainer, video: VideoStream, path: Path) -> a
     except av.error.FFmpegError as error:
         raise_shortage(error)
         reasons.append(plain_text(error))
-    if container.format.name == "mpegts" and is_scrambled(path):
+    if container.format.name == "mpegts" and is_scrambled(path, head):
         raise InputError(encrypted(path))
     reason = reasons[-1] if reasons else "its packets give none" if has_packets else "it holds no packets"
     raise InputError(f"{path} holds no frame that can be decoded: {reason}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -70,6 +71,7 @@ class Reader:
         self._size: tuple[int, ...] | None = None
         self._size_changes = 0
         self._colors: dict[tuple[object, ...], Color] = {}
+        self._ahead: Iterator[DecodedFrame] | None = None  # of a stream, whose first frame has been read
         self._container: InputContainer | None = None
         self._watched: WatchedFile | None = None
         self._stream: VideoStream
@@ -79,7 +81,7 @@ class Reader:
     def __enter__(self) -> Self:
         self.info = self._described or self._source.with_clock(self._source.probe(), self._config.end)
         with reading(self._path):
-            self._watched = WatchedFile(self._path)
+            self._watched = self._source.watched()
         try:
             self._open()
         except BaseException:
@@ -95,6 +97,10 @@ class Reader:
         if self._watched is not None:
             self._watched.close()
             self._watched = None
+
+    def cancel(self) -> None:
+        """Ends a read that waits, such as for the writer of a pipe; may be called from any thread."""
+        self._source.cancel()
 
     def _close_container(self) -> None:
         if self._container is not None:
@@ -119,6 +125,7 @@ class Reader:
         The first `skipped` frames are decoded, so that everything is as if they had been read, but not yielded.
         """
         with reading(self._path):
+            self._source.begin()
             wanted = self._wanted()
             count = 0
             for decoded in self._deinterlaced(wanted):
@@ -132,8 +139,7 @@ class Reader:
                         self._note_size((decoded.frame.height, decoded.frame.width), decoded)
             else:
                 self._finish()
-            assert self._watched is not None
-            if change := self._watched.change:
+            if self._watched is not None and (change := self._watched.change):
                 self._decoding.record(change)
             self._warn_of_repairs()
             if not count:
@@ -141,7 +147,7 @@ class Reader:
 
     def _open(self) -> None:
         self._close_container()
-        self._container = self._source.open()
+        self._container = self._source.open_frames()
         self._stream = self._source.video_of(self._container)
         # As players count: from the first of the file's streams.
         self._origin = max(Fraction(0), Fraction(self._container.start_time or 0, av.time_base))
@@ -158,8 +164,12 @@ class Reader:
         start, end = self._config.start, self._config.end
         if start is None and end is None:
             return _Wanted(0, None, None)
-        first = next(self._decoded(), None)
-        self._open()
+        decoded = self._decoded()
+        first = next(decoded, None)
+        if not self._source.is_stream:
+            self._open()
+        elif first is not None:
+            self._ahead = chain([first], decoded)
         if first is None:
             raise InputError(f"{self._path} holds no frame that can be decoded")
         ticks = [None if t is None else first.pts + math.ceil(t / self.info.time_base) for t in (start, end)]
@@ -177,6 +187,9 @@ class Reader:
 
     def _decoded_from(self, wanted: _Wanted) -> Iterator[DecodedFrame]:
         """Decoded frames from a key frame at or before the start, so that only frames before the start are skipped."""
+        if self._ahead is not None:
+            yield from self._ahead
+            return
         for margin in _SEEK_MARGINS_SECONDS if wanted.start is not None else ():
             target = (wanted.start or 0) - math.ceil(margin / self.info.time_base)
             if target <= wanted.first or not self._seek(target):
@@ -193,7 +206,7 @@ class Reader:
 
     def _seek(self, target: int) -> bool:
         assert self._container is not None
-        if self.info.clock:
+        if self.info.clock or self._source.is_stream:
             return False  # packets are counted from the first one
         try:
             self._container.seek(target, stream=self._stream, backward=True)
@@ -246,8 +259,7 @@ class Reader:
     def _finish(self) -> None:
         """Records damage if the file or the video stream ends early."""
         decoding, announced = self._decoding, self.info.header_frame_count
-        assert self._watched is not None
-        absent = missing_bytes_of(self._watched.file)
+        absent = 0 if self._watched is None else missing_bytes_of(self._watched.file)
         if absent:
             decoding.record(f"the file ends early: {absent} bytes are missing")
         # In MP4 the count is the length of the packet list; in other containers it is only a claim of the writer.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from vidsr.errors import InputError
 from vidsr.video.side_data_kinds import header_block
@@ -41,13 +43,13 @@ def encrypted(path: Path) -> str:
     return f"{path} is encrypted, and vidsr does not decrypt: give a copy without encryption or copy protection"
 
 
-def refuse_protected(container: str, stream: int, path: Path) -> None:
+def refuse_protected(container: str, stream: int, path: Path, head: bytes | None = None) -> None:
     """Raises InputError if the headers of a file (`container` is FFmpeg's name) say that a stream is encrypted."""
-    if stream in protected_streams(container, path):
+    if stream in protected_streams(container, path, head):
         raise InputError(encrypted(path))
 
 
-def protected_streams(container: str, path: Path) -> frozenset[int]:
+def protected_streams(container: str, path: Path, head: bytes | None = None) -> frozenset[int]:
     """The indexes of the streams that the headers of a file call encrypted.
 
     Matroska: tracks with a ContentEncryption (RFC 9559, section 5.1.4.1.31). ASF: all, if there is a Content Encryption
@@ -55,21 +57,28 @@ def protected_streams(container: str, path: Path) -> frozenset[int]:
     packets is scrambled, as CSS does on DVDs.
     """
     if "matroska" in container:
-        return _encrypted_tracks(path)
-    is_protected = (container == "asf" and _has_asf_protection(path)) or (container == "mpeg" and _is_css(path))
+        return _encrypted_tracks(path, head)
+    is_protected = (container == "asf" and _has_asf_protection(path, head)) or (
+        container == "mpeg" and _is_css(path, head)
+    )
     return frozenset(range(_MOST_STREAMS)) if is_protected else frozenset()
 
 
-def _is_css(path: Path) -> bool:
-    with path.open("rb") as file:
+def _start(path: Path, head: bytes | None) -> BinaryIO:
+    """The beginning of a file; `head` are the first bytes of one that cannot be opened again, such as a pipe."""
+    return path.open("rb") if head is None else io.BytesIO(head)
+
+
+def _is_css(path: Path, head: bytes | None) -> bool:
+    with _start(path, head) as file:
         data = file.read(_HEAD_BYTES)
     flags = [data[found.end() + 2] for found in _VIDEO_PES.finditer(data, 0, len(data) - 2)]
     flags = [flag for flag in flags if flag & 0xC0 == 0x80]  # else MPEG-1, or no header
     return sum(flag & 0x30 != 0 for flag in flags) > _SCRAMBLED_SHARE * len(flags)
 
 
-def _has_asf_protection(path: Path) -> bool:
-    with path.open("rb") as file:
+def _has_asf_protection(path: Path, head: bytes | None) -> bool:
+    with _start(path, head) as file:
         head = file.read(30)
         end, at = int.from_bytes(head[16:24], "little"), 30
         while at + 24 <= min(end, _HEAD_BYTES):
@@ -84,8 +93,8 @@ def _has_asf_protection(path: Path) -> bool:
     return False
 
 
-def _encrypted_tracks(path: Path) -> frozenset[int]:
-    with path.open("rb") as file:
+def _encrypted_tracks(path: Path, head: bytes | None) -> frozenset[int]:
+    with _start(path, head) as file:
         data = file.read(_HEAD_BYTES)
     found, index = set(), 0
     for segment in _elements(data, b"\x18\x53\x80\x67"):
@@ -125,9 +134,9 @@ def _elements(data: bytes, wanted: bytes) -> Iterator[bytes]:
         at = begin + size
 
 
-def is_scrambled(path: Path) -> bool:
+def is_scrambled(path: Path, head: bytes | None = None) -> bool:
     """Whether a considerable part of the packets at the start of an MPEG-TS file is scrambled."""
-    with path.open("rb") as file:
+    with _start(path, head) as file:
         data = file.read(_HEAD_BYTES)
     headers = [data[at : at + 4] for at in range(0, len(data) - 3, _TS_PACKET)]
     scrambled = sum(header[0] == _TS_SYNC and header[3] & 0x80 != 0 for header in headers)

@@ -62,6 +62,9 @@ class Writer:
     ) -> None:
         self._discard()
 
+    def cancel(self) -> None:
+        """Nothing waits for anything here."""
+
     def write(self, frame: Frame) -> None:
         """Encodes the next frame, of the planned size. Raises OutputError; frame times must increase."""
         target, muxer = self.plan.target, self._opened
