@@ -203,14 +203,15 @@ def test_what_a_neighbor_shows_nearby_is_matched() -> None:
 
 def test_doubtful_regions_are_not_repaired() -> None:
     features = np.zeros(len(FEATURES))
-    region = Region(0, 0, np.ones((3, 3), bool), True, (1.0, 1.0), 1.0, 50.0, (3.0, 3.0), features, 0.95)
-    assert not is_safe(replace(region, probability=0.85))
-    assert is_safe(region)
+    region = Region(9, 7, np.ones((3, 3), bool), True, (10.0, 8.0), 1.0, 50.0, (3.0, 3.0), features, 0.95)
+    assert not is_safe(replace(region, probability=0.85), 40, 30)
+    assert is_safe(region, 40, 30) and is_safe(region, 11, 13)
+    assert not is_safe(region, 10, 30) and not is_safe(region, 40, 12) and not is_safe(replace(region, top=0), 40, 30)
     for name, limit in (("inconsistency", LARGEST_INCONSISTENCY), ("motion_error", LARGEST_ERROR)):
         features[FEATURES.index(name)] = 1.01 * limit
-        assert not is_safe(region)
+        assert not is_safe(region, 40, 30)
         features[FEATURES.index(name)] = limit
-    assert is_safe(region)
+    assert is_safe(region, 40, 30)
 
 
 def test_kinds_follow_from_shape() -> None:

@@ -175,7 +175,8 @@ class DustStage:
         for region in regions:
             occupied[region.top :, region.left :][: region.mask.shape[0], : region.mask.shape[1]] |= region.mask
         neighbors = [Neighbor(other.rgb(), moved) for other, moved in around] if regions else []
-        filled = [fill(shown, each, occupied, neighbors) if is_safe(each) else None for each in regions]
+        size = shown.shape[0], shown.shape[1]
+        filled = [fill(shown, each, occupied, neighbors) if is_safe(each, *size) else None for each in regions]
         return [*filled, *(bridge(shown, line) for line in lines)]
 
     def _noted(self, frame: Frame, defects: tuple[Defect, ...], left: str | None) -> Frame:

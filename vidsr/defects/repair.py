@@ -51,8 +51,14 @@ class Patch:
         return int((self.opacity > 0).sum())
 
 
-def is_safe(region: Region) -> bool:
-    """Whether a region is a defect beyond doubt, and the motion around it known well enough to fill it."""
+def is_safe(region: Region, height: int, width: int) -> bool:
+    """Whether a region is a defect beyond doubt, and the motion around it known well enough to fill it.
+
+    At the edge of the frame, height x width, a neighbor may not show what is behind it.
+    """
+    high, wide = region.mask.shape
+    if min(region.top, region.left, height - region.top - high, width - region.left - wide) < 1:
+        return False
     inconsistency, error = (region.features[FEATURES.index(name)] for name in ("inconsistency", "motion_error"))
     return bool(
         region.probability >= LEAST_PROBABILITY and inconsistency <= LARGEST_INCONSISTENCY and error <= LARGEST_ERROR
