@@ -249,6 +249,8 @@ SHARED_OPTIONS: dict[str, tuple[str, Any]] = {
     "scene_threshold": ("--scene-threshold 12.5", 12.5),
     "dust": ("--dust repair", "repair"),
     "strict": ("--strict", True),
+    "resume": ("--no-resume", False),
+    "segment_frames": ("--segment-frames 31", 31),
 }
 OWN_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
     "upscale": {
