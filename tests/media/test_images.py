@@ -579,7 +579,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("in/%04d.png", "out/%d.png", "--pix-fmt", "yuv420p"), 4, "not as 'yuv420p'"),
     (("in/%04d.png", "out/%d.png", "--quality", "101"), 2, "--quality must be"),
     (("a.mkv", "b.mkv", "--quality", "90"), 2, "--quality is for images"),
-    (("a.mkv", "b.mkv", "--rate", "25"), 2, "--rate is for images without times"),
+    (("a.mkv", "b.mkv", "--rate", "25"), 2, "--rate is for images and raw video without times"),
     (("in/%04d.png", "out/%d.png", "--rate", "0"), 2, "--rate must be"),
     (("in/%04d.png", "out/%d.png", "--rate", "fast"), 2, "invalid rate 'fast'"),
     (("nothing/%04d.png", "out/%d.png"), 3, "cannot be read"),
