@@ -1,12 +1,14 @@
-"""Scheduling priority of the encoder's threads."""
+"""Scheduling of the encoder's threads."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 ENCODER_NICENESS = 19
 
@@ -28,5 +30,33 @@ def open_with_low_priority(open_encoder: Callable[[], None]) -> None:
 
     Raises what `open_encoder` raises. The thread is temporary because raising a lowered priority needs privileges.
     """
-    with ThreadPoolExecutor(1, initializer=lower_thread_priority) as executor:
+    with ordinary_scheduling(), ThreadPoolExecutor(1, initializer=lower_thread_priority) as executor:
         executor.submit(open_encoder).result()
+
+
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Takes back real-time scheduling that threads of this process got inside (Linux only).
+
+    An encoder may give itself real-time scheduling if it is allowed to, as SVT-AV1 does for root, also in a container.
+    The calling thread and all threads and processes that it starts would then never leave a core to anything else on
+    the machine, and wait for one another forever where there are fewer cores than threads.
+    """
+    before = _real_time_threads()
+    try:
+        yield
+    finally:
+        for thread in _real_time_threads() - before:
+            with suppress(OSError):  # the thread has ended
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _real_time_threads() -> set[int]:
+    """The native ids of the threads of this process with real-time scheduling; none on systems other than Linux."""
+    found = set()
+    if sys.platform == "linux":
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # the thread has ended
+                if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                    found.add(int(task.name))
+    return found

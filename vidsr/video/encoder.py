@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from vidsr.config import OutputConfig
 from vidsr.errors import OutputError
 from vidsr.files import MUXERS
+from vidsr.runtime.priority import ordinary_scheduling
 from vidsr.types import Color, Message, VideoInfo
 from vidsr.video.color import MATRIX_CODES, PRIMARIES_CODES, RANGE_CODES, TRANSFER_CODES, color_in, rgb_to_frame
 from vidsr.video.containers import encoder_refusal
@@ -293,7 +294,8 @@ def encode_blank(context: VideoCodecContext, encoding: Encoding) -> list[Packet[
     for plane in frame.planes:
         plane.update(bytes(plane.buffer_size))
     frame.pts, frame.time_base = 0, encoding.time_base
-    packets = [*context.encode(frame), *context.encode(None)]
+    with ordinary_scheduling():
+        packets = [*context.encode(frame), *context.encode(None)]
     duration = min(1 / encoding.rate, Fraction(1))  # seconds; the rate of a damaged header may be absurd
     for packet in packets:
         packet.pts = packet.dts = 0
@@ -384,7 +386,7 @@ def _trial(encoding: Encoding) -> str | None:
     """Opens the encoder and discards it. Returns None if it works, else the reason in FFmpeg's words."""
     logs: list[tuple[int, str, str]] = []
     try:
-        with log_switched_on(av.logging.WARNING), av.logging.Capture() as logs:
+        with log_switched_on(av.logging.WARNING), av.logging.Capture() as logs, ordinary_scheduling():
             accelerated = acceleration(encoding.codec)
             context = cast(VideoCodecContext, av.CodecContext.create(encoding.codec, "w", accelerated))
             encoding.configure(context)
