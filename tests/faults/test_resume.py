@@ -25,13 +25,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.media.test_restoration import draw_faces_at
+from tests.media.test_restoration import HEIGHT, WIDTH, draw_faces_at
 from tests.support import media
 from tests.support.blobs import texture
 from tests.support.tiny_networks import PAPER_FORM, SLOWMO_FORMS, paper_network, slowmo_network
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, OutputConfig, RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
+from vidsr.engines.select import DEFAULT_MODELS
 from vidsr.errors import OutputError, UsageError
 from vidsr.files import HiddenFile
 from vidsr.models.cards import models_folder
@@ -55,7 +56,10 @@ FAULTS = 6
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes with blobs that a toy detector takes for faces, a video with repeats, and two tiny networks."""
+    """Two scenes with blobs that a toy detector takes for faces, a video with repeats, and three tiny networks.
+
+    The audio ends before the frames, so that the header's duration is theirs.
+    """
     folder = tmp_path_factory.mktemp("resume")
     faces = [
         draw_faces_at([(14 + n, 30)] if n < 15 else [(8, 30), (70, 30 - n // 4)], int(n >= 15)) for n in range(COUNT)
@@ -66,11 +70,13 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     media.encode(folder / "silent.mkv", [*moving, *(255 - image for image in moving[: COUNT - 14])], media.LOSSLESS)
     for name, result in (("plain", "faces"), ("silent", "repeats")):
         media.ffmpeg(
-            "-i", str(folder / f"{name}.mkv"), "-f", "lavfi", "-i", f"sine=frequency=440:duration={COUNT / 25}",
+            "-i", str(folder / f"{name}.mkv"), "-f", "lavfi", "-i", f"sine=frequency=440:duration={COUNT / 25 - 0.1}",
             "-c:v", "copy", "-c:a", "aac", str(folder / f"{result}.mkv"),
         )  # fmt: skip
     write_yunet(folder / "blobs.onnx", blob_finder())
     publish(folder, "secnet-fast", "small", PAPER_FORM, paper_network().state_dict())
+    mirrored = paper_network(mirrored=True)
+    publish(folder, "secnet-fast-face", "face", PAPER_FORM | {"mirrored": True}, mirrored.state_dict())
     publish(folder, "zsm-fast", "tiny", SLOWMO_FORMS["fast"], slowmo_network("fast").state_dict())
     return folder
 
@@ -164,6 +170,7 @@ def test_a_run_that_is_killed_or_fails_anywhere_goes_on(
     points: int,
 ) -> None:
     monkeypatch.setattr(jobs, "SAVING_SHARE", 1e9)  # a state at every border, however slow the disk is
+    monkeypatch.setitem(DEFAULT_MODELS, "restore_face", str(room / "face.toml"))
     chance = random.Random(command.__name__)
     source, config = command(room)
     counting = Events(set(), lambda _: None)
@@ -381,12 +388,14 @@ def test_too_little_space_is_refused_before_the_start(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, config = quick(room)
-    free = [100]
+    # Segments and the joined file at 0.01 bits a pixel, and three states of 500 bytes an input pixel.
+    least = 2 * COUNT * (4 * WIDTH) * (4 * HEIGHT) * 0.01 / 8 + 3 * 500 * WIDTH * HEIGHT
+    free = [int(least) - 1]
     monkeypatch.setattr(jobs.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, free[0]))  # type: ignore[attr-defined]
     with pytest.raises(OutputError, match=r"of free space, and this job needs .* at the least"):
         enhance(source, tmp_path / "film.mkv", config)
     assert not list(tmp_path.iterdir())
-    free[0] = 11_090_000
+    free[0] = int(least) + 1
     assert any("this job may need about" in text for text in enhance(source, tmp_path / "film.mkv", config).warnings)
 
 
@@ -394,23 +403,25 @@ COMMAND = ("upscale", "--model", "bicubic", "--device", "cpu", "--resume", "--se
 
 
 def vidsr(*arguments: str | Path, limit: int | None = None) -> subprocess.Popen[str]:
-    """Starts the program; each border takes a moment, so that it can be stopped between two."""
-    slow = (
-        "import time, resource\n"
-        "from vidsr.pipeline.job import Job\n"
-        "plain = Job.record\n"
+    """Starts the program, which saves a state at each border and then waits for a line, or the end, of its input."""
+    waiting = (
+        "import resource, sys\n"
+        "from vidsr.pipeline import job\n"
+        "job.SAVING_SHARE = 1e9\n"
+        "plain = job.Job.record\n"
         "def record(*given):\n"
         "    plain(*given)\n"
         "    print('border', flush=True)\n"
-        "    time.sleep(0.3)\n"
-        "Job.record = record\n"
+        "    sys.stdin.readline()\n"
+        "job.Job.record = record\n"
         f"limit = {limit}\n"
         "if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
         "from vidsr.__main__ import main\n"
         "main()\n"
     )
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", slow, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", waiting, *map(str, arguments)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
 
 
@@ -420,7 +431,9 @@ def test_the_command_goes_on_after_a_signal(room: Path, tmp_path: Path, unbroken
 
     target = tmp_path / "film.mkv"
     program = vidsr(*COMMAND, room / "faces.mkv", target)
-    assert program.stdout is not None and program.stderr is not None
+    assert program.stdin is not None and program.stdout is not None
+    program.stdin.write("\n")  # it goes on after the first border
+    program.stdin.flush()
     for _ in range(2):
         program.stdout.readline()
     program.send_signal(getattr(signals, signal))
@@ -430,7 +443,7 @@ def test_the_command_goes_on_after_a_signal(room: Path, tmp_path: Path, unbroken
         assert "finished frames are kept in" in said and "the same command goes on after them" in said
     listed = CliRunner().invoke(app, ["jobs", str(tmp_path), "--json"])
     (job,) = json.loads(listed.stdout)["jobs"]
-    assert job["target"] == str(target) and job["frames"] >= 10 and job["expected"] == COUNT and not job["is_running"]
+    assert job["target"] == str(target) and job["frames"] == 10 and job["expected"] == COUNT and not job["is_running"]
     result = CliRunner().invoke(app, [*COMMAND, str(room / "faces.mkv"), str(target)])
     assert result.exit_code == 0 and "goes on after" in result.stderr
     assert contents(target) == unbroken
