@@ -25,7 +25,6 @@ from vidsr.video.writer import Writer
 CODECS = {
     "libx264": ("mp4", "mkv"),
     "libx264rgb": ("mkv",),
-    "libx265": ("mp4", "mkv"),
     "libsvtav1": ("mp4", "webm"),
     "libvpx-vp9": ("webm", "mp4"),
     "libvpx": ("webm",),
