@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidsr.faces.blending import FULL, POWER, RAMP, REACH, FaceBlender, color_offset, soft_mask
 from vidsr.faces.restorer import choose_crop
+from vidsr.nets.layers.resize import resize
 from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
@@ -267,3 +268,13 @@ def test_any_scale(scale: int) -> None:
         low, high = float(places.min()) / scale, float(places.max() + 1) / scale
         assert start - side / 4 - 0.1 <= low < start - 0.05 * side
         assert start + 1.05 * side < high <= start + side * 1.25 + 0.1
+
+
+def test_a_face_of_another_scale_is_resampled() -> None:
+    """Frames enlarged by 2: the same as a patch that was reduced beforehand."""
+    patch, picture = new_patch(), noise(2 * HEIGHT, 2 * WIDTH)
+    crop = patch.crop
+    reduced = replace(patch, image=resize(patch.image, (2 * crop.height, 2 * crop.width)))
+    (expected,) = through(FaceBlender(), [frame_with([reduced], picture)])
+    (result,) = through(FaceBlender(1.0, 2), [frame_with([patch], picture)])
+    assert torch.equal(result.image, expected.image) and not torch.equal(result.image, picture)

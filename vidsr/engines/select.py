@@ -299,6 +299,14 @@ def _recurrent_onnx(network: Any, selection: Selection) -> Built:
     return Built(OnnxRecurrentEngine(network, selection.model, torch.device(selection.device), selection.levels))
 
 
+def _check_recurrent(config: Any, selection: Selection) -> None:
+    if selection.task == "restore_face" and config.unshuffle > 1:  # crops move by single pixels
+        raise ModelError(
+            f"the model '{selection.model}' works at half of a frame's size and cannot restore faces: "
+            f"choose {DEFAULT_MODELS['restore_face']}"
+        )
+
+
 def _recurrent_bytes(config: Any, selection: Selection) -> float:
     figure = network_bytes_per_pixel(config, selection.precision)
     return figure * ONNX_MEMORY if selection.backend == "onnx" else figure
@@ -390,6 +398,7 @@ ENGINES: dict[str, EngineRow] = {
         torch=_recurrent,
         onnx=_recurrent_onnx,
         bytes_per_pixel=_recurrent_bytes,
+        check=_check_recurrent,
         has_estimator=lambda config: config.estimator_width > 0,
     ),
     "zsm": EngineRow(

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vidsr.nets.layers.resize import resize
 from vidsr.stages.base import FrameStage
 from vidsr.types import Crop, Frame, RestoredFace
 
@@ -23,16 +24,17 @@ RAMP = 3.0
 
 
 class FaceBlender(FrameStage):
-    """The stage that blends restored faces into frames enlarged by the same factor, and removes them from the faces.
+    """The stage that blends restored faces into enlarged frames, and removes them from the faces.
 
-    `strength`, 0..1, is the opacity of a restored face at full weight. Where faces overlap, the later track is on top;
-    both show the same part of the image.
+    `strength`, 0..1, is the opacity of a restored face at full weight. `scale` is the factor by which the frames were
+    enlarged, to which faces that were enlarged by another are resampled; None if it is the same. Where faces overlap,
+    the later track is on top; both show the same part of the image.
     """
 
     name = "blend_faces"
 
-    def __init__(self, strength: float = 1.0) -> None:
-        self._strength = strength
+    def __init__(self, strength: float = 1.0, scale: int | None = None) -> None:
+        self._strength, self._scale = strength, scale
 
     def process(self, frame: Frame) -> Frame:
         """The frame with the restored faces in it."""
@@ -41,9 +43,15 @@ class FaceBlender(FrameStage):
             return frame
         image = frame.image.clone()
         for face in restored:
-            _blend(image, face, self._strength)
+            _blend(image, face if self._scale is None else _resampled(face, self._scale), self._strength)
         bare = tuple(replace(face, restored=None) for face in frame.faces)
         return replace(frame, image=image, faces=bare)
+
+
+def _resampled(patch: RestoredFace, scale: int) -> RestoredFace:
+    """A restored face at another scale; the same one if it already has this."""
+    crop = patch.crop
+    return replace(patch, image=resize(patch.image, (scale * crop.height, scale * crop.width)))
 
 
 def _blend(image: Tensor, patch: RestoredFace, strength: float) -> None:

@@ -68,15 +68,18 @@ class Restoration:
     `find` and `restore` come before the network, `blend` after it. `find` may run in another thread.
     """
 
-    def __init__(self, plan: FacePlan, info: VideoInfo) -> None:
-        """Loads the detector and the network. Raises ModelError or DeviceError."""
+    def __init__(self, plan: FacePlan, info: VideoInfo, scale: int) -> None:
+        """Loads the detector and the network. `scale` is that of the engine that enlarges the frames.
+
+        Raises ModelError or DeviceError.
+        """
         engine = build_face_engine(plan.selection, View.of(info).quarters)
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
         self._restorer = FaceRestorer(engine, plan.options)
         self.find = self._search.stages
         self.restore: Sequence[Stage] = (self._restorer,)
-        self.blend: Sequence[Stage] = (FaceBlender(plan.options.strength),)
+        self.blend: Sequence[Stage] = (FaceBlender(plan.options.strength, scale),)
 
     @property
     def warnings(self) -> list[str]:

@@ -176,7 +176,7 @@ def load(plan: Plan) -> Parts:
     if plan.faces is not None:
         from vidsr.faces.pipeline import Restoration  # imports SciPy, a third of start-up time where faces are off
 
-        faces = Restoration(plan.faces, plan.info)
+        faces = Restoration(plan.faces, plan.info, chosen.engine.info.scale)
     duplicates = None
     if plan.fills_duplicates:
         assert chosen.interpolator is not None, "planned only for models that can interpolate at the input's size"
