@@ -23,10 +23,10 @@ SWS_FLAGS = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 
 def shipped_models(architecture: str) -> list[str]:
-    """The models of an architecture whose weights are present; others are named on stderr and left out."""
+    """The models of an architecture that enlarge by 4, with weights; those without are named on stderr and left out."""
     names = []
     for card in list_cards():
-        if card.architecture != architecture:
+        if card.architecture != architecture or card.scale != SCALE:
             continue
         if card.weights_path.is_file():
             names.append(card.name)

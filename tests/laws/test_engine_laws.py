@@ -301,9 +301,10 @@ def sizes_and_values_are_right(case: Case) -> None:
 
 
 def shared_pixels(length: int, info: EngineInfo) -> Tensor:
-    """Which output pixels along a side are in several tiles of 64 pixels with an overlap of 32."""
+    """Which output pixels along a side are in several tiles, twice as long as their overlap."""
     counts = torch.zeros(length * info.scale)
-    for span in lay_out_spans(length, side_within(64, length, info.multiple_of), 32, info.multiple_of, info.scale):
+    side = side_within(2 * info.overlap, length, info.multiple_of)
+    for span in lay_out_spans(length, side, info.overlap, info.multiple_of, info.scale):
         counts[span.place] += 1
     return counts > 1
 
@@ -313,11 +314,13 @@ def tiles_agree(case: Case) -> None:
 
     The second part is for networks with weights in float32: random weights amplify every difference.
     """
-    light = torch.linspace(0.2, 1.0, 96)  # tiles of different brightness
-    frames = [frame.with_image(frame.image * light) for frame in make_clip(4, 80, 96)]
     engine = case.build()
-    tiled = run(TiledEngine(case.build(), tile=64, overlap=32), frames)
-    shared = [shared_pixels(length, engine.info) for length in (80, 96)]
+    overlap = engine.info.overlap
+    height, width = 5 * overlap // 2, 3 * overlap
+    light = torch.linspace(0.2, 1.0, width)  # tiles of different brightness
+    frames = [frame.with_image(frame.image * light) for frame in make_clip(4, height, width)]
+    tiled = run(TiledEngine(case.build(), tile=2 * overlap), frames)
+    shared = [shared_pixels(length, engine.info) for length in (height, width)]
     beyond = ~shared[0][:, None] & ~shared[1]
     assert 0.1 < beyond.float().mean() < 0.3
     for plain, other in zip(run(engine, frames), tiled, strict=True):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from vidsr.nets.layers.deformable import DeformableConv
 from vidsr.types import Frame
 
+OVERLAP = 32  # of tiles, in input pixels, for networks that see the input at its size
+
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
@@ -20,7 +22,8 @@ class EngineInfo:
     `scale` is the enlargement of each side. N input frames give (N - 1) * `interp` + 1 outputs, regardless of scene
     cuts. An output at or after frame t and before frame t + 1 depends on no input after t + `lookahead`, and `step`
     returns it at the latest when it receives that input. The engine divides frames into cells of `multiple_of` pixels a
-    side, from the top left corner, and pads the last ones itself; tiles have to begin where a cell begins.
+    side, from the top left corner, and pads the last ones itself; tiles have to begin where a cell begins, and should
+    overlap by `overlap` pixels.
     """
 
     name: str
@@ -29,6 +32,7 @@ class EngineInfo:
     multiple_of: int
     precisions: tuple[str, ...]
     interp: int = 1
+    overlap: int = OVERLAP
 
 
 class Engine(Protocol):

@@ -28,11 +28,12 @@ class ChainEngine:
         self._engines = tuple(engines)
         first, *others = [engine.info for engine in engines]
         scale, lookahead, interp, cell = first.scale, first.lookahead, first.interp, first.multiple_of
+        overlap = max(info.overlap for info in (first, *others))
         for info in others:
             cell = math.lcm(cell, info.multiple_of // math.gcd(info.multiple_of, scale))  # in pixels of the input
             lookahead += -(-info.lookahead // interp)  # in input frames of this engine
             scale, interp = scale * info.scale, interp * info.interp
-        self._info = EngineInfo(first.name, scale, lookahead, cell, first.precisions, interp)
+        self._info = EngineInfo(first.name, scale, lookahead, cell, first.precisions, interp, overlap)
 
     @property
     def info(self) -> EngineInfo:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidsr.engines.base import EngineInfo
+from vidsr.engines.base import OVERLAP, EngineInfo
 from vidsr.engines.recurrent import checked_overrides, whole_frame_levels
 from vidsr.models.onnx_export import graph_of
 from vidsr.nets.base import Network
@@ -90,7 +90,9 @@ class OnnxRecurrentEngine:
         if self._step.network.estimator is not None:
             self._step.network.estimator.to(device)
         config = network.config
-        self._info = EngineInfo(name, config.scale, config.lookahead, config.multiple_of, PRECISIONS)
+        self._info = EngineInfo(
+            name, config.scale, config.lookahead, config.multiple_of, PRECISIONS, overlap=OVERLAP * config.unshuffle
+        )
         self._device = device
 
     @property

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.engines.base import DTYPES, OVERLAP, EngineInfo, prepared
 from vidsr.errors import UsageError
 from vidsr.nets.secnet.conditioning import Estimate, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.config import SECNetConfig
@@ -90,7 +90,12 @@ class RecurrentEngine:
         self._overlap = Overlap(device, PENDING_FRACTION, is_overlapped)
         config = network.config
         self._info = EngineInfo(
-            name, config.scale, config.lookahead + self._overlap.enabled, config.multiple_of, tuple(DTYPES)
+            name,
+            config.scale,
+            config.lookahead + self._overlap.enabled,
+            config.multiple_of,
+            tuple(DTYPES),
+            overlap=OVERLAP * config.unshuffle,
         )
         self._keep = -min(config.offsets)
 
