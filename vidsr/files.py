@@ -204,6 +204,7 @@ class HiddenFile:
         self.path = self.target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{suffix}")
         self._overwrite = overwrite
         self._lock: int | None = None
+        self.is_published = False
 
     def __enter__(self) -> Self:
         descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
@@ -234,6 +235,7 @@ class HiddenFile:
                 f"{self.target} has appeared since the start: it was not replaced, and the output was discarded"
             )
         self.path.replace(self.target)
+        self.is_published = True
         if sync:
             sync_folder(self.target.parent)
 

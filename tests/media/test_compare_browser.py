@@ -133,7 +133,10 @@ def test_frames_are_in_step_while_they_play(opened: Browser, is_stalled: bool) -
         opened.run("HTMLVideoElement.prototype.play = () => Promise.resolve()")
     record(opened)
     press(opened, " ")
-    opened.wait("seen.length >= 24 && new Set(seen.map((each) => each[2])).size > 6")
+    opened.wait(
+        "seen.length >= 24 && new Set(seen.map((each) => each[2])).size > 6 &&"
+        " seen.some((each, index) => index && each[2] < seen[index - 1][2])"
+    )
     press(opened, " ")
     assert data(opened, "playing") == "false"
     seen = opened.run("return seen")

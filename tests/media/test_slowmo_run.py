@@ -304,7 +304,9 @@ def test_every_line_of_json_progress_is_json(tmp_path: Path, card: Path) -> None
     events = [json.loads(line) for line in result.stderr.splitlines()]
     assert events[0]["event"] == "message" and "slow motion x2" in events[0]["text"]
     steps = [event for event in events if event["event"] == "progress"]
-    assert [(step["frames_done"], step["frames_expected"]) for step in steps] == [(n, 5) for n in range(1, 6)]
+    done = [step["frames_done"] for step in steps]
+    assert done == sorted(set(done)) and (done[0], done[-1]) == (1, 5)  # between them one line a second
+    assert {step["frames_expected"] for step in steps} == {5}
 
 
 @pytest.mark.parametrize(

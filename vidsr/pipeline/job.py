@@ -186,6 +186,7 @@ class Job:
         self._file: int | None = None
         self._saved_at, self._saving_seconds = time.monotonic(), 0.0
         self._states: list[SavedState] = []
+        self._is_discarded = False
 
     def __enter__(self) -> Self:
         """Raises OutputError if another process has the job, or it is that of another run."""
@@ -210,6 +211,9 @@ class Job:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._is_discarded:
+            self._close()
+            return
         is_empty = not self._states and self.point is None
         if error is not None and is_empty:
             with suppress(OSError):
@@ -265,6 +269,7 @@ class Job:
 
     def discard(self) -> None:
         """Removes the folder: the output is complete."""
+        self._is_discarded = True
         with suppress(OSError):
             self._remove_files()
 

@@ -147,8 +147,17 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
         raise UsageError(f"--resume is not possible, because {reason}: leave it out")
     return replace(
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),
-        fills_duplicates=fills_duplicates, output=output, warnings=warnings,
+        fills_duplicates=fills_duplicates, output=_signed(output, source, options), warnings=warnings,
     )  # fmt: skip
+
+
+def _signed(output: AnyOutputPlan | None, source: Source, options: RunConfig) -> AnyOutputPlan | None:
+    """The output with its signature; images, and outputs of inputs that are no regular file, have none."""
+    if not isinstance(output, OutputPlan) or not source.path.is_file():
+        return output
+    from vidsr.pipeline.signature import sign  # which imports this module
+
+    return replace(output, signature=str(sign(source.path, options)))
 
 
 def resume_refusal(source: Source, output: AnyOutputPlan) -> str | None:

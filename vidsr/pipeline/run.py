@@ -23,7 +23,6 @@ from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.job import Job, Mark, ResumePoint, check_space, folder_of
 from vidsr.pipeline.plan import Plan
-from vidsr.pipeline.signature import sign
 from vidsr.runtime.heap import keep_freed_memory, return_freed_memory
 from vidsr.runtime.memory import peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
@@ -39,7 +38,7 @@ from vidsr.video.output import OutputPlan
 from vidsr.video.pipe_writer import NOT_CHECKED, PipeOutputPlan
 from vidsr.video.reader import Reader
 from vidsr.video.segments import SegmentWriter
-from vidsr.video.sources import AnyOutputPlan, FrameReader, open_reader, open_writer
+from vidsr.video.sources import FrameReader, open_reader, open_writer
 
 if TYPE_CHECKING:
     from vidsr.defects.dust import DustStage
@@ -256,7 +255,7 @@ def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callback
     """Runs a plan in one piece."""
     stages = parts.stages(plan)
     clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "commit"])
-    with _reader(plan) as reader, open_writer(signed(plan)) as writer:
+    with _reader(plan) as reader, open_writer(plan.written) as writer:
         callbacks.on_start(plan)
         decoded = compose(clock.timed("decode", reader.frames()), stages.ahead, clock)
         with (
@@ -291,7 +290,7 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
         clock = StageClock(report.stage_seconds, ["decode", *stages.names, "encode", "save", "commit"])
         saved = _States.of([] if point is None else point.stages, stages)
         state = None if point is None else point.writer
-        output = signed(plan)
+        output = plan.written
         assert plan.source is not None and isinstance(output, OutputPlan), "resume_refusal has let it pass"
         opened = Reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
         with opened as reader, SegmentWriter(output, job.folder, state) as writer:
@@ -324,8 +323,11 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
             _refuse_damage(plan, report)
             with clock.counting("commit"):
                 return_freed_memory()
-                writer.join(plan.options.strict, reader.side_data)
-        job.discard()
+                try:
+                    writer.join(plan.options.strict, reader.side_data)
+                finally:
+                    if writer.is_published:  # also where it is interrupted between the two
+                        job.discard()
     warnings = [*([lack] if lack else []), *job.warnings, *reader.warnings, *writer.warnings]
     _finish(report, plan, parts, warnings)
 
@@ -419,15 +421,6 @@ def limit_worker_threads() -> Iterator[Callable[[], None]]:
         yield limit
     finally:
         torch.set_num_threads(threads)
-
-
-def signed(plan: Plan) -> AnyOutputPlan:
-    """How the output is written, with its signature; images, and inputs that are no regular file, have none."""
-    assert plan.source is not None, "planned for frames without a file"
-    path, written = plan.source.path, plan.written
-    if not isinstance(written, OutputPlan):
-        return written
-    return replace(written, signature=str(sign(path, plan.options)) if path.is_file() else None)
 
 
 def _reader(plan: Plan) -> FrameReader:

@@ -16,6 +16,7 @@ from av.packet import Packet
 
 from vidsr.errors import OutputError
 from vidsr.files import MUXERS, PIPE_MUXERS
+from vidsr.runtime.priority import ordinary_scheduling
 from vidsr.video.containers import muxer_of, open_output
 from vidsr.video.copy_trial import mux_refusal
 from vidsr.video.encoder import acceleration, encode_blank
@@ -129,7 +130,7 @@ def _video_refusal(plan: OutputPlan, muxer: str) -> str | None:
         video: Any = output.add_stream(encoding.codec, rate=encoding.rate, hwaccel=acceleration(encoding.codec))
         encoding.configure(video.codec_context)
         video.time_base = encoding.time_base
-        with log_switched_on():
+        with log_switched_on(), ordinary_scheduling():
             output.start_encoding()
         packets = encode_blank(video.codec_context, encoding)
         with log_switched_on():

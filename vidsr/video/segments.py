@@ -106,6 +106,7 @@ class SegmentWriter:
         self._folder = folder
         self._placing, self._messages, segments, warnings = state or WriterState(None, None, [], list(plan.warnings))
         self._segments = list(segments)
+        self._hidden: HiddenFile | None = None
         self.warnings = list(warnings)
         self._piece: _Piece | None = None
         self._out_base: Fraction
@@ -174,7 +175,8 @@ class SegmentWriter:
         self.cut(is_end=True)
         if self._placing is None or self._messages is None or not self._segments:
             raise OutputError(f"{plan.target.name}: there is no frame to write")
-        with writing(plan.target), HiddenFile(plan.target, overwrite=plan.options.overwrite) as hidden:
+        self._hidden = hidden = HiddenFile(plan.target, overwrite=plan.options.overwrite)
+        with writing(plan.target), hidden:
             muxer = Muxer(hidden.path, plan)
             try:
                 muxer.begin()
@@ -185,6 +187,11 @@ class SegmentWriter:
             finally:
                 muxer.close()
         self.warnings += [*self._placing.warnings(plan.target), *found]
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the video has its final name."""
+        return self._hidden is not None and self._hidden.is_published
 
     def _mux(self, muxer: Muxer) -> array[int]:
         """Writes the packets of all segments; returns the times of the frames in ticks of the file, ascending."""

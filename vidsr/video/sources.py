@@ -101,11 +101,11 @@ def source_of(source: Source | Path, config: InputConfig, target: Path | None = 
     source = STDIN if str(source) == "-" else source
     rate = DEFAULT_RATE if config.rate is None else config.rate
     name = numbered(source)
-    is_sequence = name is not None or source.is_dir()
+    is_sequence = name is not None or _is_folder(source)
     keeps_alpha = target is not None and _is_for_images(target, is_sequence) and interp == 1
     if name is not None:
         return sequence(source, name, rate, keeps_alpha)
-    if source.is_dir():
+    if _is_folder(source):
         return sequence(source, None, rate, keeps_alpha)
     _refuse_rate(source, config)
     if demuxer is None and is_image(source) and source.exists() and target is not None and is_image(target):
@@ -212,3 +212,11 @@ def open_writer(plan: AnyOutputPlan) -> FrameWriter:
     if isinstance(plan, PipeOutputPlan):
         return PipeWriter(plan)
     return ImageWriter(plan) if isinstance(plan, ImageOutputPlan) else Writer(plan)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False for names that no file can have, which opening them reports."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
