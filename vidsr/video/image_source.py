@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
@@ -22,9 +22,11 @@ from vidsr.errors import InputError, UsageError
 from vidsr.files import WatchedFile
 from vidsr.types import Color, Damage, Frame, StreamInfo, VideoInfo
 from vidsr.video.demuxers import open_media
-from vidsr.video.image_files import ImageHeader, Samples, read_header, read_image
 from vidsr.video.image_names import NumberedName, images_in
 from vidsr.video.probe import SideData, Source
+
+if TYPE_CHECKING:
+    from vidsr.video.image_files import ImageHeader, Samples
 
 # A video without contents, in place of the container of a video: it has nothing to copy. Its frame is 2 x 2 pixels.
 _NOTHING_ELSE = b"YUV4MPEG2 W2 H2 F25:1 Ip A1:1 C420jpeg\nFRAME\n" + bytes(6)
@@ -95,6 +97,8 @@ class ImageSource(Source):
         )
 
     def _first_header(self) -> tuple[ImageHeader, Path, int, bool]:
+        from vidsr.video.image_files import read_header  # loads Pillow, which videos do not need
+
         failure: InputError | None = None
         for file in self.files:
             try:
@@ -107,6 +111,8 @@ class ImageSource(Source):
         raise failure
 
     def _header_of(self, file: Path) -> ImageHeader | None:
+        from vidsr.video.image_files import read_header  # loads Pillow, which videos do not need
+
         if self.is_single:
             return None  # it is the first
         try:
@@ -223,6 +229,8 @@ class ImageReader:
         self.damages.append(Damage(seconds, reason))
 
     def _read(self, place: int) -> Tensor | None:
+        from vidsr.video.image_files import read_header, read_image  # loads Pillow, which videos do not need
+
         file = self._source.files[place]
         try:
             header, stored = read_header(file), read_image(file)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -23,21 +23,12 @@ from vidsr.nets.layers.resize import resize
 from vidsr.runtime.memory import free_memory
 from vidsr.types import Frame, StreamInfo, VideoInfo
 from vidsr.video.errors import writing
-from vidsr.video.image_files import (
-    FORMATS,
-    LONGEST_SIDES,
-    QUALITY,
-    ImageHeader,
-    Metadata,
-    Samples,
-    read_header,
-    read_image,
-    resized_metadata,
-    write_image,
-)
 from vidsr.video.image_names import NumberedName, is_image, numbered
 from vidsr.video.image_source import ImageSource, to_unit
 from vidsr.video.probe import Source
+
+if TYPE_CHECKING:
+    from vidsr.video.image_files import ImageHeader, Metadata, Samples
 
 # Bytes per pixel of a frame while it is resized and rounded: two copies in float32.
 _BYTES_PER_PIXEL = 2 * 3 * 4
@@ -89,6 +80,8 @@ class ImageOutputPlan:
     @property
     def description(self) -> str:
         """Format and depth, for people."""
+        from vidsr.video.image_files import FORMATS  # loads Pillow, which videos do not need
+
         depth = "" if self.bits is None else f" {self.bits} bits"
         return f"{'as the input' if self.is_folder else FORMATS[self.target.suffix.lower()]}{depth}"
 
@@ -160,6 +153,8 @@ def plan_images(
         )
     if is_folder and interp > 1:
         raise UsageError(f"{target}: new frames need numbers as names; give a name such as {target / '%06d.png'}")
+    from vidsr.video.image_files import FORMATS  # loads Pillow, which videos do not need
+
     _refuse_encoder_options(options)
     format_ = info.codec if is_folder else FORMATS[target.suffix.lower()]
     bits, warnings = _depth(format_, info, options)
@@ -208,6 +203,8 @@ def _depth(format_: str, info: VideoInfo, options: OutputConfig) -> tuple[int | 
 
 
 def _refuse_size(target: Path, format_: str, size: tuple[int, int]) -> None:
+    from vidsr.video.image_files import LONGEST_SIDES  # loads Pillow, which videos do not need
+
     longest = LONGEST_SIDES.get(format_)
     if longest is not None and max(size) > longest:
         raise OutputError(
@@ -290,6 +287,13 @@ class ImageWriter:
 
     def write(self, frame: Frame) -> None:
         """Writes the next frame, of the planned size. Raises OutputError or CheckError."""
+        from vidsr.video.image_files import (  # loads Pillow, which videos do not need
+            FORMATS,
+            QUALITY,
+            resized_metadata,
+            write_image,
+        )
+
         plan = self.plan
         path = plan.path_of(frame, len(self._names))
         hidden = self._single.path if self._single is not None else self._hidden(path.name)
@@ -344,6 +348,8 @@ class ImageWriter:
 
     def _samples(self, frame: Frame, format_: str) -> tuple[Samples, Samples | None, Metadata]:
         """Color, alpha and metadata of a frame, as they are written."""
+        from vidsr.video.image_files import Metadata, read_header  # loads Pillow, which videos do not need
+
         plan = self.plan
         place = plan.place_of(frame)
         if plan.template is None or place is None:
@@ -376,6 +382,8 @@ class ImageWriter:
             self.warnings.append(text)
 
     def _alpha(self, file: Path, bits: int, image: Tensor) -> Samples | None:
+        from vidsr.video.image_files import read_image  # loads Pillow, which videos do not need
+
         try:
             alpha = read_image(file).alpha
         except InputError as error:
@@ -410,6 +418,8 @@ def _over_white(color: Samples, alpha: Samples) -> Samples:
 
 def _check(file: Path, name: str, format_: str, color: Samples, alpha: Samples | None, is_exact: bool) -> None:
     """Reads a finished file back. Raises CheckError if it is not what was written."""
+    from vidsr.video.image_files import read_image  # loads Pillow, which videos do not need
+
     try:
         found = read_image(file)
     except InputError as error:
