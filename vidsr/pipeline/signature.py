@@ -127,7 +127,9 @@ def _model(options: RunConfig) -> str:
             has_estimator = ENGINES[card.architecture].has_estimator(config_of(card.architecture, card.network))
         if wants_faces(options, name, has_estimator):
             detector = options.faces.detector or shipped_detector()
-            weights += [find_card(DEFAULT_MODELS["restore_face"]).sha256, sample_digest(detector)]
+            # A missing detector is refused where it is loaded.
+            digest = sample_digest(detector) if detector.is_file() else "none"
+            weights += [find_card(DEFAULT_MODELS["restore_face"]).sha256, digest]
     return " ".join(weights)
 
 
