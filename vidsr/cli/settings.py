@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from vidsr.errors import UsageError
-from vidsr.toml import read_table
 
 FILE_NAME = "vidsr.toml"
 FOR = "for"
@@ -71,6 +68,8 @@ def read_file(place: Place, command: str, options: Mapping[str, set[str]]) -> Fi
 
     Raises UsageError for a file that cannot be read, a name that no command has, and one that may not stand there.
     """
+    from vidsr.toml import read_table  # read only where there is such a file
+
     path, table = place.path, read_table(place.path, "settings file", UsageError)
     merged: dict[str, Any] = {}
     for name, value in table.items():
@@ -167,4 +166,6 @@ def as_toml(command: str, values: Mapping[str, Any], origins: Mapping[str, str])
 def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
+    import tomli_w  # for --print-config only
+
     return tomli_w.dumps({"x": value}).strip().removeprefix("x = ")

@@ -9,7 +9,6 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.preview import write_preview
-from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
 
 _ALL = c.SlowmoConfig()
@@ -85,6 +84,7 @@ def slowmo(
     them. The last frame is shown longer, so that video and audio end together.
     """
     from vidsr.cli.console import Screen
+    from vidsr.cli.videos import Videos, run_videos
 
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):

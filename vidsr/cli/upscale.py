@@ -9,7 +9,6 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.preview import write_preview
-from vidsr.cli.videos import Videos, run_videos
 from vidsr.pipeline.options import cleaning_config, compute_config, input_config, output_config, size_config
 
 _ALL = c.UpscaleConfig()
@@ -90,6 +89,7 @@ def upscale(
 ) -> None:
     """Enlarges and sharpens a video."""
     from vidsr.cli.console import Screen
+    from vidsr.cli.videos import Videos, run_videos
 
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
