@@ -76,3 +76,12 @@ def choose_precision(wanted: str, device: torch.device, backend: str = "torch") 
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     return "fp32"
+
+
+def training_autocast(device: torch.device) -> torch.autocast:
+    """bf16 autocast where the device computes in bf16 natively; elsewhere disabled, because emulation is slower.
+
+    fp16, which would need scaled gradients, is never used.
+    """
+    is_native = choose_precision("auto", device) == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_native)

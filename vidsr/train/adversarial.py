@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidsr.runtime.device import training_autocast
 from vidsr.train.recipe import AdversarialConfig
 
 SLOPE = 0.2
@@ -148,7 +149,7 @@ class Adversary:
         """One step of the discriminator on the images last judged; returns its loss."""
         assert self._pair is not None, "nothing was judged"
         results, truth = self._pair
-        with torch.autocast(truth.device.type, torch.bfloat16):
+        with training_autocast(truth.device):
             loss = discriminator_loss(self.discriminator(truth).float(), self.discriminator(results).float())
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -24,7 +24,7 @@ from vidsr.nets.hime.network import HIME
 from vidsr.nets.secnet.network import ClipReferences, SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
-from vidsr.runtime.device import choose_device
+from vidsr.runtime.device import choose_device, training_autocast
 from vidsr.train.adversarial import Adversary
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, Batches
@@ -62,7 +62,7 @@ class Task(Protocol[N]):
         self, network: N, batch: Batch, recipe: Recipe, pretraining: bool, distance: Distance | None,
         adversary: Adversary | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """One forward pass over a batch on the network's device in bf16 autocast: losses by name; minimize `total`.
+        """One forward pass over a batch on the network's device, in bf16 where that pays; minimize the loss `total`.
 
         `distance` belongs to a recipe with [perceptual], `adversary` to one with [adversarial].
         """
@@ -112,7 +112,7 @@ class UpscalingTask:
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
         low, overrides = batch.low, batch.overrides
         state = before = None
-        with torch.autocast(low.device.type, torch.bfloat16):
+        with training_autocast(low.device):
             if batch.burn_in:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
@@ -127,7 +127,7 @@ class UpscalingTask:
             found["estimate"] = estimate_loss(output.estimates, batch.quantities)
             found["total"] = found["total"] + recipe.real.estimate_weight * found["estimate"]
         if recipe.perceptual is not None and distance is not None and not pretraining:
-            with torch.autocast(low.device.type, torch.bfloat16):
+            with training_autocast(low.device):
                 found["perceptual"] = perceptual_loss(output.results, batch.truth, distance, recipe.perceptual.crop)
             found["total"] = found["total"] + recipe.perceptual.weight * found["perceptual"]
         return found
@@ -149,7 +149,7 @@ class UpscalingTask:
             degradations["psnr_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY, scale=scale)
         for name, degrade in degradations.items():
             low = degrade(clip)[None].to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with training_autocast(device):
                 result = network(low).results[0]
             scores[name] = _psnr(result, clip)
         return scores
@@ -161,7 +161,7 @@ class UpscalingTask:
             if images is not None and clip.poses is not None:
                 poses = clip.poses[None, :, : len(images)].to(device)
                 references = ClipReferences(images[None].to(device), poses)
-            with torch.autocast(device.type, torch.bfloat16):
+            with training_autocast(device):
                 result = network(low, references=references).results[0]
             scores[f"psnr_{name}"] = _psnr(result, clip.truth)
         return scores
@@ -204,7 +204,7 @@ class SlowmoTask:
     ) -> dict[str, Tensor]:
         """Equation (6.10), for a batch with guides."""
         assert batch.guides is not None and recipe.guidance is not None, "see check"
-        with torch.autocast(batch.low.device.type, torch.bfloat16):
+        with training_autocast(batch.low.device):
             output = network.forward_guided(batch.low)
         epsilon = recipe.optimisation.charbonnier_epsilon
         return slowmo_losses(output, batch.truth, batch.guides, recipe.guidance, epsilon)._asdict()
@@ -214,7 +214,7 @@ class SlowmoTask:
         length = min(len(clip), 2 * WINDOW - 1)
         clip = clip[: length - 1 + length % 2]
         low = degrade_bi(clip[::2])[None].to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with training_autocast(device):
             results = network(low)[0]
         return {
             "psnr_existing": _psnr(results[::2], clip[::2]),
@@ -252,7 +252,7 @@ class SingleImageTask:
 
         The loss of a low-resolution head, (4.8), is left out: the best weight of its table 4.5 is 0.
         """
-        with torch.autocast(batch.low.device.type, torch.bfloat16):
+        with training_autocast(batch.low.device):
             result = network.enlarge(batch.low.flatten(0, 1))
         epsilon = recipe.optimisation.charbonnier_epsilon
         return {"total": reconstruction_loss(result, batch.truth.flatten(0, 1), epsilon)}
@@ -262,7 +262,7 @@ class SingleImageTask:
         scores, clip = {}, clip[::5]
         for quality in CAJNN_QUALITIES:
             low = degrade_jpeg(clip, quality, network.config.scale).to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with training_autocast(device):
                 results = torch.cat([network(image[None]) for image in low])
             scores[f"psnr_jpeg_{quality}"] = _psnr(results, clip)
         return scores
@@ -320,7 +320,7 @@ class ReferenceTask:
         scores = {}
         for name, images in (("none", None), ("person", clip.references), ("stranger", clip.strangers)):
             references = None if images is None else images[None].to(device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with training_autocast(device):
                 result = network(low[:1], references)
             scores[f"psnr_{name}"] = _psnr(result, clip.truth[:1])
         return scores
