@@ -569,3 +569,16 @@ def test_a_still_image_beside_a_video_is_not_taken_for_it(tmp_path: Path) -> Non
     media.ffmpeg(*both, f"file:{tmp_path / 'c.mp4'}")
     assert probe(tmp_path / "c.mp4").video_stream == 1
     assert numbers(read(tmp_path / "c.mp4")[0]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ending", ["hevc", "h264"])
+def test_what_follows_the_end_of_a_sequence_is_no_damage(tmp_path: Path, ending: str) -> None:
+    """Tools for Dolby Vision put parts of it behind the unit that ends the sequence: a packet without an image."""
+    x265 = ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none", "-pix_fmt", "yuv420p")
+    source = media.clip(tmp_path / f"a.{ending}", 8, options=x265 if ending == "hevc" else media.X264)
+    end, unit = (b"\x48\x01", b"\x7e\x01") if ending == "hevc" else (b"\x0a", b"\x1c")
+    code = b"\0\0\0\1"
+    source.write_bytes(source.read_bytes() + code + end + code + unit + bytes(range(1, 100)))
+    with Reader(source, InputConfig(), CPU) as reader:
+        assert len(list(reader.frames())) == 8
+        assert reader.damages == []

@@ -17,8 +17,9 @@ from tests.support import media
 from vidsr.config import ComputeConfig, OutputConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import CheckError
 from vidsr.pipeline.run import enhance
-from vidsr.video.probe import probe
+from vidsr.video.probe import header_text, probe
 from vidsr.video.side_data_kinds import (
+    _HEADER_NAMES,
     FRAME_KINDS,
     PACKET_KINDS,
     kinds_of_frame,
@@ -95,12 +96,31 @@ def test_kinds_of_the_header() -> None:
         "Input #0, mov, from '':\n"
         "  Stream #0:0[0x1](und): Audio: aac\n"
         "  Stream #0:1[0x2](und): Video: hevc\n    Metadata:\n      handler_name    : VideoHandler\n    Side data:\n"
-        "      DOVI configuration record: version: 1.0, profile: 8\n      Frame cropping: 0/0/8/8\n"
+        "      DOVI configuration record: version: 1.0, profile: 8\n      Frame Cropping: 0/0/8/8\n"
+        "      Something new: 1\n    Chapters: 1\n"
         "  Stream #0:10[0x3](und): Video: h264\n    Side data:\n      LCEVC (Low Complexity Enhancement Video Coding)\n"
     )
-    assert list(kinds_of_header(text, 1)) == ["dovi_conf", "frame_cropping"]
+    assert list(kinds_of_header(text, 1)) == ["dovi_conf", "frame_cropping", "Something new"]
     assert list(kinds_of_header(text, 10)) == ["lcevc"]
     assert list(kinds_of_header(text, 0)) == []
+
+
+def test_side_data_of_the_header_has_rows_by_its_name_in_ffmpeg(tmp_path: Path) -> None:
+    """Each name in a description leads to a row, so that none is called unknown, and none that is known is missed."""
+    assert set(_HEADER_NAMES.values()) <= {*PACKET_KINDS, *FRAME_KINDS}
+    for source in (media.rotated(tmp_path / "a.mp4"), media.cropped(tmp_path / "b.mov")):
+        with av.open(str(source)) as container:
+            kinds = list(kinds_of_header(header_text(container), 0))
+        assert kinds and set(kinds) <= {*PACKET_KINDS, *FRAME_KINDS}, (source, kinds)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov"])
+def test_the_crop_of_the_container_is_named(tmp_path: Path, ending: str) -> None:
+    source = media.cropped(tmp_path / f"a.{ending}")
+    report = enhance(source, tmp_path / "b.mkv", BICUBIC)
+    assert "the result lacks the crop of the container (whole frames are shown) of the input" in report.warnings
+    with pytest.raises(CheckError, match="lacks the crop"):
+        enhance(source, tmp_path / "c.mkv", replace(BICUBIC, strict=True))
 
 
 # ---------------------------------------------------------------------------------------------------------- whole runs

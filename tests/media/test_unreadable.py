@@ -14,7 +14,7 @@ from vidsr.config import ComputeConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import InputError
 from vidsr.pipeline.run import enhance
 from vidsr.video.probe import probe
-from vidsr.video.unreadable import protected_streams, refuse_unmapped
+from vidsr.video.unreadable import is_protected_movie, protected_streams, refuse_unmapped
 
 BICUBIC = UpscaleConfig(compute=ComputeConfig(model="bicubic"), size=SizeConfig(scale=1))
 X265 = ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none", "-pix_fmt", "yuv420p")
@@ -73,10 +73,52 @@ def test_profiles_of_dolby_vision(profile: int, compatibility: int, is_refused: 
         refuse_unmapped(text, 0, Path("a.mp4"))
 
 
+def test_raw_dolby_vision_is_judged_by_the_metadata_of_its_frames(tmp_path: Path) -> None:
+    """Raw HEVC has no header that states the profile."""
+    source = media.raw_dolby_vision(tmp_path / "a.hevc", profile=0, is_full_range=True)
+    with av.open(str(source)) as container:
+        frame = next(container.decode(video=0))
+        assert "DOVI_METADATA" in [side.type.name for side in frame.side_data]
+    assert "is Dolby Vision of profile 5" in refused(source)
+
+
+@pytest.mark.parametrize(("profile", "is_full_range"), [(1, False), (1, True), (0, False)])
+def test_raw_dolby_vision_with_a_base_layer_goes_on(tmp_path: Path, profile: int, is_full_range: bool) -> None:
+    report = enhance(media.raw_dolby_vision(tmp_path / "a.hevc", profile, is_full_range), tmp_path / "b.mkv", BICUBIC)
+    assert report.frames_out == 3
+    assert "the result lacks the Dolby Vision metadata of the input" in report.warnings
+
+
 @pytest.mark.parametrize("options", [media.X264, X265], ids=["h264", "hevc"])
 def test_encrypted_video_is_called_encrypted(tmp_path: Path, options: tuple[str, ...]) -> None:
     sentence = refused(media.encrypted(tmp_path / "a.mp4", options))
     assert "a.mp4 is encrypted, and vidsr does not decrypt: give a copy" in sentence
+
+
+def test_encrypted_video_that_ffmpeg_cannot_open_is_called_encrypted(tmp_path: Path) -> None:
+    source = media.encrypted(tmp_path / "a.mp4")
+    data = bytearray(source.read_bytes())
+    count = data.index(b"senc") + 8
+    data[count : count + 4] = (1 << 20).to_bytes(4, "big")
+    source.write_bytes(data)
+    with pytest.raises(av.InvalidDataError):
+        av.open(str(source))
+    assert "a.mp4 is encrypted" in refused(source)
+
+
+def test_boxes_of_damaged_files_end_the_search(tmp_path: Path) -> None:
+    source = media.encrypted(tmp_path / "a.mp4")
+    data = source.read_bytes()
+    moov = data[data.index(b"moov") - 4 :]
+    known = moov.index(b"encv") + 4
+    for end in (*range(0, known, 7), known):
+        source.write_bytes(moov[:end])
+        assert is_protected_movie(source) == (end == known)
+        for size in (b"\0\0\0\3", b"\xff\xff\xff\xff", b"\0\0\0\0"):
+            source.write_bytes(moov[:end] + size + moov[end:])
+            is_protected_movie(source)
+    source.write_bytes(b"\0\0\0\x08free" * 100_000 + moov)
+    assert not is_protected_movie(source)
 
 
 def test_video_that_becomes_encrypted_later_is_called_encrypted(
@@ -118,11 +160,12 @@ def test_a_dvd_with_css_is_called_encrypted(tmp_path: Path) -> None:
     assert "a.vob is encrypted" in refused(media.scrambled_dvd(tmp_path / "a.vob"))
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.wmv", "a.vob", "a.webm"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.wmv", "a.vob", "a.webm", "a.mp4"])
 def test_clear_files_are_not_called_encrypted(tmp_path: Path, name: str) -> None:
-    codec = {"a.wmv": "wmv2", "a.vob": "mpeg2video", "a.mkv": "mpeg4", "a.webm": "libvpx"}[name]
+    codec = {"a.wmv": "wmv2", "a.vob": "mpeg2video", "a.mkv": "mpeg4", "a.webm": "libvpx", "a.mp4": "mpeg4"}[name]
     source = media.clip(tmp_path / name, 5, options=("-c:v", codec, "-b:v", "1M"))
     assert protected_streams(probe(source).container, source) == frozenset()
+    assert not is_protected_movie(source)
 
 
 def test_scrambled_television_is_called_encrypted(tmp_path: Path) -> None:

@@ -436,6 +436,82 @@ def dolby_vision(path: Path, profile: int, compatibility: int, count: int = 3) -
     return path
 
 
+class _Bits:
+    """Bits in the order of a bitstream."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def put(self, value: int, length: int) -> None:
+        self.text += f"{value:0{length}b}"
+
+    def golomb(self, *values: int) -> None:
+        """Exp-Golomb codes without sign (H.265, section 9.2)."""
+        for value in values:
+            self.put(value + 1, 2 * (value + 1).bit_length() - 1)
+
+
+def _dolby_vision_rpu(profile: int, is_full_range: bool) -> bytes:
+    """The metadata of a frame of Dolby Vision: a linear mapping of a base layer of 10 bits (ETSI GS CCM 001)."""
+    bits, fraction = _Bits(), 23
+    for value, length in ((2, 6), (0x12, 11), (profile, 4), (1, 4), (1, 1), (0, 1), (0, 2)):
+        bits.put(value, length)
+    bits.golomb(fraction)
+    bits.put(1, 2)
+    bits.put(is_full_range, 1)
+    bits.golomb(2, 2, 4)  # bits of base layer, enhancement layer and mapped frame, less 8
+    for value, length in ((0, 1), (0, 3), (0, 1), (1, 1), (0, 1), (0, 1)):  # no residual, no further metadata
+        bits.put(value, length)
+    bits.golomb(0, 0, 0)
+    for _ in range(3):
+        bits.golomb(0)  # pivots at the least and the largest value
+        bits.put(0, 10)
+        bits.put(1023, 10)
+    bits.golomb(0, 0)
+    for _ in range(3):
+        bits.golomb(0, 0)  # a polynomial of degree one: 0 + 1 x
+        bits.put(0, 1)
+        for coefficient in (0, 1):
+            bits.golomb(2 * coefficient - (coefficient > 0))
+            bits.put(0, fraction)
+    text = bits.text + "0" * (-len(bits.text) % 8)
+    body = int(text, 2).to_bytes(len(text) // 8, "big")
+    remainder = 0xFFFFFFFF  # CRC-32/MPEG-2
+    for byte in body:
+        remainder ^= byte << 24
+        for _ in range(8):
+            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder & 1 << 31 else 0)) & 0xFFFFFFFF
+    return b"\x7c\x01\x19" + body + remainder.to_bytes(4, "big") + b"\x80"
+
+
+@_cached
+def raw_dolby_vision(path: Path, profile: int, is_full_range: bool, count: int = 3) -> Path:
+    """Raw HEVC with the metadata of Dolby Vision, which state no profile but this one of their own (0 or 1)."""
+    params = "log-level=none:pools=none:repeat-headers=1"
+    options = ("-c:v", "libx265", "-x265-params", params, "-pix_fmt", "yuv420p10le")
+    data = clip(path, count, options=options).read_bytes()
+    metadata = b"\0\0\0\1" + _escaped(_dolby_vision_rpu(profile, is_full_range))
+    units = [unit for unit in re.split(rb"\x00*\x00\x00\x01", data) if unit]
+    path.write_bytes(b"".join(b"\0\0\0\1" + unit + metadata * (unit[0] >> 1 < 32) for unit in units))
+    return path
+
+
+def _escaped(unit: bytes) -> bytes:
+    """A unit without start codes inside (H.265, section 7.3.1.1)."""
+    return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\0\0\3", unit, flags=re.DOTALL)
+
+
+@_cached
+def cropped(path: Path) -> Path:
+    """H.264 in MP4 or MOV of which the container crops 8 columns and 6 rows (`clap`)."""
+    data = bytearray(clip(path, 5).read_bytes())
+    aperture = struct.pack(">8i", WIDTH - 8, 1, HEIGHT - 6, 1, 0, 1, 0, 1)
+    entry = data.index(b"avc1", data.index(b"stsd")) - 4
+    _insert_in_entry(data, b"avc1", entry + int.from_bytes(data[entry : entry + 4], "big"), _box("clap", aperture))
+    path.write_bytes(data)
+    return path
+
+
 @_cached
 def encrypted(path: Path, options: tuple[str, ...] = X264, streams: str = "0:v") -> Path:
     """Numbered images and audio in MP4, of which `streams` are encrypted (Common Encryption)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -126,6 +127,9 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
     except UnknownCodecError:
         return own  # the report then names additional data of the blocks as lost
 
+
+# The first byte of the units that end a sequence or a bitstream (H.264 and H.265, table 7-1).
+_ENDS = {"h264": (10, 11), "hevc": (36 << 1, 37 << 1)}
 
 # The longest reordering of any codec, in frames: a packet that this many later ones overtook gives no frame.
 _LONGEST_REORDER = 16
@@ -321,7 +325,8 @@ class VideoDecoder:
         """The next packet. Demuxers report skipped and missing data only in FFmpeg's log, so the log is read too."""
         with log_switched_on(), av.logging.Capture() as log:
             packet = next(packets, None)
-        if message := _logged_error(self._container.format.name, log):
+        message = _logged_error(self._container.format.name, log)
+        if message and not _is_end_of_sequence(packet, self._context.codec.canonical_name, message):
             self.record(f"the container is damaged: {message}")
         return packet
 
@@ -345,6 +350,17 @@ class VideoDecoder:
         for frame in frames:
             self.side_data.update(kinds_of_frame(frame))
         yield from frames
+
+
+def _is_end_of_sequence(packet: av.Packet[VideoStream] | None, codec: str, message: str) -> bool:
+    """Whether FFmpeg misses an image in a packet that ends a sequence, which has none.
+
+    Tools put the metadata of Dolby Vision behind the unit that ends the sequence, so that they look like a frame.
+    """
+    if packet is None or codec not in _ENDS or not message.startswith("missing picture in access unit"):
+        return False
+    kind = re.match(rb"\x00{2,3}\x01(.)", bytes(packet), re.DOTALL)
+    return kind is not None and kind[1][0] in _ENDS[codec]
 
 
 def _logged_error(source: str, log: list[tuple[int, str, str]]) -> str:

@@ -23,6 +23,7 @@ from av.container.input import InputContainer
 from vidsr.errors import InputError
 from vidsr.files import url_of
 from vidsr.video.errors import file_url, log_switched_on, reading
+from vidsr.video.unreadable import encrypted, is_protected_movie
 
 # FFmpeg's demuxers for video that read one file only, as names separated by spaces.
 CONTAINERS = (
@@ -149,7 +150,12 @@ def open_file(path: Path, metadata_errors: str = "surrogateescape", demuxer: Dem
             raise InputError(f"{path} cannot be read: permission denied")
         if status.st_size == 0:
             raise InputError(f"{path} is empty")
-        return open_media(path, metadata_errors, demuxer)
+        try:
+            return open_media(path, metadata_errors, demuxer)
+        except av.InvalidDataError as error:
+            if is_protected_movie(path):
+                raise InputError(encrypted(path)) from error
+            raise
 
 
 def _refusal(demuxer: str) -> str:

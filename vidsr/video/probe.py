@@ -29,7 +29,14 @@ from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 from vidsr.video.side_data_kinds import kinds_of_packet
 from vidsr.video.timestamps import clear_absurd_times
-from vidsr.video.unreadable import encrypted, is_scrambled, refuse_encrypted, refuse_protected, refuse_unmapped
+from vidsr.video.unreadable import (
+    encrypted,
+    is_scrambled,
+    refuse_encrypted,
+    refuse_protected,
+    refuse_unmapped,
+    refuse_unmapped_frame,
+)
 
 # How each encoder takes light levels: (list option, mastering key, light key, True for integers in HEVC SEI units).
 _LISTS = {
@@ -273,8 +280,10 @@ def describe(container: InputContainer, video: VideoStream, path: Path, head: by
     """
     _refuse_pages(container, path)
     refuse_protected(container.format.name, video.index, path, head)
-    refuse_unmapped(header_text(container), video.index, path)
+    text = header_text(container)
+    refuse_unmapped(text, video.index, path)
     frame = _first_frame(container, video, path, head)
+    refuse_unmapped_frame(frame, text, video.index, video.codec_context.codec.canonical_name, path)
     location, field_order = _header_words(container, video)
     context = video.codec_context
     layout = layout_of(frame.format.name)

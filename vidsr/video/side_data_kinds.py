@@ -108,20 +108,55 @@ PACKET_KINDS: dict[str, Fate] = {
     "iamf_info_param": _none("audio, whose packets are copied"),
     "iamf_recon_gain_info_param": _none("audio, whose packets are copied"),
     "ambient_viewing_environment": _ON_FRAMES,
-    "frame_cropping": _lost("the crop of the container: whole frames are shown"),
+    "frame_cropping": _lost("the crop of the container (whole frames are shown)"),
     "lcevc": _lost("the enhancement layer of LCEVC"),
     "3d_reference_displays": _ON_FRAMES,
     "rtcp_sr": _none("the clock of a network stream"),
 }
 
-# Side data of a whole stream, which PyAV shows only in FFmpeg's description: how its line begins, and its packet kind.
-_HEADER_LINES = {
-    "DOVI configuration record": "dovi_conf",
-    "Frame cropping": "frame_cropping",
-    "LCEVC": "lcevc",
-    "SMPTE ST 12-1": "s12m_timecode",
+# Side data of a whole stream, which PyAV shows only in FFmpeg's description: FFmpeg's names in small letters.
+_HEADER_NAMES = {
+    "palette": "palette",
+    "new extradata": "new_extradata",
+    "param change": "param_change",
+    "h263 mb info": "h263_mb_info",
+    "replay gain": "replay_gain",
+    "display matrix": "display_matrix",
+    "stereo 3d": "stereo_3d",
+    "audio service type": "audio_service_type",
+    "quality stats": "quality_stats",
+    "fallback track": "fallback_track",
+    "cpb properties": "cpb_properties",
+    "skip samples": "skip_samples",
+    "jp dual mono": "jp_dual_mono",
+    "strings metadata": "strings_metadata",
+    "subtitle position": "subtitle_position",
+    "matroska blockadditional": "matroska_block_additional",
+    "webvtt id": "webvtt_identifier",
+    "webvtt settings": "webvtt_settings",
+    "metadata update": "metadata_update",
+    "mpegts stream id": "mpegts_stream_id",
+    "mastering display metadata": "mastering_display_metadata",
+    "content light level metadata": "content_light_level",
+    "spherical mapping": "spherical",
+    "a53 closed captions": "a53_cc",
+    "encryption initialization data": "encryption_init_info",
+    "encryption info": "encryption_info",
+    "active format description data": "afd",
+    "producer reference time": "prft",
+    "icc profile": "icc_profile",
+    "dovi configuration record": "dovi_conf",
+    "smpte st 12-1:2014 timecode": "s12m_timecode",
+    "hdr10+ dynamic metadata": "dynamic_hdr10_plus",
+    "ambient viewing environment": "ambient_viewing_environment",
+    "frame cropping": "frame_cropping",
+    "lcevc": "lcevc",
+    "3d reference displays info": "3d_reference_displays",
+    "rtcp sender report": "rtcp_sr",
+    "exif metadata": "31",
 }
 
+_SIDE_DATA_INDENT = " " * 6
 
 # FFmpeg's display matrix of a frame that is shown as it is; EXIF data gives it to frames.
 _UPRIGHT = struct.pack("=9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -147,12 +182,17 @@ def kinds_of_packet(packet: Packet[Any]) -> Iterator[str]:
 
 
 def kinds_of_header(description: str, stream: int) -> Iterator[str]:
-    """The kinds of packet side data that belong to a whole stream and that decoders do not pass on with frames.
+    """The kinds of packet side data that belong to a whole stream; what has no row above has FFmpeg's name.
 
     `description` is FFmpeg's, of the whole file.
     """
-    for line in header_block(description, stream).splitlines():
-        yield from (kind for begin, kind in _HEADER_LINES.items() if line.strip().startswith(begin))
+    _, _, listed = header_block(description, stream).partition("Side data:\n")
+    for line in listed.splitlines():
+        if not line.startswith(_SIDE_DATA_INDENT):
+            return
+        text = line.strip()
+        known = (kind for name, kind in _HEADER_NAMES.items() if text.lower().startswith(name))
+        yield next(known, text.partition(":")[0])
 
 
 def header_block(description: str, stream: int) -> str:

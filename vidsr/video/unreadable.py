@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import av
+from av.sidedata.sidedata import Type
+
 from vidsr.errors import InputError
+from vidsr.video.frame_data import frame_data
 from vidsr.video.side_data_kinds import header_block
 
 # AV1 (10) and MV-HEVC (20) are IPT only if no other system can show them, which the compatibility 0 says.
 _IPT_ALWAYS, _IPT_IF_INCOMPATIBLE = (5,), (10, 20)
+# Places in FFmpeg's AVDOVIRpuDataHeader (dovi_meta.h): vdr_rpu_profile and bl_video_full_range_flag.
+_RPU_PROFILE, _IS_FULL_RANGE, _RPU_HEADER_BYTES = 4, 10, 20
 _CONFIGURATION = re.compile(r"DOVI configuration record:.*?profile: (\d+).*?compatibility id: (\d+)")
 _TS_PACKET, _TS_SYNC = 188, 0x47
 _HEAD_BYTES = 4 << 20
@@ -23,6 +31,9 @@ _ASF_PROTECTION = (  # Content Encryption Object, Extended Content Encryption Ob
     bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
     bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
 )
+# Sample entries that stand for encrypted ones, and those of FairPlay; version and count before the entries of a table.
+_PROTECTED_ENTRIES = (b"encv", b"enca", b"enct", b"encs", b"encm", b"drmi", b"drms")
+_STSD_HEAD, _MOST_BOXES = 8, 100_000
 _TRACKS_WITH_STREAM = (1, 2, 17)  # video, audio, subtitles: for the others FFmpeg makes no stream
 _MOST_STREAMS = 1024
 
@@ -62,6 +73,36 @@ def protected_streams(container: str, path: Path, head: bytes | None = None) -> 
         container == "mpeg" and _is_css(path, head)
     )
     return frozenset(range(_MOST_STREAMS)) if is_protected else frozenset()
+
+
+def is_protected_movie(path: Path) -> bool:
+    """Whether an MP4 or MOV file describes encrypted samples (ISO/IEC 14496-12, section 8.12).
+
+    FFmpeg marks the packets of files that it can open; this is for those whose encryption it cannot read.
+    """
+    with path.open("rb") as file:
+        levels = [(0, file.seek(0, os.SEEK_END))]
+        for kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"):
+            levels = [(at, to) for begin, end in levels for name, at, to in _boxes(file, begin, end) if name == kind]
+        entries = [name for begin, end in levels for name, *_ in _boxes(file, begin + _STSD_HEAD, end)]
+    return any(name in _PROTECTED_ENTRIES for name in entries)
+
+
+def _boxes(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, begin and end of the contents of the boxes between two places of an MP4 file."""
+    for _ in range(_MOST_BOXES):
+        if begin + 8 > end:
+            return
+        file.seek(begin)
+        head = file.read(16)
+        size, content = int.from_bytes(head[:4], "big"), begin + 8
+        if size == 1:
+            size, content = int.from_bytes(head[8:16], "big"), begin + 16
+        following = end if size == 0 else begin + size
+        if following < content:
+            return
+        yield head[4:8], content, min(following, end)
+        begin = following
 
 
 def _start(path: Path, head: bytes | None) -> BinaryIO:
@@ -152,7 +193,26 @@ def refuse_unmapped(description: str, stream: int, path: Path) -> None:
     for found in _CONFIGURATION.finditer(header_block(description, stream)):
         profile, compatibility = int(found[1]), int(found[2])
         if profile in _IPT_ALWAYS or (profile in _IPT_IF_INCOMPATIBLE and not compatibility):
-            raise InputError(
-                f"{path} is Dolby Vision of profile {profile}, whose colors (IPT) only its own metadata can map: "
-                "convert it to HDR10 or SDR first, for example with FFmpeg's filter libplacebo"
-            )
+            raise InputError(_unmapped(path, profile))
+
+
+def refuse_unmapped_frame(frame: av.VideoFrame, description: str, stream: int, codec: str, path: Path) -> None:
+    """`refuse_unmapped` by the metadata of the first frame, for files that do not state a profile, such as raw HEVC.
+
+    Profiles 5 and 10.0 are the only ones whose metadata have an RPU profile of 0 and a base layer of full range, which
+    FFmpeg's decoder goes by, too.
+    """
+    data = frame_data(frame, Type.DOVI_METADATA)
+    if data is None or _CONFIGURATION.search(header_block(description, stream)):
+        return
+    begin = int.from_bytes(data[:8], sys.byteorder)  # FFmpeg's AVDOVIMetadata begins with the offset of its header
+    header = data[begin : begin + _RPU_HEADER_BYTES]
+    if len(header) == _RPU_HEADER_BYTES and header[_RPU_PROFILE] == 0 and header[_IS_FULL_RANGE]:
+        raise InputError(_unmapped(path, 10 if codec == "av1" else 5))
+
+
+def _unmapped(path: Path, profile: int) -> str:
+    return (
+        f"{path} is Dolby Vision of profile {profile}, whose colors (IPT) only its own metadata can map: "
+        "convert it to HDR10 or SDR first, for example with FFmpeg's filter libplacebo"
+    )
