@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vidsr.engines.select
+import vidsr.pipeline.signature
 import vidsr.runtime.device
 from tests.support import media
 from vidsr.config import (
@@ -25,6 +26,7 @@ from vidsr.config import (
 from vidsr.errors import DeviceError, InputError, ModelError, OutputError, UsageError, VidsrError
 from vidsr.pipeline.plan import Plan, plan
 from vidsr.pipeline.run import load, run
+from vidsr.pipeline.signature import chosen_weights, sign
 
 FP32 = ComputeConfig(device="cpu", precision="fp32")
 FAST = UpscaleConfig(compute=ComputeConfig(model="bicubic", device="cpu"), size=SizeConfig(scale=2.0))
@@ -121,3 +123,20 @@ def test_a_run_asks_nothing_again(source: Path, monkeypatch: pytest.MonkeyPatch)
     assert (report.model, report.device, report.precision) == (sent.model, "cpu", "fp32")
     assert (report.face_model, report.output_size) == ("secnet-fast-face", sent.expected.size)
     assert report.frames_out == report.frames_in == 3 and report.output == str(source.with_name("b.mp4"))
+
+
+@pytest.mark.parametrize("faces", [True, False])
+def test_the_signature_uses_what_the_plan_has_chosen(
+    source: Path, monkeypatch: pytest.MonkeyPatch, faces: bool
+) -> None:
+    """It asks for no model again, and yet is the one that is looked for where there is no plan."""
+    options = UpscaleConfig(faces=RestoreConfig(use=faces))
+    expected = str(sign(source, options, chosen_weights(options)))
+
+    def asked(*_: object, **__: object) -> None:
+        raise AssertionError("everything was decided by the plan")
+
+    for name in ("select_card", "find_card", "shipped_detector"):
+        monkeypatch.setattr(vidsr.pipeline.signature, name, asked)
+    output = plan(source, source.with_name("b.mp4"), options).written_video
+    assert output.signature == expected

@@ -19,19 +19,24 @@ from vidsr.config import (
     ComputeConfig,
     OutputConfig,
     RestoreConfig,
+    RunConfig,
     SizeConfig,
     SlowmoConfig,
     UpscaleConfig,
 )
 from vidsr.errors import InputError
 from vidsr.files import sample_digest
-from vidsr.pipeline.signature import Signature, sign, signature_of
+from vidsr.pipeline.signature import Signature, chosen_weights, sign, signature_of
 
 FAST = ("--model", "bicubic", "--scale", "1")
 
 
 def vidsr_cli(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def signed(video: Path, options: RunConfig) -> Signature:
+    return sign(video, options, chosen_weights(options))
 
 
 @pytest.fixture
@@ -49,18 +54,18 @@ def test_every_container_keeps_the_signature(tmp_path: Path, video: Path, ending
     options = UpscaleConfig(
         size=SizeConfig(scale=1), compute=ComputeConfig(model="bicubic"), output=OutputConfig(codec=codec)
     )
-    assert signature_of(output) == sign(video, options)
+    assert signature_of(output) == signed(video, options)
     with av.open(str(output)) as container:
         tags = {key.lower(): value for key, value in container.streams.video[0].metadata.items()}
     assert re.fullmatch(rf"vidsr {re.escape(__version__)} [\w-]{{15}}", tags["encoder"]) and len(tags["encoder"]) <= 31
     again = tmp_path / f"again.{ending}"  # an output that is an input does not pass on its signature
     assert vidsr_cli("upscale", output, again, *FAST, "--codec", codec).exit_code == 0
-    assert signature_of(again) == sign(output, options)
+    assert signature_of(again) == signed(output, options)
 
 
 def test_only_what_changes_the_frames_changes_the_signature(video: Path) -> None:
     plain = UpscaleConfig(compute=ComputeConfig(model="secnet-fast"))
-    first = sign(video, plain)
+    first = signed(video, plain)
     assert Signature.parse(str(first)) == first
     compute, alike = (
         plain.compute,
@@ -71,7 +76,7 @@ def test_only_what_changes_the_frames_changes_the_signature(video: Path) -> None
             replace(plain, output=OutputConfig(overwrite=True)),
         ],
     )
-    assert all(sign(video, options) == first for options in alike)
+    assert all(signed(video, options) == first for options in alike)
     others = [
         replace(plain, size=SizeConfig(scale=2)),
         replace(plain, output=OutputConfig(crf=20)),
@@ -80,12 +85,12 @@ def test_only_what_changes_the_frames_changes_the_signature(video: Path) -> None
         replace(plain, strict=True),
     ]
     for options in others:
-        assert sign(video, options).difference(first) == "with other options"
-    assert first.difference(sign(video, SlowmoConfig())) == "with another model and with other options"
+        assert signed(video, options).difference(first) == "with other options"
+    assert first.difference(signed(video, SlowmoConfig())) == "with another model and with other options"
     model = replace(plain, compute=ComputeConfig(model="secnet-fast-real"))
-    assert sign(video, model).difference(first) == "with another model"
+    assert signed(video, model).difference(first) == "with another model"
     cleaned = replace(plain, compute=ComputeConfig(), cleaning=CleaningConfig(denoise=0.5))
-    assert sign(video, cleaned).difference(first) == "with another model and with other options"
+    assert signed(video, cleaned).difference(first) == "with another model and with other options"
     assert replace(first, version="0.0.1").difference(first) is None
 
 
@@ -100,7 +105,7 @@ def test_the_input_is_known_by_size_head_and_tail(tmp_path: Path) -> None:
     path.write_bytes(bytes(size))
     assert sample_digest(path) == digests[0]
     with pytest.raises(InputError, match="cannot be read"):
-        sign(tmp_path / "none", UpscaleConfig())
+        signed(tmp_path / "none", UpscaleConfig())
 
 
 @pytest.mark.parametrize(

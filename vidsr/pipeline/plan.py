@@ -145,19 +145,22 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     fills_duplicates, warnings = _duplicates(options, frames.engine)
     if options.resume and output is not None and (reason := resume_refusal(source, output)):
         raise UsageError(f"--resume is not possible, because {reason}: leave it out")
-    return replace(
+    decided = replace(
         frames, source=source, target=target, faces=_faces(options, frames.engine, info),
-        fills_duplicates=fills_duplicates, output=_signed(output, source, options), warnings=warnings,
+        fills_duplicates=fills_duplicates, output=output, warnings=warnings,
     )  # fmt: skip
+    return replace(decided, output=_signed(decided, source))
 
 
-def _signed(output: AnyOutputPlan | None, source: Source, options: RunConfig) -> AnyOutputPlan | None:
+def _signed(decided: Plan, source: Source) -> AnyOutputPlan | None:
     """The output with its signature; images, and outputs of inputs that are no regular file, have none."""
+    output = decided.output
     if not isinstance(output, OutputPlan) or not source.path.is_file():
         return output
-    from vidsr.pipeline.signature import sign  # which imports this module
+    from vidsr.pipeline.signature import planned_weights, sign  # which imports this module
 
-    return replace(output, signature=str(sign(source.path, options)))
+    weights = planned_weights(decided.engine, decided.faces)
+    return replace(output, signature=str(sign(source.path, decided.options, weights)))
 
 
 def resume_refusal(source: Source, output: AnyOutputPlan) -> str | None:

@@ -13,11 +13,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidsr import __version__
 from vidsr.config import RunConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, ENGINES, select_card
+from vidsr.engines.select import DEFAULT_MODELS, ENGINES, Selection, select_card
 from vidsr.errors import InputError, OutputError
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
@@ -25,6 +25,9 @@ from vidsr.models.registry import config_of
 from vidsr.pipeline.plan import levels_of, task_of, wants_faces
 from vidsr.video.header import encoder_tag
 from vidsr.video.image_names import is_image, result_exists
+
+if TYPE_CHECKING:
+    from vidsr.faces.pipeline import FacePlan
 
 _HASH = 5  # characters of a hash
 _VERSION = 10  # characters of the version: MP4 keeps 31 in all
@@ -34,6 +37,24 @@ _NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--mo
     "--resume",
     "--segment-frames",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights that a run uses: the SHA-256 of its models, None for bicubic or no faces, and the face detector."""
+
+    model: str | None
+    face_model: str | None = None
+    detector: Path | None = None
+
+    def digests(self) -> str:
+        """The SHA-256 of all weights, in one text."""
+        found = [self.model or "bicubic"]
+        if self.face_model is not None:
+            # A missing detector is refused where it is loaded.
+            detector = self.detector
+            found += [self.face_model, sample_digest(detector) if detector and detector.is_file() else "none"]
+        return " ".join(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +93,13 @@ class Signature:
         return " and ".join(found) or None
 
 
-def sign(source: Path, options: RunConfig) -> Signature:
-    """The signature of the output that these options make of an input. Raises InputError, ModelError or UsageError."""
+def sign(source: Path, options: RunConfig, weights: Weights) -> Signature:
+    """The signature of the output that these options make of an input with these weights. Raises InputError."""
     try:
         content = sample_digest(source)
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}") from error
-    return Signature(__version__[:_VERSION], _short(content), _short(_model(options)), _short(_options(options)))
+    return Signature(__version__[:_VERSION], _short(content), _short(weights.digests()), _short(_options(options)))
 
 
 def signature_of(output: Path) -> Signature | None:
@@ -98,7 +119,7 @@ def reason_to_skip(source: Path, target: Path, options: RunConfig) -> str | None
     found, may_replace = signature_of(target), options.output.overwrite
     if found is None:
         return None if may_replace else f"{target} already exists; it does not say that vidsr made it"
-    wanted = sign(source, options)
+    wanted = sign(source, options, chosen_weights(options))
     if found == wanted:
         return f"{target} already exists"
     if may_replace:
@@ -116,21 +137,25 @@ def _short(content: str) -> str:
     return base64.urlsafe_b64encode(digest).decode()[:_HASH]
 
 
-def _model(options: RunConfig) -> str:
-    """The SHA-256 of all weights that a run uses."""
+def chosen_weights(options: RunConfig) -> Weights:
+    """The weights of a run with these options that has no plan yet. Raises ModelError or UsageError."""
     card = select_card(options.compute.model, task_of(options), levels_of(options))
-    weights = ["bicubic" if card is None else card.sha256]
-    if isinstance(options, UpscaleConfig):
-        name, has_estimator = "bicubic", False
-        if card is not None:
-            name = card.name
-            has_estimator = ENGINES[card.architecture].has_estimator(config_of(card.architecture, card.network))
-        if wants_faces(options, name, has_estimator):
-            detector = options.faces.detector or shipped_detector()
-            # A missing detector is refused where it is loaded.
-            digest = sample_digest(detector) if detector.is_file() else "none"
-            weights += [find_card(DEFAULT_MODELS["restore_face"]).sha256, digest]
-    return " ".join(weights)
+    name, has_estimator = "bicubic", False
+    if card is not None:
+        name = card.name
+        has_estimator = ENGINES[card.architecture].has_estimator(config_of(card.architecture, card.network))
+    model = None if card is None else card.sha256
+    if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, has_estimator):
+        return Weights(model)
+    face_model = find_card(DEFAULT_MODELS["restore_face"]).sha256
+    return Weights(model, face_model, options.faces.detector or shipped_detector())
+
+
+def planned_weights(engine: Selection, faces: FacePlan | None) -> Weights:
+    """The weights of a run, as its plan has chosen them."""
+    if faces is None:
+        return Weights(engine.sha256)
+    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector)
 
 
 def _options(options: RunConfig) -> str:
