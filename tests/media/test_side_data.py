@@ -17,6 +17,7 @@ from tests.support import media
 from vidsr.config import ComputeConfig, OutputConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import CheckError
 from vidsr.pipeline.run import enhance
+from vidsr.video.demuxers import open_media
 from vidsr.video.probe import header_text, probe
 from vidsr.video.side_data_kinds import (
     _HEADER_NAMES,
@@ -234,3 +235,15 @@ def test_tags_of_phones_are_kept(tmp_path: Path, source_ending: str, ending: str
     with av.open(str(tmp_path / f"b.{ending}")) as container:
         found = {key.lower(): value for key, value in container.metadata.items()}
     assert {key.lower(): value for key, value in tags.items()}.items() <= found.items()
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mov", "mkv"])
+def test_the_xmp_of_a_movie_is_kept_as_a_tag(tmp_path: Path, ending: str) -> None:
+    """Adobe's programs write it into a box of its own, which FFmpeg does not read unless asked to."""
+    text = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>a place and a person</x:xmpmeta>"
+    body = bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + text
+    source = media.clip(tmp_path / "a.mp4", 5)
+    source.write_bytes(source.read_bytes() + (8 + len(body)).to_bytes(4, "big") + b"uuid" + body)
+    enhance(source, tmp_path / f"b.{ending}", replace(BICUBIC, strict=True))
+    with open_media(tmp_path / f"b.{ending}") as container:
+        assert {key.lower(): value for key, value in container.metadata.items()}["xmp"] == text.decode()

@@ -66,8 +66,10 @@ def open_output(
     else:
         # The start of a stream is stored in these units; the default, 1 ms, would shift frames.
         options = {"movie_timescale": str(time_base.denominator)}
-        if any("." in key for key in tags):
-            # Keys such as com.apple.quicktime.model and com.android.version have a place only in this form of the tags.
+        keys = list(tags)
+        if any("." in key for key in keys) or (muxer != "mov" and "xmp" in keys):
+            # Keys such as com.apple.quicktime.model and com.android.version have a place only in this form of the tags;
+            # FFmpeg has a place for XMP in MOV, but not in MP4.
             options["movflags"] = "use_metadata_tags"
     name: Any = str(file) if isinstance(file, Path) else file
     return av.open(name, "w", format=muxer, container_options=options, metadata_errors="surrogateescape")

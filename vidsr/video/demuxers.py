@@ -120,7 +120,7 @@ def open_media(
     """
     name: Any = file_url(file) if isinstance(file, Path) else file
     formats = ",".join(allowed if demuxer is None else [demuxer.name])
-    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
+    options = {"format_whitelist": formats, "protocol_whitelist": "file", "export_xmp": "1"}  # XMP of MP4 as a tag
     try:
         with log_switched_on():
             container: InputContainer = av.open(
