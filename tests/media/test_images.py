@@ -571,8 +571,8 @@ def test_a_hidden_folder_that_is_in_use_stays(tmp_path: Path) -> None:
 
 
 WRONG: list[tuple[tuple[str, ...], int, str]] = [
-    (("a.mkv", "b.png"), 2, "is one image, but the input has several frames"),
-    (("in/%04d.png", "b.png"), 2, "is one image, but the input has several frames"),
+    (("a.mkv", "b.png"), 2, "is one image, but the input is a video"),
+    (("in/%04d.png", "b.png"), 2, "is one image, but the input is a video"),
     (("in/%04d.png", "out/%d.png", "--crf", "20"), 2, "--crf is for videos"),
     (("in/%04d.png", "out/%d.png", "--codec", "libx265"), 2, "--codec is for videos"),
     (("in/%04d.png", "out/%d.jpg", "--pix-fmt", "rgb48le"), 4, "jpeg images have 8 bits per sample"),

@@ -86,9 +86,31 @@ def test_no_container_is_named_for_a_data_stream_that_none_keeps(tmp_path: Path)
     for old in (b"text", b"sbtl", b"tx3g"):
         if old in source.read_bytes():
             media.replaced(source, old, b"meta")
-    for ending in ("mp4", "mkv"):
+    for ending in ("mp4", "mkv", "mov"):
         (loss,) = losses(tmp_path / f"b.{ending}", source)
         assert "stream 1 (data unknown, fra) is left out" in loss and "write" not in loss
+
+
+def test_data_of_phones_is_not_copied_without_its_description(tmp_path: Path) -> None:
+    """FFmpeg copies the samples into MOV, but not the entry that says what they are, and calls that a success."""
+    source = media.subtitled(tmp_path / "a.mov")
+    for old in (b"text", b"sbtl", b"tx3g"):
+        if old in source.read_bytes():
+            media.replaced(source, old, b"meta")
+    (loss,) = losses(tmp_path / "b.mov", source)
+    assert "what describes its samples in the header cannot be copied" in loss
+    with av.open(str(tmp_path / "b.mov")) as container:
+        assert not container.streams.data
+
+
+def test_a_time_code_track_is_kept(tmp_path: Path) -> None:
+    plain, source = media.clip(tmp_path / "plain.mov", 5), tmp_path / "a.mov"
+    media.ffmpeg("-i", f"file:{plain}", "-c", "copy", "-timecode", "01:02:03:04", f"file:{source}")
+    with av.open(str(source)) as container:
+        assert container.streams.data
+    assert losses(tmp_path / "b.mov", source) == []
+    with av.open(str(tmp_path / "b.mov")) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
 
 
 # ---------------------------------------------------------------------------------------------------- unknown codecs

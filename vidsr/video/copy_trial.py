@@ -21,6 +21,8 @@ from vidsr.video.verify import PacketChecksum, payload_of
 # Encoders of codecs that muxers list, for each type of stream.
 _LISTED = {"audio": ("aac", "libopus"), "video": ("mjpeg", "png"), "subtitle": ("mov_text", "subrip", "webvtt")}
 
+_EMPTY_STSD = 16  # bytes of the box with no entry
+
 
 def add_copy(output: OutputContainer, stream: Stream) -> Stream:
     """Adds a stream for the packets of `stream` to an output. Raises ValueError if it is of no type that can be copied.
@@ -71,7 +73,21 @@ def mux_refusal(stream: Stream, packets: Sequence[Packet[Any]], container: str) 
     if packets and all(refusals):
         return refusals[0]
     accepted = [packet for packet, refusal in zip(packets, refusals, strict=True) if refusal is None]
+    if stream.type == "data":
+        return _description_refusal(memory)
     return _decoding_refusal(stream, accepted, memory) if stream.type == "audio" else None
+
+
+def _description_refusal(memory: io.BytesIO) -> str | None:
+    """A reason if the table that describes the samples of an MP4 or MOV file (stsd) is empty, else None.
+
+    FFmpeg writes such tables for data that it does not know, such as that of phones (mebx), whose samples then mean
+    nothing any more.
+    """
+    data = memory.getvalue()
+    at = data.find(b"stsd")
+    is_empty = at >= 4 and int.from_bytes(data[at - 4 : at], "big") == _EMPTY_STSD
+    return "what describes its samples in the header cannot be copied" if is_empty else None
 
 
 def twin_of(packet: Packet[Any]) -> Packet[Any]:

@@ -148,7 +148,7 @@ def plan_images(
     is_folder = _is_folder(target, name)
     if name is None and not is_folder and not is_single_source:
         raise UsageError(
-            f"{target} is one image, but the input has several frames: put a number into the name, such as "
+            f"{target} is one image, but the input is a video: put a number into the name, such as "
             f"{target.with_name(f'{target.stem}_%06d{target.suffix}')}"
         )
     if is_folder and interp > 1:
