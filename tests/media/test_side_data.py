@@ -19,6 +19,7 @@ from vidsr.errors import CheckError
 from vidsr.pipeline.run import enhance
 from vidsr.video.demuxers import open_media
 from vidsr.video.probe import header_text, probe
+from vidsr.video.projection import stereo_tag
 from vidsr.video.side_data_kinds import (
     _HEADER_NAMES,
     FRAME_KINDS,
@@ -199,6 +200,25 @@ def test_a_stereoscopic_layout_is_kept(tmp_path: Path) -> None:
     enhance(source, tmp_path / "c.mp4", replace(BICUBIC, strict=True))
     kinds = [layouts(path)[0]["STEREO3D"][:4] for path in (source, tmp_path / "c.mp4")]
     assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(("mode", "ending"), [(1, "mkv"), (2, "mkv"), (2, "webm")])
+def test_the_stereoscopic_layout_of_mp4_is_kept_in_matroska(tmp_path: Path, mode: int, ending: str) -> None:
+    source = spherical(tmp_path / "a.mp4", "whole", mode)
+    report = enhance(source, tmp_path / f"b.{ending}", BICUBIC)
+    assert layouts(tmp_path / f"b.{ending}")[0]["STEREO3D"][:4] == layouts(source)[0]["STEREO3D"][:4]
+    assert [warning for warning in report.warnings if "lacks" in warning] == [
+        "the result lacks the spherical (360 degrees) projection of the input"
+    ]
+
+
+@pytest.mark.parametrize(("kind", "swapped", "view", "tag"), [
+    (1, 0, 0, "left_right"), (1, 1, 0, "right_left"), (2, 1, 0, "bottom_top"), (4, 1, 0, "checkerboard_rl"),
+    (7, 0, 0, "col_interleaved_lr"), (0, 0, 0, None), (8, 0, 0, None), (1, 0, 1, None),
+])  # fmt: skip
+def test_tags_of_stereoscopic_layouts(kind: int, swapped: int, view: int, tag: str | None) -> None:
+    assert stereo_tag(struct.pack("=3i", kind, swapped, view) + bytes(24)) == tag
+    assert stereo_tag(None) is None and stereo_tag(b"") is None
 
 
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])

@@ -61,6 +61,8 @@ class Muxer:
         self._output.metadata.update(self.copies.tags)
         tags, disposition = self.copies.video_tags, self.copies.video_disposition
         self._video.metadata.update(tags)
+        if self._plan.stereo is not None:
+            self._video.metadata["stereo_mode"] = self._plan.stereo
         if self._plan.signature is not None:
             self._video.metadata["encoder"] = self._plan.signature
         self._video.disposition = disposition

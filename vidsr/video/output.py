@@ -9,12 +9,12 @@ from pathlib import Path
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.files import check_target
 from vidsr.types import VideoInfo
-from vidsr.video.containers import muxer_of, refuse_pipe_format
+from vidsr.video.containers import MATROSKA, muxer_of, refuse_pipe_format
 from vidsr.video.encoder import Encoding, choose
 from vidsr.video.mux_trial import refused_parts
 from vidsr.video.passthrough import Part
 from vidsr.video.probe import Source
-from vidsr.video.projection import CONTAINERS, layout_boxes
+from vidsr.video.projection import CONTAINERS, layout_boxes, stereo_tag
 
 # Rounding sizes to whole pixels changes the aspect ratio by less than this; a larger change was requested by the user.
 ASPECT_TOLERANCE = Fraction(1, 50)
@@ -27,8 +27,8 @@ class OutputPlan:
     `source` is the input, whose other streams are copied; `info` gives the time base and the rate of the frames. `size`
     is (width, height) of the frames. `stretch` is the ratio of the output's duration to the input's. `matrix` is
     FFmpeg's display matrix. `refused` are parts of the input that the muxer does not accept. `warnings` name what the
-    output cannot keep. `signature` becomes the encoder tag of the video stream; MP4 keeps 31 characters
-    of it. `layout` are boxes of a spherical or stereoscopic layout for MP4 and MOV.
+    output cannot keep. `signature` becomes the encoder tag of the video stream; MP4 keeps 31 characters of it. `layout`
+    are boxes of a spherical or stereoscopic layout for MP4 and MOV, `stereo` is the tag of the latter for Matroska.
     """
 
     target: Path
@@ -45,6 +45,7 @@ class OutputPlan:
     refused: tuple[Part, ...] = ()
     signature: str | None = None
     layout: bytes = b""
+    stereo: str | None = None
 
     @property
     def description(self) -> str:
@@ -84,6 +85,7 @@ def plan_encoding(
         target=target, source=source, info=info, size=size, options=options, trim=trim, stretch=stretch,
         encoding=encoding, pixel_aspect=aspect, matrix=side.matrix, warnings=(*encoding.warnings, *warnings),
         layout=layout_boxes(side.spherical, side.stereo) if muxer_of(target) in CONTAINERS else b"",
+        stereo=stereo_tag(side.stereo) if muxer_of(target) in MATROSKA else None,
     )  # fmt: skip
     return replace(plan, refused=refused_parts(plan))
 

@@ -1,6 +1,7 @@
-"""Spherical and stereoscopic layout of a video in MP4 and MOV, which PyAV cannot pass to FFmpeg's muxer.
+"""Spherical and stereoscopic layout of a video, which PyAV cannot pass to FFmpeg's muxers.
 
-The boxes sv3d and st3d of Google's Spherical Video V2 specification are put into the sample entry of the finished file.
+In MP4 and MOV the boxes sv3d and st3d of Google's Spherical Video V2 specification are put into the sample entry of the
+finished file. In Matroska a tag of the video stream gives the stereoscopic layout.
 """
 
 from __future__ import annotations
@@ -11,6 +12,21 @@ from pathlib import Path
 
 _EQUIRECTANGULAR, _CUBE, _EQUIRECTANGULAR_TILE = 0, 1, 2  # FFmpeg's AVSphericalProjection
 _STEREO_MODES = {0: 0, 1: 2, 2: 1}  # FFmpeg's AVStereo3DType (none, side by side, top and bottom): the box's mode
+# FFmpeg's AVStereo3DType and whether the views are swapped: StereoMode (RFC 9559, section 5.1.4.1.28.3), as a tag.
+_STEREO_TAGS = {
+    (1, 0): "left_right",
+    (1, 1): "right_left",
+    (2, 0): "top_bottom",
+    (2, 1): "bottom_top",
+    (3, 0): "block_lr",
+    (3, 1): "block_rl",
+    (4, 0): "checkerboard_lr",
+    (4, 1): "checkerboard_rl",
+    (6, 0): "row_interleaved_lr",
+    (6, 1): "row_interleaved_rl",
+    (7, 0): "col_interleaved_lr",
+    (7, 1): "col_interleaved_rl",
+}
 _PATH = (b"mdia", b"minf", b"stbl", b"stsd")
 _FIXED_PART = 8  # of stsd, before its entries: version, flags and their number
 CONTAINERS = ("mp4", "mov")
@@ -19,6 +35,14 @@ CONTAINERS = ("mp4", "mov")
 def layout_boxes(spherical: bytes | None, stereo: bytes | None) -> bytes:
     """The boxes for FFmpeg's AVSphericalMapping and AVStereo3D; empty for a layout that these boxes do not know."""
     return _stereo_box(stereo) + _spherical_box(spherical)
+
+
+def stereo_tag(stereo: bytes | None) -> str | None:
+    """The tag `stereo_mode` of Matroska for FFmpeg's AVStereo3D; None if there is none, or for one view of several."""
+    if stereo is None or len(stereo) < 12:
+        return None
+    kind, flags, view = struct.unpack_from("=3i", stereo)
+    return None if view else _STEREO_TAGS.get((kind, flags))
 
 
 def add_layout(path: Path, boxes: bytes) -> None:
