@@ -34,7 +34,7 @@ from vidsr.train.data import Batch, frame_order, still_motion
 from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames, key_of, store
 from vidsr.train.degrade import Frames, H264Roundtrip, degrade_random, from_bytes
 from vidsr.train.degrade_real import degrade_real
-from vidsr.train.recipe import Recipe
+from vidsr.train.recipe import DataConfig, Recipe
 
 KINDS: tuple[Kind, ...] = ("faces", "face_still")  # of targets and references
 MIN_SCORE, MIN_FACE = 0.7, 40.0  # of a face, the second in pixels
@@ -140,6 +140,55 @@ def split_people(people: Sequence[Person], count: int) -> tuple[list[Person], li
     ranked = sorted(able, key=lambda person: hashlib.sha256(person.name.encode()).digest())
     held = {person.name for person in ranked[:count]}
     return [person for person in people if person.name not in held], ranked[:count]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCut:
+    """A clip cut around a face, T x crop x crop x 3, and where it comes from.
+
+    `order` are the frames of the file; these were reduced by `factors` (x, y) and cut at `corners`, T x 2 (x, y).
+    """
+
+    frames: Frames
+    order: NDArray[np.int64]
+    factors: Array
+    corners: NDArray[np.int64]
+
+    def points(self, points: Array) -> Array:
+        """Points of the file's frames, N x P x 2, in pixels of the clip: T x P x 2."""
+        moved: Array = points[self.order] * self.factors - self.corners[:, None]
+        return moved
+
+
+def cut_face(
+    item: Item, places: Array, length: int, data: DataConfig, face_side: tuple[float, float], cache: Path,
+    generator: np.random.Generator,
+) -> FaceCut | None:  # fmt: skip
+    """Cuts `length` frames around a face; None if one of them has none. `places` as in Person.
+
+    The image is reduced so that the face has a size drawn from `face_side`, and cut in whole pixels.
+    """
+    if item.kind in CLIPS:
+        order = frame_order(len(places), length, data.max_stride_faces, generator)
+        path = np.zeros((length, 2), np.int64)
+    else:
+        order, path = np.zeros(length, np.int64), still_motion(length, data.max_still_speed, generator)
+    chosen = places[order]
+    if np.isnan(chosen).any():
+        return None
+    frames = cached_frames(item, cache)
+    side = float(np.sqrt(np.prod(chosen[:, 2:4], axis=1)).mean())
+    wanted = float(generator.uniform(*face_side))
+    factor = max(min(1.0, wanted / side), data.crop / min(frames.shape[1:3]))
+    reduced = {k: _reduced(np.asarray(frames[k]), factor, data.crop) for k in sorted(set(order.tolist()))}
+    images = [reduced[k] for k in order.tolist()]
+    factors = np.array(images[0].shape[1::-1]) / np.array(frames.shape[2:0:-1]) if factor < 1 else np.ones(2)
+    points = chosen[:, 4:].reshape(length, LANDMARKS, 2) * factors
+    room = np.array(images[0].shape[:2]) - data.crop  # y, x
+    middle = points.mean((0, 1))[::-1] - data.crop / 2 + generator.uniform(-0.12, 0.12, 2) * data.crop
+    corners = np.clip(np.rint(middle).astype(np.int64) + path, 0, room)
+    clip = [image[y : y + data.crop, x : x + data.crop] for image, (y, x) in zip(images, corners, strict=True)]
+    return FaceCut(np.stack(clip), order, factors, corners[:, ::-1])
 
 
 class ReferenceBatches(Dataset[Batch]):
@@ -252,32 +301,10 @@ class ReferenceBatches(Dataset[Batch]):
     def _target(
         self, person: Person, file: int, length: int, generator: np.random.Generator
     ) -> tuple[Frames, Array] | None:
-        """A clip, length x crop x crop x 3, around a face, and its points, length x 5 x 2; None if a frame has none.
-
-        The image is reduced so that the face has a size drawn from the recipe's range, and cut in whole pixels.
-        """
-        item, places, data = person.items[file], person.places[file], self.recipe.data
-        if item.kind in CLIPS:
-            order = frame_order(len(places), length, data.max_stride_faces, generator)
-            path = np.zeros((length, 2), np.int64)
-        else:
-            order, path = np.zeros(length, np.int64), still_motion(length, data.max_still_speed, generator)
-        chosen = places[order]
-        if np.isnan(chosen).any():
-            return None
-        frames = cached_frames(item, self.cache)
-        side = float(np.sqrt(np.prod(chosen[:, 2:4], axis=1)).mean())
-        wanted = float(generator.uniform(*self.references.face_side))
-        factor = max(min(1.0, wanted / side), data.crop / min(frames.shape[1:3]))
-        reduced = {k: _reduced(np.asarray(frames[k]), factor, data.crop) for k in sorted(set(order.tolist()))}
-        images = [reduced[k] for k in order.tolist()]
-        factors = np.array(images[0].shape[1::-1]) / np.array(frames.shape[2:0:-1]) if factor < 1 else np.ones(2)
-        points = chosen[:, 4:].reshape(length, LANDMARKS, 2) * factors
-        room = np.array(images[0].shape[:2]) - data.crop  # y, x
-        middle = points.mean((0, 1))[::-1] - data.crop / 2 + generator.uniform(-0.12, 0.12, 2) * data.crop
-        corners = np.clip(np.rint(middle).astype(np.int64) + path, 0, room)
-        clip = [image[y : y + data.crop, x : x + data.crop] for image, (y, x) in zip(images, corners, strict=True)]
-        return np.stack(clip), points - corners[:, None, ::-1]
+        """A clip, length x crop x crop x 3, around a face, and its points, length x 5 x 2; None if a frame has none."""
+        item, places = person.items[file], person.places[file]
+        cut = cut_face(item, places, length, self.recipe.data, self.references.face_side, self.cache, generator)
+        return None if cut is None else (cut.frames, cut.points(places[:, 4:].reshape(-1, LANDMARKS, 2)))
 
     def _degraded(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
         if self.recipe.real is None:
