@@ -258,7 +258,7 @@ def test_the_weights_hold_no_fixed_tables() -> None:
 
 def test_unknown_architectures_and_arguments_are_refused() -> None:
     with pytest.raises(
-        ModelError, match="unknown architecture 'secnot'; known are cajnn, facepyramid, hime, secnet, zsm"
+        ModelError, match="unknown architecture 'secnot'; known are cajnn, facepyramid, hime, mpenet, secnet, zsm"
     ):
         build("secnot", {})
     with pytest.raises(ModelError, match="'secnet' has the unknown key 'widht'; known are "):

@@ -15,9 +15,11 @@ from torch.nn.functional import avg_pool2d, interpolate
 from tests.support.tiny_networks import (
     CAJNN_FORMS,
     HIME_FORMS,
+    MPENET_FORMS,
     SLOWMO_FORMS,
     cajnn_network,
     hime_network,
+    mpenet_network,
     paper_network,
     slowmo_network,
 )
@@ -109,7 +111,7 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
                 lambda: interpolation(zsm(card), card.name, precision), 0.08, is_lasting=False
             ),
         }
-    if card.architecture in ("cajnn", "hime"):
+    if card.architecture in ("cajnn", "hime", "mpenet"):
         return {name: Case(lambda: single_image(load_network(card), card.name, precision), 0.08, is_lasting=False)}
     # Motion is estimated and states are carried per tile. In the random texture of this test the largest error of
     # secnet-fast was 0.05 (root mean square 0.0026), both in fp32 and in bf16.
@@ -151,6 +153,12 @@ def untrained_hime(form: str, precision: str) -> Case:
     return Case(lambda: single_image(hime_network(form), "untrained", precision), tolerance, has_learned=False)
 
 
+def untrained_mpenet(form: str, precision: str) -> Case:
+    # Frame by frame. Its branches see the whole image: the maxima of heatmaps, and the mean of ResNet's features.
+    tolerance = 0.3 if form == "paper" else 1e-5 if precision == "fp32" else 0.01
+    return Case(lambda: single_image(mpenet_network(form), "untrained", precision), tolerance, has_learned=False)
+
+
 def untrained_chain() -> Engine:
     network = slowmo_network("fast")
     return ChainEngine([interpolation(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
@@ -174,6 +182,10 @@ ENGINES |= {
 ENGINES |= {
     f"untrained hime {form} {precision}": untrained_hime(form, precision)
     for form, precision in zip(HIME_FORMS, ("fp32", "bf16"), strict=True)
+}
+ENGINES |= {
+    f"untrained mpenet {form} {precision}": untrained_mpenet(form, precision)
+    for form, precision in zip(MPENET_FORMS, ("fp32", "bf16"), strict=True)
 }
 ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 

@@ -31,6 +31,7 @@ from vidsr.models.cards import Preset, list_cards, list_presets
 from vidsr.models.registry import build
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
+from vidsr.nets.mpenet.network import MPENet
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.stages.base import through
@@ -72,6 +73,12 @@ def hime(sizes: Sizes) -> HIME:
     return network
 
 
+def mpenet(sizes: Sizes) -> MPENet:
+    network = build("mpenet", shallow(sizes)).requires_grad_(False)
+    assert isinstance(network, MPENet)
+    return network
+
+
 def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]]:
     sizes, name = preset.network, f"{preset.name} {precision}"
     if preset.architecture == "secnet":
@@ -80,6 +87,8 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
         return {name: lambda: SingleImageEngine.of_network(cajnn(sizes), "", CUDA, precision)}
     if preset.architecture == "hime":
         return {name: lambda: SingleImageEngine.of_network(hime(sizes), "", CUDA, precision)}
+    if preset.architecture == "mpenet":
+        return {name: lambda: SingleImageEngine.of_network(mpenet(sizes), "", CUDA, precision)}
     return {
         f"{name} slowmo": lambda: SlowmoEngine.of_network(zsm(sizes), "", CUDA, precision),
         f"{name} interpolation": lambda: InterpolationEngine.of_network(zsm(sizes), "", CUDA, precision),

@@ -9,6 +9,7 @@ import torch
 from vidsr.models.registry import build
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
+from vidsr.nets.mpenet.network import MPENet
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
@@ -44,6 +45,14 @@ HIME_FORMS: dict[str, dict[str, Any]] = {
     "fast": {
         "width": 4, "low_blocks": 1, "high_blocks": 1, "reconstruction_blocks": 1, "guide_stages": 0,
         "reference_stages": 1, "groups": 2, "kernel": 1, "no_reference": True,
+    },
+}  # fmt: skip
+
+# MPENet as the paper has it, and with five points and no units as in the recipe mpenet-fast.
+MPENET_FORMS: dict[str, dict[str, Any]] = {
+    "paper": {"width": 3, "groups": 2, "alignment_width": 4, "hourglass_depth": 2, "units": [1, 6, 9, 12, 17, 23]},
+    "fast": {
+        "width": 4, "groups": 2, "steps": 2, "points": 5, "alignment_width": 4, "hourglass_depth": 2, "units": [],
     },
 }  # fmt: skip
 
@@ -84,4 +93,15 @@ def hime_network(form: str, **arguments: Any) -> HIME:
     assert isinstance(network, HIME)
     for name, parameter in network.named_parameters():
         parameter.add_(torch.randn(parameter.shape) * (0.4 if "conv_offset_mask" in name else 0.1))
+    return network
+
+
+def mpenet_network(form: str, **arguments: Any) -> MPENet:
+    """Weights far from their initial values, and statistics that no batch has, so that every layer matters."""
+    torch.manual_seed(0)
+    network = build("mpenet", MPENET_FORMS[form] | arguments).requires_grad_(False).eval()
+    assert isinstance(network, MPENet)
+    for name, tensor in network.state_dict().items():
+        noise = torch.randn(tensor.shape)
+        tensor.add_(noise.abs() * 0.2 if name.endswith("running_var") else noise * 0.05)
     return network

@@ -113,6 +113,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         multiply_adds="vidsr.models.behavior:hime_multiply_adds",
         graphs="vidsr.models.onnx_export:hime_graphs",
     ),
+    "mpenet": Architecture(
+        tasks=("upscale",),
+        config="vidsr.nets.mpenet.config:MPENetConfig",
+        network="vidsr.nets.mpenet.network:MPENet",
+        run_clip="vidsr.models.behavior:single_images",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:single_image_multiply_adds",
+        graphs="vidsr.models.onnx_export:single_image_graphs",
+    ),
     "facepyramid": Architecture(
         tasks=("detect",),
         config="vidsr.nets.facepyramid:FacePyramidConfig",

@@ -1,4 +1,4 @@
-"""Adversarial training: a discriminator like StyleGAN2's, and the losses of a relativistic average GAN.
+"""Adversarial training: a discriminator like StyleGAN2's, and the losses of two kinds of GANs.
 
 HIME (Xiang, dissertation, 5.5.1) names both; sizes are not given there. Karras et al., "Analyzing and Improving the
 Image Quality of StyleGAN" (CVPR 2020); Jolicoeur-Martineau, "The Relativistic Discriminator" (ICLR 2019).
@@ -123,6 +123,23 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
 
 
+def standard_generator_loss(real: Tensor, fake: Tensor) -> Tensor:  # noqa: ARG001 - as the relativistic loss
+    """MPENet's (11), -log D, from the scores of generated images, whose sigmoid is D."""
+    return F.softplus(-fake).mean()
+
+
+def standard_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """MPENet's (12), from the scores of real and generated images."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+# The losses of each kind: the generator's, the discriminator's.
+LOSSES = {
+    "relativistic": (generator_loss, discriminator_loss),
+    "standard": (standard_generator_loss, standard_discriminator_loss),
+}
+
+
 class Adversary:
     """The discriminator of a training, with its optimizer. The two networks take turns: `judge`, then `learn`.
 
@@ -135,13 +152,14 @@ class Adversary:
         self._optimizer = torch.optim.Adam(
             self.discriminator.parameters(), lr=config.learning_rate, betas=(0.0, 0.99), eps=1e-8
         )
+        self._losses = LOSSES[config.kind]
         self._pair: tuple[Tensor, Tensor] | None = None
 
     def judge(self, results: Tensor, truth: Tensor) -> Tensor:
         """The generator's loss for `results` against `truth`, B x 3 x `side` x `side` in 0..1."""
         self._pair = results.detach(), truth
         self.discriminator.requires_grad_(False)
-        loss = generator_loss(self.discriminator(truth).float(), self.discriminator(results).float())
+        loss = self._losses[0](self.discriminator(truth).float(), self.discriminator(results).float())
         self.discriminator.requires_grad_(True)
         return loss
 
@@ -150,7 +168,7 @@ class Adversary:
         assert self._pair is not None, "nothing was judged"
         results, truth = self._pair
         with training_autocast(truth.device):
-            loss = discriminator_loss(self.discriminator(truth).float(), self.discriminator(results).float())
+            loss = self._losses[1](self.discriminator(truth).float(), self.discriminator(results).float())
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

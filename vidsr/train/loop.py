@@ -31,6 +31,8 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_bytes
 from vidsr.train.degrade_real import degrade_jpeg
+from vidsr.train.face_clips import FaceBatches
+from vidsr.train.face_task import FacePriorTask
 from vidsr.train.initialization import start_from
 from vidsr.train.losses import (
     correlation_loss,
@@ -41,7 +43,7 @@ from vidsr.train.losses import (
     slowmo_losses,
 )
 from vidsr.train.people import ReferenceBatches, ReferenceClip, find_faces, find_people, split_people
-from vidsr.train.perceptual import Distance, PerceptualDistance, Vgg19Distance
+from vidsr.train.perceptual import Distance, PerceptualDistance, Vgg19Distance, VggFaceDistance
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
@@ -70,7 +72,7 @@ class Task(Protocol[N]):
     def scores(self, network: N, clip: Any, device: torch.device) -> dict[str, float]:
         """PSNR in dB (RGB, without an 8-pixel border); the best model has the largest sum.
 
-        `clip` is T x 3 x H x W, or for a recipe with [references] a ReferenceClip.
+        `clip` is T x 3 x H x W, or for a recipe with [references] a ReferenceClip, with [faces] a FaceClip.
         """
 
 
@@ -332,12 +334,16 @@ TASKS: dict[str, Task[Any]] = {
     "zsm": SlowmoTask(),
     "cajnn": SingleImageTask(),
     "hime": ReferenceTask(),
+    "mpenet": FacePriorTask(),
 }
 
 
 def _without_references(recipe: Recipe) -> dict[str, bool]:
     """The demands of a network that uses no references."""
-    tables = {"references": recipe.references, "correlation": recipe.correlation, "adversarial": recipe.adversarial}
+    tables = {
+        "references": recipe.references, "correlation": recipe.correlation, "adversarial": recipe.adversarial,
+        "faces": recipe.faces,
+    }  # fmt: skip
     return {f"cannot use the table [{name}]: remove it": table is None for name, table in tables.items()}
 
 
@@ -367,6 +373,7 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     task = task_of(network)
     task.check(network, recipe)
     make = _reference_samples if recipe.references is not None else _clip_samples
+    make = _face_samples if recipe.faces is not None else make
     batches, validation = make(recipe, options, task.min_frames)
     adversary = None if recipe.adversarial is None else Adversary(recipe.adversarial, recipe.data.crop, device)
 
@@ -456,6 +463,21 @@ def _reference_samples(
     return batches, batches.validation(held_out)
 
 
+def _face_samples(
+    recipe: Recipe,
+    options: TrainOptions,
+    min_frames: int,  # noqa: ARG001 - validation clips are made as needed
+) -> tuple[Dataset[Batch], Sequence[Any]]:
+    """As `_clip_samples`, for a recipe with [faces]."""
+    assert recipe.faces is not None
+    items = find_training_files(options.data, recipe.data.licence_classes, of_people=True)
+    cache = options.output.parent / "frames"
+    people = find_people(items, recipe.faces.person_pattern, cache, find_faces)
+    people, held_out = split_people(people, recipe.faces.holdout_people)
+    batches = FaceBatches(recipe, people, cache, _h264(recipe), _roundtrip(recipe))
+    return batches, batches.validation(held_out)
+
+
 def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.device) -> Distance | None:
     if recipe.perceptual is None:
         if options.perceptual is not None:
@@ -467,8 +489,9 @@ def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.de
         raise UsageError(
             f"the recipe '{recipe.name}' needs the weights of the perceptual distance: give them with --perceptual"
         )
-    kind = Vgg19Distance if recipe.perceptual.network == "vgg19" else PerceptualDistance
-    return kind(options.perceptual, device)
+    kinds = {"alex": PerceptualDistance, "vgg19": Vgg19Distance, "vggface": VggFaceDistance}
+    distance: Distance = kinds[recipe.perceptual.network](options.perceptual, device)
+    return distance
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:

@@ -6,6 +6,9 @@ part of vidsr: they are the file alex_shift_tolerant.pth of the package stlpips-
 
 The second: the perceptual loss of HIME (Xiang, dissertation, equation (5.10)), with any file of VGG-19 weights whose
 tensors have torchvision's names.
+
+The third: the perceptual loss of MPENet (10), with any file of VGG-Face weights (Parkhi et al., "Deep Face
+Recognition", BMVC 2015) that a user has; they are not for commercial use, and no part of vidsr.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from vidsr.errors import UsageError
 _LEVELS = 5
 # VGG-19 up to the convolution whose result is compared, the 16th: channels, "M" for a halving by maxima.
 _VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)
+# VGG-Face up to the rectified convolution whose result is compared: convolutions and channels of its five stages.
+_VGG_FACE = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+_FACE_MEAN = (129.186, 104.762, 93.594)  # of its RGB images in 0..255
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB images in 0..1
 
 
@@ -116,4 +122,35 @@ class Vgg19Distance:
             else:
                 x = F.conv2d(x, *layer, padding=1)
                 x = F.relu(x) if number + 1 < len(self._layers) else x
+        return x
+
+
+class VggFaceDistance:
+    """Mean squared difference of VGG-Face's features relu5_3, MPENet's equation (10)."""
+
+    def __init__(self, weights: Path, device: torch.device | None = None) -> None:
+        """Reads a .pth file; raises UsageError if it cannot be read or holds something else."""
+        try:
+            loaded = torch.load(weights, map_location=device or "cpu", weights_only=True)
+            names = [f"conv{stage + 1}_{k + 1}" for stage, (count, _) in enumerate(_VGG_FACE) for k in range(count)]
+            self._layers = [(loaded[f"{name}.weight"].float(), loaded[f"{name}.bias"].float()) for name in names]
+            self._mean = torch.tensor(_FACE_MEAN, device=device).view(1, 3, 1, 1)
+            self._feature(torch.zeros(1, 3, 32, 32, device=device))
+        except Exception as error:  # a pickle can fail in any way; a wrong file lacks names or has other shapes
+            raise UsageError(
+                f"cannot read {weights} as weights of VGG-Face: use a .pth file with the tensors conv1_1.weight to "
+                "conv5_3.bias"
+            ) from error
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance of each pair, B values; `a` and `b` are B x 3 x H x W in 0..1, at least 32 x 32."""
+        return (self._feature(a).float() - self._feature(b).float()).square().mean((1, 2, 3))
+
+    def _feature(self, images: Tensor) -> Tensor:
+        x = (255 * images - self._mean).contiguous(memory_format=torch.channels_last)
+        layers = iter(self._layers)
+        for stage, (count, _) in enumerate(_VGG_FACE):
+            x = x if stage == 0 else F.max_pool2d(x, 2)
+            for _ in range(count):
+                x = F.relu(F.conv2d(x, *next(layers), padding=1))
         return x

@@ -127,12 +127,12 @@ class PerceptualConfig:
     """A perceptual distance (train/perceptual.py) in the loss, for the last part of a training.
 
     It is added with `weight`, on a random window of `crop` x `crop` pixels in one random frame per clip. `network` is
-    that of the weights that `--perceptual` names: AlexNet's of a learned distance, or VGG-19's features alone.
+    that of the weights that `--perceptual` names: AlexNet's of a learned distance, or features of VGG-19 or VGG-Face.
     """
 
     weight: float = 0.05
     crop: int = 96
-    network: Literal["alex", "vgg19"] = "alex"
+    network: Literal["alex", "vgg19", "vggface"] = "alex"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +149,14 @@ class CorrelationConfig:
 
 @dataclass(frozen=True, slots=True)
 class AdversarialConfig:
-    """The adversarial loss (HIME, equation (5.11)) with `weight`, and its discriminator (train/adversarial.py).
+    """An adversarial loss with `weight`, and its discriminator (train/adversarial.py).
 
-    `width`: channels at the full size, doubled with every halving up to `largest`. `learning_rate` is constant.
+    `kind`: HIME's, of a relativistic average GAN (5.11), or the standard one of MPENet (11). `width`: channels at the
+    full size, doubled with every halving up to `largest`. `learning_rate` is constant.
     """
 
     weight: float = 0.1
+    kind: Literal["relativistic", "standard"] = "relativistic"
     width: int = 32
     largest: int = 256
     learning_rate: float = 1e-4
@@ -207,6 +209,27 @@ class ReferencesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class FacesConfig:
+    """Clips of faces with labels (train/face_clips.py), for networks that learn landmarks and action units as well.
+
+    `labels` says where they come from: the five points of the shipped detector, or from files, for each clip and
+    photograph NAME its NAME.labels.npz. `person_pattern` and `holdout_people` are as in ReferencesConfig. A face's
+    side, in ground-truth pixels, is drawn from `face_side`; images are only ever reduced. True heatmaps have a
+    deviation of `heatmap_sigma` of their pixels. `align_weight` and `unit_weight` weigh the losses of heatmaps and of
+    action units, `dice_smooth` is the smooth term of the Dice coefficient.
+    """
+
+    labels: Literal["detector", "files"] = "detector"
+    person_pattern: str = ""
+    holdout_people: int = 12
+    face_side: tuple[float, float] = (64.0, 128.0)
+    heatmap_sigma: float = 1.0
+    align_weight: float = 0.1
+    unit_weight: float = 0.01
+    dice_smooth: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All settings of a model's training, under the recipe's own names, such as its table [optimisation].
 
@@ -214,7 +237,8 @@ class Recipe:
     With `guidance` the training is for slow motion: the input is every second frame, the output all of them. With
     `real` the degradation is realistic, and `degradation` applies to its clean samples. With `perceptual` the loss has
     a perceptual term. With `jpeg` every frame is compressed, with `restarts` the learning rate falls several times.
-    With `references` the samples are people with reference photographs. `correlation` and `adversarial` add losses.
+    With `references` the samples are people with reference photographs, with `faces` clips of faces with labels.
+    `correlation` and `adversarial` add losses.
     """
 
     name: str
@@ -233,6 +257,7 @@ class Recipe:
     references: ReferencesConfig | None = None
     correlation: CorrelationConfig | None = None
     adversarial: AdversarialConfig | None = None
+    faces: FacesConfig | None = None
 
     @property
     def scale(self) -> int:
@@ -257,6 +282,7 @@ def load_recipe(path: Path) -> Recipe:
         "references": ReferencesConfig,
         "correlation": CorrelationConfig,
         "adversarial": AdversarialConfig,
+        "faces": FacesConfig,
     }
     parts |= {name: part for name, part in optional.items() if name in table}
     recipe = fill_tables(Recipe, parts, table, path)
@@ -282,7 +308,8 @@ def _check(recipe: Recipe, path: Path) -> None:
     jpeg, restarts = recipe.jpeg or JpegConfig(), recipe.restarts or RestartsConfig()
     demands = {
         "the weights of guidance must not be negative": min(dataclasses.astuple(guidance)) >= 0,
-        "network.scale must be 4 or 2": recipe.network.get("scale", SCALE) in (2, 4),
+        "network.scale must be 4 or 2, or 8 with [faces]": recipe.scale in (2, 4)
+        or (recipe.scale == 8 and recipe.faces is not None),
         "data.crop must be a multiple of 8 (H.264 needs even sizes)": data.crop > 0 and data.crop % 8 == 0,
         "data.frames must be at least 1": data.frames >= 1,
         "data.batch must be at least 1": data.batch >= 1,
@@ -306,7 +333,7 @@ def _check(recipe: Recipe, path: Path) -> None:
         "jpeg.quality must be a range in 1..100": 1 <= jpeg.quality[0] <= jpeg.quality[1] <= 100,
         "restarts.every must be at least 1": restarts.every >= 1,
     }
-    refuse_unmet(demands | _demands_of_references(recipe), path)
+    refuse_unmet(demands | _demands_of_references(recipe) | _demands_of_faces(recipe), path)
 
 
 def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
@@ -338,6 +365,23 @@ def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
         "adversarial.width must be in 1..largest": 1 <= adversarial.width <= adversarial.largest,
         "with [adversarial], data.crop must be 4 times a power of 2": recipe.adversarial is None
         or (recipe.data.crop & (recipe.data.crop - 1) == 0),
+    }
+
+
+def _demands_of_faces(recipe: Recipe) -> dict[str, bool]:
+    """The demands on [faces]."""
+    faces = recipe.faces or FacesConfig()
+    others = recipe.references, recipe.jpeg, recipe.guidance
+    return {
+        "[faces] cannot be combined with [references], [jpeg] or [guidance]: remove one of them": (
+            recipe.faces is None or not any(others)
+        ),
+        "faces.person_pattern must be a regular expression with a group": _has_group(faces.person_pattern),
+        "faces.face_side must be a range above 0": 0 < faces.face_side[0] <= faces.face_side[1],
+        "faces.holdout_people and the weights of faces must not be negative": (
+            min(faces.holdout_people, faces.align_weight, faces.unit_weight) >= 0
+        ),
+        "faces.heatmap_sigma and dice_smooth must be above 0": min(faces.heatmap_sigma, faces.dice_smooth) > 0,
     }
 
 
