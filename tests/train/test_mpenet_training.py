@@ -298,7 +298,7 @@ def test_scores_are_gains_over_bicubic(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = FaceClip(truth, 64 * noise(2, 5, 2), torch.eye(2, 3).repeat(2, 1, 1))
     monkeypatch.setattr(MPENet, "restore", lambda _, x: _perfect(x, truth))
     scores = validate(network, [clip], CPU)
-    assert scores["gain_afresh"] > 40
+    assert scores["gain_afresh"] > 30
     assert scores.keys() == {"gain_afresh", "gain_video", "gain_jpeg_afresh", "gain_jpeg_video"}
 
 
@@ -318,7 +318,7 @@ def _perfect(low: Tensor, truth: Tensor) -> Any:
         ({"faces": None}, r"needs the table \[faces\]"),
         ({"network": MPENET_FORMS["fast"]}, "needs network.scale = 8"),
         ({"network": MPENET_FORMS["paper"] | {"scale": 8}}, 'needs faces.labels = "files"'),
-        ({"network": MPENET_FORMS["fast"] | {"scale": 8, "steps": 1}}, "set data.frames to 1"),
+        ({"network": MPENET_FORMS["fast"] | {"scale": 8, "steps": 1}}, "needs network.steps of 2 or more for clips"),
         ({"optimisation": replace(OPTIMIZATION, fusion_steps=1)}, "has no pretraining"),
     ],
 )
