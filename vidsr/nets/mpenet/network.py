@@ -228,7 +228,8 @@ class MPENet(Network):
         return F.interpolate(image, scale_factor=float(self.config.scale), mode="bilinear", align_corners=False)
 
     def _image(self, feature: Tensor, base: Tensor) -> Tensor:
-        return base + self.reconstruction(feature).to(base.dtype)
+        residual: Tensor = self.reconstruction(feature)
+        return base + residual.to(base.dtype)
 
     def _unit_maps(self, scores: Tensor, heatmaps: Tensor | None, like: Tensor) -> Tensor:
         """The probability of each unit as a map, with `unit_maps` only in its own part of the face."""
