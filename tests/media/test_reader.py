@@ -538,6 +538,20 @@ def test_a_thumbnail_is_not_taken_for_an_image_made_of_tiles(tmp_path: Path) -> 
         probe(path)
 
 
+def test_an_image_that_is_made_of_another_is_refused(tmp_path: Path) -> None:
+    """FFmpeg gives the image as it is stored, which is not the one that is shown."""
+    path = media.turned_image(tmp_path / "a.heic")
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.video
+        assert not stream.disposition
+    with pytest.raises(InputError, match=r"an image that is made of others .*: convert it to \.png or \.jpg first"):
+        probe(path)
+    shown = bytearray(path.read_bytes())
+    shown[shown.index(b"pitm") + 9] = 2  # now the stored image itself is to be shown
+    path.write_bytes(shown)
+    assert probe(path).width == 64
+
+
 def test_a_tiff_of_several_images_is_refused(tmp_path: Path) -> None:
     images = [media.numbered_image(number)[..., ::-1] for number in (1, 2)]
     one, two = tmp_path / "one.tiff", tmp_path / "two.tiff"

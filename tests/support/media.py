@@ -364,6 +364,20 @@ def _box(kind: str, *parts: bytes, full: int | None = None) -> bytes:
 @_cached
 def tiled_image(path: Path, side: int = 64) -> Path:
     """A HEIC image of 2 x 2 tiles, each a HEVC image of `side` x `side`, as phones write them."""
+    return _derived_image(path, side, b"grid", struct.pack(">BBBBHH", 0, 0, 1, 1, 2 * side, 2 * side), 2 * side, 4)
+
+
+@_cached
+def turned_image(path: Path, side: int = 64) -> Path:
+    """A HEIC image that is another one, a HEVC image, turned by 90 degrees (an item of the type `iden`)."""
+    return _derived_image(path, side, b"iden", b"", side, 1)
+
+
+def _derived_image(path: Path, side: int, kind: bytes, content: bytes, size: int, count: int) -> Path:
+    """A HEIC file whose image, item 1, is made of `count` HEVC images, which are all the same here.
+
+    `content` is the data of item 1, which is `size` x `size`, and turned if it has none.
+    """
     film = clip(
         path.with_suffix(".mp4"), 1, side, side, ("-c:v", "libx265", "-x265-params", "log-level=none:pools=none")
     )
@@ -371,31 +385,35 @@ def tiled_image(path: Path, side: int = 64) -> Path:
     at = data.index(b"hvcC") - 4
     config = data[at : at + int.from_bytes(data[at : at + 4], "big")]
     with av.open(str(film)) as container:
-        tile = next(bytes(packet) for packet in container.demux(video=0) if packet.size)
+        image = next(bytes(packet) for packet in container.demux(video=0) if packet.size)
     film.unlink()
-    grid = struct.pack(">BBBBHH", 0, 0, 1, 1, 2 * side, 2 * side)
-    items = [(1, b"grid"), *((number, b"hvc1") for number in range(2, 6))]
-    entries = [_box("infe", struct.pack(">HH4sB", number, 0, kind, 0), full=2 << 24) for number, kind in items]
-    sizes = [_box("ispe", struct.pack(">II", size, size), full=0) for size in (2 * side, side)]
-    uses = b"".join(struct.pack(">HBBB", n, 2, 2, 0x83) if n > 1 else struct.pack(">HBB", n, 1, 1) for n in range(1, 6))
+    parts = range(2, 2 + count)
+    entries = [
+        _box("infe", struct.pack(">HH4sB", number, 0, name, 0), full=2 << 24)
+        for number, name in [(1, kind), *((part, b"hvc1") for part in parts)]
+    ]
+    properties = [*(_box("ispe", struct.pack(">II", n, n), full=0) for n in (size, side)), config, _box("irot", b"\1")]
+    uses = struct.pack(">HBB", 1, 1, 1) if content else struct.pack(">HBBB", 1, 2, 1, 0x84)
+    uses += b"".join(struct.pack(">HBBB", part, 2, 2, 0x83) for part in parts)
     head = _box("ftyp", b"heic", bytes(4), b"mif1heic")
 
     def meta(start: int) -> bytes:
-        places = struct.pack(">HHHII", 1, 0, 1, start, len(grid))
-        places += b"".join(struct.pack(">HHHII", n, 0, 1, start + len(grid), len(tile)) for n in range(2, 6))
+        places = [struct.pack(">HHHII", 1, 0, 1, start, len(content))] if content else []
+        places += [struct.pack(">HHHII", part, 0, 1, start + len(content), len(image)) for part in parts]
+        made_of = struct.pack(">HH", 1, count) + b"".join(struct.pack(">H", part) for part in parts)
         return _box(
             "meta",
             _box("hdlr", bytes(4), b"pict", bytes(13), full=0),
             _box("pitm", struct.pack(">H", 1), full=0),
-            _box("iloc", b"\x44\x00", struct.pack(">H", 5), places, full=0),
-            _box("iinf", struct.pack(">H", 5), *entries, full=0),
-            _box("iref", _box("dimg", struct.pack(">HH4H", 1, 4, 2, 3, 4, 5)), full=0),
-            _box("iprp", _box("ipco", *sizes, config), _box("ipma", struct.pack(">I", 5), uses, full=0)),
+            _box("iloc", b"\x44\x00", struct.pack(">H", len(places)), *places, full=0),
+            _box("iinf", struct.pack(">H", len(entries)), *entries, full=0),
+            _box("iref", _box("dimg", made_of), full=0),
+            _box("iprp", _box("ipco", *properties), _box("ipma", struct.pack(">I", len(entries)), uses, full=0)),
             full=0,
         )
 
     start = len(head) + len(meta(0)) + 8
-    path.write_bytes(head + meta(start) + _box("mdat", grid, tile))
+    path.write_bytes(head + meta(start) + _box("mdat", content, image))
     return path
 
 

@@ -270,7 +270,19 @@ def video_of(container: InputContainer, path: Path) -> VideoStream:
     if not video.disposition & Disposition.default and any(s.disposition & Disposition.dependent for s in streams):
         # Beside the tiles there may be a thumbnail, which is no tile and looks like the only whole image.
         raise InputError(f"{path} is an image made of tiles, which vidsr cannot join: convert it to .png or .jpg first")
+    if _is_image_file(container) and video.frames == 1 and not video.disposition & Disposition.default:
+        # FFmpeg marks the image that is to be shown, unless it is derived from others, which are all that it gives.
+        raise InputError(
+            f"{path} shows an image that is made of others (turned, cropped or laid over each other), which vidsr "
+            "cannot make: convert it to .png or .jpg first"
+        )
     return video
+
+
+def _is_image_file(container: InputContainer) -> bool:
+    """Whether a file says that it holds images (HEIF, ISO/IEC 23008-12, section 10.2)."""
+    brands = container.metadata.get("major_brand", "") + container.metadata.get("compatible_brands", "")
+    return container.format.name.startswith("mov") and "mif1" in brands
 
 
 def describe(container: InputContainer, video: VideoStream, path: Path, head: bytes | None = None) -> VideoInfo:
