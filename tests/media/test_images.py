@@ -273,6 +273,47 @@ def test_what_no_output_keeps_is_named(tmp_path: Path) -> None:
     assert "the further images in the file, such as a gain map" in warning
 
 
+def jpeg(path: Path, **options: Any) -> Path:
+    Image.fromarray(image()).save(path, **options)
+    return path
+
+
+def extras(path: Path) -> tuple[str, ...]:
+    return read_header(path).extras
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_a_photograph_is_named(tmp_path: Path, progressive: bool) -> None:
+    """Gain maps and motion photos of phones, some of which Pillow does not tell from plain photographs."""
+    photo = jpeg(tmp_path / "a.jpg", progressive=progressive, quality=95, comment=b"\xff\xd9 in a comment")
+    plain = photo.read_bytes()
+    assert extras(photo) == ("comments",)
+    video = media.clip(tmp_path / "a.mp4", 2).read_bytes()
+    for behind, words in (
+        (bytes(100), ""),
+        (plain, "the further images in the file"),
+        (video, "the video behind the image"),
+        (b"\0\0SEFT", "the data behind the image"),
+    ):
+        photo.write_bytes(plain + behind)
+        (_, *found) = extras(photo)
+        assert len(found) == bool(words) and (not words or found[0].startswith(words))
+    report = enlarge(photo, tmp_path / "b.png")
+    assert "the result lacks the data behind the image of the input" in report.warnings
+    photo.write_bytes(plain + plain + video)
+    assert len(extras(photo)) == 3
+    for end in range(2, len(plain), 50):
+        assert image_files._behind_jpeg(plain[:end]) == b""
+
+
+def test_extended_xmp_is_named(tmp_path: Path) -> None:
+    """Only the first 64 kB of XMP are in the segment that is kept."""
+    body = b"http://ns.adobe.com/xmp/extension/\0" + bytes(40) + b"<rest/>"
+    data = jpeg(tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + (2 + len(body)).to_bytes(2, "big") + body + data[2:])
+    assert extras(tmp_path / "a.jpg") == ("the extended part of XMP",)
+
+
 def test_a_truncated_photograph_is_damage(tmp_path: Path) -> None:
     photo = tmp_path / "a.jpg"
     Image.fromarray(image()).save(photo, quality=95)
@@ -449,6 +490,23 @@ def test_a_deep_video_becomes_deep_images_and_a_turned_one_upright(tmp_path: Pat
         enlarge(turned, tmp_path / f"{degrees}" / "%d.png")
         (first, *_) = media_upright(turned)
         assert np.abs(pixels(tmp_path / f"{degrees}" / "1.png").astype(int) - first).mean() < 3
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_mirrored_video_becomes_upright_images(tmp_path: Path, degrees: int) -> None:
+    plain, source = media.clip(tmp_path / "plain.mp4", 2), tmp_path / "a.mp4"
+    turned = ("-display_rotation:v:0", str(degrees), "-display_hflip:v:0")
+    media.ffmpeg(*turned, "-i", f"file:{plain}", "-c", "copy", f"file:{source}")
+    enlarge(source, tmp_path / "out" / "%d.png", strict=True)
+    (first,) = media_upright(source)
+    assert np.abs(pixels(tmp_path / "out" / "1.png").astype(int) - first).mean() < 3
+
+
+def test_side_data_of_a_video_is_lost_in_images(tmp_path: Path) -> None:
+    source = media.closed_captions(tmp_path / "a.mp4")
+    assert "the result lacks closed captions of the input" in enlarge(source, tmp_path / "out" / "%d.png").warnings
+    with pytest.raises(CheckError, match="closed captions"):
+        enlarge(source, tmp_path / "strict" / "%d.png", strict=True)
 
 
 def media_upright(path: Path) -> list[np.ndarray[Any, Any]]:

@@ -51,6 +51,10 @@ _PIXEL_FORMATS = {
     (True, False, 8): "gray", (True, False, 16): "gray16le", (True, True, 8): "ya8", (True, True, 16): "ya16le",
     (False, False, 8): "rgb24", (False, False, 16): "rgb48le", (False, True, 8): "rgba", (False, True, 16): "rgba64le",
 }  # fmt: skip
+# Markers of JPEG (ITU-T T.81, table B.1); in the data of an image 0xFF is followed by zero or by a restart marker.
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]", re.DOTALL)
+_JPEG_START, _JPEG_END, _JPEG_WITHOUT_LENGTH = b"\xff\xd8\xff", b"\xff\xd9", (b"\xff\x01", b"\xff\xd8")
+_XMP_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"  # XMP specification part 3, section 1.1.3.1
 _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
 # How each EXIF orientation becomes upright: number of counterclockwise quarter turns, and whether mirrored left to
@@ -286,8 +290,38 @@ def _extras(image: ImageFile.ImageFile) -> Iterator[str]:
         yield "IPTC and Photoshop data"
     if "comment" in image.info or set(getattr(image, "text", ())) - {"XML:com.adobe.xmp"}:
         yield "comments"
-    if isinstance(image, MpoImagePlugin.MpoImageFile) and image.n_frames > 1:
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        yield from _jpeg_extras(image)
+
+
+def _jpeg_extras(image: JpegImagePlugin.JpegImageFile) -> Iterator[str]:
+    """What Pillow does not tell: the second part of XMP, and what follows the image in the file."""
+    if any(data.startswith(_XMP_EXTENSION) for _, data in image.applist):
+        yield "the extended part of XMP"
+    assert image.fp is not None, "its file is open as long as the image"
+    position = image.fp.tell()
+    image.fp.seek(0)
+    behind = _behind_jpeg(image.fp.read())
+    image.fp.seek(position)
+    has_images = _JPEG_START in behind or (isinstance(image, MpoImagePlugin.MpoImageFile) and image.n_frames > 1)
+    if has_images:
         yield "the further images in the file, such as a gain map or a second view"
+    if b"ftyp" in behind:
+        yield "the video behind the image (motion photo)"
+    elif behind and not has_images:
+        yield "the data behind the image"
+
+
+def _behind_jpeg(data: bytes) -> bytes:
+    """What follows the first image of a JPEG file; empty if it is padding, and if the image does not end."""
+    at = len(_JPEG_START) - 1
+    while found := _JPEG_MARKER.search(data, at):
+        at = found.end()
+        if found[0] == _JPEG_END:
+            return data[at:] if data[at:].strip(b"\0\xff\r\n ") else b""
+        if found[0] not in _JPEG_WITHOUT_LENGTH:
+            at += int.from_bytes(data[at : at + 2], "big")
+    return b""
 
 
 def _refuse(image: ImageFile.ImageFile, path: Path) -> None:

@@ -25,7 +25,8 @@ from vidsr.types import Frame, StreamInfo, VideoInfo
 from vidsr.video.errors import writing
 from vidsr.video.image_names import NumberedName, is_image, numbered
 from vidsr.video.image_source import ImageSource, to_unit
-from vidsr.video.probe import Source
+from vidsr.video.probe import Source, mirror_and_rotation
+from vidsr.video.side_data_kinds import losses
 
 if TYPE_CHECKING:
     from vidsr.video.image_files import ImageHeader, Metadata, Samples
@@ -36,6 +37,7 @@ _BYTES_PER_PIXEL = 2 * 3 * 4
 _BAND = 256
 _RGB_WEIGHTS = (0.299, 0.587, 0.114)  # of luma in BT.601, as gray is defined for JPEG
 _BITS = {"rgb24": 8, "rgb48le": 16, "rgb48be": 16}
+_APPLIED = ("DISPLAYMATRIX",)  # side data that images need not hold, because it has been applied
 _USUAL_COLORS = ("unknown", "bt709", "smpte170m", "bt470bg", "smpte240m", "iec61966-2-1", "gbr")
 
 
@@ -45,8 +47,9 @@ class ImageOutputPlan:
 
     `name` says how the files are called; None for a single file (`target`), or for files named like those of the input
     (`target` is a folder). `bits` are those of each sample; None: as many as the input's file. `first` is the number of
-    the first file, and `keeps_numbers` whether numbers are those of the input. `turns` are counterclockwise quarter
-    turns that make a frame upright. `losses` name what no image holds.
+    the first file, and `keeps_numbers` whether numbers are those of the input. A frame becomes upright if it is
+    mirrored left to right (`is_mirrored`) and then turned by counterclockwise quarter `turns`. `losses` name what no
+    image holds.
     """
 
     target: Path
@@ -59,6 +62,7 @@ class ImageOutputPlan:
     first: int
     keeps_numbers: bool
     turns: int
+    is_mirrored: bool
     warnings: tuple[str, ...]
     losses: tuple[str, ...]
 
@@ -160,11 +164,14 @@ def plan_images(
     bits, warnings = _depth(format_, info, options)
     _refuse_size(target, format_, size)
     has_numbers = isinstance(source, ImageSource) and source.number is not None
-    turns = info.rotation_degrees // 90 % 4 if info.rotation_degrees % 90 == 0 else 0
+    matrix = source.side_data(info.video_stream).matrix
+    is_mirrored, degrees = (False, info.rotation_degrees) if matrix is None else mirror_and_rotation(matrix)
+    turns = degrees // 90 % 4 if degrees % 90 == 0 else 0
     return ImageOutputPlan(
         target=target, source=source, info=info, size=size, options=options, name=name, bits=bits,
         first=source.number if isinstance(source, ImageSource) and source.number is not None else 1,
-        keeps_numbers=has_numbers and interp == 1, turns=turns, warnings=tuple(warnings),
+        keeps_numbers=has_numbers and interp == 1, turns=turns, is_mirrored=is_mirrored,
+        warnings=tuple(warnings),
         losses=tuple(_losses(source, info, options, trim)),
     )  # fmt: skip
 
@@ -309,13 +316,19 @@ class ImageWriter:
             self._lose(f"{format_} images do not keep {each} of the input")
         _check(hidden, path.name, format_, color, alpha, is_exact=format_ in ("png", "tiff"))
 
-    def commit(self, is_strict: bool = False, side_data: Collection[str] = ()) -> None:  # noqa: ARG002 - see `_lost`
-        """Gives the files their names. Raises OutputError, or CheckError if something is lost with `is_strict`."""
+    def commit(self, is_strict: bool = False, side_data: Collection[str] = ()) -> None:
+        """Gives the files their names. Raises OutputError, or CheckError if something is lost with `is_strict`.
+
+        `side_data` are the kinds of side data of the input's video, which images do not hold.
+        """
         plan = self.plan
         if not self._names:
             raise OutputError(f"{plan.target.name}: there is no frame to write")
         if len(self._steps) > 1 and plan.template is None:
             self._lose("the frames do not come at even times, and images hold none")
+        if not isinstance(plan.source, ImageSource):  # what images lose of images is known already
+            for sentence in losses(side_data, _APPLIED):
+                self._lose(sentence)
         if is_strict and self._losses:
             raise CheckError(f"{plan.target.name} was not made, because --strict allows no loss: {self._losses[0]}")
         with writing(plan.target):
@@ -353,7 +366,8 @@ class ImageWriter:
         plan = self.plan
         place = plan.place_of(frame)
         if plan.template is None or place is None:
-            image = torch.rot90(frame.image, plan.turns, (1, 2)) if plan.turns else frame.image
+            image = frame.image.flip(2) if plan.is_mirrored else frame.image
+            image = torch.rot90(image, plan.turns, (1, 2)) if plan.turns else image
             is_gray = plan.info.pixel_format.startswith(("gray", "ya"))
             return to_samples(image, plan.bits or 8, is_gray), None, Metadata()
         file = plan.template.files[place]

@@ -328,8 +328,17 @@ def describe(container: InputContainer, video: VideoStream, path: Path, head: by
 def rotation_of(frame: av.VideoFrame) -> int:
     """The angle of the display matrix, counterclockwise, -180..180, whole degrees; 0 if there is none."""
     matrix = _matrix(frame_data(frame, Type.DISPLAYMATRIX))
-    if matrix is None:
-        return 0
+    return 0 if matrix is None else _angle(matrix)
+
+
+def mirror_and_rotation(matrix: tuple[int, ...]) -> tuple[bool, int]:
+    """Whether a display matrix mirrors a frame left to right, and the angle by which it is rotated afterwards."""
+    a, b, _, c, d, *_ = matrix
+    is_mirrored = a * d < b * c
+    return is_mirrored, _angle((-a, -b, *matrix[2:]) if is_mirrored else matrix)
+
+
+def _angle(matrix: tuple[int, ...]) -> int:
     a, b, _, c, d, *_ = matrix
     across, down = math.hypot(a, c), math.hypot(b, d)
     return round(-math.degrees(math.atan2(b / down, a / across))) if across and down else 0
