@@ -130,7 +130,7 @@ def upscale(
     shard: "I/N": every N-th video only, from number I on (folders and lists only).
     jobs: how many videos to process at once, each in a process of its own. The processes are spawned, so a script must
         call this function under `if __name__ == "__main__":`.
-    on_progress: called after each output frame.
+    on_progress: called after each output frame, and once when the output is to be completed and checked.
 
     Returns a RunReport; for a folder or a list a BatchReport, which collects the failures of single videos. Raises
     UsageError, InputError, OutputError, ModelError, DeviceError or CheckError.

@@ -297,13 +297,21 @@ def test_threads_are_those_of_torch(video: Path) -> None:
 def test_before_and_after_are_told_at_the_end(video: Path) -> None:
     target = video.with_name("b.mkv")
     result = vidsr_cli("upscale", video, target, "--model", "bicubic", "--scale", "2")
-    told = next(line for line in result.stderr.splitlines() if line.startswith("before: "))
-    before, after = (round(path.stat().st_size / 1000) for path in (video, target))
-    start = (
-        f"before: 64x48, 3 frames, {before} kB; after: 128x96, 3 frames, {after} kB, 0.1 s at 25 frames/s; 1 scene, "
-    )
-    assert told.startswith(start)
-    assert re.fullmatch(r"\d+:\d\d:\d\d and \d+\.\d GiB of memory", told.removeprefix(start))
+    lines = result.stderr.splitlines()
+    number = next(number for number, line in enumerate(lines) if line.startswith("before"))
+    before, after = (f"{path.stat().st_size / 1000:.0f} kB" for path in (video, target))
+    assert [re.split(" {2,}", line) for line in lines[number : number + 2]] == [
+        ["before", "64x48", "3 frames", "0.1 s", "25 frames/s", before],
+        ["after", "128x96", "3 frames", "0.1 s", "25 frames/s", after],
+    ]
+    assert re.fullmatch(r"1 scene; took \d+:\d\d:\d\d and \d+\.\d GiB of memory", lines[number + 2])
+
+
+def test_before_and_after_of_slow_motion(video: Path) -> None:
+    result = vidsr_cli("slowmo", video, video.with_name("b.mkv"), "--interp", "4", "--keep-duration")
+    shown = [line.split()[1:6] for line in result.stderr.splitlines() if line.startswith(("before", "after"))]
+    assert shown == [["64x48", "3", "frames", "0.1", "s"], ["64x48", "9", "frames", "0.1", "s"]]
+    assert "  25 frames/s" in result.stderr and "  100 frames/s" in result.stderr
 
 
 def test_upscale_prints_the_path_and_writes_the_report(tmp_path: Path, video: Path) -> None:
@@ -333,6 +341,7 @@ def test_every_line_of_json_progress_is_json(tmp_path: Path, video: Path) -> Non
     assert done[0] == 1 and done[-1] == 3 and done == sorted(done)  # and every second in between
     assert all(step["input"] == str(noted) and step["seconds"] >= 0 for step in steps)
     assert steps[-1]["memory_bytes"] > 0 and "files" not in steps[-1]
+    assert {step["stage"] for step in steps} >= {"frames", "finish"} and steps[-1]["scenes"] == 1
     assert {event["event"] for event in events} == {"progress", "message", "warning", "file"}
     (file,) = (event for event in events if event["event"] == "file")
     assert (file["input"], file["output"], file["status"]) == (str(noted), str(target), "done")
@@ -508,13 +517,12 @@ def test_a_terminal_shows_each_running_video_and_the_whole_batch(monkeypatch: py
         board.update(first, Progress(1, 300, 2.0), 1 << 30)
         board.update(first, Progress(11, 300, 4.0), 2 << 30)
         board.update(second, Progress(5, None, 1.0), 3 << 30)
-    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).replace("\r", "\n").splitlines()
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\]0;.*?\x07", "", terminal.getvalue())
+    lines = plain.replace("\r", "\n").splitlines()
     whole, one, other = (next(line for line in reversed(lines) if name in line) for name in ("files", "a.mp4", "b.mp4"))
     assert whole.startswith("6/12 files, 1 failed") and "40/900" in whole and "1:02:05" in whole
-    assert (
-        "11/300" in one and "0:00:58" in one and "cpu" in one and "2.0 GiB" in one
-    )  # 5 frames a second since the first
-    assert "5/?" in other and "-:--:--" in other and "cuda:1" in other and "3.0 GiB" in other
+    assert "11/300, 5.0 frames/s, 0:00:5" in one and one.endswith("left, 2.0 GiB, cpu")
+    assert "5/?, -:--:-- left" in other and other.endswith("3.0 GiB, cuda:1")
 
 
 def test_a_terminal_gets_a_title_and_its_own_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -368,7 +368,9 @@ def test_report(tmp_path: Path) -> None:
     assert all(seconds >= 0 for seconds in report.stage_seconds.values())
     assert report.wall_seconds > 0 and report.peak_memory_bytes > 1 << 20
     assert report.damages == [] and report.warnings == [] and len(report.notes) == 1 and "bt601" in report.notes[0]
-    assert [progress.frames_done for progress in seen] == list(range(1, 21))
+    assert [progress.frames_done for progress in seen] == [*range(1, 21), 20]
+    assert [progress.is_finishing for progress in seen] == [False] * 20 + [True]
+    assert {progress.scene_starts for progress in seen} == {(0,)} and {progress.faces for progress in seen} == {None}
     assert {progress.frames_expected for progress in seen} == {20}
     assert all(a.seconds <= b.seconds for a, b in pairwise(seen))
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from vidsr.cli.progress_text import ASCII, UNICODE, Now, Style, lines_of, plain_line, totals_text
 from vidsr.cli.terminal import silence, visible, visible_json
+from vidsr.pipeline.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from vidsr.pipeline.batch_progress import Totals
@@ -28,47 +30,60 @@ ProgressMode = Literal["auto", "json", "none"]
 # xterm's sequences that push the title of the window onto a stack, and take it from there; others ignore them.
 _KEEP_TITLE, _FORMER_TITLE = "\x1b[22;2t", "\x1b[23;2t"
 EVENT_SECONDS = 1.0  # between two progress lines in json mode
+# Without a terminal: when the first line about a video is printed, and the longest pause between two of them.
+FIRST_LINE_SECONDS, LONGEST_PAUSE_SECONDS = 30.0, 600.0
+DRAWINGS_PER_SECOND = 2  # each takes about a millisecond
+STYLES: dict[Style, str] = {
+    "plain": "", "name": "bold", "done": "green", "cut": "bold yellow", "coming": "bright_black",
+    "quiet": "bright_black",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
 class Running:
-    """A video that is being processed: its progress, the peak memory of its process, and its row of the display."""
+    """A video that is being processed: its progress, the peak memory of its process, and when both were told."""
 
     name: str
     device: str
     memory_bytes: int = 0
     progress: RunProgress | None = None
-    first: tuple[float, int] | None = None
-    row: TaskID | None = None
     began: float = field(default_factory=time.monotonic)
+    told: float = 0.0
+    _time_left: TimeLeft = field(default_factory=TimeLeft)
 
     def update(self, progress: RunProgress, memory_bytes: int) -> None:
         """Takes over the latest progress."""
-        self.progress, self.memory_bytes = progress, memory_bytes
-        if self.first is None:
-            self.first = (progress.seconds, progress.frames_done)
+        self.progress, self.memory_bytes, self.told = progress, memory_bytes, time.monotonic()
+        if not progress.is_finishing:
+            done = progress.frames_done
+            self._time_left.update(progress.seconds, done, progress.frames_expected, progress.face_pixels)
 
     @property
     def rate(self) -> float | None:
-        """Frames per second since the first frame, without the time that loading took."""
-        if self.progress is None or self.first is None or self.progress.seconds <= self.first[0]:
-            return None
-        return (self.progress.frames_done - self.first[1]) / (self.progress.seconds - self.first[0])
+        """Frames per second in the recent past, without the time that loading took."""
+        return self._time_left.frames_per_second
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last frame, as far as the header and the rate tell."""
-        if self.progress is None or not self.progress.frames_expected or not self.rate:
-            return None
-        return max(0, self.progress.frames_expected - self.progress.frames_done) / self.rate
+        """Seconds until the last frame, as far as the header and the frames so far tell; counts down between frames."""
+        left = self._time_left.seconds
+        return None if left is None else max(0.0, left - (time.monotonic() - self.told))
+
+    @property
+    def now(self) -> Now:
+        """What is shown of it."""
+        return Now(self.name, self.device, self.progress, self.rate, self.seconds_left, self.memory_bytes)
 
     def event(self) -> dict[str, Any]:
         """The values of a progress line."""
         progress, rate, left = self.progress, self.rate, self.seconds_left
         return {
             "input": self.name,
+            "stage": "start" if progress is None else "finish" if progress.is_finishing else "frames",
             "frames_done": progress.frames_done if progress else 0,
             "frames_expected": progress.frames_expected if progress else None,
+            "scenes": len(progress.scene_starts) if progress else 0,
+            "faces": progress.faces if progress else None,
             "seconds": round(progress.seconds if progress else time.monotonic() - self.began, 3),
             "frames_per_second": None if rate is None else round(rate, 3),
             "seconds_left": None if left is None else round(left, 1),
@@ -132,24 +147,17 @@ class Screen:
             with _JsonBoard(self._emit, totals) as lines:
                 yield lines
             return
-        if self._mode == "none" or self._is_quiet or not self._console.is_terminal:
+        if self._mode == "none" or self._is_quiet:
             yield Board()
-            return
-        with (
-            self._own_title() as show_title,
-            Progress(
-                TextColumn("{task.description}"), BarColumn(), _Frames(), _TimeLeft(), _Device(), _Memory(),
-                console=self._console, transient=True,
-            ) as bars,
-        ):  # fmt: skip
-            yield _Bars(bars, totals, show_title)
+        elif not self._console.is_terminal or self._console.is_dumb_terminal:
+            yield _PlainBoard(self.say, totals)
+        else:
+            with self._own_title() as show_title, _LiveBoard(self._console, totals, show_title) as live:
+                yield live
 
     @contextmanager
     def _own_title(self) -> Iterator[Callable[[str], object]]:
         """Yields the function that sets the title of the terminal's window; puts the former title back."""
-        if self._console.is_dumb_terminal:
-            yield lambda _title: None
-            return
         self._console.file.write(_KEEP_TITLE)
         try:
             yield lambda title: self._console.set_window_title(visible(title))
@@ -242,47 +250,82 @@ class _JsonBoard(Board):
         self._emit({"event": "progress"} | running.event() | ({} if totals is None else totals.event()))
 
 
-class _Bars(Board):
-    """A bar for each running video, and one for the whole batch above them."""
+class _PlainBoard(Board):
+    """Prints a line about each running video from time to time, where nothing can be drawn: in logs, for example."""
 
-    def __init__(
-        self, bars: Progress, totals: Callable[[], Totals | None], show_title: Callable[[str], object]
-    ) -> None:
+    def __init__(self, say: Callable[[str], None], totals: Callable[[], Totals | None]) -> None:
         super().__init__()
-        self._bars, self._totals, self._show_title = bars, totals, show_title
-        self._title = ""
-        self._whole = None if totals() is None else bars.add_task("", total=None, seconds_left=None)
-        self._show_totals()
-
-    def start(self, name: str, device: str) -> Running:
-        """As Board."""
-        running = super().start(name, device)
-        running.row = self._bars.add_task(_shown(name), total=None, device=_shown(device), running=running)
-        return running
+        self._say, self._totals = say, totals
+        self._next: dict[int, float] = {}
 
     def update(self, running: Running, progress: RunProgress, memory_bytes: int) -> None:
-        """As Board."""
+        """As Board; prints the first line after half a minute, and later ones about a tenth of the time apart."""
         super().update(running, progress, memory_bytes)
-        assert running.row is not None, "started by this board"
-        self._bars.update(running.row, completed=progress.frames_done, total=progress.frames_expected)
-        self._show_totals()
-        self._retitle(running)
+        if progress.is_finishing or progress.seconds < self._next.get(id(running), FIRST_LINE_SECONDS):
+            return
+        pause = min(LONGEST_PAUSE_SECONDS, max(FIRST_LINE_SECONDS, progress.seconds / 10))
+        self._next[id(running)] = progress.seconds + pause
+        totals = self._totals()
+        whole = "" if totals is None else f" ({totals_text(totals)})"
+        self._say(plain_line(running.now) + whole)
 
     def finish(self, running: Running) -> None:
         """As Board."""
         super().finish(running)
-        assert running.row is not None, "started by this board"
-        self._bars.update(running.row, visible=len(self._bars.tasks) == 1)
-        self._show_totals()
+        self._next.pop(id(running), None)
+
+
+class _LiveBoard(Board):
+    """Draws the running videos and the batch below the messages, again and again; see `progress_text`."""
+
+    def __init__(
+        self, console: Console, totals: Callable[[], Totals | None], show_title: Callable[[str], object]
+    ) -> None:
+        super().__init__()
+        self._console, self._totals, self._show_title = console, totals, show_title
+        self._title = ""
+        self._letters = UNICODE if _can_write(console.encoding, "".join(UNICODE)) else ASCII
+        self._last: list[Now] = []
+        self._live = Live(
+            console=console, get_renderable=self._drawn, refresh_per_second=DRAWINGS_PER_SECOND, transient=True
+        )
+
+    def __enter__(self) -> _LiveBoard:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, running: Running, progress: RunProgress, memory_bytes: int) -> None:
+        """As Board."""
+        super().update(running, progress, memory_bytes)
+        self._retitle(running)
+
+    def finish(self, running: Running) -> None:
+        """As Board; the last video stays until something else is shown."""
+        self._last = [running.now]
+        super().finish(running)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """As Board."""
-        self._bars.stop()
+        self._live.stop()
         try:
             yield
         finally:
-            self._bars.start()
+            self._live.start()
+
+    def _drawn(self) -> Text:
+        """All lines as they are now; called by the thread that draws."""
+        width, height = self._console.size
+        running = [each.now for each in list(self.running)] or self._last
+        lines = lines_of(running, self._totals(), width, height - 1, self._letters)
+        parts: list[tuple[str, str]] = []
+        for line in lines:
+            parts += [(piece.text, STYLES[piece.style]) for piece in line]
+            parts.append(("\n", ""))
+        return Text.assemble(*parts[:-1], no_wrap=True, end="")
 
     def _retitle(self, running: Running) -> None:
         """Shows in the title how much of the batch or of this video is done, whenever the percentage changes."""
@@ -296,16 +339,13 @@ class _Bars(Board):
             self._title = title
             self._show_title(title)
 
-    def _show_totals(self) -> None:
-        totals = self._totals()
-        if self._whole is None or totals is None:
-            return
-        over = totals.done + totals.failed + totals.skipped
-        failed = f", {totals.failed} failed" if totals.failed else ""
-        self._bars.update(
-            self._whole, description=f"{over}/{totals.files} files{failed}", completed=totals.frames_done,
-            total=totals.frames_expected, seconds_left=totals.seconds_left,
-        )  # fmt: skip
+
+def _can_write(encoding: str, letters: str) -> bool:
+    try:
+        letters.encode(encoding)
+    except (UnicodeError, LookupError):
+        return False
+    return True
 
 
 def _shown(text: str) -> str:
@@ -355,36 +395,3 @@ class _Stderr(io.TextIOBase):
             action()
         except OSError:
             silence(self._stream)
-
-
-class _Frames(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Frames done, frames expected, and frames per second."""
-        total = "?" if task.total is None else f"{task.total:.0f}"
-        speed = task.finished_speed or task.speed
-        rate = "" if speed is None else f"  {speed:.1f} frames/s"
-        return Text(f"{task.completed:.0f}/{total}{rate}")
-
-
-class _TimeLeft(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Time left as H:MM:SS."""
-        running: Running | None = task.fields.get("running")
-        left = running.seconds_left if running else task.fields.get("seconds_left")
-        if left is None:
-            return Text("-:--:--")
-        minutes, seconds = divmod(round(left), 60)
-        return Text(f"{minutes // 60}:{minutes % 60:02}:{seconds:02}")
-
-
-class _Device(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """The device."""
-        return Text(task.fields.get("device", ""))
-
-
-class _Memory(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Peak memory so far."""
-        running: Running | None = task.fields.get("running")
-        return Text(f"{running.memory_bytes / 2**30:.1f} GiB" if running else "")

@@ -366,7 +366,8 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
         f"({report.precision}), {rate:.1f} frames/s"
     )
-    screen.say(_before_and_after(video, result, report))
+    for line in _before_and_after(video, result, report):
+        screen.say(line)
     if report.face_model is not None:
         _say_faces(screen, report)
     if report.degradation:
@@ -391,21 +392,24 @@ def defects_found(defects: DefectReport, repaired_word: str = "repaired") -> str
     )
 
 
-def _before_and_after(video: Path, result: Path, report: RunReport) -> str:
-    """What went in and what came out, with the time and the memory that it took."""
+def _before_and_after(video: Path, result: Path, report: RunReport) -> list[str]:
+    """What went in and what came out, one below the other, and the time and the memory that it took."""
+    seconds, rate = report.duration_seconds, report.rate
     sides = []
-    for name, path, (width, height), frames in (
-        ("before", video, report.input_size, report.frames_in),
-        ("after", result, report.output_size, report.frames_out),
-    ):
-        size = f", {_bytes(path.stat().st_size)}" if path.is_file() else ""  # a folder of images has none
-        sides.append(f"{name}: {width}x{height}, {frames} frames{size}")
-    rate = "" if report.rate is None else f" at {report.rate:.4g} frames/s"
-    minutes, seconds = divmod(round(report.wall_seconds), 60)
-    took = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+    for name, path, (width, height), frames, length, fps in (
+        ("before", video, report.input_size, report.frames_in, seconds / report.stretch,
+         None if rate is None else rate * report.stretch / report.interp),
+        ("after", result, report.output_size, report.frames_out, seconds, rate),
+    ):  # fmt: skip
+        size = _bytes(path.stat().st_size) if path.is_file() else ""  # a folder of images has none
+        sides.append([name, f"{width}x{height}", f"{frames} frames", f"{length:.1f} s",
+                      "" if fps is None else f"{fps:.4g} frames/s", size])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*sides, strict=True)]
+    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(side, widths, strict=True)).rstrip() for side in sides]
+    minutes, rest = divmod(round(report.wall_seconds), 60)
+    took = f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
     scenes = f"{report.scenes} scene{'s' * (report.scenes != 1)}"
-    memory = report.peak_memory_bytes / 2**30
-    return f"{'; '.join(sides)}, {report.duration_seconds:.1f} s{rate}; {scenes}, {took} and {memory:.1f} GiB of memory"
+    return [*lines, f"{scenes}; took {took} and {report.peak_memory_bytes / 2**30:.1f} GiB of memory"]
 
 
 def _bytes(count: int) -> str:

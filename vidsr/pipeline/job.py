@@ -38,7 +38,7 @@ from vidsr.video.errors import writing
 from vidsr.video.segments import Segment, WriterState, segment_name
 
 ENDING = ".vidsr-job"
-FORMAT = 1
+FORMAT = 2
 # Bytes at either end of the input that are compared, beside its size and its time.
 COMPARED_BYTES = 1 << 20
 # Largest part of the time that saving states may take; at some borders none is saved.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.job import Job, Mark, ResumePoint, check_space, folder_of
 from vidsr.pipeline.plan import Plan
+from vidsr.pipeline.sightings import Sightings
 from vidsr.runtime.heap import keep_freed_memory, return_freed_memory
 from vidsr.runtime.memory import peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
@@ -61,13 +62,23 @@ LEAST_PIXELS = 60_000_000
 class Progress:
     """Progress of a run, in output frames. `frames_expected` is from the header and may be wrong or None.
 
-    `memory_steps` are the steps to less memory so far.
+    `memory_steps` are the steps to less memory so far. `scene_starts` are the output frames that begin a scene, as far
+    as the input has been read: a little farther than `frames_done`. `faces` is the number of face tracks so far, None
+    where no faces are searched; `face_pixels` is that of `Sightings`. `stage_seconds` are those of the report so far.
+    `resumed_frames` of those that are done are from an interrupted run. With `is_finishing` all frames are done, and
+    the output is being completed and checked.
     """
 
     frames_done: int
     frames_expected: int | None
     seconds: float
     memory_steps: tuple[MemoryStep, ...] = ()
+    scene_starts: tuple[int, ...] = ()
+    faces: int | None = None
+    face_pixels: float = 0.0
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    resumed_frames: int = 0
+    is_finishing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +216,9 @@ def run(
     report = _initial_report(plan)
     report.memory_steps = parts.chosen.engine.steps  # filled as they are made
     if keeps_work(plan, parts):
-        _run_in_segments(plan, parts, report, _Callbacks(on_progress, on_start, started))
+        _run_in_segments(plan, parts, report, _Callbacks(on_progress, on_start, started, Sightings()))
     else:
-        _run_whole(plan, parts, report, _Callbacks(on_progress, on_start, started))
+        _run_whole(plan, parts, report, _Callbacks(on_progress, on_start, started, Sightings()))
     report.wall_seconds = time.monotonic() - started
     return report
 
@@ -240,15 +251,24 @@ def _forecast(plan: Plan, parts: Parts) -> float:
 
 
 class _Callbacks(NamedTuple):
-    """What the caller of `run` wants to be told, and when it called."""
+    """What the caller of `run` wants to be told, when it called, and what has been seen since."""
 
     on_progress: Callable[[Progress], None]
     on_start: Callable[[Plan], None]
     started: float
+    seen: Sightings
 
-    def progressed(self, report: RunReport, plan: Plan) -> None:
-        seconds, steps = time.monotonic() - self.started, tuple(report.memory_steps)
-        self.on_progress(Progress(report.frames_out, plan.expected.frames, seconds, steps))
+    def progressed(self, report: RunReport, plan: Plan, is_finishing: bool = False) -> None:
+        seen, interp = self.seen, plan.expected.interp
+        self.on_progress(
+            Progress(
+                report.frames_out, plan.expected.frames, time.monotonic() - self.started, tuple(report.memory_steps),
+                scene_starts=tuple(number * interp for number in seen.scene_starts),
+                faces=None if plan.faces is None else len(seen.tracks), face_pixels=seen.face_pixels,
+                stage_seconds=dict(report.stage_seconds), resumed_frames=report.resumed_frames,
+                is_finishing=is_finishing,
+            )
+        )  # fmt: skip
 
 
 def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callbacks) -> None:
@@ -263,10 +283,11 @@ def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callback
             prefetch(decoded, QUEUE_DEPTH, limit, reader.cancel) as frames,
             background(clock.timing("encode", writer.write), stages.depth_behind, limit, writer.cancel) as put,
         ):
-            counted = chain([InputCount(report)], frames)
+            counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], frames)
             for frame in chain([OutputCount(report)], compose(counted, stages.beside, clock)):
                 put(frame)
                 callbacks.progressed(report, plan)
+            callbacks.progressed(report, plan, is_finishing=True)
         report.damages = list(reader.damages)
         _refuse_damage(plan, report)
         with clock.counting("commit"):
@@ -308,7 +329,7 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
                 prefetch(compose(items, stages.ahead, clock, saved.ahead), QUEUE_DEPTH, limit) as ahead,
                 background(clock.timing("encode", write), stages.depth_behind, limit) as put,
             ):
-                counted = chain([InputCount(report)], ahead, saved.counted_in)
+                counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], ahead, saved.counted_in)
                 enhanced = compose(counted, stages.beside, clock, saved.beside)
                 for item in chain([OutputCount(report)], enhanced, saved.counted_out):
                     if isinstance(item, Border):
@@ -319,6 +340,7 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
                     else:
                         put(item)
                         callbacks.progressed(report, plan)
+                callbacks.progressed(report, plan, is_finishing=True)
             report.damages = list(reader.damages)
             _refuse_damage(plan, report)
             with clock.counting("commit"):
@@ -423,6 +445,11 @@ def limit_worker_threads() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(threads)
 
 
+def _largest_face(plan: Plan) -> float:
+    """The largest face that is restored: its side in input pixels; 0 without face restoration."""
+    return 0.0 if plan.faces is None else plan.faces.options.largest
+
+
 def _reader(plan: Plan) -> FrameReader:
     assert plan.source is not None, "planned for frames without a file"
     return open_reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
@@ -466,26 +493,28 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
 
 
 class InputCount(FrameStage):
-    """The stage that counts input frames and scenes for the report."""
+    """The stage that counts input frames and scenes for the report, and notes what is seen in them."""
 
     name = "count_in"
 
-    def __init__(self, report: RunReport) -> None:
-        self._report = report
+    def __init__(self, report: RunReport, seen: Sightings, largest_face: float = 0.0) -> None:
+        self._report, self._seen, self._largest = report, seen, largest_face
 
     def process(self, frame: Frame) -> Frame:
         """Counts a frame and returns it."""
+        self._seen.see(self._report.frames_in, frame, self._largest)
         self._report.frames_in += 1
         self._report.scenes += frame.starts_scene
         return frame
 
-    def save(self, state: None) -> tuple[int, int]:  # noqa: ARG002 - the signature of a stage
-        """The counts so far."""
-        return self._report.frames_in, self._report.scenes
+    def save(self, state: None) -> tuple[int, int, Sightings]:  # noqa: ARG002 - the signature of a stage
+        """The counts so far, and what was seen."""
+        return self._report.frames_in, self._report.scenes, self._seen
 
-    def restore(self, saved: tuple[int, int]) -> None:
-        """Sets the counts."""
-        self._report.frames_in, self._report.scenes = saved
+    def restore(self, saved: tuple[int, int, Sightings]) -> None:
+        """Sets the counts, and what was seen."""
+        self._report.frames_in, self._report.scenes, seen = saved
+        self._seen.take(seen)
 
 
 @dataclass(slots=True)
