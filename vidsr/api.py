@@ -80,6 +80,7 @@ def upscale(
     input_format: str | None = _UPSCALE.input.format,
     input_size: Size = _UPSCALE.input.frame_size,
     input_pix_fmt: str | None = _UPSCALE.input.pixel_format,
+    decoder: str = _UPSCALE.input.decoder,
     overwrite: bool = _UPSCALE.output.overwrite,
     strict: bool = _UPSCALE.strict,
     resume: bool | None = _UPSCALE.resume,
@@ -120,6 +121,8 @@ def upscale(
         video.
     input_format: of the input, such as "y4m" or "rawvideo"; None: found out.  input_size, input_pix_fmt: of the frames
         of raw video, (width, height) or "WxH", and FFmpeg's name.
+    decoder: of the input: "software", "cuda", "vaapi", "videotoolbox" or "d3d11va", perhaps with ":" and the number or
+        path of the device; "auto": the first that works, else software.
     output_format: "matroska" ("auto") or "y4m" for an output that is a pipe.
     overwrite: replace existing outputs.  strict: treat damaged input and lost data as an error.
     resume: keep finished work beside the output, so that the same call goes on after an interruption; None: for jobs of
@@ -136,7 +139,7 @@ def upscale(
     UsageError, InputError, OutputError, ModelError, DeviceError or CheckError.
     """
     config = c.UpscaleConfig(
-        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
         output=o.output_config(
             codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality, output_format
         ),
@@ -190,6 +193,7 @@ def slow_motion(
     input_format: str | None = _SLOWMO.input.format,
     input_size: Size = _SLOWMO.input.frame_size,
     input_pix_fmt: str | None = _SLOWMO.input.pixel_format,
+    decoder: str = _SLOWMO.input.decoder,
     overwrite: bool = _SLOWMO.output.overwrite,
     strict: bool = _SLOWMO.strict,
     resume: bool | None = _SLOWMO.resume,
@@ -212,7 +216,7 @@ def slow_motion(
     scale: 1 to 8 (default 1). Other options, return value and errors are as for `upscale`.
     """
     config = c.SlowmoConfig(
-        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
         output=o.output_config(
             codec, crf, preset, pix_fmt, encoder_options, audio, subtitles, overwrite, quality, output_format
         ),

@@ -35,6 +35,8 @@ Layout = Literal["side", "wipe"]
 Tile = int | Literal["auto", "off"]
 Level = float | Literal["auto"]
 
+SOFTWARE = "software"  # the usual value of --decoder
+
 # Enlargement of each side.
 LARGEST_SCALE = 8
 # Sides in input pixels.
@@ -142,6 +144,12 @@ def _device(value: Any) -> str | None:
     return None if is_right else "auto, cpu, cuda, cuda:N or mps"
 
 
+def _decoder(value: Any) -> str | None:
+    pattern = r"auto|software|cuda(:[0-9]{1,4})?|d3d11va(:[0-9]{1,4})?|vaapi(:/.{1,200})?|videotoolbox"
+    is_right = isinstance(value, str) and re.fullmatch(pattern, value)
+    return None if is_right else "software, auto, cuda, cuda:N, vaapi, vaapi:/dev/dri/renderDN, videotoolbox or d3d11va"
+
+
 def _tile(value: Any) -> str | None:
     is_right = value in ("auto", "off") if isinstance(value, str) else type(value) is int and value >= SMALLEST_TILE
     return None if is_right else f"auto, off, or {SMALLEST_TILE} input pixels or more"
@@ -166,7 +174,8 @@ class InputConfig(Checked):
 
     Times are exact seconds from the first frame of the video; `end` is exclusive. `rate` is in frames per second, of
     images and raw video; None: 25. `format` is FFmpeg's name or a short one, None: found out. For raw video
-    `frame_size`, width and height, and `pixel_format` (FFmpeg's name) describe the frames.
+    `frame_size`, width and height, and `pixel_format` (FFmpeg's name) describe the frames. `decoder` is "software", the
+    kind of a device that decodes, perhaps with its number or path, or "auto": the first kind that can, else software.
     """
 
     start: Fraction | None = option("--start", None, _or_none(_exact_time))
@@ -175,6 +184,7 @@ class InputConfig(Checked):
     format: str | None = option("--input-format", None, _or_none(_text))
     frame_size: tuple[int, int] | None = option("--input-size", None, _or_none(_two_sides))
     pixel_format: str | None = option("--input-pix-fmt", None, _or_none(_text))
+    decoder: str = option("--decoder", SOFTWARE, _decoder)
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""

@@ -191,6 +191,7 @@ def _encoders() -> Iterator[Check]:
 
 def _decoders() -> Iterator[Check]:
     from vidsr.video.codecs import USUAL_DECODERS, has_decoder
+    from vidsr.video.hardware import DEVICES, device_problem
 
     area = "decoders"
     works = [name for name in USUAL_DECODERS if has_decoder(name)]
@@ -201,6 +202,10 @@ def _decoders() -> Iterator[Check]:
             yield _broken(area, "missing", detail, PYAV_AGAIN, InputError)
         else:
             yield Check(area, "missing", "note", detail, PYAV_AGAIN)
+    for name, words in DEVICES.items():
+        problem = device_problem(name)
+        detail = f"works ({words})" if problem is None else problem
+        yield Check(area, f"--decoder {name}", "ok" if problem is None else "note", detail)
 
 
 def _models() -> Iterator[Check]:

@@ -347,11 +347,12 @@ class MemoryStep:
 class RunReport:
     """What a run did, for messages and for `--report`; filled in during the run.
 
-    N input frames give (N - 1) * `interp` + 1 output frames. The output is `stretch` times as long as the trimmed
-    input. `duration_seconds` and `rate`, the average frames per second, are those of the output. `degradation` has an
-    entry for each scene if the model works with degradation levels, else none. `defects` is None if the film was not
-    searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no attention, such
-    as colors that the file does not tag. `resumed_frames` of the output are from an interrupted run.
+    `decoder` is "software" or the device that decoded the input. N input frames give (N - 1) * `interp` + 1 output
+    frames. The output is `stretch` times as long as the trimmed input. `duration_seconds` and `rate`, the average
+    frames per second, are those of the output. `degradation` has an entry for each scene if the model works with
+    degradation levels, else none. `defects` is None if the film was not searched for them. `memory_steps` are also
+    among the warnings. `notes` are usual things that need no attention, such as colors that the file does not tag.
+    `resumed_frames` of the output are from an interrupted run.
     """
 
     input: str
@@ -360,6 +361,7 @@ class RunReport:
     model_sha256: str | None
     device: str
     precision: str
+    decoder: str = "software"
     frames_in: int = 0
     frames_out: int = 0
     input_size: tuple[int, int] = (0, 0)

@@ -39,12 +39,12 @@ def now(progress: Progress | None = HALF, name: str = "in.mp4") -> Now:
     return Now(name, "cpu", progress, 2.5, 60.4, 3 << 29)
 
 
-def test_one_video_has_name_strip_figures_and_work() -> None:
+def test_one_video_has_name_strip_figures_and_stages() -> None:
     assert shown(lines_of([now()], None, 80, 24)) == [
         "in.mp4" + " " * 55 + "150/300 frames, 50%",
         "━" * 20 + "╋" + "━" * 19 + "─" * 20 + "╋" + "─" * 19,
         "2.5 frames/s, 0:01:00 left, 3 scenes, 2 faces, 1.5 GiB, cpu",
-        "work: network 59%, faces 20%, encoding 20%, reading 1%",
+        "stages: network 59%, faces 20%, encoding 20%, reading 1%",
     ]
 
 
@@ -96,7 +96,7 @@ def test_times_for_people() -> None:
     assert [time_text(seconds) for seconds in (None, 0.4, 59.6, 3725.4)] == ["-:--:--", "0:00:00", "0:01:00", "1:02:05"]
 
 
-def test_the_work_of_stages_that_belong_together_is_added_up() -> None:
+def test_stages_that_belong_together_are_added_up() -> None:
     assert stage_shares(STAGES) == [("network", 0.59), ("faces", 0.2), ("encoding", 0.2), ("reading", 0.01)]
     assert stage_shares({}) == [] and stage_shares({"decode": 0.0}) == []
 

@@ -161,6 +161,14 @@ InputPixFmt = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Pixel format of raw video, such as yuv420p or rgb24.", rich_help_panel=_FILES),
 ]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What decodes the input: software, cuda, vaapi, videotoolbox, d3d11va, or auto for the first that works.",
+        rich_help_panel=_FILES,
+    ),
+]
 OutputFormat = Annotated[
     c.PipeFormat, typer.Option(help="Format of an output that is a pipe.", rich_help_panel=ENCODING)
 ]

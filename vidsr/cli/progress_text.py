@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Style = Literal["plain", "name", "done", "cut", "coming", "quiet"]
 LEAST_COLUMNS = 20
 # Names of stages (`RunReport.stage_seconds`) for people; those that belong together are added up.
-_WORK = {
+_STAGES = {
     "decode": "reading", "scenes": "scenes", "dust": "dust", "find_faces": "faces", "smooth_landmarks": "faces",
     "note_tracks": "faces", "restore_faces": "faces", "blend_faces": "faces", "duplicates": "repeated frames",
     "network": "network", "new_frames": "new frames", "resize": "resizing", "encode": "encoding", "save": "keeping",
@@ -112,7 +112,7 @@ def strip(progress: Progress | None, width: int, letters: Letters = UNICODE) -> 
 
 
 def video_lines(now: Now, width: int, letters: Letters = UNICODE) -> list[Line]:
-    """The lines of the only video that runs: name and frames, scene strip, speed and findings, where the time goes."""
+    """The lines of the only video that runs: name and frames, scene strip, speed and findings, and its stages."""
     width = max(LEAST_COLUMNS, width)
     lines = [
         _both_ends(now.name, _frames(now.progress), width, letters),
@@ -121,7 +121,7 @@ def video_lines(now: Now, width: int, letters: Letters = UNICODE) -> list[Line]:
     ]
     if now.progress is not None and (shares := stage_shares(now.progress.stage_seconds)):
         parts = [f"{name} {share:.0%}" for name, share in shares[:STAGES_SHOWN]]
-        lines.append([Piece(shortened(f"work: {', '.join(parts)}", width, letters), "quiet")])
+        lines.append([Piece(shortened(f"stages: {', '.join(parts)}", width, letters), "quiet")])
     return lines
 
 
@@ -157,10 +157,10 @@ def plain_line(now: Now) -> str:
 
 
 def stage_shares(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
-    """How the work is divided among the stages, the largest part first; parts below 1 % are left out."""
+    """The parts of the time that stages were busy, the largest first; those below 1 % are left out."""
     added: dict[str, float] = {}
     for stage, taken in seconds.items():
-        if (name := _WORK.get(stage)) is not None:
+        if (name := _STAGES.get(stage)) is not None:
             added[name] = added.get(name, 0.0) + taken
     total = sum(added.values())
     return sorted(

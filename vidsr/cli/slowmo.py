@@ -60,6 +60,7 @@ def slowmo(
     input_format: o.InputFormat = None,
     input_size: o.InputSize = None,
     input_pix_fmt: o.InputPixFmt = None,
+    decoder: o.Decoder = _ALL.input.decoder,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     skip_existing: o.SkipExisting = False,
     recursive: o.Recursive = False,
@@ -89,7 +90,7 @@ def slowmo(
     screen = Screen(progress, quiet, verbose)
     with o.reporting(screen):
         config = c.SlowmoConfig(
-            input=input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+            input=input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
             output=output_config(
                 codec, crf, preset, pix_fmt, encoder_option, audio, subtitles, overwrite, quality, output_format
             ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vidsr.cli.terminal import print_path
-from vidsr.config import UpscaleConfig
+from vidsr.config import SOFTWARE, UpscaleConfig
 from vidsr.errors import OutputError, UsageError, VidsrError
 from vidsr.pipeline.batch import (
     Failure,
@@ -204,6 +204,7 @@ class _Batch:
         """A video is about to be processed."""
         assert self.board is not None, "the display is open while videos run"
         _say_times(self.screen, plan)
+        _say_decoder(self.screen, plan)
         _say_job(self.screen, plan)
         self.running[source] = self.board.start(str(source), plan.device)
 
@@ -323,6 +324,7 @@ def _show_end(screen: Screen, failures: Sequence[Failure], count: int, batch: _B
 def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     plan = estimated.plan
     _say_times(screen, plan)
+    _say_decoder(screen, plan)
     (width, height), frames, output = plan.expected.size, plan.expected.frames, plan.written
     screen.say(
         f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
@@ -340,6 +342,12 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
         )
     for warning in estimated.warnings:
         screen.warn(warning)
+
+
+def _say_decoder(screen: Screen, plan: Plan) -> None:
+    """Prints what decodes the input, unless that is the usual."""
+    if plan.options.input.decoder != SOFTWARE:
+        screen.say(f"{plan.info.path}: decoded by {plan.decoder}")
 
 
 def _say_job(screen: Screen, plan: Plan) -> None:

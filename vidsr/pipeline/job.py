@@ -453,6 +453,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "input": _describe_file(cast(Any, plan.source).path),
         "options": _options(plan.options),
         "decided": {
+            "decoder": plan.decoder,
             "model": engine.model,
             "model SHA-256": engine.sha256,
             "device": engine.device,

@@ -17,12 +17,12 @@ EncoderOptions = Mapping[str, object] | Iterable[str | tuple[str, str]]
 
 def input_config(
     start: Time, end: Time, rate: Rate = None, input_format: str | None = None, input_size: Size = None,
-    input_pix_fmt: str | None = None,
+    input_pix_fmt: str | None = None, decoder: str = c.SOFTWARE,
 ) -> c.InputConfig:  # fmt: skip
-    """The trim range, and how an input without times is read. Raises UsageError."""
+    """The trim range, how an input without times is read, and what decodes. Raises UsageError."""
     return c.InputConfig(
         start=c.parse_time(start), end=c.parse_time(end), rate=c.parse_rate(rate), format=input_format,
-        frame_size=c.parse_size(input_size), pixel_format=input_pix_fmt,
+        frame_size=c.parse_size(input_size), pixel_format=input_pix_fmt, decoder=decoder,
     )  # fmt: skip
 
 

@@ -10,12 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidsr.config import LARGEST_SCALE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
+from vidsr.config import LARGEST_SCALE, SOFTWARE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import UsageError
 from vidsr.models.cards import model_files
 from vidsr.models.registry import Task
 from vidsr.types import VideoInfo
+from vidsr.video.hardware import choose_decoder
 from vidsr.video.output import OutputPlan
 from vidsr.video.probe import Source
 from vidsr.video.segments import JOINED_ENCODERS
@@ -99,6 +100,11 @@ class Plan:
         return self.engine.precision
 
     @property
+    def decoder(self) -> str:
+        """What decodes the input: "software", or a device; see `video/hardware.py`."""
+        return SOFTWARE if self.source is None else self.source.decoder
+
+    @property
     def tile(self) -> int | None:
         """The side of a tile in input pixels; None for whole frames."""
         return self.engine.tile
@@ -134,6 +140,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     info = source.probe()
     if target is not None:
         info = source.with_clock(info, options.input.end)
+    source = source.decoded_by(choose_decoder(options.input.decoder, source, info))
     frames = plan_frames(info, options)
     output = None
     if target is not None:

@@ -459,7 +459,8 @@ def _initial_report(plan: Plan) -> RunReport:
     """The report with what is known before the run."""
     return RunReport(
         input=plan.info.path, output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
-        device=plan.device, precision=plan.precision, input_size=(plan.info.width, plan.info.height),
+        device=plan.device, precision=plan.precision, decoder=plan.decoder,
+        input_size=(plan.info.width, plan.info.height),
         output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
         face_model=plan.face_model, warnings=list(plan.warnings),
         notes=[*([] if plan.info.color.guess is None else [plan.info.color.guess]),

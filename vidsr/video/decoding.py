@@ -12,10 +12,12 @@ from typing import BinaryIO, cast
 
 import av
 from av.codec.codec import UnknownCodecError
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from vidsr.config import SOFTWARE
 from vidsr.types import Damage
 from vidsr.video.errors import log_switched_on, plain_text, raise_shortage
 from vidsr.video.side_data_kinds import kinds_of_frame, kinds_of_packet
@@ -126,6 +128,14 @@ def decoder_of(stream: VideoStream) -> VideoCodecContext:
         return cast(VideoCodecContext, av.CodecContext.create(name, "r"))
     except UnknownCodecError:
         return own  # the report then names additional data of the blocks as lost
+
+
+def acceleration_of(decoder: str) -> HWAccel | None:
+    """What a file is opened with for a decoder of `hardware.py`; None for software. It never falls back by itself."""
+    if decoder == SOFTWARE:
+        return None
+    kind, _, device = decoder.partition(":")
+    return HWAccel(kind, device=device or None, allow_software_fallback=False)
 
 
 # The first byte of the units that end a sequence or a bitstream (H.264 and H.265, table 7-1).

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container.input import InputContainer
 
 from vidsr.errors import InputError
@@ -111,12 +112,13 @@ def open_media(
     metadata_errors: str = "surrogateescape",
     demuxer: Demuxer | None = None,
     allowed: Sequence[str] = ALLOWED,
+    hwaccel: HWAccel | None = None,
 ) -> InputContainer:
     """Opens a file, media in memory or a pipe, for reading. The caller closes the container.
 
     `metadata_errors` says how text that is not UTF-8 is decoded: by default its bytes are kept. `demuxer` is the format
-    that the user names, else the file shows it, and it must be one of `allowed`. Raises InputError for a file that is
-    not a single media file, and the errors of FFmpeg and the system.
+    that the user names, else the file shows it, and it must be one of `allowed`. `hwaccel` is the device that decodes.
+    Raises InputError for a file that is not a single media file, and the errors of FFmpeg and the system.
     """
     name: Any = file_url(file) if isinstance(file, Path) else file
     formats = ",".join(allowed if demuxer is None else [demuxer.name])
@@ -125,7 +127,7 @@ def open_media(
         with log_switched_on():
             container: InputContainer = av.open(
                 name, "r", format=None if demuxer is None else demuxer.name, container_options=options,
-                options={} if demuxer is None else demuxer.options, metadata_errors=metadata_errors,
+                options={} if demuxer is None else demuxer.options, metadata_errors=metadata_errors, hwaccel=hwaccel,
             )  # fmt: skip
             return container
     except av.ArgumentError as error:
@@ -135,7 +137,12 @@ def open_media(
         raise InputError(f"{file} {_refusal(log[1])}") from error
 
 
-def open_file(path: Path, metadata_errors: str = "surrogateescape", demuxer: Demuxer | None = None) -> InputContainer:
+def open_file(
+    path: Path,
+    metadata_errors: str = "surrogateescape",
+    demuxer: Demuxer | None = None,
+    hwaccel: HWAccel | None = None,
+) -> InputContainer:
     """`open_media` for a file of a user. Raises InputError for whatever cannot be opened."""
     with reading(path):
         if not path.exists():
@@ -151,7 +158,7 @@ def open_file(path: Path, metadata_errors: str = "surrogateescape", demuxer: Dem
         if status.st_size == 0:
             raise InputError(f"{path} is empty")
         try:
-            return open_media(path, metadata_errors, demuxer)
+            return open_media(path, metadata_errors, demuxer, hwaccel=hwaccel)
         except av.InvalidDataError as error:
             if is_protected_movie(path):
                 raise InputError(encrypted(path)) from error

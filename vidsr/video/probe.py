@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import av
 from av.container import InputContainer
@@ -17,14 +17,15 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vidsr.errors import InputError
+from vidsr.config import SOFTWARE
+from vidsr.errors import DeviceError, InputError
 from vidsr.files import WatchedFile
 from vidsr.types import StreamInfo, VideoInfo
 from vidsr.video.clock import can_jump, find_jumps
 from vidsr.video.color import color_of
-from vidsr.video.decoding import decoder_of
+from vidsr.video.decoding import acceleration_of, decoder_of
 from vidsr.video.demuxers import Demuxer, open_file
-from vidsr.video.errors import log_switched_on, plain_text, raise_shortage, reading
+from vidsr.video.errors import error_detail, log_switched_on, plain_text, raise_shortage, reading
 from vidsr.video.frame_data import frame_data
 from vidsr.video.pixel_formats import layout_of
 from vidsr.video.side_data_kinds import kinds_of_packet
@@ -71,11 +72,13 @@ class SideData:
 class Source:
     """An input video file. The caller closes the containers that it opens.
 
-    Probing, decoding and copying each open the file on their own. `demuxer` is the format if the user names it.
+    Probing, decoding and copying each open the file on their own. `demuxer` is the format if the user names it;
+    `decoder` is what decodes the frames of the video for a run, see `hardware.py`.
     """
 
     path: Path
     demuxer: Demuxer | None = field(default=None, kw_only=True)
+    decoder: str = field(default=SOFTWARE, kw_only=True)
 
     @classmethod
     def of(cls, source: Source | Path) -> Source:
@@ -97,8 +100,18 @@ class Source:
         return False
 
     def open_frames(self) -> InputContainer:
-        """Opens the container to read the frames of the video. Raises InputError."""
-        return self.open()
+        """Opens the container to read the frames of the video. Raises InputError, or DeviceError for the decoder."""
+        if self.decoder == SOFTWARE:
+            return self.open()
+        try:
+            return open_file(self.path, "replace", self.demuxer, acceleration_of(self.decoder))
+        except (InputError, RuntimeError, ValueError) as error:  # FFmpeg's errors, and PyAV's
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise DeviceError(f"{self.decoder} does not work here ({error_detail(cause)})") from error
+
+    def decoded_by(self, decoder: str) -> Self:
+        """This source with another decoder."""
+        return replace(self, decoder=decoder)
 
     def open_copies(self, metadata_errors: str) -> InputContainer:
         """Opens the container to copy its other streams. Raises InputError."""
