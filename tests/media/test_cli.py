@@ -226,6 +226,7 @@ SHARED_OPTIONS: dict[str, tuple[str, Any]] = {
     "input_format": ("--input-format mkv", "mkv"),
     "input_size": ("--input-size 64x48", (64, 48)),
     "input_pix_fmt": ("--input-pix-fmt rgb24", "rgb24"),
+    "decoder": ("--decoder auto", "auto"),
     "output_format": ("--output-format y4m", "y4m"),
     "quality": ("--quality 80", 80),
     "codec": ("--codec libx265", "libx265"),

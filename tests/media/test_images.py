@@ -355,6 +355,17 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.Mon
     assert "40000x40000 pixels, more than" in refused(3, "upscale", tmp_path / "a.png", tmp_path / "b.png", *PLAIN)
 
 
+def test_a_result_may_have_more_pixels_than_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As four times a photograph of 24 megapixels has: its check must not refuse it after all the work."""
+    Image.fromarray(image()).save(tmp_path / "a.png")
+    monkeypatch.setattr(image_files, "MOST_PIXELS", media.WIDTH * media.HEIGHT)
+    for ending in ("png", "jpg", "tif"):
+        target = tmp_path / f"b.{ending}"
+        assert enlarge(tmp_path / "a.png", target, scale=4).output_size == (4 * media.WIDTH, 4 * media.HEIGHT)
+        with pytest.raises(InputError, match="that vidsr reads"):
+            read_image(target)
+
+
 @settings(max_examples=60)
 @given(st.binary(max_size=64), st.integers(0, 200), st.sampled_from(["png", "jpg", "webp", "tif"]))
 def test_damaged_files_end_in_a_sentence_or_an_image(content: bytes, place: int, ending: str) -> None:

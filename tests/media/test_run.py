@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vidsr.pipeline.run
 from tests.support import media
 from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig, parse_time
 from vidsr.errors import InputError, OutputError, UsageError
@@ -20,7 +21,7 @@ from vidsr.pipeline.plan import expected_output
 from vidsr.pipeline.plan import plan as make_plan
 from vidsr.pipeline.report import write_reports
 from vidsr.pipeline.run import Progress, enhance, estimate
-from vidsr.types import RunReport
+from vidsr.types import Frame, RunReport
 from vidsr.video.probe import probe
 
 pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
@@ -398,6 +399,26 @@ def test_report_that_cannot_be_written(tmp_path: Path) -> None:
 def test_report_of_a_name_that_is_no_text_is_still_json(tmp_path: Path) -> None:
     write_reports(tmp_path / "r.json", [], [("\udcff.mp4", "naïve")])
     assert json.loads((tmp_path / "r.json").read_text("utf-8"))["failures"][0]["input"] == "\udcff.mp4"
+
+
+def test_the_speed_of_large_frames_is_measured_on_their_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run of a photograph would otherwise take twice as long as the run itself."""
+    source, sizes = media.clip(tmp_path / "a.mp4", 3), []
+    process = vidsr.pipeline.run.Fit.process
+    monkeypatch.setattr(vidsr.pipeline.run, "LARGE_PIXELS", media.WIDTH * media.HEIGHT)
+    monkeypatch.setattr(vidsr.pipeline.run, "PART_SIDE", 20)
+
+    def noting(stage: Any, frame: Frame) -> Frame:
+        done = process(stage, frame)
+        sizes.append(tuple(done.image.shape[1:]))
+        return done
+
+    monkeypatch.setattr(vidsr.pipeline.run.Fit, "process", noting)
+    estimated = estimate(source, tmp_path / "b.mp4", BICUBIC)
+    assert estimated.part == (20, 20) and set(sizes) == {(40, 40)}
+    assert estimated.plan == make_plan(source, tmp_path / "b.mp4", BICUBIC) and estimated.seconds_per_frame > 0
+    monkeypatch.setattr(vidsr.pipeline.run, "PART_SIDE", 40)  # more than half of the frame
+    assert estimate(source, tmp_path / "b.mp4", BICUBIC).part is None and sizes[-1] == (96, 128)
 
 
 def test_estimate_tells_the_plan_and_writes_nothing(tmp_path: Path) -> None:

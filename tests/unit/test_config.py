@@ -30,6 +30,7 @@ WRONG: dict[str, list[Any]] = {
     "--input-format": ["", 5, True],
     "--input-size": [(0, 0), (64,), [64, 48], "64x48", (True, True)],
     "--input-pix-fmt": ["", 5, True],
+    "--decoder": ["", "nvdec", "cuda:x", 5, None],
     "--output-format": ["mkv", "Y4M", None, True],
     "--quality": [0, 101, 50.0, "50", True, NAN],
     "--codec": ["", 5, None, True],

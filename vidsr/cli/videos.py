@@ -333,12 +333,14 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     )
     if estimated.levels is not None:
         screen.say(f"degradation of the first frames: {estimated.levels}")
-    per_frame = f"{estimated.seconds_per_frame:.3f} s per frame, measured on the first frames without encoding"
+    where = "" if estimated.part is None else f"{estimated.part[0]}x{estimated.part[1]} pixels of "
+    per_frame = f"{estimated.seconds_per_frame:.3f} s per frame, measured on {where}the first frames without encoding"
     if frames is None:
         screen.say(f"the number of frames is unknown; {per_frame}")
     else:
         screen.say(
-            f"{frames} frames according to the header, about {frames * estimated.seconds_per_frame:.0f} s; {per_frame}"
+            f"{_frames(frames)} according to the header, about "
+            f"{frames * estimated.seconds_per_frame:.0f} s; {per_frame}"
         )
     for warning in estimated.warnings:
         screen.warn(warning)
@@ -371,8 +373,8 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         (report.frames_out - report.resumed_frames) / max(report.wall_seconds, 1e-9),
     )
     screen.say(
-        f"done: {result}, {width}x{height}, {report.frames_out} frames, {report.model} on {report.device} "
-        f"({report.precision}), {rate:.1f} frames/s"
+        f"done: {result}, {width}x{height}, {_frames(report.frames_out)}, {report.model} on {report.device} "
+        f"({report.precision})" + (f", {rate:.1f} frames/s" if report.frames_out > 1 else "")
     )
     for line in _before_and_after(video, result, report):
         screen.say(line)
@@ -410,14 +412,19 @@ def _before_and_after(video: Path, result: Path, report: RunReport) -> list[str]
         ("after", result, report.output_size, report.frames_out, seconds, rate),
     ):  # fmt: skip
         size = _bytes(path.stat().st_size) if path.is_file() else ""  # a folder of images has none
-        sides.append([name, f"{width}x{height}", f"{frames} frames", f"{length:.1f} s",
+        sides.append([name, f"{width}x{height}", _frames(frames), f"{length:.1f} s" if frames > 1 else "",
                       "" if fps is None else f"{fps:.4g} frames/s", size])  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*sides, strict=True)]
-    lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(side, widths, strict=True)).rstrip() for side in sides]
+    columns = [column for column in zip(*sides, strict=True) if any(column)]
+    cells = [[f"{cell:{max(map(len, column))}}" for cell in column] for column in columns]
+    lines = ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
     minutes, rest = divmod(round(report.wall_seconds), 60)
     took = f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
     scenes = f"{report.scenes} scene{'s' * (report.scenes != 1)}"
     return [*lines, f"{scenes}; took {took} and {report.peak_memory_bytes / 2**30:.1f} GiB of memory"]
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' * (count != 1)}"
 
 
 def _bytes(count: int) -> str:
@@ -439,6 +446,9 @@ def _degradation(report: RunReport) -> str:
 def _say_faces(screen: Screen, report: RunReport) -> None:
     """Prints how many faces were restored, and why the others were not."""
     restored = sum(track.restored > 0 for track in report.faces)
+    if not report.faces:
+        screen.say("faces: none found")
+        return
     text = f"faces: {restored} of {len(report.faces)} restored by {report.face_model}"
     left: dict[str, int] = {}
     for track in report.faces:

@@ -34,7 +34,7 @@ from vidsr.stages.base import Border, FrameStage, Stage, chain, restore_state, s
 from vidsr.stages.duplicates import Duplicates
 from vidsr.stages.interpolated import InterpolatedFrameFinisher
 from vidsr.stages.scenes import SceneMarker
-from vidsr.types import DegradationLevels, Frame, MemoryStep, RunReport, SceneDegradation
+from vidsr.types import DegradationLevels, Frame, MemoryStep, RunReport, SceneDegradation, VideoInfo
 from vidsr.video.output import OutputPlan
 from vidsr.video.pipe_writer import NOT_CHECKED, PipeOutputPlan
 from vidsr.video.reader import Reader
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 # bursts. Frames wait at full size, so a longer queue would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
+# Of frames with more pixels than 1080p, such as photographs, the speed is measured on a part with sides of at least:
+LARGE_PIXELS, PART_SIDE = 1 << 21, 512
 # Jobs that are expected to take longer than this keep their work by themselves.
 LONG_SECONDS = 600.0
 # The forecast is measured on the first frames, unless the input has fewer pixels in all than any model on any device
@@ -85,13 +87,15 @@ class Progress:
 class Estimate:
     """A plan, and what the first frames showed: the seconds per output frame without encoding, and warnings.
 
-    `levels` are the degradation levels that the network would work with; None if the model has none.
+    `levels` are the degradation levels that the network would work with; None if the model has none. Of large frames
+    only a part was measured, of `part` (width, height) pixels.
     """
 
     plan: Plan
     seconds_per_frame: float
     warnings: tuple[str, ...]
     levels: DegradationLevels | None = None
+    part: tuple[int, int] | None = None
 
 
 class Network:
@@ -244,7 +248,7 @@ def _forecast(plan: Plan, parts: Parts) -> float:
     every = [*stages.ahead, *stages.beside]
     before = [save_state(stage, stage.start()) for stage in every]
     with _reader(plan) as reader:
-        seconds, _ = _measured(reader, stages, FORECAST_FRAMES)
+        seconds, _ = _measured(reader.frames(), stages, FORECAST_FRAMES)
     for stage, figures in zip(every, before, strict=True):
         restore_state(stage, figures)  # the frames that were measured do not count in the report
     return frames * seconds
@@ -406,19 +410,52 @@ def enhance(
 def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
     """Plans a run and measures its speed on the first frames; writes nothing. Raises the errors of `enhance`."""
     plan = planning.plan(source, target, config)
+    part = _part_of(plan)
     keep_freed_memory()
-    parts = load(plan)
+    parts = load(part)
     with _reader(plan) as reader:
-        seconds, levels = _measured(reader, parts.stages(plan), ESTIMATE_FRAMES)
+        frames = (_center(frame, part.info) for frame in reader.frames())
+        seconds, levels = _measured(frames, parts.stages(part), ESTIMATE_FRAMES)
         faces = parts.faces.warnings if parts.faces else ()
         warnings = (*plan.warnings, *reader.warnings, *plan.written.warnings, *faces)
-        return Estimate(plan, seconds, warnings, None if levels is None else DegradationLevels.of(levels.tolist()))
+        return Estimate(
+            plan, seconds * _pixels(plan) / _pixels(part), warnings,
+            None if levels is None else DegradationLevels.of(levels.tolist()),
+            None if part is plan else (part.info.width, part.info.height),
+        )  # fmt: skip
 
 
-def _measured(reader: FrameReader, stages: Stages, count: int) -> tuple[float, Tensor | None]:
+def _part_of(plan: Plan) -> Plan:
+    """A plan for the middle of large frames, on which the speed can be measured in seconds, else the plan itself.
+
+    It holds four tiles, if there are tiles, and no faces: those of such frames are a small part of the work.
+    """
+    info, side = plan.info, max(PART_SIDE, 2 * (plan.tile or 0))
+    width, height = min(info.width, side), min(info.height, side)
+    if _pixels(plan) < LARGE_PIXELS or 2 * width * height > _pixels(plan):
+        return plan
+    factors = plan.expected.size[0] / info.width, plan.expected.size[1] / info.height
+    expected = replace(plan.expected, size=(round(width * factors[0]), round(height * factors[1])))
+    return replace(plan, info=replace(info, width=width, height=height), expected=expected, faces=None)
+
+
+def _pixels(plan: Plan) -> int:
+    return plan.info.width * plan.info.height
+
+
+def _center(frame: Frame, info: VideoInfo) -> Frame:
+    """The middle of a frame, in the size of the header."""
+    height, width = frame.image.shape[-2:]
+    if (height, width) == (info.height, info.width):
+        return frame
+    top, left = (height - info.height) // 2, (width - info.width) // 2
+    return frame.with_image(frame.image[:, top : top + info.height, left : left + info.width].contiguous())
+
+
+def _measured(source: Iterator[Frame], stages: Stages, count: int) -> tuple[float, Tensor | None]:
     """Seconds per output frame, without encoding, of the first `count` input frames; the levels of the last one."""
     clock = StageClock({})
-    frames = list(islice(compose(reader.frames(), stages.ahead, clock), count))
+    frames = list(islice(compose(source, stages.ahead, clock), count))
     list(compose(frames[:1], stages.beside, clock))  # warm-up: the first frame takes longer
     started = time.monotonic()
     made, levels = 0, None

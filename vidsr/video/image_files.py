@@ -124,10 +124,13 @@ def read_header(path: Path) -> ImageHeader:
         return _header(image)
 
 
-def read_image(path: Path) -> StoredImage:
-    """Decodes an image file, upright; CMYK becomes sRGB. Raises InputError if nothing of it can be decoded."""
+def read_image(path: Path, most_pixels: int | None = None) -> StoredImage:
+    """Decodes an image file, upright; CMYK becomes sRGB.
+
+    Raises InputError if nothing of it can be decoded, or it has more than `most_pixels` (None: MOST_PIXELS).
+    """
     with _opened(path) as image:
-        _refuse(image, path)
+        _refuse(image, path, most_pixels)
         header, damage = _header(image), None
         try:
             samples = _samples(image, header, path)
@@ -324,10 +327,10 @@ def _behind_jpeg(data: bytes) -> bytes:
     return b""
 
 
-def _refuse(image: ImageFile.ImageFile, path: Path) -> None:
+def _refuse(image: ImageFile.ImageFile, path: Path, most_pixels: int | None = None) -> None:
     """Raises InputError for what is not read; decodes nothing."""
     width, height = image.size
-    if width * height > MOST_PIXELS:
+    if width * height > (MOST_PIXELS if most_pixels is None else most_pixels):
         raise InputError(_too_large(path, f"{width}x{height} pixels"))
     if image.mode in ("I", "F", "LAB", "HSV"):
         raise InputError(f"{path} has samples of a kind that vidsr does not read ({image.mode}): convert it to RGB")

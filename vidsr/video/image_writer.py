@@ -435,7 +435,7 @@ def _check(file: Path, name: str, format_: str, color: Samples, alpha: Samples |
     from vidsr.video.image_files import read_image  # loads Pillow, which videos do not need
 
     try:
-        found = read_image(file)
+        found = read_image(file, color.shape[0] * color.shape[1])  # which may be more than of an input
     except InputError as error:
         raise CheckError(f"{name} cannot be read back ({error}); nothing was kept") from error
     expected = color if color.shape[2] == found.color.shape[2] else np.repeat(color, 3, axis=2)
