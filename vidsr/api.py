@@ -297,6 +297,7 @@ def find_faces(
     input_format: str | None = _FACES.input.format,
     input_size: Size = _FACES.input.frame_size,
     input_pix_fmt: str | None = _FACES.input.pixel_format,
+    decoder: str = _FACES.input.decoder,
     overwrite: bool = _FACES.output.overwrite,
     on_progress: OnProgress | None = None,
 ) -> VideoFaces:
@@ -306,7 +307,7 @@ def find_faces(
     (.png). Other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
     """
     config = c.FindFacesConfig(
-        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+        input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
         output=c.OutputConfig(overwrite=overwrite),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         faces=c.FaceConfig(detector=c.parse_path(face_detector), min_face=min_face),

@@ -49,6 +49,13 @@ def test_a_device_that_is_missing_is_refused_before_anything_is_written(tmp_path
     assert result.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == [video]
 
 
+def test_face_search_has_the_option_too(tmp_path: Path) -> None:
+    video = media.clip(tmp_path / "a.mp4", 3)
+    result = CliRunner().invoke(app, ["faces", str(video), "--decoder", NO_SUCH_CARD])
+    assert (result.exit_code, result.stdout) == (DeviceError.exit_code, "")
+    assert result.stderr.startswith(f"error: --decoder {NO_SUCH_CARD} cannot decode {video}: ")
+
+
 def test_nothing_falls_back_to_software(tmp_path: Path) -> None:
     source = Source(media.clip(tmp_path / "a.mp4", 3)).decoded_by(NO_SUCH_CARD)
     with pytest.raises(DeviceError, match=f"{NO_SUCH_CARD} does not work here|no stream is compatible"):

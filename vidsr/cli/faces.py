@@ -51,6 +51,7 @@ def faces(
     input_format: o.InputFormat = None,
     input_size: o.InputSize = None,
     input_pix_fmt: o.InputPixFmt = None,
+    decoder: o.Decoder = _ALL.input.decoder,
     overwrite: o.Overwrite = _ALL.output.overwrite,
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
@@ -71,7 +72,7 @@ def faces(
         is_printed = as_json == Path("-") or not (as_json or annotate or sheet)
         targets = FaceTargets(annotate, sheet, None if is_printed else as_json)
         config = c.FindFacesConfig(
-            input=input_config(start, end, rate, input_format, input_size, input_pix_fmt),
+            input=input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
             output=c.OutputConfig(overwrite=overwrite),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             faces=c.FaceConfig(detector=face_detector, min_face=min_face),

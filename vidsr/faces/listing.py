@@ -30,6 +30,7 @@ from vidsr.runtime.threads import use_threads
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
+from vidsr.video.hardware import choose_decoder
 from vidsr.video.probe import Source
 from vidsr.video.sources import (
     AnyOutputPlan,
@@ -78,6 +79,7 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     video = source_of(source, options.input, targets.video)
     _check(targets, video, options)
     info = video.with_clock(video.probe(), options.input.end)
+    video = video.decoded_by(choose_decoder(options.input.decoder, video, info))
     size = info.width, info.height
     output = None
     if targets.video is not None:
