@@ -20,7 +20,7 @@ from tests.support import media
 from vidsr.config import InputConfig
 from vidsr.errors import InputError, UsageError, VidsrError
 from vidsr.types import Frame
-from vidsr.video.decoding import DisplaySlots, missing_bytes
+from vidsr.video.decoding import _OF_OTHER_LAYERS, DisplaySlots, _logged_error, missing_bytes
 from vidsr.video.probe import Source, _has_second_image, probe
 from vidsr.video.reader import Reader
 from vidsr.video.timestamps import FrameTimes
@@ -596,3 +596,13 @@ def test_what_follows_the_end_of_a_sequence_is_no_damage(tmp_path: Path, ending:
     with Reader(source, InputConfig(), CPU) as reader:
         assert len(list(reader.frames())) == 8
         assert reader.damages == []
+
+
+def test_layers_that_are_not_read_are_no_damage(tmp_path: Path) -> None:
+    """FFmpeg's decoder of HEVC calls it an error that it does not read a layer of another size or quality."""
+    log = [(16, "hevc", "Scalability type 2 not supported\n"), (16, "hevc", "SPS 1 does not exist.")]
+    assert _logged_error("hevc", log, _OF_OTHER_LAYERS) == ""
+    assert _logged_error("hevc", [*log, (16, "hevc", "Error  constructing")], _OF_OTHER_LAYERS) == "Error constructing"
+    assert _logged_error("hevc", log) == "Scalability type 2 not supported"
+    with Reader(media.two_layers(tmp_path / "a.mp4"), InputConfig(), CPU) as reader:
+        assert len(list(reader.frames())) == 3 and reader.damages == []

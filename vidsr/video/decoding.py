@@ -14,6 +14,7 @@ import av
 from av.codec.codec import UnknownCodecError
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
@@ -138,6 +139,9 @@ def acceleration_of(decoder: str) -> HWAccel | None:
     return HWAccel(kind, device=device or None, allow_software_fallback=False)
 
 
+# What FFmpeg's decoder of HEVC says of layers that it does not read, with which the first one is intact.
+_OF_OTHER_LAYERS = ("Scalability type", "SPS 1 does not exist")
+
 # The first byte of the units that end a sequence or a bitstream (H.264 and H.265, table 7-1).
 _ENDS = {"h264": (10, 11), "hevc": (36 << 1, 37 << 1)}
 
@@ -239,6 +243,7 @@ class VideoDecoder:
         self._container = container
         self._stream = stream
         self._context = decoder_of(stream)
+        self._has_layers = bool(stream.disposition & Disposition.multilayer)
         self._correct = correct
         # With frame threads, PyAV loses the frames after an error while the decoder is flushed, and errors are reported
         # several frames late. Slice threads have neither problem.
@@ -351,7 +356,7 @@ class VideoDecoder:
             except (av.error.FFmpegError, ValueError) as error:
                 raise_shortage(error)
                 failure = plain_text(error)
-        message = _logged_error(context.codec.name, log)
+        message = _logged_error(context.codec.name, log, _OF_OTHER_LAYERS if self._has_layers else ())
         if failure is not None:
             self.record(f"a packet cannot be decoded: {message or failure}")
         elif message or any(frame.is_corrupt for frame in frames):
@@ -373,9 +378,10 @@ def _is_end_of_sequence(packet: av.Packet[VideoStream] | None, codec: str, messa
     return kind is not None and kind[1][0] in _ENDS[codec]
 
 
-def _logged_error(source: str, log: list[tuple[int, str, str]]) -> str:
+def _logged_error(source: str, log: list[tuple[int, str, str]], ignored: tuple[str, ...] = ()) -> str:
     """The first error that this demuxer or decoder logged; others also complain about intact files.
 
-    White space is collapsed. Empty if there is none.
+    Errors that begin with one of `ignored` do not count. White space is collapsed. Empty if there is none.
     """
-    return next((" ".join(message.split()) for _, name, message in log if name == source), "")
+    messages = (" ".join(message.split()) for _, name, message in log if name == source)
+    return next((message for message in messages if not message.startswith(ignored)), "")
