@@ -489,9 +489,12 @@ def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.de
         raise UsageError(
             f"the recipe '{recipe.name}' needs the weights of the perceptual distance: give them with --perceptual"
         )
-    kinds = {"alex": PerceptualDistance, "vgg19": Vgg19Distance, "vggface": VggFaceDistance}
-    distance: Distance = kinds[recipe.perceptual.network](options.perceptual, device)
-    return distance
+    kinds: dict[str, Callable[[Path, torch.device], Distance]] = {
+        "alex": PerceptualDistance,
+        "vgg19": Vgg19Distance,
+        "vggface": VggFaceDistance,
+    }
+    return kinds[recipe.perceptual.network](options.perceptual, device)
 
 
 def _validation_clip(item: Item, cache: Path) -> Tensor:
