@@ -16,12 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidsr.config import ComputeConfig, Precision
+from vidsr.config import ComputeConfig, FaceConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
 from vidsr.engines.select import Selection, select
 from vidsr.errors import UsageError
+from vidsr.faces.handover import TINY_MODEL, tiny_card
 from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed
+from vidsr.faces.restorer import FaceNetwork
+from vidsr.faces.tiny import TinyFaceEngine
 from vidsr.models.loading import load_network
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
@@ -289,7 +292,23 @@ def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selec
     return select(options, "restore_face", height, width)
 
 
-def build_face_engine(selection: Selection, quarters: int) -> FaceEngine:
+def select_tiny_engine(compute: ComputeConfig, options: FaceConfig, height: int, width: int) -> Selection | None:
+    """Selects the engine for tiny faces; None without its weights, or if no face of `options` is tiny. Loads none.
+
+    Raises UsageError, ModelError or DeviceError.
+    """
+    if tiny_card(options.min_face) is None:
+        return None
+    precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
+    return select(
+        replace(compute, model=TINY_MODEL, backend="torch", precision=precision, tile="off"),
+        "restore_face",
+        height,
+        width,
+    )
+
+
+def build_face_engine(selection: Selection, quarters: int) -> FaceNetwork:
     """Builds the face engine of a selection. Raises ModelError if the weights are not those that its card describes.
 
     `quarters`: counterclockwise quarter turns that bring the video upright.
@@ -300,4 +319,7 @@ def build_face_engine(selection: Selection, quarters: int) -> FaceEngine:
 
 
 # The engine of each architecture that restores faces, by id (models/registry.py).
-FACE_ENGINES: dict[str, Callable[[Any, torch.device, str, int], FaceEngine]] = {"secnet": FaceEngine}
+FACE_ENGINES: dict[str, Callable[[Any, torch.device, str, int], FaceNetwork]] = {
+    "secnet": FaceEngine,
+    "mpenet": TinyFaceEngine,
+}

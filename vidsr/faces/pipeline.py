@@ -11,8 +11,9 @@ from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
 from vidsr.engines.select import Selection
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.detector import FaceDetector, View, load_detector
-from vidsr.faces.engine import build_face_engine, select_face_engine
+from vidsr.faces.engine import build_face_engine, select_face_engine, select_tiny_engine
 from vidsr.faces.finding import FaceFinder
+from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
 from vidsr.faces.landmark_smoothing import LandmarkSmoothing
 from vidsr.faces.restorer import FaceRestorer, FaceWork
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
@@ -24,16 +25,21 @@ from vidsr.types import FaceTrack, TrackReport, VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class FacePlan:
-    """How a run restores faces: `options` with the detector's file filled in, and the selected face model."""
+    """How a run restores faces: `options` with the detector's file filled in, and the selected face model.
+
+    `tiny` is the model for tiny faces; None while it comes without weights, and where no face is that small.
+    """
 
     options: RestoreConfig
     selection: Selection
+    tiny: Selection | None = None
 
 
 def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> FacePlan:
     """Decides how faces are restored; loads no weights. Raises ModelError, UsageError or DeviceError."""
     selection = select_face_engine(compute, info.height, info.width)
-    return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection)
+    tiny = select_tiny_engine(compute, options, info.height, info.width)
+    return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection, tiny)
 
 
 class FaceSearch:
@@ -73,7 +79,11 @@ class Restoration:
 
         Raises ModelError or DeviceError.
         """
-        engine = build_face_engine(plan.selection, View.of(info).quarters)
+        quarters = View.of(info).quarters
+        engine = build_face_engine(plan.selection, quarters)
+        if plan.tiny is not None:
+            engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine)
+        self._is_without_tiny = plan.tiny is None and plan.options.min_face < HANDOVER[0]
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
         self._restorer = FaceRestorer(engine, plan.options)
@@ -84,7 +94,13 @@ class Restoration:
     @property
     def warnings(self) -> list[str]:
         """Warnings to show before the video is processed."""
-        return [self._search.warning] if self._search.warning else []
+        found = [self._search.warning] if self._search.warning else []
+        if self._is_without_tiny:
+            found.append(
+                f"{TINY_MODEL}, the model for faces below {HANDOVER[0]:.0f} pixels, comes without weights: they are "
+                "restored by the model for larger ones"
+            )
+        return found
 
     @property
     def reports(self) -> list[TrackReport]:

@@ -114,7 +114,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         graphs="vidsr.models.onnx_export:hime_graphs",
     ),
     "mpenet": Architecture(
-        tasks=("upscale",),
+        tasks=("upscale", "restore_face"),
         config="vidsr.nets.mpenet.config:MPENetConfig",
         network="vidsr.nets.mpenet.network:MPENet",
         run_clip="vidsr.models.behavior:single_images",

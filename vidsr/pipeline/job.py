@@ -462,6 +462,7 @@ def describe(plan: Plan) -> dict[str, Any]:
             "precision": engine.precision,
             "tile": engine.tile,
             "face model SHA-256": None if faces is None else faces.selection.sha256,
+            **({} if faces is None or faces.tiny is None else {"tiny face model SHA-256": faces.tiny.sha256}),
             "face detector SHA-256": None
             if faces is None or faces.options.detector is None
             else sha256_of(faces.options.detector),

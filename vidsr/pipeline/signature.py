@@ -19,6 +19,7 @@ from vidsr import __version__
 from vidsr.config import RunConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, ENGINES, Selection, select_card
 from vidsr.errors import InputError, OutputError
+from vidsr.faces.handover import tiny_card
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
 from vidsr.models.registry import config_of
@@ -46,6 +47,7 @@ class Weights:
     model: str | None
     face_model: str | None = None
     detector: Path | None = None
+    tiny_model: str | None = None
 
     def digests(self) -> str:
         """The SHA-256 of all weights, in one text."""
@@ -54,6 +56,7 @@ class Weights:
             # A missing detector is refused where it is loaded.
             detector = self.detector
             found += [self.face_model, sample_digest(detector) if detector and detector.is_file() else "none"]
+            found += [] if self.tiny_model is None else [self.tiny_model]
         return " ".join(found)
 
 
@@ -148,14 +151,18 @@ def chosen_weights(options: RunConfig) -> Weights:
     if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, has_estimator):
         return Weights(model)
     face_model = find_card(DEFAULT_MODELS["restore_face"]).sha256
-    return Weights(model, face_model, options.faces.detector or shipped_detector())
+    tiny = tiny_card(options.faces.min_face)
+    return Weights(
+        model, face_model, options.faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
+    )
 
 
 def planned_weights(engine: Selection, faces: FacePlan | None) -> Weights:
     """The weights of a run, as its plan has chosen them."""
     if faces is None:
         return Weights(engine.sha256)
-    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector)
+    tiny = None if faces.tiny is None else faces.tiny.sha256
+    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector, tiny)
 
 
 def _options(options: RunConfig) -> str:

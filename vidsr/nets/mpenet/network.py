@@ -241,21 +241,22 @@ class MPENet(Network):
         return values * maps.to(values.dtype)
 
 
-def moved(feedback: Feedback, motion: Tensor) -> Feedback:
-    """Feedback moved along with the face.
+def moved(feedback: Feedback, motion: Tensor, size: tuple[int, int] | None = None) -> Feedback:
+    """Feedback moved along with the face, for an image of `size` (height, width), by default that of the one before.
 
     `motion`, B x 2 x 3, brings a place in the current image to the same place of the face in the frame before, both in
     pixels of the small images, whose first pixel has its center at (0.5, 0.5). Beyond the border edge values are
     repeated.
     """
     both = torch.cat((feedback.feature, feedback.heatmaps.to(feedback.feature.dtype)), dim=1)
-    height, width = both.shape[-2:]
+    before_height, before_width = both.shape[-2:]
+    height, width = both.shape[-2:] if size is None else (SHALLOW * side for side in size)
     motion = motion.to(both.device, torch.float64 if both.dtype == torch.float64 else torch.float32)
     x = (torch.arange(width, device=both.device, dtype=motion.dtype) + 0.5) / SHALLOW
     y = (torch.arange(height, device=both.device, dtype=motion.dtype) + 0.5) / SHALLOW
     a, b, c, d, e, f = (motion[:, i, j, None, None] for i in range(2) for j in range(3))
-    across = (a * x + b * y[:, None] + c) * (2 * SHALLOW / width) - 1
-    down = (d * x + e * y[:, None] + f) * (2 * SHALLOW / height) - 1
+    across = (a * x + b * y[:, None] + c) * (2 * SHALLOW / before_width) - 1
+    down = (d * x + e * y[:, None] + f) * (2 * SHALLOW / before_height) - 1
     grid = torch.stack((across, down), dim=-1)
     sampled = F.grid_sample(both.to(grid.dtype), grid, padding_mode="border", align_corners=False).to(both.dtype)
     channels = feedback.feature.shape[1]

@@ -1,0 +1,142 @@
+"""Which network restores which face: one rule by size, with a soft hand-over.
+
+Faces up to the first side of HANDOVER are restored by the network for tiny faces, from the second side on by the one
+for larger faces; between them both run, and their images are mixed. Faces below `--min-face` are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidsr.faces.restorer import FADE, FaceNetwork
+from vidsr.models.cards import ModelCard, list_cards
+from vidsr.nets.layers.resize import resize
+from vidsr.types import Crop, Frame
+
+TINY_MODEL = "mpenet-fast"
+# Sides of a face in source pixels. Below 16 pixels the network for larger faces has not been measured.
+HANDOVER = 16.0, 22.0
+# The share of a network changes by at most this much in a frame, as fast as a face fades in: detected sides are noisy,
+# and a side that jumps must not show.
+PACE = 1 / (FADE + 1)
+
+
+def tiny_card(min_face: float) -> ModelCard | None:
+    """The card of the model for tiny faces; None without its weights, and where no face from `min_face` on is tiny."""
+    if min_face >= HANDOVER[1]:
+        return None
+    return next((card for card in list_cards() if card.name == TINY_MODEL), None)
+
+
+def share_of_large(side: float) -> float:
+    """The share, 0..1, that the network for larger faces has of a face with this side in source pixels."""
+    first, second = HANDOVER
+    return min(1.0, max(0.0, (side - first) / (second - first)))
+
+
+@dataclass(frozen=True, slots=True)
+class TrackShares:
+    """A face that both networks follow: its latest crop, its latest share, and those of the frames that are pending.
+
+    `is_large`: whether the network for larger faces has a stream of it.
+    """
+
+    crop: Crop
+    latest: float
+    pending: tuple[float, ...]
+    is_large: bool
+
+    @classmethod
+    def of(cls, before: TrackShares | None, crop: Crop, wanted: float) -> TrackShares:
+        """With one more frame, in which the face's side asks for the share `wanted`."""
+        if before is None:
+            return cls(crop, wanted, (wanted,), wanted > 0)
+        share = min(max(wanted, before.latest - PACE), before.latest + PACE)
+        pending = (*before.pending, share)
+        return cls(crop, share, pending, any(pending))
+
+
+@dataclass(frozen=True, slots=True)
+class SizedStreams:
+    """The states of both networks, the faces by track, and the frames that are pending, oldest first."""
+
+    tiny: Any
+    large: Any
+    frames: tuple[Frame, ...] = ()
+    tracks: Mapping[int, TrackShares] = field(default_factory=dict)
+
+
+class SizedFaceEngine:
+    """Two networks as one: each face is restored by the one for its size. Stateless: the caller holds the streams."""
+
+    def __init__(self, tiny: FaceNetwork, large: FaceNetwork) -> None:
+        """`tiny` gives its results at once. Each enlarges by a scale of its own."""
+        assert tiny.lookahead == 0, "frames wait for the network for larger faces only"
+        self._tiny, self._large = tiny, large
+
+    @property
+    def lookahead(self) -> int:
+        """Number of later frames that a result needs."""
+        return self._large.lookahead
+
+    def init_state(self) -> SizedStreams:
+        """The state without any face."""
+        return SizedStreams(self._tiny.init_state(), self._large.init_state())
+
+    def step(
+        self, frame: Frame, crops: Mapping[int, Crop], streams: SizedStreams
+    ) -> tuple[dict[int, tuple[Crop, Tensor]], SizedStreams]:
+        """Takes a frame and its crops by track; returns the results of the frame `lookahead` frames before."""
+        sides = {face.track: face.side for face in frame.faces}
+        tracks = {
+            track: TrackShares.of(streams.tracks.get(track), crop, share_of_large(sides[track]))
+            for track, crop in crops.items()
+        }
+        frames = (*streams.frames, frame)
+        wanted = {track: crop for track, crop in crops.items() if tracks[track].is_large}
+        large, large_streams = self._large.step(frame, wanted, streams.large)
+        due = {track: each for track, each in tracks.items() if len(each.pending) > self.lookahead}
+        shares = {track: each.pending[0] for track, each in due.items()}
+        ready, tiny_streams = self._joined(frames[0], shares, crops, large, streams.tiny)
+        tracks |= {track: replace(each, pending=each.pending[1:]) for track, each in due.items()}
+        frames = frames[1:] if len(frames) > self.lookahead else frames
+        return ready, SizedStreams(tiny_streams, large_streams, frames, tracks)
+
+    def flush(self, streams: SizedStreams, tracks: Iterable[int]) -> dict[int, list[tuple[Crop, Tensor]]]:
+        """The pending results of these tracks, in order."""
+        asked = {track: streams.tracks[track] for track in tracks}
+        rest = self._large.flush(streams.large, [track for track, each in asked.items() if each.is_large])
+        ready: dict[int, list[tuple[Crop, Tensor]]] = {track: [] for track in asked}
+        for track, each in asked.items():
+            count, large, tiny = len(each.pending), rest.get(track, []), streams.tiny
+            frames = streams.frames[len(streams.frames) - count :]
+            for number, (frame, share) in enumerate(zip(frames, each.pending, strict=True)):
+                joined_late = count - len(large)  # the network for larger faces lacks that many frames
+                given = {track: large[number - joined_late]} if number >= joined_late else {}
+                joined, tiny = self._joined(frame, {track: share}, {track: each.crop}, given, tiny)
+                ready[track].append(joined[track])
+        return ready
+
+    def _joined(
+        self, frame: Frame, shares: Mapping[int, float], crops: Mapping[int, Crop],
+        large: Mapping[int, tuple[Crop, Tensor]], streams: Any,
+    ) -> tuple[dict[int, tuple[Crop, Tensor]], Any]:  # fmt: skip
+        """The results of a frame for the tracks in `shares`, and the streams of the network for tiny faces."""
+        wanted = {track: crops[track] for track, share in shares.items() if share < 1}
+        tiny, streams = self._tiny.step(frame, wanted, streams)
+        ready = {}
+        for track, share in shares.items():
+            if share == 0:
+                ready[track] = tiny[track]
+            elif share == 1:
+                ready[track] = large[track]
+            else:
+                crop, image = large[track]
+                small = resize(tiny[track][1], (image.shape[-2], image.shape[-1])).clamp(0, 1)
+                ready[track] = crop, torch.lerp(small, image, share)
+        return ready, streams
