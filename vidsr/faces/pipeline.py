@@ -83,6 +83,7 @@ class Restoration:
         engine = build_face_engine(plan.selection, quarters)
         if plan.tiny is not None:
             engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine)
+        self._has_tiny = plan.tiny is not None
         self._is_without_tiny = plan.tiny is None and plan.options.min_face < HANDOVER[0]
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
@@ -93,12 +94,19 @@ class Restoration:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings to show before the video is processed."""
+        """Warnings to show before the video is processed; afterwards also what its smallest faces are worth."""
         found = [self._search.warning] if self._search.warning else []
         if self._is_without_tiny:
             found.append(
                 f"{TINY_MODEL}, the model for faces below {HANDOVER[0]:.0f} pixels, comes without weights: they are "
                 "restored by the model for larger ones"
+            )
+        small = [each for each in self.reports if each.restored and each.seen.smallest_side < HANDOVER[1]]
+        if self._has_tiny and small:
+            found.append(
+                f"{len(small)} {'face was' if len(small) == 1 else 'faces were'} restored by {TINY_MODEL}, from as "
+                f"little as {min(each.seen.smallest_side for each in small):.0f} pixels: such a face is plausible, not "
+                "evidence"
             )
         return found
 

@@ -1,0 +1,97 @@
+"""`vidsr upscale` with weights for tiny faces: who restores what, what the report says; without them nothing changes.
+
+The model is tiny and has random weights, but its files are those of any model.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.media.test_restoration import (  # noqa: F401 - room is a fixture
+    FACE_MODEL,
+    PLACES,
+    assert_only_faces_differ,
+    changes,
+    room,
+    run_of,
+    upscale,
+)
+from tests.support.tiny_networks import mpenet_network
+from vidsr.config import ComputeConfig, RestoreConfig, UpscaleConfig
+from vidsr.faces import handover
+from vidsr.faces.engine import select_tiny_engine
+from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
+from vidsr.faces.pipeline import Restoration, plan_faces
+from vidsr.models.cards import ModelCard, list_cards, models_folder, read_card
+from vidsr.models.writing import write_model
+from vidsr.pipeline.signature import chosen_weights, planned_weights
+from vidsr.types import Color, VideoInfo
+
+FACTS = {"licence": "none", "date": "2026-01-01", "origin": "random", "origin_sha256": "none"}
+SENTENCE = "such a face is plausible, not evidence"
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
+    """A model for tiny faces as if it had been shipped."""
+    head = {"name": TINY_MODEL, "summary": "a test", "architecture": "mpenet"}
+    card = read_card(write_model(tmp_path / "models", head, mpenet_network("fast"), torch.float32, np.float32, FACTS))
+    assert isinstance(card, ModelCard)
+    others = [each for each in list_cards() if each.name != TINY_MODEL]
+    monkeypatch.setattr(handover, "list_cards", lambda: [*others, card])
+    monkeypatch.setattr("vidsr.engines.select.list_cards", lambda: [*others, card])
+    return card
+
+
+@pytest.fixture
+def no_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [each for each in list_cards() if each.name != TINY_MODEL]
+    monkeypatch.setattr(handover, "list_cards", lambda: others)
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_faces_of_this_size_are_restored_by_both_networks(room: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Only faces change, at the video's factor of 4, and otherwise than with the network for larger faces alone."""
+    result = upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", "--report", tmp_path / "a.json")
+    assert_only_faces_differ(changes(room, "plain.mkv", tmp_path / "a.mkv"), PLACES)
+    run = run_of(tmp_path / "a.json")
+    sides = [each["seen"]["smallest_side"] for each in run["faces"]]
+    assert HANDOVER[0] < min(sides) < HANDOVER[1] and run["face_model"] == FACE_MODEL
+    assert any(SENTENCE in warning and "3 faces were" in warning for warning in run["warnings"])
+    assert SENTENCE in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("no_tiny_model")
+def test_without_weights_nothing_changes_and_nothing_is_claimed(room: Path, tmp_path: Path) -> None:  # noqa: F811
+    upscale(room, "video.mkv", tmp_path / "a.mkv", "--faces", "--report", tmp_path / "a.json")
+    assert not any(TINY_MODEL in warning for warning in run_of(tmp_path / "a.json")["warnings"])
+    plan = plan_faces(RestoreConfig(min_face=8), ComputeConfig(threads=1), described())
+    assert plan.tiny is None
+    (warning,) = Restoration(plan, described(), 4).warnings
+    assert f"{TINY_MODEL}, the model for faces below 16 pixels, comes without weights" in warning
+
+
+def test_the_plan_and_the_signature_have_both_models(tiny_model: ModelCard) -> None:
+    compute = ComputeConfig(threads=1)
+    plan = plan_faces(RestoreConfig(), compute, described())
+    assert plan.tiny is not None and plan.tiny.sha256 == tiny_model.sha256 and plan.selection.model == FACE_MODEL
+    engine = Restoration(plan, described(), 4).restore[0]._network  # type: ignore[attr-defined]
+    assert isinstance(engine, SizedFaceEngine) and engine.lookahead == 2
+    assert select_tiny_engine(compute, RestoreConfig(min_face=HANDOVER[1]), 64, 96) is None
+    options = UpscaleConfig(compute=compute)
+    weights = chosen_weights(options)
+    assert weights.tiny_model == tiny_model.sha256 and tiny_model.sha256 in weights.digests()
+    assert planned_weights(plan.selection, plan).tiny_model == tiny_model.sha256
+
+
+def described() -> VideoInfo:
+    return VideoInfo("a", "none", 0, "none", 96, 64, "rgb24", 8, Fraction(1, 25), Color())
+
+
+def test_its_recipe_is_shipped() -> None:
+    assert (models_folder() / "recipes" / f"{TINY_MODEL}.toml").is_file()
