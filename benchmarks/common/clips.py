@@ -31,6 +31,29 @@ def make_video(path: Path, frames: int, width: int, height: int) -> None:
         container.mux(stream.encode(None))
 
 
+def make_face_video(path: Path, frames: int, width: int, height: int) -> None:
+    """Writes a face of about 20x25 pixels that moves, and is there for 16 of every 64 frames."""
+    with av.open(SAMPLE) as container:
+        images = [
+            frame.reformat(112, 84, "rgb24", interpolation=SWSCALE_ACCURATE).to_ndarray()
+            for frame in container.decode(video=0)
+        ]
+    top = min(max(0, 23 - height // 2), 84 - height)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "12", "preset": "fast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(frames):
+            phase = index % 64
+            image = images[phase % len(images)]
+            # The middle of the face is in column 48; the rest of the time it is dark and upside down.
+            left = min(max(0, 48 - width // 2 + phase // 4 % 4 - 2), 112 - width)
+            window = image[top : top + height, left : left + width]
+            shown = av.VideoFrame.from_ndarray(window.copy() if phase < 16 else window[::-1] // 4, format="rgb24")
+            shown.pts, shown.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(shown))
+        container.mux(stream.encode(None))
+
+
 def vidsr_command() -> str:
     """The console script of this environment, as a user starts it."""
     script = Path(sysconfig.get_path("scripts")) / "vidsr"

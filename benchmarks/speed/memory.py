@@ -1,8 +1,11 @@
-"""Peak memory of `vidsr upscale` for a short and a long video, which must not grow with the length.
+"""Peak memory of `vidsr upscale` or `vidsr slowmo` for a short and a long video, which must not grow with the length.
 
-    python -m benchmarks.speed.memory [--model NAME] [--size WxH] [--frames SHORT LONG] [--json FILE]
+    python -m benchmarks.speed.memory [--command upscale|slowmo] [--faces] [--resume] [--model NAME] [--size WxH]
+        [--frames SHORT LONG] [--json FILE]
 
-Prints a Markdown table. Linux and macOS only: the peak is the kernel's figure for the child process.
+Prints a Markdown table, and on stderr the peak so far for every 5 % of a run. With `--faces` the video shows a face
+that moves, and goes and comes, so that tracks end and begin. Linux and macOS only: the peak is the kernel's figure for
+the child process.
 """
 
 from __future__ import annotations
@@ -16,26 +19,41 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.common.clips import make_video, markdown, parse_size, vidsr_command
+from benchmarks.common.clips import make_face_video, make_video, markdown, parse_size, vidsr_command
 
 LIMIT = 1.05
 
 
-def peak_bytes(video: Path, result: Path, model: str) -> int:
+def peak_bytes(video: Path, result: Path, options: argparse.Namespace, frames: int) -> int:
     """Runs the command in a separate process and returns its peak resident memory in bytes."""
-    command = [vidsr_command(), "upscale", str(video), str(result), "-y", "-q", "--progress", "none", "--no-faces"]
-    command += ["--model", model]
+    command = [vidsr_command(), options.command, str(video), str(result), "-y", "--progress", "json"]
+    command += ["--model", options.model, "--resume" if options.resume else "--no-resume"]
+    if options.command == "upscale":
+        command.append("--faces" if options.faces else "--no-faces")
     # A child's figure starts at what its parent had at the fork, so nothing large may be loaded in this process.
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    shown = 0
+    for line in child.stderr:
+        event = json.loads(line)
+        if event["event"] != "progress":
+            print(event.get("text", ""), file=sys.stderr)
+        elif event["frames_done"] >= shown:
+            done, peak = event["frames_done"], event["memory_bytes"]
+            print(f"{done} frames: {peak / 2**20:.1f} MiB", file=sys.stderr, flush=True)
+            shown = done + frames // 20
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"vidsr upscale ended with exit code {child.returncode}")
+        raise SystemExit(f"vidsr {options.command} ended with exit code {child.returncode}")
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Peak memory against the length of the video.")
+    parser.add_argument("--command", choices=("upscale", "slowmo"), default="upscale")
+    parser.add_argument("--faces", action="store_true", help="with a face, and restored")
+    parser.add_argument("--resume", action="store_true", help="in segments that are kept")
     parser.add_argument("--model", default="auto")
     parser.add_argument("--size", type=parse_size, default=(96, 64), metavar="WxH")
     parser.add_argument("--frames", type=int, nargs=2, default=(300, 3000), metavar=("SHORT", "LONG"))
@@ -46,10 +64,11 @@ def main() -> None:
     peaks: dict[int, list[int]] = {frames: [] for frames in options.frames}
     with tempfile.TemporaryDirectory() as folder:
         for frames in peaks:
-            make_video(Path(folder, f"{frames}.mp4"), frames, width, height)
+            make = make_face_video if options.faces else make_video
+            make(Path(folder, f"{frames}.mp4"), frames, width, height)
         for _ in range(options.runs):
             for frames, found in peaks.items():
-                found.append(peak_bytes(Path(folder, f"{frames}.mp4"), Path(folder, "result.mp4"), options.model))
+                found.append(peak_bytes(Path(folder, f"{frames}.mp4"), Path(folder, "result.mp4"), options, frames))
     short, long = (statistics.median(found) for found in peaks.values())
     ratio = long / short
     rows = [
@@ -57,10 +76,16 @@ def main() -> None:
         for frames, found in peaks.items()
     ]
     verdict = "within" if ratio <= LIMIT else "ABOVE"
-    print(f"`vidsr upscale --model {options.model}`, {width}x{height}, peak resident memory of the process\n")
+    what = (
+        f"`vidsr {options.command} --model {options.model}`{', faces' * options.faces}{', resumable' * options.resume}"
+    )
+    print(f"{what}, {width}x{height}, peak resident memory of the process\n")
     print(markdown(("frames", "median", "runs (MiB)"), [*rows, ("ratio", f"{ratio:.3f}", f"{verdict} {LIMIT}")]))
     if options.json is not None:
-        values = {"model": options.model, "size": [width, height], "peak_bytes": peaks, "ratio": ratio, "limit": LIMIT}
+        values = {
+            "command": options.command, "model": options.model, "faces": options.faces, "resume": options.resume,
+            "size": [width, height], "peak_bytes": peaks, "ratio": ratio, "limit": LIMIT,
+        }  # fmt: skip
         options.json.write_text(json.dumps(values, indent=2) + "\n")
 
 
