@@ -1,19 +1,16 @@
 """Runs that are stopped anywhere and continued make the video of the unbroken run: frames, times and audio.
 
-What a killed process leaves is what lies on the disk at that moment, so most kills are copies of the folder, taken
-within the unbroken run; some are real.
+Where a run is stopped, it is a process of its own (`tests/support/forking.py`). Runs for longer, with the shipped
+networks and stopped by the clock, are in `kills.py`.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,13 +25,13 @@ from typer.testing import CliRunner
 from tests.media.test_restoration import HEIGHT, WIDTH, draw_faces_at
 from tests.support import media
 from tests.support.blobs import texture
-from tests.support.tiny_networks import PAPER_FORM, SLOWMO_FORMS, paper_network, slowmo_network
+from tests.support.forking import CODES, FULL_DISK, Ended, Forker
+from tests.support.tiny_networks import NARROW_FORM, SLOWMO_FORMS, narrow_network, slowmo_network
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, OutputConfig, RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS
 from vidsr.errors import OutputError, UsageError
-from vidsr.files import HiddenFile
 from vidsr.models.cards import models_folder
 from vidsr.pipeline import job as jobs
 from vidsr.pipeline import run as runs
@@ -44,14 +41,11 @@ from vidsr.train.checkpoint import save_checkpoint
 from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import load_recipe
 from vidsr.types import RunReport
-from vidsr.video import segments
-from vidsr.video.segments import SegmentWriter
 
 pytestmark = pytest.mark.leaves_hidden_files
 
 COUNT = 26
 SEGMENT = 5
-FAULTS = 6
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +55,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The audio ends before the frames, so that the header's duration is theirs.
     """
     folder = tmp_path_factory.mktemp("resume")
-    faces = [
-        draw_faces_at([(14 + n, 30)] if n < 15 else [(8, 30), (70, 30 - n // 4)], int(n >= 15)) for n in range(COUNT)
-    ]
+    faces = [draw_faces_at([(14 + n, 30)] if n < 15 else [(70, 30 - n // 4)], int(n >= 15)) for n in range(COUNT)]
     media.encode(folder / "plain.mkv", faces, media.LOSSLESS)
     picture = np.repeat(texture(36, 48)[..., None], 3, 2)
     moving = [np.roll(picture, 3 * (n - n // 3), 1) for n in range(14)]
@@ -74,9 +66,9 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "-c:v", "copy", "-c:a", "aac", str(folder / f"{result}.mkv"),
         )  # fmt: skip
     write_yunet(folder / "blobs.onnx", blob_finder())
-    publish(folder, "secnet-fast", "small", PAPER_FORM, paper_network().state_dict())
-    mirrored = paper_network(mirrored=True)
-    publish(folder, "secnet-fast-face", "face", PAPER_FORM | {"mirrored": True}, mirrored.state_dict())
+    publish(folder, "secnet-fast", "small", NARROW_FORM, narrow_network().state_dict())
+    mirrored = narrow_network(mirrored=True)
+    publish(folder, "secnet-fast-face", "face", NARROW_FORM | {"mirrored": True}, mirrored.state_dict())
     publish(folder, "zsm-fast", "tiny", SLOWMO_FORMS["fast"], slowmo_network("fast").state_dict())
     return folder
 
@@ -129,95 +121,77 @@ def figures(report: RunReport) -> dict[str, Any]:
     return found | {"warnings": [text for text in report.warnings if not text.startswith("removed ")]}
 
 
-class Events:
-    """Calls `act` at each of the chosen events of a run: what a writer, a journal and a hidden file do."""
-
-    def __init__(self, chosen: set[int], act: Callable[[int], None]) -> None:
-        self.count, self._chosen, self._act = 0, chosen, act
-
-    def note(self) -> None:
-        self.count += 1
-        if self.count in self._chosen:
-            self._act(self.count)
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        places: list[tuple[Any, str]] = [
-            (SegmentWriter, "write"), (segments._Piece, "_put"), (segments, "_read_packets"), (Job, "_note"),
-            (Job, "record"), (jobs, "sync_file"), (HiddenFile, "publish"),
-        ]  # fmt: skip
-        with pytest.MonkeyPatch.context() as patch:
-            for owner, name in places:
-                patch.setattr(owner, name, self._before_and_after(getattr(owner, name)))
-            yield
-
-    def _before_and_after(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(*arguments: Any, **named: Any) -> Any:
-            self.note()
-            result = work(*arguments, **named)
-            self.note()
-            return result
-
-        return watched
+@pytest.fixture(scope="module")
+def forker(room: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    folder = tmp_path_factory.mktemp("warm-up")
+    warm_ups = [(*command, "--end", "0.2", folder / name) for name, command in commands(room).items()]
+    with Forker(*((*arguments, "-q") for arguments in warm_ups)) as started:
+        yield started
 
 
-@pytest.mark.parametrize(("command", "points"), [(upscaling, 10), (slowing, 20)])
-def test_a_run_that_is_killed_or_fails_anywhere_goes_on(
-    room: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: Callable[..., tuple[Path, RunConfig]],
-    points: int,
+def commands(room: Path) -> dict[str, list[str | Path]]:
+    """What is stopped, by the name of its output; each with everything that keeps a state."""
+    common = ["--device", "cpu", "--precision", "fp32", "--threads", "1", "--progress", "none", "--resume"]
+    common += ["--segment-frames", "4"]  # so that a border lies just after the cut, where few frames are on their way
+    faces = ["--faces", "--face-detector", room / "blobs.onnx", "--end", "0.72"]
+    return {
+        "upscale.mp4": ["upscale", room / "faces.mkv", "--model", room / "small.toml", *faces, *common],
+        # Below about 200 pixels x264's output depends on what the memory held before.
+        "slowmo.mp4": ["slowmo", room / "repeats.mkv", "--model", room / "tiny.toml", "--codec", "mpeg4", *common],
+    }
+
+
+@pytest.mark.parametrize("name", ["upscale.mp4", "slowmo.mp4"])
+def test_a_run_that_is_stopped_at_twenty_places_makes_the_video_of_the_unbroken_one(
+    room: Path, tmp_path: Path, forker: Forker, name: str
 ) -> None:
-    monkeypatch.setattr(jobs, "SAVING_SHARE", 1e9)  # a state at every border, however slow the disk is
-    monkeypatch.setitem(DEFAULT_MODELS, "restore_face", str(room / "face.toml"))
-    chance = random.Random(command.__name__)
-    source, config = command(room)
-    counting = Events(set(), lambda _: None)
-    with counting.watched():
-        wanted_figures = figures(enhance(source, tmp_path / "film.mp4", config))
-    wanted = contents(tmp_path / "film.mp4")
-    (tmp_path / "film.mp4").unlink()
-    assert not list(tmp_path.iterdir())
+    command, face = commands(room)[name], room / "face.toml"
 
-    chosen = chance.sample(range(1, counting.count + 1), points)
-    copies = set(chosen[: points - FAULTS])
-    again = tmp_path / "again"
-    again.mkdir()
-    copying = Events(copies, lambda number: shutil.copytree(again, tmp_path / f"{number:05}") and None)
-    with copying.watched():
-        enhance(source, again / "film.mp4", config)
-    for number, fault in zip(chosen[points - FAULTS :], (KeyboardInterrupt, full_disk) * 3, strict=True):
-        broken = tmp_path / f"{number:05}"
-        broken.mkdir()
+    def run(folder: Path, **how: Any) -> Ended:
+        return forker.run(*command, folder / name, "--report", folder / "report.json", "-y", face_model=face, **how)
 
-        def fail(_: int, fault: Callable[[], BaseException] = fault) -> None:
-            raise fault()
+    unbroken = tmp_path / "unbroken"
+    unbroken.mkdir()
+    ended = run(unbroken)
+    assert ended.code == 0, ended.said
+    wanted, wanted_figures = contents(unbroken / name), written_figures(unbroken / "report.json")
 
-        with Events({number}, fail).watched(), pytest.raises((KeyboardInterrupt, OutputError, OSError)):
-            enhance(source, broken / "film.mp4", config)
-        assert not (broken / "film.mp4").exists() or number > counting.count - 2
-        (broken / "film.mp4").unlink(missing_ok=True)
-
+    chance = random.Random(name)
+    kinds = ["SIGKILL", "SIGINT", "SIGTERM", FULL_DISK] * 5
+    chance.shuffle(kinds)
     resumed = []
-    for number in sorted(chosen):
-        folder = tmp_path / f"{number:05}"
-        if (folder / "film.mp4").exists():  # killed after it had its name
-            assert contents(folder / "film.mp4") == wanted
-            continue
-        left = folder_of(folder / "film.mp4") / "journal"
-        if number % 3 == 0 and left.exists() and left.stat().st_size:  # a line that was being written
-            left.write_bytes(left.read_bytes()[: -chance.randrange(1, 40)])
-        report = enhance(source, folder / "film.mp4", config)
-        assert contents(folder / "film.mp4") == wanted
-        assert figures(report) == wanted_figures
-        assert [path.name for path in folder.iterdir()] == ["film.mp4"]
-        resumed.append(report.resumed_frames)
-    assert len(set(resumed)) >= 2  # with faces, most of these few frames are still on their way at a border
+    for number in range(len(kinds)):
+        if not kinds:
+            break
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        video, stops = folder / name, 0
+        while not video.exists():
+            event = chance.randint(1, ended.events) if kinds else None
+            kind = kinds[-1] if kinds else "SIGKILL"
+            limit = chance.choice([0, chance.randrange(30_000)])
+            found = run(folder, event=event, kind=kind, limit=limit)
+            if found.code != 0:
+                assert found.code == CODES[kind], (kind, event, found)
+                assert kinds.pop() == kind
+                stops += 1
+            left = folder_of(video) / "journal"
+            if kind == "SIGKILL" and left.exists() and left.stat().st_size and chance.random() < 0.3:
+                # A power failure while a line was being written.
+                left.write_bytes(left.read_bytes()[: -chance.randrange(1, 40)])
+        assert contents(video) == wanted, (number, stops)
+        if found.code == 0:  # else it was stopped after the video had its name
+            assert written_figures(folder / "report.json") == wanted_figures
+            assert sorted(path.name for path in folder.iterdir()) == sorted([name, "report.json"])
+            resumed.append(json.loads((folder / "report.json").read_text())["runs"][0]["resumed_frames"])
+    assert not kinds
+    assert len(set(resumed)) >= 2
 
 
-def full_disk() -> OSError:
-    return OSError(errno.ENOSPC, "No space left on device")
+def written_figures(report: Path) -> dict[str, Any]:
+    """What `figures` takes from a report, of a report's file."""
+    (run,) = json.loads(report.read_text())["runs"]
+    return figures(RunReport(**run))
 
 
 @contextmanager
@@ -361,6 +335,7 @@ def test_one_run_at_a_time(room: Path, tmp_path: Path) -> None:
 
 
 def test_work_is_kept_by_itself_for_long_jobs_only(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEFAULT_MODELS, "restore_face", str(room / "face.toml"))
     source, config = upscaling(room, resume=None)
     seen: list[Path | None] = []
 
@@ -399,64 +374,35 @@ def test_too_little_space_is_refused_before_the_start(
     assert any("this job may need about" in text for text in enhance(source, tmp_path / "film.mkv", config).warnings)
 
 
-COMMAND = ("upscale", "--model", "bicubic", "--device", "cpu", "--resume", "--segment-frames", str(SEGMENT))
+RESUME = ("--resume", "--segment-frames", str(SEGMENT))
+COMMAND = ("upscale", "--model", "bicubic", "--device", "cpu", "--threads", "1", *RESUME)
 
 
-def vidsr(*arguments: str | Path, limit: int | None = None) -> subprocess.Popen[str]:
-    """Starts the program, which saves a state at each border and then waits for a line, or the end, of its input."""
-    waiting = (
-        "import resource, sys\n"
-        "from vidsr.pipeline import job\n"
-        "job.SAVING_SHARE = 1e9\n"
-        "plain = job.Job.record\n"
-        "def record(*given):\n"
-        "    plain(*given)\n"
-        "    print('border', flush=True)\n"
-        "    sys.stdin.readline()\n"
-        "job.Job.record = record\n"
-        f"limit = {limit}\n"
-        "if limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))\n"
-        "from vidsr.__main__ import main\n"
-        "main()\n"
-    )
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-c", waiting, *map(str, arguments)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
-
-
-@pytest.mark.parametrize(("signal", "code"), [("SIGKILL", -9), ("SIGTERM", 143)])
-def test_the_command_goes_on_after_a_signal(room: Path, tmp_path: Path, unbroken: Any, signal: str, code: int) -> None:
-    import signal as signals
-
-    target = tmp_path / "film.mkv"
-    program = vidsr(*COMMAND, room / "faces.mkv", target)
-    assert program.stdin is not None and program.stdout is not None
-    program.stdin.write("\n")  # it goes on after the first border
-    program.stdin.flush()
-    for _ in range(2):
-        program.stdout.readline()
-    program.send_signal(getattr(signals, signal))
-    _, said = program.communicate()
-    assert program.returncode == code and not target.exists()
-    if signal == "SIGTERM":
-        assert "finished frames are kept in" in said and "the same command goes on after them" in said
+@pytest.mark.parametrize("kind", ["SIGKILL", "SIGTERM"])
+def test_the_command_goes_on_after_a_signal(
+    room: Path, tmp_path: Path, forker: Forker, unbroken: Any, kind: str
+) -> None:
+    command = (*COMMAND, room / "faces.mkv", tmp_path / "film.mkv")
+    ended = forker.run(*command, places=["record"], event=4, kind=kind)  # after the second border
+    assert ended.code == CODES[kind] and not (tmp_path / "film.mkv").exists(), ended.said
+    if kind == "SIGTERM":
+        assert "finished frames are kept in" in ended.said and "the same command goes on after them" in ended.said
     listed = CliRunner().invoke(app, ["jobs", str(tmp_path), "--json"])
     (job,) = json.loads(listed.stdout)["jobs"]
-    assert job["target"] == str(target) and job["frames"] == 10 and job["expected"] == COUNT and not job["is_running"]
-    result = CliRunner().invoke(app, [*COMMAND, str(room / "faces.mkv"), str(target)])
-    assert result.exit_code == 0 and "goes on after" in result.stderr
-    assert contents(target) == unbroken
+    assert job["target"] == str(tmp_path / "film.mkv") and job["expected"] == COUNT and not job["is_running"]
+    assert job["frames"] == 10
+    ended = forker.run(*command)
+    assert ended.code == 0 and "goes on after" in ended.said
+    assert contents(tmp_path / "film.mkv") == unbroken
 
 
-def test_a_disk_that_is_full_and_then_freed(room: Path, tmp_path: Path, unbroken: Any) -> None:
+def test_a_disk_that_is_full_and_then_freed(room: Path, tmp_path: Path, forker: Forker, unbroken: Any) -> None:
     target = tmp_path / "film.mkv"
     largest = 60_000  # bytes of a file: enough for segments, not for the video
-    program = vidsr(*COMMAND, room / "faces.mkv", target, limit=largest)
-    _, said = program.communicate()
-    assert program.returncode == 4 and not target.exists(), said
-    result = CliRunner().invoke(app, [*COMMAND, str(room / "faces.mkv"), str(target)])
-    assert result.exit_code == 0, result.stderr
+    ended = forker.run(*COMMAND, room / "faces.mkv", target, event=1, kind=FULL_DISK, limit=largest)
+    assert ended.code == 4 and "finished frames are kept in" in ended.said and not target.exists(), ended.said
+    ended = forker.run(*COMMAND, room / "faces.mkv", target)
+    assert ended.code == 0, ended.said
     assert contents(target) == unbroken
 
 

@@ -19,6 +19,11 @@ PAPER_FORM: dict[str, Any] = {
     "fusion_blocks": 1, "fusion_tail": 4, "recurrent_width": 5, "detail_widths": (4, 6), "encoder_blocks": 1,
     "decoder_blocks": 1, "encoding": "fused", "aligned": False, "attention": True,
 }  # fmt: skip
+# The form of the recipe secnet-fast with few and narrow layers, where only the time of a run matters.
+NARROW_FORM: dict[str, Any] = {
+    "flow_width": 4, "flow_depth": 2, "flow_levels": 1, "fusion_width": 6, "fusion_blocks": 1, "recurrent_width": 6,
+    "decoder_blocks": 1,
+}  # fmt: skip
 # Zooming SlowMo as published, with the low-resolution head, and as in the recipe zsm-fast.
 SLOWMO_FORMS: dict[str, dict[str, Any]] = {
     "published": {
@@ -59,8 +64,17 @@ MPENET_FORMS: dict[str, dict[str, Any]] = {
 
 def paper_network(**arguments: Any) -> SECNet:
     """Weights far from their initial values, so that motion, past outputs and past features all matter."""
+    return _secnet(PAPER_FORM | arguments)
+
+
+def narrow_network(**arguments: Any) -> SECNet:
+    """The same in the narrow form."""
+    return _secnet(NARROW_FORM | arguments)
+
+
+def _secnet(form: dict[str, Any]) -> SECNet:
     torch.manual_seed(0)
-    network = build("secnet", PAPER_FORM | arguments).requires_grad_(False).eval()
+    network = build("secnet", form).requires_grad_(False).eval()
     for part, strength in ((network.flow, 0.15), (network.fusion, 0.05), (network.recurrent, 0.12)):
         for parameter in [] if part is None else part.parameters():
             parameter.add_(torch.randn(parameter.shape) * strength)
