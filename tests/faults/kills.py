@@ -1,13 +1,13 @@
-"""Kills many runs of upscale and slowmo by the clock, continues each until it is done, and compares with unbroken runs.
+"""Kills many runs of upscale and slowmo at random times, continues each until it is done, and compares the results.
 
     python -m tests.faults.kills [--kills 100] [--programs 10] [--seed 0] [--frames 24] [--keep FOLDER]
 
-The networks are the shipped ones, with faces. SIGKILL, SIGTERM and SIGINT come at random moments of the time that an
-unbroken run takes, so that some jobs are killed several times and others not at all. The last `--programs` kills hit
-`python -m vidsr`, started anew for each run; the others hit processes that were forked from one that has imported
-everything (`tests/support/forking.py`), because importing takes longer than these runs. Compared are times and pixels
-of all frames, times and bytes of the audio's packets, and the report. Prints a Markdown table, and ends with 1 if
-anything differs.
+The networks are the shipped ones, with faces. SIGKILL, SIGTERM and SIGINT come after random numbers of processor
+seconds, so that some jobs are killed several times and others not at all. The last `--programs` kills hit `python -m
+vidsr`, started anew for each run; the others hit processes that were forked from one that has imported everything
+(`tests/support/forking.py`), because importing takes longer than these runs. Compared with an unbroken run are times
+and pixels of all frames, times and bytes of the audio's packets, and the report. Prints a Markdown table, after Ctrl-C
+that of the jobs so far, and ends with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -30,11 +30,11 @@ from typing import Any
 
 from tests.faults.test_resume import contents, written_figures
 from tests.support import media
-from tests.support.forking import CODES, ENVIRONMENT, ROOT, Ended, Forker
+from tests.support.forking import CODES, ENVIRONMENT, ROOT, Ended, Forker, stop_after
 
 SAMPLE = ROOT / "samples" / "portrait_112x84.mp4"
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
-# Latest moment of a kill, as a part of the time of an unbroken run.
+# Latest moment of a kill, as a part of the processor seconds of an unbroken run.
 LATEST = 0.8
 
 
@@ -138,28 +138,29 @@ class Killer:
 
 def run_program(arguments: list[str], after: float | None, kind: str) -> Ended:
     """Runs `python -m vidsr`; `after` counts from the moment at which it says that work is kept."""
-    started = time.monotonic()
     program = subprocess.Popen(
         [sys.executable, "-m", "vidsr", *arguments], cwd=ROOT, env=os.environ | ENVIRONMENT,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert program.stderr is not None
-    lines = []
+    lines, ended = [], threading.Event()
+    for line in program.stderr:
+        lines.append(line)
+        if "finished work is kept" in line or "goes on after" in line:
+            break
+    watcher = threading.Thread(target=stop_after, args=(program.pid, after, kind, ended))
     if after is not None:
-        for line in program.stderr:
-            lines.append(line)
-            if "finished work is kept" in line or "goes on after" in line:
-                break
-        moment = time.monotonic() + after
-        while program.poll() is None and time.monotonic() < moment:
-            time.sleep(0.02)
-        program.send_signal(getattr(signal, kind))  # nothing happens if it has ended
-    _, said = program.communicate()
-    return Ended(program.returncode, "".join(lines) + said, 0, time.monotonic() - started)
+        watcher.start()
+    said = program.stderr.read()
+    ended.set()
+    if after is not None:
+        watcher.join()
+    program.communicate()
+    return Ended(program.returncode, "".join(lines) + said, 0, 0.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Kills runs by the clock, and continues them.")
+    parser = argparse.ArgumentParser(description="Kills runs at random times, and continues them.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--programs", type=int, default=10, help="kills of programs that are started anew")
     parser.add_argument("--seed", type=int, default=0)

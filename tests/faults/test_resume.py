@@ -1,7 +1,7 @@
 """Runs that are stopped anywhere and continued make the video of the unbroken run: frames, times and audio.
 
 Where a run is stopped, it is a process of its own (`tests/support/forking.py`). Runs for longer, with the shipped
-networks and stopped by the clock, are in `kills.py`.
+networks and stopped at random times, are in `kills.py`.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 # Python with the settings under which a fork is safe: no library has threads of its own yet.
@@ -34,7 +35,7 @@ CODES = {"SIGKILL": -9, "SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, FULL_DISK:
 class Ended:
     """A run that has ended: its exit code, negative for a signal, and what it wrote to stderr.
 
-    `events` are those that happened, 0 for a run that was killed; `seconds` the time from the fork on.
+    `events` are those that happened, 0 for a run that was killed; `seconds` the processor's.
     """
 
     code: int
@@ -75,7 +76,8 @@ class Forker:
     ) -> Ended:
         """Runs the command line with these arguments until it ends.
 
-        It is stopped by `kind`, a signal or `FULL_DISK`, at the event of this number, or `after` so many seconds.
+        It is stopped by `kind`, a signal or `FULL_DISK`, at the event of this number, or `after` so many seconds of the
+        processor, which do not depend on what else the machine does.
         Events are the beginnings and ends of what a writer, a journal and a hidden file do, or of those named in
         `places`. From a full disk on, no file can grow beyond `limit` bytes. With `every_border` a state is saved at
         each border, however slow the disk is.
@@ -136,6 +138,17 @@ def stop(process: int, kind: str, limit: int = 0) -> None:
         os.kill(process, getattr(signal, kind))
 
 
+def stop_after(process: int, seconds: float, kind: str, ended: threading.Event) -> None:
+    """Stops a process, which is a child of this one, after so many seconds of the processor, unless it has ended."""
+    measured = psutil.Process(process)
+    with suppress(psutil.Error):
+        before = sum(measured.cpu_times()[:2])
+        while not ended.wait(0.01):
+            if sum(measured.cpu_times()[:2]) - before >= seconds:
+                stop(process, kind)
+                return
+
+
 def serve(warm_ups: list[list[str]]) -> None:
     """Answers requests until the standard input ends."""
     from vidsr.__main__ import main
@@ -156,7 +169,6 @@ def serve(warm_ups: list[list[str]]) -> None:
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     said_read, said_write = os.pipe()
     count_read, count_write = os.pipe()
-    started = time.monotonic()
     process = os.fork()
     if process == 0:
         os.dup2(said_write, 2)
@@ -165,18 +177,19 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         _become(request, count_write)
     os.close(said_write)
     os.close(count_write)
+    ended = threading.Event()
+    watcher = threading.Thread(target=stop_after, args=(process, request["after"], request["kind"], ended))
     if request["after"] is not None:
-        waiting = threading.Timer(request["after"], stop, (process, request["kind"]))
-        waiting.start()
+        watcher.start()
     with os.fdopen(said_read, errors="replace") as pipe:
         said = pipe.read()
+    ended.set()
     if request["after"] is not None:
-        waiting.cancel()
-        waiting.join()
-    _, status = os.waitpid(process, 0)
+        watcher.join()
+    _, status, usage = os.wait4(process, 0)
     with os.fdopen(count_read) as pipe:
         events = int(pipe.read() or 0)
-    seconds = time.monotonic() - started
+    seconds = usage.ru_utime + usage.ru_stime
     return {"code": os.waitstatus_to_exitcode(status), "said": said, "events": events, "seconds": seconds}
 
 
