@@ -57,6 +57,7 @@ def upscale(
     deblur: c.Level = _UPSCALE.cleaning.deblur,
     denoise: c.Level = _UPSCALE.cleaning.denoise,
     deblock: c.Level = _UPSCALE.cleaning.deblock,
+    clean: StrPath | None = _UPSCALE.clean,
     dust: c.DustMode = _UPSCALE.dust,
     faces: bool | None = _UPSCALE.faces.use,
     face_strength: float = _UPSCALE.faces.strength,
@@ -98,14 +99,17 @@ def upscale(
     Without `output`, each result lies beside its input, with `suffix` or what was done behind its name: a_x4.mp4. An
     image, numbered images ("frames/%06d.png") and a folder of images work too, as input and as output.
 
-    scale, size, height: give at most one. scale: enlargement factor of each side, 1 to 8 (default 4). size: (width,
+    scale, size, height: give at most one. scale: enlargement factor of each side, 1 to 8 (default 4,
+        with other people's models their own). size: (width,
         height) or "WxH", in pixels as displayed. height: in pixels as displayed, keeping the aspect ratio.
-    model: a name from `list_models()`, "bicubic", the path of a model card (.toml), or "auto".
+    model: a name from `list_models()`, "bicubic", the path of a model card (.toml) or of a file that was imported
+        (`vidsr models import`), or "auto".
     device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp32", "fp16" or "bf16".
     backend: "torch", or "onnx" for ONNX Runtime in fp32.  threads: CPU threads, 0 to 256; 0 lets torch choose.
     tile: "auto", "off", or the tile side in input pixels, 64 or more.
     deblur, denoise, deblock: how blurred, noisy and compressed the input is, 0 to 1, or "auto" to estimate it; a number
         needs a model with an estimator of degradation.
+    clean: a model of scale 1 that cleans every frame first, as for `model`.
     dust: "report" counts dust, dirt, hairs and scratches of film in the report, "repair" also fills them; "off".
     faces: whether to restore faces; None: yes, except with bicubic, the face model or a model with an
         estimator.  face_strength: 0 to 1.
@@ -146,6 +150,7 @@ def upscale(
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+        clean=o.clean_model(clean),
         dust=dust,
         strict=strict,
         resume=resume,
@@ -175,6 +180,7 @@ def slow_motion(
     backend: c.Backend = _SLOWMO.compute.backend,
     threads: int = _SLOWMO.compute.threads,
     tile: c.Tile = _SLOWMO.compute.tile,
+    clean: StrPath | None = _SLOWMO.clean,
     dust: c.DustMode = _SLOWMO.dust,
     scenes: c.SceneMode = _SLOWMO.scenes.mode,
     scene_threshold: float = _SLOWMO.scenes.threshold,
@@ -223,6 +229,7 @@ def slow_motion(
         size=o.size_config(scale, size, height),
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+        clean=o.clean_model(clean),
         dust=dust,
         strict=strict,
         resume=resume,

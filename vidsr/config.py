@@ -364,6 +364,8 @@ class CompareConfig(Checked):
 class VideoConfig(Checked):
     """Configuration shared by `vidsr upscale` and `vidsr slowmo`.
 
+    `clean`: a model of scale 1 that every frame passes first, None for none.
+
     `dust`: defects of film (dust, dirt, hairs, scratches) are ignored, counted in the report, or also repaired.
 
     `resume`: the work is kept in segments of `segment_frames` input frames, so that an interrupted run can go on; None:
@@ -375,6 +377,7 @@ class VideoConfig(Checked):
     size: SizeConfig = part(SizeConfig)
     compute: ComputeConfig = part(ComputeConfig)
     scenes: SceneConfig = part(SceneConfig)
+    clean: str | None = option("--clean", None, _or_none(_text))
     dust: DustMode = option("--dust", "off", _one_of(DustMode))
     strict: bool = option("--strict", False, _flag)
     resume: bool | None = option("--resume", None, _or_none(_flag))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from tests.support.image_graphs import loaded
 from tests.support.tiny_networks import (
     CAJNN_FORMS,
     HIME_FORMS,
@@ -29,6 +31,8 @@ from vidsr.engines.base import Engine, EngineInfo
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.select import Selection
+from vidsr.engines.select import image_graph as image_graph_engine
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import WINDOW, InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine, lay_out_spans, side_within
@@ -159,6 +163,15 @@ def untrained_mpenet(form: str, precision: str) -> Case:
     return Case(lambda: single_image(mpenet_network(form), "untrained", precision), tolerance, has_learned=False)
 
 
+def image_graph(scale: int, step: int = 1, fixed: tuple[int, int] | None = None) -> Engine:
+    network = loaded(scale, step, fixed)
+    chosen = Selection(
+        task="upscale", model="small", card=None, device="cpu", precision="fp32", backend="onnx", tile=None,
+        enlargement=scale, interp=1, has_interpolator=False, is_foreign=True,
+    )  # fmt: skip
+    return image_graph_engine(network, chosen).engine
+
+
 def untrained_chain() -> Engine:
     network = slowmo_network("fast")
     return ChainEngine([interpolation(network, "untrained", "fp32"), slowmo(network, "untrained", "fp32")])
@@ -186,6 +199,11 @@ ENGINES |= {
 ENGINES |= {
     f"untrained mpenet {form} {precision}": untrained_mpenet(form, precision)
     for form, precision in zip(MPENET_FORMS, ("fp32", "bf16"), strict=True)
+}
+# Other people's graphs: two small convolutions that see 2 pixels, or 2 blocks of 4x4.
+ENGINES |= {
+    f"image graph {words}": Case(partial(image_graph, *arguments), 1e-5, is_lasting=False)
+    for words, arguments in {"x2": (2,), "x1 in blocks": (1, 4), "of one size": (2, 1, (16, 24))}.items()
 }
 ENGINES |= {"untrained chain": Case(untrained_chain, 0.03, has_learned=False)}
 

@@ -62,6 +62,7 @@ WRONG: dict[str, list[Any]] = {
     "--denoise": [-0.1, 1.1, NAN, INF, "1", "off", True, None],
     "--deblock": [-0.1, 1.1, NAN, INF, "1", "off", True, None],
     "--max-faces": [0, -1, 8.0, "8", True, None],
+    "--clean": ["", 4, True, Path("card.toml")],
     "--dust": ["on", "Repair", None, True],
     "--dpi": [49, 4801, NAN, INF, "600", True],
     "--strict": [1, None, "yes"],

@@ -10,8 +10,10 @@ import typer
 
 from vidsr.cli import options as o
 from vidsr.cli.terminal import print_json, print_path
+from vidsr.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidsr.cli.console import Screen
     from vidsr.models.cards import ModelCard, Preset
 
 models = typer.Typer(help="Lists, checks, imports and exports models.", no_args_is_help=True)
@@ -40,12 +42,24 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
         cards, untrained = _known()
         detector = detector_card()
         if as_json:
-            known = [{"name": card.name, "summary": card.summary, "trained": True} for card in cards]
+            known = [
+                {
+                    "name": card.name,
+                    "summary": card.summary,
+                    "trained": True,
+                    "scale": card.scale,
+                    "licence": card.licence,
+                }
+                for card in cards
+            ]
             known += [{"name": detector.name, "summary": detector.summary, "trained": True}]
             known += [{"name": preset.name, "summary": preset.summary, "trained": False} for preset in untrained]
             print_json(json.dumps(known, indent=2))
             return
-        rows = [[card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.date] for card in cards]
+        rows = [
+            [card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.licence, card.date]
+            for card in cards
+        ]
         rows += [
             [
                 preset.name,
@@ -53,12 +67,15 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
                 "",
                 "none: train or import it" if preset.import_command else "none: train it",
                 "",
+                "",
             ]
             for preset in untrained
         ]
-        rows.append([detector.name, detector.summary, "", f"{detector.bytes / 1000:.0f} kB", detector.date])
-        rows.insert(0, ["bicubic", "cubic interpolation (Keys), the baseline without a network", "x4", "", ""])
-        screen.table("models", ["name", "description", "scale", "weights", "date"], rows)
+        rows.append(
+            [detector.name, detector.summary, "", f"{detector.bytes / 1000:.0f} kB", detector.licence, detector.date]
+        )
+        rows.insert(0, ["bicubic", "cubic interpolation (Keys), the baseline without a network", "x4", "", "", ""])
+        screen.table("models", ["name", "description", "scale", "weights", "license", "date"], rows)
 
 
 @models.command()
@@ -99,26 +116,67 @@ def verify(
 
 @models.command("import")
 def import_model(
-    name: Annotated[str, typer.Argument(help="The model to import: zsm (Zooming SlowMo).", show_default=False)],
-    file: Annotated[Path, typer.Argument(readable=False, help="The authors' checkpoint (.pth).", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME] FILE",
+            help="The model file (.pth, .safetensors, .onnx), with a name for the model before it if that of the "
+            "file will not do; or zsm (Zooming SlowMo) and its authors' checkpoint.",
+            show_default=False,
+        ),
+    ],
+    file: Annotated[Path | None, typer.Argument(readable=False, hidden=True, show_default=False)] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The model's licence, for its card.", show_default="unknown"),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the model; by default the one where --model NAME finds it."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", "-y", help="Overwrite an earlier import.")] = False,
 ) -> None:
-    """Imports weights released by a network's authors; prints the path of the new model card."""
+    """Imports other people's models: networks for single images, and the weights of Zooming SlowMo.
+
+    Prints the path of the new model card. No code in the file is run.
+    """
     from vidsr.cli.console import Screen
 
     screen = Screen()
     with o.reporting(screen):
         from vidsr.models.cards import own_models_folder, read_card
-        from vidsr.models.importers import import_model as make_model
+        from vidsr.models.importers import import_model as import_released
+        from vidsr.models.registry import released_weights
 
-        card = read_card(make_model(name, file, output or own_models_folder(), overwrite))
-        use = card.path if output else name
-        screen.say(f"imported: use it with --model {use}; license: {card.licence}")
+        folder = output or own_models_folder()
+        if file is not None and name in released_weights():
+            if licence is not None:
+                raise UsageError(f"the licence of {name} is known: leave out --licence")
+            path = import_released(name, file, folder, overwrite)
+        else:
+            own_name, source = (None, Path(name)) if file is None else (name, file)
+            path = _import_foreign(screen, own_name, source, folder, licence, overwrite)
+        card = read_card(path)
+        screen.say(f"imported: use it with --model {card.path if output else card.name}; license: {card.licence}")
         print_path(card.path)
+
+
+def _import_foreign(
+    screen: Screen, name: str | None, file: Path, folder: Path, licence: str | None, overwrite: bool
+) -> Path:
+    """Imports a network for single images and says what it is; returns the path of its card."""
+    from vidsr.models.zoo import import_foreign
+
+    imported = import_foreign(file, folder, name, licence, overwrite)
+    config = imported.config
+    use = "cleans frames: --clean, or --model for that alone" if config.scale == 1 else f"enlarges by {config.scale}"
+    screen.say(
+        f"{config.network}: {use}; sides of an image: {config.size_rule}; {config.bytes_per_pixel / 1000:.1f} kB of "
+        f"memory per pixel, tiles overlap by {config.overlap}"
+    )
+    for note in imported.notes:
+        screen.warn(note)
+    return imported.card
 
 
 @models.command()

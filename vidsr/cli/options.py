@@ -88,6 +88,14 @@ Deblock = Annotated[
     ),
 ]
 
+Clean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="A model of scale 1 that cleans every frame before anything else: name, card (.toml) or imported file.",
+        rich_help_panel=CLEANING,
+    ),
+]
 Dust = Annotated[
     c.DustMode,
     typer.Option(

@@ -9,7 +9,7 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.preview import write_preview
-from vidsr.pipeline.options import compute_config, input_config, output_config, size_config
+from vidsr.pipeline.options import clean_model, compute_config, input_config, output_config, size_config
 
 _ALL = c.SlowmoConfig()
 
@@ -35,6 +35,7 @@ def slowmo(
     backend: o.Backend = _ALL.compute.backend,
     threads: o.Threads = _ALL.compute.threads,
     tile: o.Tile = str(_ALL.compute.tile),
+    clean: o.Clean = _ALL.clean,
     dust: o.Dust = _ALL.dust,
     scenes: o.Scenes = _ALL.scenes.mode,
     scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
@@ -97,6 +98,7 @@ def slowmo(
             size=size_config(scale, size, height),
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+            clean=clean_model(clean),
             dust=dust,
             strict=strict,
             resume=resume,

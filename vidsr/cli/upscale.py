@@ -9,7 +9,14 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.preview import write_preview
-from vidsr.pipeline.options import cleaning_config, compute_config, input_config, output_config, size_config
+from vidsr.pipeline.options import (
+    clean_model,
+    cleaning_config,
+    compute_config,
+    input_config,
+    output_config,
+    size_config,
+)
 
 _ALL = c.UpscaleConfig()
 
@@ -30,6 +37,7 @@ def upscale(
     deblur: o.Deblur = str(_ALL.cleaning.deblur),
     denoise: o.Denoise = str(_ALL.cleaning.denoise),
     deblock: o.Deblock = str(_ALL.cleaning.deblock),
+    clean: o.Clean = _ALL.clean,
     dust: o.Dust = _ALL.dust,
     faces: Annotated[
         bool | None,
@@ -102,6 +110,7 @@ def upscale(
             size=size_config(scale, size, height),
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
+            clean=clean_model(clean),
             dust=dust,
             strict=strict,
             resume=resume,

@@ -327,7 +327,7 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     _say_decoder(screen, plan)
     (width, height), frames, output = plan.expected.size, plan.expected.frames, plan.written
     screen.say(
-        f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {plan.model} on {plan.device} "
+        f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {_models(plan)} on {plan.device} "
         f"({plan.precision}), {output.description}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'not restored'}"
     )
@@ -352,6 +352,11 @@ def _say_decoder(screen: Screen, plan: Plan) -> None:
         screen.say(f"{plan.info.path}: decoded by {plan.decoder}")
 
 
+def _models(run: Plan | RunReport) -> str:
+    """The model of a run, and the one before it that cleans frames."""
+    return run.model if run.clean_model is None else f"{run.model} after {run.clean_model}"
+
+
 def _say_job(screen: Screen, plan: Plan) -> None:
     """Prints that the work of a run is kept, and where an interrupted one goes on."""
     if plan.job is None:
@@ -373,7 +378,7 @@ def _show_report(screen: Screen, video: Path, result: Path, report: RunReport) -
         (report.frames_out - report.resumed_frames) / max(report.wall_seconds, 1e-9),
     )
     screen.say(
-        f"done: {result}, {width}x{height}, {_frames(report.frames_out)}, {report.model} on {report.device} "
+        f"done: {result}, {width}x{height}, {_frames(report.frames_out)}, {_models(report)} on {report.device} "
         f"({report.precision})" + (f", {rate:.1f} frames/s" if report.frames_out > 1 else "")
     )
     for line in _before_and_after(video, result, report):

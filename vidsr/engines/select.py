@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vidsr.config import ComputeConfig
 from vidsr.engines.base import Engine, Overlapping
@@ -34,7 +35,7 @@ from vidsr.engines.slowmo import (
     check_has_head,
     slowmo_bytes_per_pixel,
 )
-from vidsr.engines.tiled import LighterEngine, TiledEngine, choose_tile
+from vidsr.engines.tiled import LighterEngine, TiledEngine, choose_tile, run_in_tiles
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import Card, ModelCard, detector_card, find_card, list_cards, list_presets, read_card
 from vidsr.models.loading import check_card, load_network
@@ -63,7 +64,8 @@ class Selection:
     a torch device name, such as "cpu" or "cuda:1". `tile` is in input pixels, None for whole frames. `enlargement` is
     the requested one, 1 to 8; a network's scale may differ. `interp`: output frames per input frame.
     `has_interpolator`: the model can interpolate single frames at the input's size, which duplicates need.
-    `has_estimator`: it estimates how degraded frames are. `levels`: the degradation levels of the input, blur, noise
+    `has_estimator`: it estimates how degraded frames are. `is_foreign`: the network is other
+    people's (models/image_graph.py). `levels`: the degradation levels of the input, blur, noise
     and compression in 0..1; None where the network estimates them, or has no estimator. `lighter`: devices and
     precisions with which to go on when memory has run out even in the smallest tiles.
     """
@@ -79,6 +81,7 @@ class Selection:
     interp: int
     has_interpolator: bool
     has_estimator: bool = False
+    is_foreign: bool = False
     levels: Levels = ESTIMATED
     lighter: tuple[tuple[str, str], ...] = ()
 
@@ -187,16 +190,57 @@ def select(
     row, config = ENGINES[card.architecture], config_of(card.architecture, card.network)
     if isinstance(card, ModelCard):
         check_card(card)
+    is_foreign = architecture_of(card.architecture).is_foreign
+    if is_foreign:
+        compute = _for_foreign(compute, card)
     selection = Selection(
         task=task, model=card.name, card=card, device=str(device),
-        precision=choose_precision(compute.precision, device, compute.backend), backend=compute.backend, tile=None,
+        precision=config.precision if is_foreign else choose_precision(compute.precision, device, compute.backend),
+        backend=compute.backend, tile=None,
         enlargement=enlargement, interp=interp, has_interpolator=row.has_interpolator(config),
-        has_estimator=row.has_estimator(config), levels=levels,
+        has_estimator=row.has_estimator(config), is_foreign=is_foreign, levels=levels,
     )  # fmt: skip
     selection = replace(selection, lighter=_lighter(compute, device, selection.precision))
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
     return replace(selection, tile=choose_tile(compute.tile, height, width, bytes_per_pixel, device))
+
+
+def _for_foreign(compute: ComputeConfig, card: Card) -> ComputeConfig:
+    """How other people's networks are run. Raises UsageError for a precision that is not the network's own."""
+    if compute.precision not in ("auto", "fp32"):
+        raise UsageError(
+            f"the model '{card.name}' runs with ONNX Runtime in its own precision: leave out "
+            f"--precision {compute.precision}"
+        )
+    return replace(compute, backend="onnx")
+
+
+def select_cleaner(compute: ComputeConfig, clean: str, height: int, width: int) -> Selection:
+    """Chooses the engine that cleans frames before anything enlarges them: `clean` is a model of scale 1.
+
+    Raises ModelError for a model that changes the size, and what `select` raises.
+    """
+    own = replace(compute, model=clean, precision="auto", backend="torch")
+    card = select_card(clean, "upscale")
+    if not isinstance(card, ModelCard) or card.scale != 1:
+        scale = "any scale" if card is None else f"a scale of {getattr(card, 'scale', 1)}"
+        raise ModelError(
+            f"the model '{clean if card is None else card.name}' cannot clean frames, because it has {scale}: "
+            "give --clean a model of scale 1"
+        )
+    return select(own, "upscale", height, width, enlargement=1)
+
+
+def own_scale(model: str, task: Task) -> int | None:
+    """The scale of one of other people's models, which is the default of `--scale` with it; None for ours.
+
+    Raises ModelError as `select_card` does.
+    """
+    card = _select_card(model, task) if model.endswith(".toml") else None
+    if isinstance(card, ModelCard) and architecture_of(card.architecture).is_foreign:
+        return card.scale
+    return None
 
 
 def _lighter(compute: ComputeConfig, device: torch.device, precision: str) -> tuple[tuple[str, str], ...]:
@@ -342,6 +386,20 @@ def single_image_onnx(network: Any, selection: Selection) -> Built:
     return Built(SingleImageEngine(run, selection.model, network.config, device, PRECISIONS))
 
 
+def image_graph(network: Any, selection: Selection) -> Built:
+    """Factory for other people's networks, with ONNX Runtime whatever the backend."""
+    config, device = network.config, torch.device(selection.device)
+    run = network.start(device, torch.get_num_threads())
+    if config.fixed_size is not None:
+        run = partial(_in_tiles, run, config)
+    precisions = (config.precision,)
+    return Built(SingleImageEngine(run, selection.model, config, device, precisions, overlap=config.overlap))
+
+
+def _in_tiles(run: Callable[[Tensor], Tensor], config: Any, image: Tensor) -> Tensor:
+    return run_in_tiles(run, image, config.fixed_size, config.overlap, config.scale)
+
+
 def _doublings(selection: Selection, interpolator: Engine | None, enlarging: Callable[[], Engine]) -> Built:
     """Doubles the number of frames at the input's size as often as needed; only the last doubling enlarges."""
     engines = [interpolator] * _same_size_doublings(selection) if interpolator else []
@@ -421,4 +479,7 @@ ENGINES: dict[str, EngineRow] = {
     "cajnn": EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=_cajnn_bytes),
     "hime": EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=_hime_bytes),
     "mpenet": EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=_mpenet_bytes),
+    "image-graph": EngineRow(
+        torch=image_graph, onnx=image_graph, bytes_per_pixel=lambda config, _selection: float(config.bytes_per_pixel)
+    ),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.engines.base import DTYPES, OVERLAP, EngineInfo, prepared
 from vidsr.nets.base import Network
 from vidsr.nets.single_image import SingleImageConfig, run_padded
 from vidsr.types import Frame
@@ -30,11 +30,11 @@ class SingleImageEngine:
 
     def __init__(
         self, run: Callable[[Tensor], Tensor], name: str, config: SingleImageConfig, device: torch.device,
-        precisions: tuple[str, ...],
+        precisions: tuple[str, ...], overlap: int = OVERLAP,
     ) -> None:  # fmt: skip
-        """Frames are moved to `device`. `config` is that of the network behind `run`."""
+        """Frames are moved to `device`. `config` is that of the network behind `run`; `overlap` that of its tiles."""
         self._run, self._config, self._device = run, config, device
-        self._info = EngineInfo(name, config.scale, 0, config.multiple_of, precisions)
+        self._info = EngineInfo(name, config.scale, 0, config.multiple_of, precisions, overlap=overlap)
 
     @classmethod
     def of_network(cls, network: Network, name: str, device: torch.device, precision: str) -> SingleImageEngine:

@@ -370,6 +370,29 @@ class TiledEngine:
         return ready
 
 
+def run_in_tiles(
+    run: Callable[[Tensor], Tensor], image: Tensor, sides: tuple[int, int], overlap: int, scale: int
+) -> Tensor:
+    """Runs a network that takes images up to one size only on a larger one, 1 x 3 x h x w to 1 x 3 x H x W.
+
+    `sides` are the height and width of that size, and `overlap` that of neighboring tiles, all in input pixels.
+    """
+    height, width = image.shape[-2:]
+    side_y, side_x = min(sides[0], height), min(sides[1], width)
+    rows = lay_out_spans(height, side_y, min(overlap, side_y // 2), 1, scale)
+    columns = lay_out_spans(width, side_x, min(overlap, side_x // 2), 1, scale)
+    if len(rows) == len(columns) == 1:
+        return run(image)
+    canvas = image.new_zeros(3, scale * height, scale * width)
+    for row in rows:
+        band = image.new_zeros(3, scale * side_y, scale * width)
+        for column in columns:
+            cut = image[..., row.start : row.start + side_y, column.start : column.start + side_x]
+            column.blend(band.mT, run(cut)[0].mT)
+        row.blend(canvas, band)
+    return canvas[None]
+
+
 def choose_tile(wanted: Tile, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:
     """The tile side for `--tile`, in input pixels; None for the whole frame."""
     if wanted == "off":

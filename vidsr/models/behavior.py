@@ -116,6 +116,11 @@ def detector_multiply_adds(network: Any) -> float:
     return single_image_multiply_adds(network.eval())
 
 
+def stated_multiply_adds(network: Any) -> float:
+    """Multiply-adds per pixel of one image, as they were counted when the network was imported; 0 if they were not."""
+    return float(network.config.multiply_adds)
+
+
 def _check_example(card: Card, image: NDArray[Any], sides: int, largest: int) -> None:
     """Raises ModelError unless a stored input is an image, 3 x H x W, or a clip, T x 3 x H x W, that is small."""
     if image.ndim != sides or image.shape[-3] != 3 or image.size > largest:

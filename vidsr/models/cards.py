@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ LONGEST_NAME = 100
 # Covers float32 sums in another order on another processor; a wrong weight changes the output by far more.
 GOLDEN_TOLERANCE = 1e-3
 DETECTOR = "face-detector"  # name of the shipped detector
+# How the names of other people's models end; `models/zoo.py` imports them.
+FOREIGN_ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +330,28 @@ def own_models_folder() -> Path:
 
 
 def resolve_model(name: str) -> str:
-    """The path of the card if the user has a model of this name, which replaces a shipped one; else `name`."""
+    """The path of the card if the user has a model of this name, which replaces a shipped one; else `name`.
+
+    The file of somebody else's model (.pth, .safetensors, .onnx) stands for the model that was imported from it. Raises
+    ModelError if there is none, or the file cannot be read.
+    """
+    if Path(name).suffix.lower() in FOREIGN_ENDINGS:
+        return str(_imported_from(Path(name)).path)
     card = own_models_folder() / f"{name}.toml"
     return str(card) if Path(name).name == name and card.is_file() else name
+
+
+def _imported_from(source: Path) -> ModelCard:
+    """The user's model that was imported from a file of this content. Raises ModelError without one."""
+    if not source.is_file():
+        raise ModelError(f"there is no model file {source}: check its path")
+    try:
+        digest = sha256_of(source)
+    except OSError as error:
+        raise ModelError(f"cannot read {source}: {error.strerror}") from error
+    for card in list_cards(own_models_folder()):
+        if isinstance(card, ImportedCard) and digest in (card.origin_sha256, card.sha256):
+            return card
+    raise ModelError(
+        f"{source} has to be imported once: run 'vidsr models import {shlex.quote(str(source))}', then the same command"
+    )

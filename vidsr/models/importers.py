@@ -17,7 +17,8 @@ from vidsr.models.loading import check_tensors
 from vidsr.models.registry import architecture_of, build, released_weights
 from vidsr.models.writing import files_of, write_model
 
-WRAPPERS = ("state_dict", "params")  # names under which training code keeps the tensors in its checkpoints
+# Names under which training code keeps the tensors in its checkpoints, the preferred ones first.
+WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 PREFIX = "module."  # what DataParallel puts before each name
 
 
@@ -37,7 +38,7 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already: choose another folder with --output or give --overwrite")
     network = build(known[name], {})  # the defaults are the published sizes
-    tensors = {key: value.float() for key, value in _read_tensors(source).items()}
+    tensors = {key: value.float() for key, value in read_tensors(source).items()}
     check_tensors(network, tensors, f"{source} is not the released checkpoint of '{name}'")
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -57,18 +58,22 @@ def import_model(name: str, source: Path, folder: Path, overwrite: bool = False)
     return write_model(folder, head, network.requires_grad_(False), torch.float32, np.float32, facts)
 
 
-def _read_tensors(source: Path) -> dict[str, Tensor]:
+def read_tensors(source: Path, wanted: str = "the authors' file") -> dict[str, Tensor]:
+    """The named tensors of a checkpoint (.pth); no code in it is run.
+
+    Raises ModelError, with a remedy that asks for what is `wanted`, for anything else.
+    """
     try:
         content: Any = torch.load(source, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {source}: {error.strerror}") from error
     except Exception as error:  # torch.load has no exception class of its own for foreign files
-        raise ModelError(f"{source} is not a PyTorch checkpoint of plain tensors: give the authors' file") from error
+        raise ModelError(f"{source} is not a PyTorch checkpoint of plain tensors: give {wanted}") from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
-        raise ModelError(f"{source} holds no named tensors: give the authors' file")
+        raise ModelError(f"{source} holds no named tensors: give {wanted}")
     if all(isinstance(key, str) and key.startswith(PREFIX) for key in content):
         content = {key.removeprefix(PREFIX): value for key, value in content.items()}
     for key, value in content.items():

@@ -31,6 +31,12 @@ def load_network(card: Card) -> Network:
         raise ModelError(f"the model '{card.name}' is an ONNX file already, {card.weights_path}: use that")
     check_card(card)
     card.check_weights()
+    network: Network = code_of(architecture_of(card.architecture).load)(card)
+    return network.eval().requires_grad_(False)
+
+
+def load_weights(card: Card) -> Network:
+    """The network of a card whose file is known to be the right one. Raises ModelError as `load_network` does."""
     complaint = f"{card.weights_path} does not fit '{card.architecture}'"
     tensors: dict[str, Tensor] = {}
     try:
@@ -44,7 +50,7 @@ def load_network(card: Card) -> Network:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{card.weights_path} is not a safetensors file: {error}") from error
     network.load_state_dict(tensors, strict=True)
-    return network.eval().requires_grad_(False)
+    return network
 
 
 def check_tensors(network: Network, tensors: Mapping[str, Tensor], complaint: str) -> None:
@@ -121,14 +127,14 @@ def describe(name: str) -> dict[str, Any]:
         del values["path"]
         if isinstance(card, ModelCard):
             check_card(card)
-        network = _built(card)
+        network = load_network(card) if architecture_of(card.architecture).is_foreign else _built(card)
     else:
         values = dataclasses.asdict(preset) | {"recipe": f"recipes/{preset.recipe.name}", "trained": False}
         values["train_command"] = preset.train_command
         values |= {"import_command": preset.import_command} if preset.import_command else {}
         network = build(preset.architecture, preset.network)
         values |= {"scale": network.config.scale, "lookahead": network.config.lookahead}
-    parts = {part: sum(p.numel() for p in module.parameters()) for part, module in network.named_children()}
+    parts = network.parameter_counts()
     return values | {
         "parameters": {part: count for part, count in parts.items() if count} | {"total": sum(parts.values())},
         "multiply_adds_per_pixel": multiply_adds_per_pixel(network),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vidsr.errors import UsageError
 from vidsr.files import atomic_write, check_target
+from vidsr.models.image_graph import ImageGraph
 from vidsr.models.registry import architecture_of, code_of, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Shapes, Step
@@ -53,6 +54,11 @@ def single_image_graphs(network: Network) -> Graphs:
     return {"": lambda: graph_of(SingleImageStep(network))}
 
 
+def stored_graph(network: ImageGraph) -> Graphs:
+    """The graph as it was imported."""
+    return {"": lambda: network.content}
+
+
 def hime_graphs(network: HIME) -> Graphs:
     """One graph, from an image and up to three references to its enlargement and the references' weights."""
     return {"": lambda: graph_of(HIMEStep(network))}
@@ -65,13 +71,13 @@ def detector_graphs(network: FacePyramid) -> Graphs:
 
 def graph_of(step: Step) -> bytes:
     """The ONNX model of a step, float32, for frames of any size; raises UsageError without the package `onnx`."""
-    _require_onnx()
+    require_onnx()
     step = step.float().eval()
     device = next(step.parameters()).device
     inputs, outputs = step.inputs(*EXAMPLE), step.outputs(*EXAMPLE)
     examples = tuple(torch.zeros(shape, device=device) for shape in inputs.values())
     axes = {name: _axes(shape) for name, shape in (inputs | outputs).items()}
-    return _with_shapes(_traced(step, examples, list(inputs), list(outputs), axes), inputs | outputs)
+    return _with_shapes(traced(step, examples, list(inputs), list(outputs), axes), inputs | outputs)
 
 
 def export(network: Network, path: Path, overwrite: bool) -> Sequence[Path]:
@@ -124,7 +130,7 @@ def detector_graph(network: FacePyramid) -> bytes:
 
     Raises UsageError without the package `onnx`.
     """
-    _require_onnx()
+    require_onnx()
     import onnx
 
     graph = FacePyramidGraph(network)
@@ -132,7 +138,7 @@ def detector_graph(network: FacePyramid) -> bytes:
     axes = {name: {1: f"cells_{name.partition('_')[2]}"} for name in names}
     device = next(graph.parameters()).device
     example = torch.zeros(1, 3, *DETECTOR_EXAMPLE, device=device)
-    content = _traced(graph, (example,), ["input"], names, {"input": {2: "height", 3: "width"}} | axes)
+    content = traced(graph, (example,), ["input"], names, {"input": {2: "height", 3: "width"}} | axes)
     proto = onnx.load_from_string(content)
     for value in proto.graph.output:
         shape: list[str | int | None] = [1, axes[value.name][1], COLUMNS[value.name.partition("_")[0]]]
@@ -142,10 +148,14 @@ def detector_graph(network: FacePyramid) -> bytes:
     return serialized
 
 
-def _traced(
+def traced(
     module: torch.nn.Module, examples: tuple[Tensor, ...], inputs: list[str], outputs: list[str],
     axes: dict[str, dict[int, str]],
 ) -> bytes:  # fmt: skip
+    """The ONNX model of a module, traced with example inputs; `axes` names the axes of any length.
+
+    Raises whatever torch raises for an operation that it cannot export.
+    """
     content = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         # The warnings say that this exporter is deprecated and that traced Python numbers become constants. Tests run
@@ -158,6 +168,7 @@ def _traced(
     return content.getvalue()
 
 
-def _require_onnx() -> None:
+def require_onnx() -> None:
+    """Raises UsageError without the package `onnx`."""
     if importlib.util.find_spec("onnx") is None:
         raise UsageError("ONNX graphs need the package onnx: install it with 'pip install onnx'")

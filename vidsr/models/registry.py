@@ -55,7 +55,9 @@ class Architecture:
     `run_clip` runs a network on a clip, 1 x T x 3 x h x w in 0..1 to T' x 3 x H x W (None for detectors); `run_golden`
     takes a card and returns the largest difference from its stored example; `multiply_adds` takes a network and returns
     its multiply-adds per input pixel of one output frame; `graphs` takes a network and returns its ONNX models by name,
-    "" for a single one. `released` describes the authors' own weights, if a user may import them.
+    "" for a single one. `load` takes a card and returns its network. `released` describes the authors' own weights,
+    if a user may import them. `is_foreign`: the networks are other people's, run as they are: vidsr neither builds nor
+    trains them, and they run only with ONNX Runtime.
     """
 
     tasks: tuple[Task, ...]
@@ -65,7 +67,9 @@ class Architecture:
     run_golden: str
     multiply_adds: str
     graphs: str
+    load: str = "vidsr.models.loading:load_weights"
     released: Released | None = None
+    is_foreign: bool = False
 
     @property
     def purpose(self) -> str:
@@ -131,6 +135,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         multiply_adds="vidsr.models.behavior:detector_multiply_adds",
         graphs="vidsr.models.onnx_export:detector_graphs",
     ),
+    "image-graph": Architecture(
+        tasks=("upscale",),
+        config="vidsr.models.image_graph:ImageGraphConfig",
+        network="vidsr.models.image_graph:ImageGraph",
+        run_clip="vidsr.models.behavior:single_images",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:stated_multiply_adds",
+        graphs="vidsr.models.onnx_export:stored_graph",
+        load="vidsr.models.image_graph:load_graph",
+        is_foreign=True,
+    ),
 }
 
 
@@ -170,7 +185,7 @@ def build(architecture: str, arguments: Mapping[str, Any], most_parameters: int 
     """
     config = config_of(architecture, arguments)
     make = code_of(architecture_of(architecture).network)
-    with _saying_why(architecture), _counting(architecture, most_parameters):
+    with _saying_why(architecture), counting_parameters(f"the architecture '{architecture}'", most_parameters):
         network: Network = make(config)
         return network
 
@@ -193,8 +208,10 @@ def _check_sizes(architecture: str, arguments: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _counting(architecture: str, most: int | None) -> Iterator[None]:
+def counting_parameters(what: str, most: int | None) -> Iterator[None]:
     """Raises ModelError when modules made in the block have more than `most` parameters together; None: no limit.
+
+    The message begins with `what`.
 
     torch calls the hook before a parameter is initialized, and memory that was never written to costs nothing.
     """
@@ -209,7 +226,7 @@ def _counting(architecture: str, most: int | None) -> Iterator[None]:
         nonlocal count
         count += 0 if parameter is None else parameter.numel()
         if count > most:
-            raise ModelError(f"the architecture '{architecture}' would have more parameters here than the file holds")
+            raise ModelError(f"{what} would have more parameters here than the file holds")
 
     handle = register_module_parameter_registration_hook(add)
     try:

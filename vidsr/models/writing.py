@@ -17,6 +17,7 @@ from safetensors.torch import save
 from vidsr.errors import OutputError
 from vidsr.files import atomic_write
 from vidsr.models.cards import sha256_of
+from vidsr.models.image_graph import ImageGraph
 from vidsr.models.loading import run_golden
 from vidsr.nets.base import Network
 
@@ -41,6 +42,21 @@ def write_model(
     known = {"scale": network.config.scale, "lookahead": network.config.lookahead, **facts}
     return _write_files(
         folder, head, "safetensors", lambda beside: beside.write_bytes(save(tensors)),
+        lambda _: {"input": clip, "output": output}, known, dataclasses.asdict(network.config),
+    )  # fmt: skip
+
+
+def write_graph(folder: Path, head: Mapping[str, str], network: ImageGraph, facts: Mapping[str, Any]) -> Path:
+    """Writes NAME.onnx, NAME.golden.npz and, last, NAME.toml into `folder`; returns the card's path.
+
+    `head` and `facts` are as for `write_model`. Raises OutputError if a file cannot be written, ModelError if the graph
+    cannot be run.
+    """
+    clip = _golden_clip()
+    output = run_golden(network, clip)
+    known = {"scale": network.config.scale, "lookahead": network.config.lookahead, **facts}
+    return _write_files(
+        folder, head, "onnx", lambda beside: beside.write_bytes(network.content),
         lambda _: {"input": clip, "output": output}, known, dataclasses.asdict(network.config),
     )  # fmt: skip
 

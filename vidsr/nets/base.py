@@ -14,3 +14,7 @@ class Network(nn.Module):
     """
 
     config: Any
+
+    def parameter_counts(self) -> dict[str, int]:
+        """The number of parameters of each part."""
+        return {part: sum(p.numel() for p in module.parameters()) for part, module in self.named_children()}

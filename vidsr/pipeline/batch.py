@@ -203,8 +203,17 @@ def default_suffix(options: RunConfig) -> str:
         return f"{name}_{size.size[0]}x{size.size[1]}"
     if size.height is not None:
         return f"{name}_{size.height}p"
-    scale = options.default_scale if size.scale is None else size.scale
+    scale = _usual_scale(options) if size.scale is None else size.scale
     return name if name and scale == 1 else f"{name}_x{scale:g}"
+
+
+def _usual_scale(options: RunConfig) -> float:
+    """The factor of enlargement where no size is given. Raises ModelError for a card that cannot be read."""
+    if not options.compute.model.endswith(".toml"):
+        return options.default_scale
+    from vidsr.pipeline.plan import default_scale  # imports torch, which names alone do not need
+
+    return default_scale(options)
 
 
 def run_jobs(

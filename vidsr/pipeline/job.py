@@ -461,6 +461,8 @@ def describe(plan: Plan) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
             "precision": engine.precision,
             "tile": engine.tile,
+            "cleaning model SHA-256": None if plan.cleaner is None else plan.cleaner.sha256,
+            "tile for cleaning": None if plan.cleaner is None else plan.cleaner.tile,
             "face model SHA-256": None if faces is None else faces.selection.sha256,
             **({} if faces is None or faces.tiny is None else {"tiny face model SHA-256": faces.tiny.sha256}),
             "face detector SHA-256": None

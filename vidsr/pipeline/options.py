@@ -52,6 +52,13 @@ def cleaning_config(deblur: str | float, denoise: str | float, deblock: str | fl
     )
 
 
+def clean_model(model: StrPath | None) -> str | None:
+    """The model that cleans frames first, as `compute_config` has that of the run. Raises ModelError."""
+    from vidsr.models.cards import resolve_model
+
+    return None if model is None else resolve_model(os.fspath(model))
+
+
 def compute_config(
     model: StrPath, device: str, precision: c.Precision, backend: c.Backend, threads: int, tile: str | int
 ) -> c.ComputeConfig:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidsr.config import LARGEST_SCALE, SOFTWARE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
+from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, own_scale, select, select_cleaner
 from vidsr.errors import UsageError
 from vidsr.models.cards import model_files
 from vidsr.models.registry import Task
@@ -64,7 +64,8 @@ class ExpectedOutput:
 class Plan:
     """All decisions about a run; a plain value that can be printed, compared, pickled and sent elsewhere.
 
-    `source` is None for frames in memory. `engine` holds model, device, precision, backend and tile; `faces` how faces
+    `source` is None for frames in memory. `engine` holds model, device, precision, backend and tile; `cleaner` the same
+    of the model that cleans frames first, None without; `faces` how faces
     are restored, None if they are not; `output` target, encoder and pixel format, None if nothing is written. Scenes,
     trim range, audio and subtitles are as in `options`. `fills_duplicates` depends on the model as well as on the
     options. `warnings` are to be shown before the run. `job` is the folder in which a run keeps its finished work, None
@@ -77,6 +78,7 @@ class Plan:
     info: VideoInfo
     expected: ExpectedOutput
     engine: Selection
+    cleaner: Selection | None
     faces: FacePlan | None
     fills_duplicates: bool
     output: AnyOutputPlan | None
@@ -113,6 +115,11 @@ class Plan:
     def face_model(self) -> str | None:
         """The name of the model that restores faces; None without face restoration."""
         return None if self.faces is None else self.faces.selection.model
+
+    @property
+    def clean_model(self) -> str | None:
+        """The name of the model that cleans frames first; None without."""
+        return None if self.cleaner is None else self.cleaner.model
 
     @property
     def written(self) -> AnyOutputPlan:
@@ -166,7 +173,7 @@ def _signed(decided: Plan, source: Source) -> AnyOutputPlan | None:
         return output
     from vidsr.pipeline.signature import planned_weights, sign  # which imports this module
 
-    weights = planned_weights(decided.engine, decided.faces)
+    weights = planned_weights(decided.engine, decided.cleaner, decided.faces)
     return replace(output, signature=str(sign(source.path, decided.options, weights)))
 
 
@@ -185,7 +192,8 @@ def resume_refusal(source: Source, output: AnyOutputPlan) -> str | None:
 def files_read(options: RunConfig) -> list[Path]:
     """The files that a run may read beside its input."""
     detector = options.faces.detector if isinstance(options, UpscaleConfig) else None
-    return model_files(options.compute.model, detector)
+    cleaner = [] if options.clean is None else model_files(options.clean)
+    return [*model_files(options.compute.model, detector), *cleaner]
 
 
 def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
@@ -198,9 +206,12 @@ def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
         options.compute, task_of(options), info.height, info.width, enlargement=expected.enlargement(info),
         interp=options.interp, levels=levels_of(options),
     )  # fmt: skip
+    cleaner = None
+    if options.clean is not None:
+        cleaner = select_cleaner(options.compute, options.clean, info.height, info.width)
     return Plan(
-        source=None, target=None, options=options, info=info, expected=expected, engine=engine, faces=None,
-        fills_duplicates=False, output=None, warnings=(),
+        source=None, target=None, options=options, info=info, expected=expected, engine=engine, cleaner=cleaner,
+        faces=None, fills_duplicates=False, output=None, warnings=(),
     )  # fmt: skip
 
 
@@ -223,21 +234,24 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
     return False, (f"repeated frames are kept: the model '{engine.model}' cannot interpolate at the input's size",)
 
 
-def wants_faces(options: RunConfig, model: str, has_estimator: bool) -> bool:
-    """Whether faces are restored; by default not with bicubic (a pure baseline), the face model, or an estimator.
+def wants_faces(options: RunConfig, model: str, is_own_matter: bool) -> bool:
+    """Whether faces are restored; by default not with bicubic (a pure baseline), the face model, or `is_own_matter`.
 
-    A model with an estimator of degradation is for degraded videos, where the face model, which has only seen clean
-    ones, gains less than the model itself.
+    That is true of a model with an estimator of degradation, which is for degraded videos, where the face model, which
+    has only seen clean ones, gains less than the model itself; and of other people's models, to which the face model
+    was not fitted.
     """
     if not isinstance(options, UpscaleConfig) or options.faces.strength == 0:
         return False
-    by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not has_estimator
+    by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not is_own_matter
     return by_default if options.faces.use is None else options.faces.use
 
 
 def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
     """The face restoration; None without."""
-    if not isinstance(options, UpscaleConfig) or not wants_faces(options, engine.model, engine.has_estimator):
+    if not isinstance(options, UpscaleConfig) or not wants_faces(
+        options, engine.model, engine.has_estimator or engine.is_foreign
+    ):
         return None
     from vidsr.faces.pipeline import plan_faces  # imports SciPy, a third of start-up time where faces are off
 
@@ -248,13 +262,22 @@ def expected_output(info: VideoInfo, config: RunConfig) -> ExpectedOutput:
     """The expected output for an input video. Raises UsageError for an enlargement outside 1 to 8."""
     frames = _input_frames(info, config.input)
     return ExpectedOutput(
-        size=_target_size(info, config.size, config.default_scale),
+        size=_target_size(info, config.size, default_scale(config)),
         frames=(frames - 1) * config.interp + 1 if frames else frames,
         interp=config.interp,
         stretch=config.stretch,
         input_seconds=_input_seconds(info, config.input),
         input_rate=info.header_rate,
     )
+
+
+def default_scale(config: RunConfig) -> float:
+    """The factor where no size is given: for `upscale` with one of other people's models its own, else the command's.
+
+    Raises ModelError for a card that cannot be read, or a model that cannot enlarge.
+    """
+    scale = own_scale(config.compute.model, task_of(config)) if isinstance(config, UpscaleConfig) else None
+    return config.default_scale if scale is None else float(scale)
 
 
 def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> tuple[int, int]:

@@ -99,12 +99,10 @@ class Estimate:
 
 
 class Network:
-    """The engine as a stage, for frames of one size in input pixels."""
+    """An engine as a stage, for frames of one size in input pixels."""
 
-    name = "network"
-
-    def __init__(self, engine: Engine, height: int, width: int) -> None:
-        self._engine, self._size = engine, (height, width)
+    def __init__(self, engine: Engine, height: int, width: int, name: str = "network") -> None:
+        self._engine, self._size, self.name = engine, (height, width), name
 
     def start(self) -> Any:
         """The engine's initial state."""
@@ -157,6 +155,7 @@ class Parts:
     """What `load` builds from a plan: the engine, and the other stages with a state of their own that the plan has."""
 
     chosen: ChosenEngine
+    cleaner: ChosenEngine | None
     faces: Restoration | None
     duplicates: Duplicates | None
     dust: DustStage | None
@@ -171,6 +170,7 @@ class Parts:
                 *(faces.find if faces else ()),
             ],
             beside=[
+                *([Network(self.cleaner.engine, info.height, info.width, "clean")] if self.cleaner else ()),
                 *([self.duplicates] if self.duplicates else ()),
                 *(faces.restore if faces else ()),
                 Network(self.chosen.engine, info.height, info.width),
@@ -185,7 +185,10 @@ class Parts:
 def load(plan: Plan) -> Parts:
     """Loads the networks of a plan. Raises ModelError if the weights are not those of the cards in the plan."""
     use_threads(plan.options.compute.threads)
-    chosen = build_engine(plan.engine)
+    chosen, cleaner = build_engine(plan.engine), None
+    if plan.cleaner is not None:
+        cleaner = build_engine(plan.cleaner)
+        cleaner.engine.steps = chosen.engine.steps  # one list of the steps to less memory, in their order
     faces = None
     if plan.faces is not None:
         from vidsr.faces.pipeline import Restoration  # imports SciPy, a third of start-up time where faces are off
@@ -200,7 +203,7 @@ def load(plan: Plan) -> Parts:
         from vidsr.defects.dust import DustStage
 
         dust = DustStage(plan.options.dust)
-    return Parts(chosen, faces, duplicates, dust)
+    return Parts(chosen, cleaner, faces, duplicates, dust)
 
 
 def run(
@@ -499,7 +502,8 @@ def _initial_report(plan: Plan) -> RunReport:
         device=plan.device, precision=plan.precision, decoder=plan.decoder,
         input_size=(plan.info.width, plan.info.height),
         output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
-        face_model=plan.face_model, warnings=list(plan.warnings),
+        face_model=plan.face_model, clean_model=plan.clean_model,
+        clean_model_sha256=None if plan.cleaner is None else plan.cleaner.sha256, warnings=list(plan.warnings),
         notes=[*([] if plan.info.color.guess is None else [plan.info.color.guess]),
                *([NOT_CHECKED] if isinstance(plan.output, PipeOutputPlan) else [])],
     )  # fmt: skip

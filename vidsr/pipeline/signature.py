@@ -22,8 +22,8 @@ from vidsr.errors import InputError, OutputError
 from vidsr.faces.handover import tiny_card
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
-from vidsr.models.registry import config_of
-from vidsr.pipeline.plan import levels_of, task_of, wants_faces
+from vidsr.models.registry import architecture_of, config_of
+from vidsr.pipeline.plan import default_scale, levels_of, task_of, wants_faces
 from vidsr.video.header import encoder_tag
 from vidsr.video.image_names import is_image, result_exists
 
@@ -34,7 +34,7 @@ _HASH = 5  # characters of a hash
 _VERSION = 10  # characters of the version: MP4 keeps 31 in all
 _FORM = re.compile(rf"vidsr (\S{{1,{_VERSION}}}) ([\w-]{{{3 * _HASH}}})", re.ASCII)
 # Options that change no frame by more than rounding, or that stand for a file, whose content is hashed instead.
-_NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--model", "--face-detector"}) | {
+_NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--model", "--clean", "--face-detector"}) | {
     "--resume",
     "--segment-frames",
 }
@@ -42,16 +42,19 @@ _NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--mo
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights that a run uses: the SHA-256 of its models, None for bicubic or no faces, and the face detector."""
+    """The weights of a run: the SHA-256 of its models, None for bicubic or without one, and the face detector."""
 
     model: str | None
     face_model: str | None = None
     detector: Path | None = None
     tiny_model: str | None = None
+    clean_model: str | None = None
 
     def digests(self) -> str:
         """The SHA-256 of all weights, in one text."""
         found = [self.model or "bicubic"]
+        if self.clean_model is not None:
+            found += ["after", self.clean_model]
         if self.face_model is not None:
             # A missing detector is refused where it is loaded.
             detector = self.detector
@@ -143,26 +146,29 @@ def _short(content: str) -> str:
 def chosen_weights(options: RunConfig) -> Weights:
     """The weights of a run with these options that has no plan yet. Raises ModelError or UsageError."""
     card = select_card(options.compute.model, task_of(options), levels_of(options))
-    name, has_estimator = "bicubic", False
+    name, is_own_matter = "bicubic", False
     if card is not None:
         name = card.name
         has_estimator = ENGINES[card.architecture].has_estimator(config_of(card.architecture, card.network))
+        is_own_matter = has_estimator or architecture_of(card.architecture).is_foreign
     model = None if card is None else card.sha256
-    if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, has_estimator):
-        return Weights(model)
+    cleaner = None if options.clean is None else select_card(options.clean, "upscale")
+    clean_model = None if cleaner is None else cleaner.sha256
+    if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, is_own_matter):
+        return Weights(model, clean_model=clean_model)
     face_model = find_card(DEFAULT_MODELS["restore_face"]).sha256
     tiny = tiny_card(options.faces.min_face)
-    return Weights(
-        model, face_model, options.faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
-    )
+    detector, tiny_model = options.faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
+    return Weights(model, face_model, detector, tiny_model, clean_model)
 
 
-def planned_weights(engine: Selection, faces: FacePlan | None) -> Weights:
+def planned_weights(engine: Selection, cleaner: Selection | None, faces: FacePlan | None) -> Weights:
     """The weights of a run, as its plan has chosen them."""
+    clean_model = None if cleaner is None else cleaner.sha256
     if faces is None:
-        return Weights(engine.sha256)
+        return Weights(engine.sha256, clean_model=clean_model)
     tiny = None if faces.tiny is None else faces.tiny.sha256
-    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector, tiny)
+    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector, tiny, clean_model)
 
 
 def _options(options: RunConfig) -> str:
@@ -172,7 +178,7 @@ def _options(options: RunConfig) -> str:
     """
     given, usual = dict(_values(options)), dict(_values(type(options)()))
     changed = {name: value for name, value in given.items() if value != usual[name] and name not in _NO_CONTENT}
-    if changed.get("--scale") == options.default_scale:
+    if changed.get("--scale") == default_scale(options):
         del changed["--scale"]
     return json.dumps([type(options).__name__, changed], sort_keys=True, default=str)
 
