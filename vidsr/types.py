@@ -350,10 +350,9 @@ class RunReport:
     `decoder` is "software" or the device that decoded the input. N input frames give (N - 1) * `interp` + 1 output
     frames. The output is `stretch` times as long as the trimmed input. `duration_seconds` and `rate`, the average
     frames per second, are those of the output. `degradation` has an entry for each scene if the model works with
-    degradation levels, else none. `clean_model` has cleaned the frames first, None without. `defects` is None if the film
-    was not searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no
-    attention, such as colors that the file does not tag.
-    `resumed_frames` of the output are from an interrupted run.
+    degradation levels, else none. `clean_model` has cleaned the frames first, None without. `defects` is None if the
+    film was not searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no
+    attention, such as colors that the file does not tag. `resumed_frames` of the output are from an interrupted run.
     """
 
     input: str

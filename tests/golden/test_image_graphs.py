@@ -26,7 +26,9 @@ from vidsr.models.cards import ImportedCard, model_files, own_models_folder, rea
 from vidsr.models.graph_measures import bytes_per_pixel
 from vidsr.models.image_graph import ImageGraph
 from vidsr.models.zoo import import_foreign
+from vidsr.pipeline import plan as planning
 from vidsr.pipeline.plan import default_scale, plan_frames
+from vidsr.pipeline.signature import Signature, chosen_weights, sign
 from vidsr.types import Color, Frame, VideoInfo
 from vidsr.video.reader import Reader
 
@@ -211,6 +213,15 @@ def described(height: int, width: int) -> VideoInfo:
 
 def config(model: str, clean: str | None = None) -> UpscaleConfig:
     return UpscaleConfig(compute=ComputeConfig(model=resolve_model(model), device="cpu"), clean=clean)
+
+
+def test_the_signature_knows_what_cleaned_the_frames(double: Path, cleaner: Path, tmp_path: Path) -> None:
+    source = media.clip(tmp_path / "a.mp4", 3, width=64, height=48)
+    with_it, without = config("double", clean=str(cleaner)), config("double")
+    found = planning.plan(source, tmp_path / "b.mkv", with_it).written_video.signature
+    assert found == str(sign(source, with_it, chosen_weights(with_it)))
+    expected = "with another model"  # the option stands for a file, which counts by its content
+    assert sign(source, without, chosen_weights(without)).difference(Signature.parse(found)) == expected
 
 
 def test_a_model_of_scale_1_works_alone_and_before_slow_motion(cleaner: Path) -> None:
