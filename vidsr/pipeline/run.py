@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 # bursts. Frames wait at full size, so a longer queue would cost memory and gain nothing.
 QUEUE_DEPTH = 3
 ESTIMATE_FRAMES = 6
-# Of frames with more pixels than 1080p, such as photographs, the speed is measured on a part with sides of at least:
-LARGE_PIXELS, PART_SIDE = 1 << 21, 512
+# Of frames with more pixels than 1080p, such as photographs, the speed is measured on a part with sides of this length,
+# or of two tiles up to the longest; above that the overlap of tiles is a small part of the work.
+LARGE_PIXELS, PART_SIDE, LONGEST_PART_SIDE = 1 << 21, 512, 768
 # Jobs that are expected to take longer than this keep their work by themselves.
 LONG_SECONDS = 600.0
 # The forecast is measured on the first frames, unless the input has fewer pixels in all than any model on any device
@@ -431,9 +432,9 @@ def estimate(source: Path, target: Path, config: RunConfig) -> Estimate:
 def _part_of(plan: Plan) -> Plan:
     """A plan for the middle of large frames, on which the speed can be measured in seconds, else the plan itself.
 
-    It holds four tiles, if there are tiles, and no faces: those of such frames are a small part of the work.
+    It has no faces: those of such frames are a small part of the work.
     """
-    info, side = plan.info, max(PART_SIDE, 2 * (plan.tile or 0))
+    info, side = plan.info, max(PART_SIDE, min(2 * (plan.tile or 0), LONGEST_PART_SIDE))
     width, height = min(info.width, side), min(info.height, side)
     if _pixels(plan) < LARGE_PIXELS or 2 * width * height > _pixels(plan):
         return plan
