@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.defects.clips import shape_files
+
 Frames = list[NDArray[np.uint8]]
 Mask = NDArray[np.bool_]
 Shape = NDArray[np.float32]
@@ -30,11 +32,9 @@ class Damaged:
 
 
 def read_shapes(folder: Path, held_out: bool) -> list[tuple[str, Shape]]:
-    """The real shapes of a folder of PNG files with alpha, with their kinds; each fifth one is held out."""
-    paths = sorted(folder.glob("*.png"))
-    chosen = [path for index, path in enumerate(paths) if (index % 5 == 0) == held_out]
+    """The real shapes of a folder of PNG files with alpha, with their kinds: those held out, or the others."""
     shapes = []
-    for path in chosen:
+    for path in shape_files(folder, held_out):
         alpha = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))[..., 3].astype(np.float32) / 255
         rows, columns = np.flatnonzero(alpha.max(1) > 0.1), np.flatnonzero(alpha.max(0) > 0.1)
         shapes.append((path.stem.split("-")[0], alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,43 +14,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.defects.drawing import FAINT, VISIBLE, Damaged
-from vidsr.defects.film import MAX_CANDIDATES, candidates, compensate
+from vidsr.defects.film import FilmDetector, Region
 from vidsr.defects.motion import Look, Motion
 
 # A defect counts if it is at least 4 pixels across (the area of a disk) and this many levels strong somewhere.
 LEAST_AREA, LEAST_PEAK = np.pi * 4, 25.0
-# It is found if this share of its visible pixels is; a candidate is a defect if this share of its pixels is damaged.
+# It is plain to the eye if its mean change is at least the standard deviation of the clean, grainy luma in this area
+# around each of its pixels: fainter ones drown in texture or grain.
+AROUND = 15
+# It is found if this share of its visible pixels is; a region is a defect if this share of its pixels is damaged.
 FOUND = 0.3
 
 
-@dataclass(slots=True)
-class Samples:
-    """Candidates of a film: features (N x F), labels (1 defect, 0 none, -1 the faint edge of one), and what they cover.
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """A region: its label (1 defect, 0 none, -1 the faint edge of one), and how much it covers of each true defect."""
 
-    `frames` has an entry for each examined frame: the areas of the true defects, and for each candidate its row, how
-    much it covers of each of them, and its size.
-    """
+    label: int
+    covered: NDArray[Any]
 
-    features: list[NDArray[np.float64]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    frames: list[tuple[NDArray[Any], list[tuple[int, NDArray[Any], int]]]] = field(default_factory=list)
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A frame: the areas of its true defects (0: does not count), which are plain, candidates, and what was found."""
+
+    areas: NDArray[Any]
+    plain: NDArray[np.bool_]
+    candidates: list[Cover]
+    defects: list[Cover]
+    features: list[NDArray[np.float64]]
 
 
 @dataclass(slots=True)
 class Score:
-    """Counts over films: true defects, missed ones, reported regions, false ones, and pixels touched per frame."""
+    """Counts over films: true defects, missed ones, the same of plain ones, reported regions, and false ones."""
 
     defects: int = 0
     missed: int = 0
+    plain: int = 0
+    plain_missed: int = 0
     reported: int = 0
     false: int = 0
-    touched: int = 0
     frames: int = 0
 
     @property
     def miss(self) -> float:
         """The share of the defects that were missed."""
         return self.missed / max(1, self.defects)
+
+    @property
+    def plain_miss(self) -> float:
+        """The share of the plain defects that were missed."""
+        return self.plain_missed / max(1, self.plain)
 
     @property
     def false_alarms(self) -> float:
@@ -75,56 +90,74 @@ def gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+def look(image: NDArray[np.uint8]) -> Look:
+    """A frame as the detector takes it."""
+    luma = gray(image)
+    return Look.of(luma, image[..., ::2].astype(np.float32) - luma[..., None])
+
+
 def undamaged(frames: list[NDArray[np.uint8]]) -> Damaged:
     """A film as it is."""
     return Damaged(frames, frames, [np.zeros(frame.shape[:2], np.float32) for frame in frames])
 
 
-def examine(film: Damaged) -> Samples:
-    """All candidates of a film, labelled; the first and last frame have no two neighbors."""
-    looks = [Look.of(gray(frame)) for frame in film.frames]
+def examine(film: Damaged, detector: FilmDetector) -> list[Examined]:
+    """What the detector finds in a film, beside the truth; the first and last frame have no two neighbors."""
+    looks = [look(frame) for frame in film.frames]
     motions = [Motion.between(first, second) for first, second in pairwise(looks)]
-    samples = Samples()
+    frames = []
     for index in range(1, len(looks) - 1):
         change = film.change[index]
-        around = looks[index - 1], looks[index + 1]
-        flows = motions[index - 1].reversed(), motions[index]
-        moved = [compensate(looks[index], *each) for each in zip(around, flows, strict=True)]
-        regions = candidates(looks[index], around, (moved[0], moved[1]))
-        count, labels = cv2.connectedComponents((change >= VISIBLE).astype(np.uint8), connectivity=8)
-        areas = np.bincount(labels.ravel(), minlength=count)
-        peaks = np.zeros(count)
-        np.maximum.at(peaks, labels.ravel(), change.ravel())
-        areas = np.where((peaks >= LEAST_PEAK) & (areas >= LEAST_AREA), areas, 0)
-        areas[0] = 0
-        covers = []
-        for region in regions if len(regions) <= MAX_CANDIDATES else []:
-            high, wide = region.mask.shape
-            place = slice(region.top, region.top + high), slice(region.left, region.left + wide)
-            inside = change[place][region.mask]
-            is_defect, is_near = (inside >= VISIBLE).mean() > FOUND, (inside >= FAINT).any()
-            covered = np.bincount(labels[place][region.mask], minlength=count)
-            covers.append((len(samples.labels), covered, region.size))
-            samples.features.append(region.features)
-            samples.labels.append(1 if is_defect else -1 if is_near else 0)
-        samples.frames.append((areas, covers))
-    return samples
+        around, flows = (looks[index - 1], looks[index + 1]), (motions[index - 1].reversed(), motions[index])
+        found = detector.find(looks[index], around, flows)
+        labels, areas, plain = _truth(change, gray(film.clean[index]))
+        covers = [
+            [_cover(region, change, labels, len(areas)) for region in regions]
+            for regions in (found.candidates, found.defects)
+        ]
+        features = [region.features for region in found.candidates]
+        frames.append(Examined(areas, plain, covers[0], covers[1], features))
+    return frames
 
 
-def score(films: list[Samples], decide: Callable[[NDArray[Any]], NDArray[np.bool_]]) -> Score:
-    """How well a decision about candidates finds the defects of these films."""
+def _truth(
+    change: NDArray[np.float32], clean: NDArray[np.uint8]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """The number of the true defect of each pixel, and for each number its area, or 0, and whether it is plain."""
+    count, labels = cv2.connectedComponents((change >= VISIBLE).astype(np.uint8), connectivity=8)
+    flat, luma = labels.ravel(), clean.astype(np.float32)
+    areas = np.bincount(flat, minlength=count)
+    peaks = np.zeros(count)
+    np.maximum.at(peaks, flat, change.ravel())
+    mean, square = (cv2.blur(each, (AROUND, AROUND), borderType=cv2.BORDER_REFLECT) for each in (luma, luma * luma))
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0))
+    plain = np.bincount(flat, change.ravel(), count) >= np.bincount(flat, deviation.ravel(), count)
+    areas = np.where((peaks >= LEAST_PEAK) & (areas >= LEAST_AREA), areas, 0)
+    areas[0] = 0
+    return labels, areas, plain
+
+
+def _cover(region: Region, change: NDArray[np.float32], labels: NDArray[Any], count: int) -> Cover:
+    """What a region covers of the truth."""
+    inside = change[region.place][region.mask]
+    is_defect, is_near = (inside >= VISIBLE).mean() > FOUND, (inside >= FAINT).any()
+    label = 1 if is_defect else -1 if is_near else 0
+    return Cover(label, np.bincount(labels[region.place][region.mask], minlength=count))
+
+
+def score(frames: Iterable[Examined], of_candidates: bool = False) -> Score:
+    """How well what was found, or all candidates, covers the true defects of these frames."""
     total = Score()
-    for film in films:
-        wanted = decide(np.array(film.features)) if film.features else np.zeros(0, bool)
-        for areas, covers in film.frames:
-            covered = np.zeros_like(areas)
-            for row, cover, size in covers:
-                if wanted[row]:
-                    covered = covered + cover
-                    total.reported += 1
-                    total.false += film.labels[row] == 0
-                    total.touched += size
-            total.defects += int((areas > 0).sum())
-            total.missed += int(((areas > 0) & (covered < FOUND * areas)).sum())
-            total.frames += 1
+    for frame in frames:
+        covers = frame.candidates if of_candidates else frame.defects
+        covered = sum((cover.covered for cover in covers), np.zeros_like(frame.areas))
+        counts = frame.areas > 0
+        missed = counts & (covered < FOUND * frame.areas)
+        total.defects += int(counts.sum())
+        total.missed += int(missed.sum())
+        total.plain += int((counts & frame.plain).sum())
+        total.plain_missed += int((missed & frame.plain).sum())
+        total.reported += len(covers)
+        total.false += sum(cover.label == 0 for cover in covers)
+        total.frames += 1
     return total

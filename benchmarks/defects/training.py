@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,11 +24,13 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
+from benchmarks.defects.clips import training_clips
 from benchmarks.defects.drawing import PARTICLES, damaged, read_shapes, with_particles
 from benchmarks.defects.pages import blocks
 from benchmarks.defects.scoring import examine, read_clip, undamaged
 from vidsr.defects import film, page
-from vidsr.defects.tree import text_hash
+from vidsr.defects.repair import LEAST_PROBABILITY
+from vidsr.defects.tree import parse_tree, text_hash
 
 TREES = Path(film.__file__).parent / "trees"
 
@@ -38,27 +39,40 @@ TREES = Path(film.__file__).parent / "trees"
 class Recipe:
     """How a tree is trained.
 
-    `costs` are those of the cost matrix: of a miss, of a false alarm in a damaged film, in an untouched one, and in one
-    with particles. `rising` are the features of which a larger value never speaks against a defect, `falling` those
-    of which it never speaks for one.
+    `weights` are those of a sample: of a drawn defect, of a real shape (or a spot of a page), of a false candidate in a
+    damaged film, in an untouched one, and in one with particles. `rising` are the features of which a larger value
+    never speaks against a defect, `falling` those of which it never speaks for one. `levels` are the probabilities,
+    beside `cut`, that something depends on.
+
+    With `teacher`, the number of steps of gradient boosting, the tree is fitted to the log-odds of a boosted ensemble
+    instead of the labels, with at most `leaves` leaves and with copies of the samples: each feature of a copy is
+    multiplied by a random factor, whose logarithm has the standard deviation `jitter`. The copies show the tree where
+    the borders of the ensemble lie, which the labels alone do not (Breiman and Shang, "Born again trees", 1996).
     """
 
     seed: int
     depth: int
     least_leaf: int
-    costs: tuple[float, float, float, float]
+    weights: tuple[float, float, float, float, float]
     cut: float
+    levels: tuple[float, ...] = ()
     rising: tuple[str, ...] = ()
     falling: tuple[str, ...] = ()
+    teacher: int = 0
+    leaves: int = 0
+    copies: int = 0
+    jitter: float = 0.0
 
 
 FILM = Recipe(
-    seed=1, depth=6, least_leaf=15, costs=(1.0, 1.0, 1.0, 0.5), cut=0.7,
-    rising=("contrast", "match_both", "match_one", "visibility"),
-    falling=("disagreement", "motion_error", "fill_error", "inconsistency"),
+    seed=1, depth=10, least_leaf=40, weights=(3.0, 1.0, 1.0, 1.0, 0.5), cut=0.85,
+    levels=(film.CONTINUATION, LEAST_PROBABILITY),
+    rising=("contrast", "match_both", "match_one", "visibility", "path", "unexplained"),
+    falling=("disagreement", "motion_error", "fill_error", "inconsistency", "tint", "ground_error"),
+    teacher=100, leaves=64, copies=6, jitter=0.15,
 )  # fmt: skip
 # The text: a miss costs twice as much as a false alarm.
-PAGE = Recipe(seed=1, depth=6, least_leaf=10, costs=(2.0, 1.0, 1.0, 1.0), cut=0.5)
+PAGE = Recipe(seed=1, depth=6, least_leaf=10, weights=(2.0, 2.0, 1.0, 1.0, 1.0), cut=0.5)
 FRAMES = 7
 PAGES = 150
 
@@ -88,33 +102,28 @@ def main() -> None:
     print(f"{target}: {len(samples[1])} samples, {int(samples[1].sum())} defects", file=sys.stderr)
 
 
-def training_clips(data: Path) -> list[Path]:
-    """Every fourth general clip and every thirtieth face clip of licence classes A and B."""
-    entries = json.loads((data / "index.json").read_text())
-    entries = entries if isinstance(entries, list) else entries["files"]
-    allowed = sorted(entry["path"] for entry in entries if entry.get("licence_class") in ("A", "B"))
-    return [
-        data / path
-        for folder, step in (("train/clips/general/", 4), ("train/clips/faces/", 30))
-        for path in [each for each in allowed if each.startswith(folder)][::step]
-    ]
-
-
 def film_samples(data: Path, seed: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Features, labels, and the kind of film: 0 drawn damage, 1 real shapes, 2 untouched, 3 with moving particles."""
     shapes = read_shapes(data / "film_damage", held_out=False)
-    features, labels, kinds = [], [], []
+    # The answers of a tree do not matter here.
+    detector = film.FilmDetector(parse_tree("1", film.FEATURES, 1.0))
+    features: list[NDArray[Any]] = []
+    labels: list[int] = []
+    kinds: list[int] = []
     for number, path in enumerate(training_clips(data)):
         frames = read_clip(path, FRAMES)
         random = np.random.default_rng((seed, number))
-        films = [damaged(frames, random), damaged(frames, random, shapes), undamaged(frames)]
-        if number % 2:
-            films.append(undamaged(with_particles(frames[:5], random, PARTICLES[number // 2 % len(PARTICLES)])))
+        films = [
+            damaged(frames, random),
+            damaged(frames, random, shapes),
+            undamaged(frames),
+            undamaged(with_particles(frames[:5], random, PARTICLES[number % len(PARTICLES)])),
+        ]
         for kind, damage in enumerate(films):
-            found = examine(damage)
-            features += found.features
-            labels += found.labels
-            kinds += [kind] * len(found.labels)
+            for frame in examine(damage, detector):
+                features += frame.features
+                labels += [cover.label for cover in frame.candidates]
+                kinds += [kind] * len(frame.candidates)
         print(f"{path.name}: {len(labels)} samples", file=sys.stderr)
     known = np.array(labels) >= 0
     return np.array(features)[known], np.array(labels)[known], np.array(kinds)[known]
@@ -134,14 +143,15 @@ def card(kind: str, recipe: Recipe, features: NDArray[Any], labels: NDArray[Any]
     """Trains a tree by information gain and returns the text of its file."""
     names = film.FEATURES if kind == "film" else page.FEATURES
     text = "\n".join(grown(recipe, names, features, labels, kinds))
+    how = "fitted to a boosted ensemble" if recipe.teacher else "by entropy"
     facts = {
         "name": f"{kind}-defects",
         "summary": "tells defects of film from motion" if kind == "film" else "tells spots from uneven tint",
         "licence": "Apache-2.0",
         "date": datetime.date.today().isoformat(),
-        "recipe": f"scikit-learn decision tree by entropy: {recipe}; {len(labels)} samples, {labels.sum()} defects; "
+        "recipe": f"scikit-learn decision tree, {how}: {recipe}; {len(labels)} samples, {labels.sum()} defects; "
         f"python -m benchmarks.defects.training {kind}{' --data DIR' if kind == 'film' else ''}",
-        "data": "every fourth general and thirtieth face clip of the curated set, training split, with drawn damage "
+        "data": "every third source of the curated set that is not held out, with drawn damage "
         "and real shapes (FilmDamageSimulator)"
         if kind == "film"
         else "drawn pages",
@@ -155,34 +165,69 @@ def card(kind: str, recipe: Recipe, features: NDArray[Any], labels: NDArray[Any]
     return tomli_w.dumps(facts, multiline_strings=True)
 
 
-def grown(
-    recipe: Recipe, names: tuple[str, ...], features: NDArray[Any], labels: NDArray[Any], kinds: NDArray[Any]
-) -> Iterator[str]:
-    """The lines of a tree (see vidsr/defects/tree.py); branches with one decision at all leaves become a leaf."""
+def classified(
+    recipe: Recipe, directions: list[int], features: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any]
+) -> tuple[Any, NDArray[Any]]:
+    """A tree by information gain (entropy), and the share of defects at each node."""
     from sklearn.tree import DecisionTreeClassifier
 
-    miss, *alarms = recipe.costs
-    weights = np.where(labels == 1, miss, np.array([alarms[0], *alarms])[kinds])
-    directions = [int(name in recipe.rising) - int(name in recipe.falling) for name in names]
     classifier = DecisionTreeClassifier(
         criterion="entropy", max_depth=recipe.depth, min_samples_leaf=recipe.least_leaf, monotonic_cst=directions,
         random_state=recipe.seed,
     ).fit(features, labels, sample_weight=weights)  # fmt: skip
     tree = classifier.tree_
-    shares = tree.value[:, 0, :] / tree.value[:, 0, :].sum(1, keepdims=True)
+    return tree, tree.value[:, 0, 1] / tree.value[:, 0, :].sum(1)
 
-    def decisions(node: int) -> set[bool]:
+
+def distilled(
+    recipe: Recipe, directions: list[int], features: NDArray[Any], labels: NDArray[Any], weights: NDArray[Any]
+) -> tuple[Any, NDArray[Any]]:
+    """A tree by least squares that answers as a boosted ensemble does, and the probability at each node."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.tree import DecisionTreeRegressor
+
+    teacher = HistGradientBoostingClassifier(
+        max_iter=recipe.teacher, learning_rate=0.08, max_leaf_nodes=12, min_samples_leaf=30, monotonic_cst=directions,
+        early_stopping=False, random_state=recipe.seed,
+    ).fit(features, labels, sample_weight=weights)  # fmt: skip
+    random = np.random.default_rng(recipe.seed)
+    copies = np.tile(features, (1 + recipe.copies, 1))
+    copies[len(features) :] *= np.exp(
+        random.normal(0, recipe.jitter, (recipe.copies * len(features), features.shape[1]))
+    )
+    # Beyond these odds nothing depends on them.
+    odds = np.clip(teacher.decision_function(copies), -5, 5)
+    tree = DecisionTreeRegressor(
+        max_depth=recipe.depth, max_leaf_nodes=recipe.leaves, min_samples_leaf=recipe.least_leaf,
+        random_state=recipe.seed,
+    ).fit(copies, odds, sample_weight=np.tile(weights, 1 + recipe.copies)).tree_  # fmt: skip
+    return tree, 1 / (1 + np.exp(-tree.value[:, 0, 0]))
+
+
+def grown(
+    recipe: Recipe, names: tuple[str, ...], features: NDArray[Any], labels: NDArray[Any], kinds: NDArray[Any]
+) -> Iterator[str]:
+    """The lines of a tree (see vidsr/defects/tree.py); branches whose leaves all lie between two levels are one."""
+    drawn, real, *false = recipe.weights
+    weights = np.where(labels == 1, np.where(kinds == 0, drawn, real), np.array([false[0], *false])[kinds])
+    directions = [int(name in recipe.rising) - int(name in recipe.falling) for name in names]
+    fitted = distilled if recipe.teacher else classified
+    tree, shares = fitted(recipe, directions, features, labels, weights)
+
+    levels = [0.0, *sorted((recipe.cut, *recipe.levels)), 1.0]
+
+    def decisions(node: int) -> set[int]:
         if tree.children_left[node] < 0:
-            return {bool(shares[node, 1] >= recipe.cut)}
+            return {int(np.searchsorted(levels, shares[node], side="right"))}
         return decisions(tree.children_left[node]) | decisions(tree.children_right[node])
 
     def lines(node: int, depth: int) -> Iterator[str]:
         space = "  " * depth
         if len(decisions(node)) == 1:
-            # The share of the whole branch may lie on the other side of the cut than all of its leaves.
-            is_defect = decisions(node).pop()
-            share = max(shares[node, 1], recipe.cut) if is_defect else min(shares[node, 1], recipe.cut - 0.01)
-            yield f"{space}{share:.3f}"
+            # The probability of the whole branch may lie on the other side of a level than all of its leaves.
+            above = decisions(node).pop()
+            highest = levels[above] - 0.001 if above < len(levels) else 1.0
+            yield f"{space}{np.clip(shares[node], levels[above - 1], highest):.3f}"
             return
         yield f"{space}{names[tree.feature[node]]} <= {tree.threshold[node]:.4g}"
         yield from lines(tree.children_left[node], depth + 1)

@@ -26,10 +26,33 @@ from vidsr.defects.blocks import (
     valley_threshold,
 )  # fmt: skip
 from vidsr.defects.dust import LARGEST_SHARE, MANY_MOVE, MAX_REPEATS, NO_TRUST, TOO_MUCH, DustStage
-from vidsr.defects.film import FEATURES, Region, candidates, compensate, describe, excess, residual
+from vidsr.defects.film import (
+    CONTINUATION,
+    FEATURES,
+    REACH,
+    Region,
+    candidates,
+    compensate,
+    continued,
+    describe,
+    excess,
+    merged,
+    residual,
+)
 from vidsr.defects.film import built_in_tree as film_tree
+from vidsr.defects.matching import corrected, match_maps, path_match
+from vidsr.defects.matching import tint as matching_tint
 from vidsr.defects.motion import Look, Motion, flicker, smoothed_within, warp
-from vidsr.defects.repair import LARGEST_ERROR, LARGEST_INCONSISTENCY, Patch, is_safe, paste
+from vidsr.defects.repair import (
+    LARGEST_ERROR,
+    LARGEST_FILL_ERROR,
+    LARGEST_INCONSISTENCY,
+    LEAST_MATCH,
+    LEAST_PATH,
+    Patch,
+    is_safe,
+    paste,
+)
 from vidsr.defects.scratches import BANDS, LEAST_FRAMES, Line, ScratchFinder, bridge, coverage, line_strength
 from vidsr.defects.tree import LEAF, load_tree, parse_tree, text_hash
 from vidsr.errors import ModelError
@@ -201,8 +224,73 @@ def test_what_a_neighbor_shows_nearby_is_matched() -> None:
         assert 0.6 < found["size"] / (np.pi * 4.5**2) < 1.7
 
 
+def test_a_correction_finds_the_shift_that_optical_flow_missed() -> None:
+    random = np.random.default_rng(3)
+    wide = cv2.GaussianBlur(random.uniform(0, 255, (60, 80)).astype(np.float32), (0, 0), 2)
+    flow, ground = np.zeros((30, 40, 2), np.float32), np.ones((30, 40), bool)
+    block = np.asarray(warp(wide, flow + np.array([2.3, -1.6], np.float32), 20, 15), np.float32)
+    damaged = block.copy()
+    damaged[10:18, 12:22] = 255
+    ground[8:20, 10:24] = False
+    found = corrected(damaged, wide, flow, (20, 15), ground)
+    assert np.allclose(found, (2.3, -1.6), atol=0.2)
+    # Nothing fits better than no motion at all: the flow stays as it is.
+    assert corrected(block, wide, found, (20, 15), ground) is found
+    assert corrected(damaged, wide, flow, (20, 15), np.zeros_like(ground)) is flow
+
+
+def test_a_path_passes_through_opposite_places() -> None:
+    template = np.zeros((5, 5), np.float32)
+    template[1:4, 1:4] = 10
+    reach = 32
+
+    def area(x: int, y: int) -> Array:
+        plane = np.zeros((5 + 2 * reach,) * 2, np.float32)
+        plane[reach + y + 1 : reach + y + 4, reach + x + 1 : reach + x + 4] = 10
+        return plane
+
+    for before, after, expected in (((-9, 4), (10, -3), 0), ((-9, 4), (-9, 4), 1), ((0, -24), (2, 30), 0)):
+        maps = match_maps(template, [area(*before), area(*after)])
+        assert [float(each.min()) for each in maps] == pytest.approx([0, 0], abs=1e-5)
+        for (x, y), each in zip((before, after), maps, strict=True):
+            assert np.unravel_index(each.argmin(), each.shape) == (reach + y, reach + x)
+        assert (path_match(*maps) < 0.05) == (expected == 0)
+    gone = match_maps(template, [np.zeros((69, 69), np.float32)])[0]
+    assert np.allclose(gone, 1) and path_match(gone, gone) == pytest.approx(1)
+
+
+def test_dirt_takes_color_away_and_adds_none() -> None:
+    grass, gray_ = np.array([-20.0, -60.0]), np.zeros(2)
+    assert matching_tint(0.4 * grass, grass, 50) == pytest.approx(0)  # dirt that covers 60 %
+    assert matching_tint(gray_, gray_, 50) == 0
+    assert matching_tint(np.array([30.0, -40.0]), gray_, 50) == pytest.approx(1)
+    assert matching_tint(1.5 * grass, grass, 50) == pytest.approx(np.hypot(10, 30) / 50)  # greener than before
+    assert matching_tint(-grass, grass, 50) == pytest.approx(np.hypot(20, 60) / 50)  # no dirt takes more than all
+
+
+def test_pieces_beside_a_defect_belong_to_it() -> None:
+    def piece(left: int, probability: float, is_light: bool = True) -> Region:
+        mask = np.ones((3, 10), bool)
+        return Region(
+            left, 40, mask, is_light, (left + 4.5, 41), 1.0, 30.0, (10, 3), np.zeros(len(FEATURES)), probability
+        )
+
+    row = [piece(10, 0.95), piece(10 + 10 + REACH - 1, 0.4), piece(34, 0.5), piece(34, 0.5, False), piece(50, 0.1)]
+    far = piece(90, 0.6)
+    found = continued([*row, far], 0.7, (96, 128), 1.0)
+    assert [(each.left, each.probability) for each in found] == [
+        (10, pytest.approx(0.95)), (25, pytest.approx(0.95)), (34, pytest.approx(0.95)),
+    ]  # fmt: skip
+    whole = merged(found, (96, 128))
+    assert [(each.left, each.top, each.mask.shape) for each in whole] == [(10, 40, (3, 10)), (25, 40, (3, 19))]
+    assert whole[1].center == (34.0, 41.0) and whole[1].axes[0] == pytest.approx(4 * 19 / np.sqrt(12))
+    assert CONTINUATION > 0.1
+
+
 def test_doubtful_regions_are_not_repaired() -> None:
     features = np.zeros(len(FEATURES))
+    for name in ("match_one", "path"):
+        features[FEATURES.index(name)] = 1
     region = Region(9, 7, np.ones((3, 3), bool), True, (10.0, 8.0), 1.0, 50.0, (3.0, 3.0), features, 0.95)
     assert not is_safe(replace(region, probability=0.85), 40, 30)
     assert is_safe(region, 40, 30) and is_safe(region, 11, 13)
@@ -212,6 +300,23 @@ def test_doubtful_regions_are_not_repaired() -> None:
         assert not is_safe(region, 40, 30)
         features[FEATURES.index(name)] = limit
     assert is_safe(region, 40, 30)
+    features[FEATURES.index("fill_error")] = 1.01 * LARGEST_FILL_ERROR
+    assert not is_safe(region, 40, 30)
+    features[FEATURES.index("fill_error")] = 0
+    for name, limit in (("match_one", LEAST_MATCH), ("path", LEAST_PATH)):
+        features[FEATURES.index(name)] = 0.99 * limit
+        assert not is_safe(region, 40, 30)
+        features[FEATURES.index(name)] = limit
+    assert is_safe(region, 40, 30)
+
+
+def test_a_caption_over_a_moving_image_is_no_dust() -> None:
+    frames = film(8)
+    for frame in frames:
+        frame.image[:, 90:102, 120:124] = 1.0
+    results, stage = run(frames)
+    assert stage.report.specks + stage.report.hairs == 0
+    assert all(torch.equal(a.image, b.image) for a, b in zip(frames, results, strict=True))
 
 
 def test_kinds_follow_from_shape() -> None:

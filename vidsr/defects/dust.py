@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidsr.defects.film import LINES, Compensated, FilmDetector, Region, describe
-from vidsr.defects.motion import Gray, Look, Motion
+from vidsr.defects.motion import Gray, Look, Motion, Plane
 from vidsr.defects.repair import Neighbor, Patch, fill, is_safe, paste
 from vidsr.defects.scratches import Line, ScratchFinder, ScratchState, bridge
 from vidsr.types import Defect, DefectReport, Frame, FrameDefects
@@ -93,7 +93,7 @@ class DustStage:
         if newest is not None and not frame.starts_scene and _repeats(newest, gray):
             newest.frames.append(frame)
             return [], state
-        image = _Image(Look.of(gray), [frame])
+        image = _Image(Look.of(gray, to_color(frame)), [frame])
         ready = []
         if newest is not None:
             before = state.before
@@ -173,10 +173,10 @@ class DustStage:
         shown = image.rgb()
         occupied = np.zeros(shown.shape[:2], bool)
         for region in regions:
-            occupied[region.top :, region.left :][: region.mask.shape[0], : region.mask.shape[1]] |= region.mask
-        neighbors = [Neighbor(other.rgb(), moved) for other, moved in around] if regions else []
-        size = shown.shape[0], shown.shape[1]
-        filled = [fill(shown, each, occupied, neighbors) if is_safe(each, *size) else None for each in regions]
+            occupied[region.place] |= region.mask
+        neighbors = [Neighbor(other.rgb(), other.look, moved) for other, moved in around] if regions else []
+        size, look = shown.shape[:2], image.look
+        filled = [fill(shown, look, each, occupied, neighbors) if is_safe(each, *size) else None for each in regions]
         return [*filled, *(bridge(shown, line) for line in lines)]
 
     def _noted(self, frame: Frame, defects: tuple[Defect, ...], left: str | None) -> Frame:
@@ -210,6 +210,13 @@ def to_gray(frame: Frame) -> Gray:
     red, green, blue = frame.image.float()
     luma = (76.245 * red + 149.685 * green + 29.07 * blue).round_().clamp_(0, 255).byte()
     return np.asarray(luma.cpu().numpy())
+
+
+def to_color(frame: Frame) -> Plane:
+    """How far red and blue lie above the luma, in levels: H x W x 2, on the CPU."""
+    red, green, blue = frame.image.float()
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return np.asarray(torch.stack((red - luma, blue - luma), 2).mul_(255).cpu().numpy(), np.float32)
 
 
 def to_array(frame: Frame) -> NDArray[np.float32]:

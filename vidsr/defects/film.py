@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidsr.defects.blocks import axes_of_moments, color_difference, severity
-from vidsr.defects.motion import Look, Motion, Plane, flicker, smoothed_within, warp
+from vidsr.defects.matching import corrected, flow_behind, match_maps, path_match, tint
+from vidsr.defects.motion import Look, Motion, Plane, flicker, warp
 from vidsr.defects.tree import Tree, load_tree
 from vidsr.types import Defect
 
@@ -38,6 +39,10 @@ FEATURES = (
     "fill_error",
     "inconsistency",
     "visibility",
+    "path",
+    "tint",
+    "unexplained",
+    "ground_error",
 )
 
 # Lengths are given for frames with a short side of this many pixels.
@@ -53,6 +58,9 @@ LEAST_PIXELS = 4
 # Fainter candidates are not visible: this many levels, and this many times the noise. Where the neighbors differ more
 # from each other than the candidate from them, they say nothing about it.
 LEAST_CONTRAST, LEAST_VISIBILITY, LARGEST_DISAGREEMENT = 8.0, 3.0, 1.0
+# What differs from a neighbor that is not moved at all by less than this share of its contrast stands still there, as a
+# caption does while the image moves.
+LEAST_CHANGE = 0.35
 # Candidates beyond this number are too many for dust; the frame has motion that cannot be followed.
 MAX_CANDIDATES = 400
 # How far the same thing is searched for in the neighbors, in pixels at 480 lines.
@@ -60,6 +68,14 @@ SEARCH = 32
 # A candidate that is no defect moves if a neighbor has the same thing nearby (as the features say), while the neighbors
 # agree about what is behind it.
 MOVING_MATCH, MOVING_DISAGREEMENT = 0.45, 0.25
+# The least number of pixels around a candidate that show no other one, for them alone to say how well it fits there.
+LEAST_CLEAR = 100
+# A candidate continues a defect if it is at least this likely and lies within this many pixels of it, at 480 lines.
+CONTINUATION, REACH = 0.3, 6
+# A defect is extended by connected pixels up to this many pixels away (at 480 lines) that differ by this many times the
+# noise and this share of its contrast. Where that makes it larger than this many times its size, plus this many pixels,
+# it is motion that differs, and the defect keeps its shape. Motion is taken from beyond NEAR pixels.
+SPREAD, FAINT_NOISE, FAINT_SHARE, LARGEST_SPREAD, LEAST_SPREAD, NEAR = 12, 3.0, 0.3, 2.5, 20, 4
 # A region is a hair if it is this many times as long as wide and at least this long, at 480 lines.
 HAIR_RATIO, HAIR_LENGTH = 4.0, 14.0
 
@@ -83,6 +99,12 @@ class Region:
     def size(self) -> int:
         """The number of pixels."""
         return int(self.mask.sum())
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """The rows and columns of the bounding box."""
+        high, wide = self.mask.shape
+        return slice(self.top, self.top + high), slice(self.left, self.left + wide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +151,13 @@ def excess(image: Plane, before: Plane, after: Plane) -> Plane:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The defects of a frame, how many other things in it look like one but move, and both neighbors moved onto it."""
+    """The defects of a frame, how many other things in it look like one but move, and both neighbors moved onto it.
+
+    `candidates` are all regions that were examined, with the tree's answers.
+    """
 
     defects: list[Region]
+    candidates: list[Region]
     moving: int
     moved: tuple[Compensated, Compensated]
 
@@ -150,16 +176,17 @@ class FilmDetector:
         """
         before, after = neighbors
         moved = compensate(frame, before, motions[0]), compensate(frame, after, motions[1])
-        regions = candidates(frame, neighbors, moved)
-        if not regions or len(regions) > MAX_CANDIDATES:
-            return Findings([], 0, moved)
+        context, regions = _examined(frame, neighbors, moved)
+        if context is None or not regions or len(regions) > MAX_CANDIDATES:
+            return Findings([], [], 0, moved)
         features = np.stack([region.features for region in regions])
         answers = self.tree.probability(features)
-        found = zip(regions, answers, strict=True)
-        defects = [replace(region, probability=float(p)) for region, p in found if p >= self.tree.cut]
+        regions = [replace(region, probability=float(p)) for region, p in zip(regions, answers, strict=True)]
+        defects = continued(regions, self.tree.cut, context.image.shape, context.unit)
+        defects = merged([context.extended(region) for region in defects], context.image.shape)
         match, apart = (features[:, FEATURES.index(name)] for name in ("match_one", "disagreement"))
         moving = (answers < self.tree.cut) & (match <= MOVING_MATCH) & (apart <= MOVING_DISAGREEMENT)
-        return Findings(defects, int(moving.sum()), moved)
+        return Findings(defects, regions, int(moving.sum()), moved)
 
 
 @cache
@@ -168,8 +195,66 @@ def built_in_tree() -> Tree:
     return load_tree("film", FEATURES)
 
 
+def continued(regions: list[Region], cut: float, shape: tuple[int, ...], unit: float) -> list[Region]:
+    """The regions that are defects, and those beside one, of the same kind, that may be part of it.
+
+    A hair often falls into pieces, some of them too faint to be told from motion for themselves: a piece with a
+    probability of at least CONTINUATION that lies within REACH of a defect gets its probability.
+    """
+    found = [region for region in regions if region.probability >= cut]
+    open_ = [region for region in regions if CONTINUATION <= region.probability < cut]
+    kernel = np.ones((2 * round(REACH * unit) + 1,) * 2, np.uint8)
+    for is_light in (True, False):
+        newest = [region for region in found if region.is_light == is_light]
+        rest = [region for region in open_ if region.is_light == is_light]
+        while newest and rest:
+            plane = np.zeros(shape, np.float32)
+            for region in newest:
+                part = plane[region.place]
+                part[region.mask] = np.maximum(part[region.mask], region.probability)
+            near = np.asarray(cv2.dilate(plane, kernel))
+            answers = [float(near[region.place][region.mask].max()) for region in rest]
+            newest = [replace(region, probability=p) for region, p in zip(rest, answers, strict=True) if p > 0]
+            rest = [region for region, p in zip(rest, answers, strict=True) if p == 0]
+            found += newest
+    return found
+
+
+def merged(regions: list[Region], shape: tuple[int, ...]) -> list[Region]:
+    """The regions, those of one kind that touch as one; it has the features of the largest, and the highest answer."""
+    result = []
+    for is_light in (True, False):
+        parts = [region for region in regions if region.is_light == is_light]
+        if not parts:
+            continue
+        plane = np.zeros(shape, np.uint8)
+        for region in parts:
+            plane[region.place] |= region.mask
+        count, labels, stats, centers = cv2.connectedComponentsWithStats(plane, connectivity=8)
+        members: list[list[Region]] = [[] for _ in range(count)]
+        for region in parts:
+            members[int(labels[region.place][region.mask][0])].append(region)
+        for index in range(1, count):
+            left, top, width, height, _ = (int(value) for value in stats[index])
+            largest = max(members[index], key=lambda region: region.size)
+            mask = labels[top : top + height, left : left + width] == index
+            y, x = np.nonzero(mask)
+            axes = axes_of_moments(float(x.var()), float(y.var()), float(((x - x.mean()) * (y - y.mean())).mean()))
+            center = float(centers[index][0]), float(centers[index][1])
+            best = max(region.probability for region in members[index])
+            result.append(replace(largest, left=left, top=top, mask=mask, center=center, axes=axes, probability=best))
+    return result
+
+
 def candidates(frame: Look, neighbors: tuple[Look, Look], moved: tuple[Compensated, Compensated]) -> list[Region]:
     """All regions that may be defects, with their features."""
+    return _examined(frame, neighbors, moved)[1]
+
+
+def _examined(
+    frame: Look, neighbors: tuple[Look, Look], moved: tuple[Compensated, Compensated]
+) -> tuple[_Context | None, list[Region]]:
+    """What candidates are measured on, and all of them; too many are not measured."""
     before, after = moved[0].image, moved[1].image
     image = frame.smooth
     left = residual(image, before, after)
@@ -177,18 +262,16 @@ def candidates(frame: Look, neighbors: tuple[Look, Look], moved: tuple[Compensat
     noise = 1.4826 * float(np.median(np.abs(left[left != 0]))) if np.any(left) else 0.0
     seeds = outside >= max(SEED, SEED_NOISE * noise)
     if not seeds.any():
-        return []
+        return None, []
     unit = max(1.0, min(image.shape) / LINES)
     regions = []
     for sign in (1, -1):
         regions += _grown(np.maximum(sign * left, 0), seeds & (sign * left > 0), sign > 0, unit)
         if len(regions) > MAX_CANDIDATES:
-            break
-    if len(regions) > MAX_CANDIDATES:
-        return regions
-    context = _Context.of(frame, neighbors, moved, left, noise, unit)
+            return None, regions
+    context = _Context.of(frame, neighbors, moved, left, noise, unit, regions)
     measured = (context.measured(region) for region in regions)
-    return [region for region in measured if region is not None]
+    return context, [region for region in measured if region is not None]
 
 
 def _grown(strength: Plane, seeds: Mask, is_light: bool, unit: float) -> list[Region]:
@@ -224,20 +307,28 @@ class _Context:
     neighbors: tuple[Look, Look]
     moved: tuple[Compensated, Compensated]
     unit: float
+    occupied: Mask
+    color: Plane | None
 
     @classmethod
     def of(
         cls, frame: Look, neighbors: tuple[Look, Look], moved: tuple[Compensated, Compensated], left: Plane,
-        noise: float, unit: float,
+        noise: float, unit: float, regions: list[Region],
     ) -> _Context:  # fmt: skip
         """Measures what all regions share."""
         image, (before, after) = frame.smooth, moved
         error = np.maximum(np.abs(image - before.image), np.abs(image - after.image))
         trust = np.maximum(before.inconsistency, after.inconsistency)
-        return cls(image, left, error, trust, max(noise, 0.5), neighbors, moved, unit)
+        occupied = np.zeros(image.shape, np.uint8)
+        for region in regions:
+            occupied[region.place] |= region.mask
+        near = np.asarray(cv2.dilate(occupied, np.ones((5, 5), np.uint8))).astype(bool)
+        has_color = all(look.color is not None for look in (frame, *neighbors))
+        color = frame.color if has_color else None
+        return cls(image, left, error, trust, max(noise, 0.5), neighbors, moved, unit, near, color)
 
     def measured(self, region: Region) -> Region | None:
-        """The region with its features; None if it is too faint, or the neighbors do not agree at all."""
+        """The region with its features; None if it is too faint, stands still, or the neighbors do not agree at all."""
         rows, columns, inside = self._block(region)
         left = self.left[rows, columns]
         rest = np.abs(left)
@@ -246,9 +337,19 @@ class _Context:
         apart = float(np.abs(before - after)[inside].mean())
         if contrast < max(LEAST_CONTRAST, LEAST_VISIBILITY * self.noise) or apart > LARGEST_DISAGREEMENT * contrast:
             return None
+        here = self.image[rows, columns]
+        unmoved = [float(np.abs(here - look.smooth[rows, columns])[inside].mean()) for look in self.neighbors]
+        if min(unmoved) < LEAST_CHANGE * contrast:
+            return None
         near = np.asarray(cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8))).astype(bool)
         ground = ~near if not near.all() else ~inside
-        fills, matches = self._fills(rows, columns, near), self._matches(region)
+        clear = ground & ~self.occupied[rows, columns]
+        behind = _Behind.of(self, rows, columns, near, clear if clear.sum() >= LEAST_CLEAR else ground)
+        rest_behind = residual(here, *behind.fills)
+        unexplained = float(np.maximum((1 if region.is_light else -1) * rest_behind[inside], 0).mean())
+        fit = max(float(np.abs(here - fill)[behind.ground].mean()) for fill in behind.fills)
+        maps = self._matches(region)
+        matches = [float(each.min()) for each in maps]
         difference = color_difference(left)
         y, x = np.nonzero(region.mask)
         axes = axes_of_moments(float(x.var()), float(y.var()), float(((x - x.mean()) * (y - y.mean())).mean()))
@@ -266,41 +367,52 @@ class _Context:
                 _highest(self.error[rows, columns][ground]) / contrast,
                 max(matches),
                 min(matches),
-                float(np.abs(fills[0] - fills[1])[inside].mean()) / contrast,
+                float(np.abs(behind.fills[0] - behind.fills[1])[inside].mean()) / contrast,
                 _highest(self.trust[rows, columns][ground]) / self.unit,
                 contrast / self.noise,
+                path_match(*maps),
+                self._tint(rows, columns, inside, behind, contrast),
+                unexplained / contrast,
+                fit / contrast,
             ]
         )
         return replace(region, severity=bad, contrast=contrast, axes=axes, features=features)
 
-    def _block(self, region: Region) -> tuple[slice, slice, Mask]:
+    def extended(self, region: Region) -> Region:
+        """The region with the faint parts that belong to it: connected pixels that differ in the same direction."""
+        reach = round(SPREAD * self.unit)
+        rows, columns, inside = self._block(region, reach + 6)
+        near = dilated(inside, round(NEAR * self.unit))
+        clear = ~near & ~self.occupied[rows, columns]
+        behind = _Behind.of(self, rows, columns, near, clear)
+        rest = (1 if region.is_light else -1) * residual(self.image[rows, columns], *behind.fills)
+        least = max(FAINT_NOISE * self.noise, FAINT_SHARE * region.contrast)
+        weak = (rest >= least) & dilated(inside, reach) | inside
+        _, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
+        whole = np.isin(labels, np.unique(labels[inside]))
+        if whole.sum() > LARGEST_SPREAD * region.size + LEAST_SPREAD * self.unit**2:
+            return region
+        y, x = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
+        mask = whole[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+        return replace(region, left=columns.start + int(x[0]), top=rows.start + int(y[0]), mask=mask)
+
+    def _block(self, region: Region, margin: int = 6) -> tuple[slice, slice, Mask]:
         """The rows and columns of the block around a region, and which of its pixels are in the region."""
         height, width = self.image.shape
         high, wide = region.mask.shape
         side = round(BLOCK * self.unit)
-        margin_y, margin_x = max(6, (side - high) // 2), max(6, (side - wide) // 2)
+        margin_y, margin_x = max(margin, (side - high) // 2), max(margin, (side - wide) // 2)
         rows = slice(max(0, region.top - margin_y), min(height, region.top + high + margin_y))
         columns = slice(max(0, region.left - margin_x), min(width, region.left + wide + margin_x))
         inside = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
         inside[region.top - rows.start :, region.left - columns.start :][:high, :wide] = region.mask
         return rows, columns, inside
 
-    def _fills(self, rows: slice, columns: slice, hole: Mask) -> list[Plane]:
-        """What each neighbor would fill the hole of a block with, by the motion around it."""
-        reach = max(4, min(hole.shape) // 2)
-        fills = []
-        for neighbor, moved in zip(self.neighbors, self.moved, strict=True):
-            flow = smoothed_within(moved.flow[rows, columns], hole, reach)
-            sampled = warp(neighbor.smooth, flow, columns.start, rows.start)
-            fills.append(np.asarray(moved.gain * sampled + moved.local[rows, columns], np.float32))
-        return fills
-
-    def _matches(self, region: Region) -> list[float]:
-        """How badly each neighbor has the same thing nearby: 0 is an exact copy, 1 is nothing at all.
+    def _matches(self, region: Region) -> list[Plane]:
+        """How badly each neighbor has the same thing at each place nearby: 0 is an exact copy, 1 is nothing at all.
 
         Dust is in one frame only. A ball, a limb or a spark that moves too fast for optical flow is new in the next
-        frame too, at another place; so the residual of the region is compared with the novelty of the neighbor, and the
-        least sum of squared differences is divided by the sum of squares of the region.
+        frame too, at another place; so the residual of the region is compared with the novelty of the neighbor.
         """
         height, width = self.image.shape
         pad, reach, sign = 2, round(SEARCH * self.unit), 1 if region.is_light else -1
@@ -309,13 +421,60 @@ class _Context:
         template = np.maximum(sign * self.left[top:bottom, left:right], 0)
         rows = slice(max(0, top - reach), min(height, bottom + reach))
         columns = slice(max(0, left - reach), min(width, right + reach))
-        energy = float(np.square(template).sum())
-        worst = []
-        for moved in self.moved:
-            area = np.maximum(sign * moved.novelty[rows, columns], 0)
-            scores: Any = cv2.matchTemplate(area, template, cv2.TM_SQDIFF)
-            worst.append(max(0.0, float(scores.min())) / energy)
-        return worst
+        # Beyond the edge of the frame is nothing.
+        edges = (
+            rows.start - top + reach,
+            bottom + reach - rows.stop,
+            columns.start - left + reach,
+            right + reach - columns.stop,
+        )
+        areas = [
+            np.asarray(
+                cv2.copyMakeBorder(np.maximum(sign * moved.novelty[rows, columns], 0), *edges, cv2.BORDER_CONSTANT),
+                np.float32,
+            )
+            for moved in self.moved
+        ]
+        return match_maps(template, areas)
+
+    def _tint(self, rows: slice, columns: slice, inside: Mask, behind: _Behind, contrast: float) -> float:
+        """How much of the difference is color that dirt cannot have."""
+        if self.color is None:
+            return 0.0
+        shown = self.color[rows, columns][inside].mean(0)
+        pairs = zip(self.neighbors, behind.flows, strict=True)
+        hidden = [warp(near.color, flow, columns.start, rows.start)[inside].mean(0) for near, flow in pairs]
+        return tint(shown.astype(np.float64), (hidden[0] + hidden[1]).astype(np.float64) / 2, contrast)
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """What both neighbors show at the place of a block, with the motion behind its candidate, and the flows to them."""
+
+    fills: tuple[Plane, Plane]
+    flows: tuple[Plane, Plane]
+    ground: Mask
+
+    @classmethod
+    def of(cls, context: _Context, rows: slice, columns: slice, hole: Mask, ground: Mask) -> _Behind:
+        """Measures it; `ground` are the pixels of the block that show no defect."""
+        here = context.image[rows, columns]
+        fills, flows = [], []
+        for neighbor, moved in zip(context.neighbors, context.moved, strict=True):
+            flow = flow_behind(moved.flow, rows, columns, hole)
+            local = moved.local[rows, columns]
+            target = (here - local) / np.float32(moved.gain)
+            flow = corrected(target, neighbor.smooth, flow, (columns.start, rows.start), ground)
+            flows.append(flow)
+            sampled = warp(neighbor.smooth, flow, columns.start, rows.start)
+            fills.append(np.asarray(moved.gain * sampled + local, np.float32))
+        return cls((fills[0], fills[1]), (flows[0], flows[1]), ground)
+
+
+def dilated(mask: Mask, reach: int) -> Mask:
+    """The mask and all pixels within `reach` of it."""
+    kernel: Any = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel)).astype(bool)
 
 
 def _highest(values: NDArray[Any]) -> float:

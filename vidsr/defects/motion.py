@@ -30,21 +30,25 @@ FIT_STEP = 6
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A frame as its motion is estimated: `gray` (H x W, uint8), blurred `smooth` (float32), and the image for flow."""
+    """A frame as its motion is estimated: `gray` (H x W, uint8), blurred `smooth` (float32), and the image for flow.
+
+    `color`, H x W x 2, is how far red and blue lie above the gray, in levels; None if the film has no color.
+    """
 
     gray: Gray
     smooth: Plane
     reduced: Gray
+    color: Plane | None = None
 
     @classmethod
-    def of(cls, gray: Gray) -> Look:
-        """Prepares a gray frame."""
+    def of(cls, gray: Gray, color: Plane | None = None) -> Look:
+        """Prepares a frame."""
         filtered = np.asarray(cv2.medianBlur(gray, MEDIAN), np.uint8)
         height, width = gray.shape
         if min(height, width) >= HALF_SIZE_FROM:
             filtered = np.asarray(cv2.resize(filtered, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
         smooth = np.asarray(cv2.GaussianBlur(gray.astype(np.float32), (0, 0), BLUR), np.float32)
-        return cls(gray, smooth, filtered)
+        return cls(gray, smooth, filtered, color)
 
 
 def flow_between(source: Look, target: Look) -> Plane:
