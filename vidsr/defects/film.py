@@ -317,7 +317,7 @@ class _Context:
     moved: tuple[Compensated, Compensated]
     unit: float
     occupied: Mask
-    color: Plane | None
+    colors: tuple[Plane, Plane, Plane] | None
 
     @classmethod
     def of(
@@ -332,9 +332,9 @@ class _Context:
         for region in regions:
             occupied[region.place] |= region.mask
         near = np.asarray(cv2.dilate(occupied, np.ones((5, 5), np.uint8))).astype(bool)
-        has_color = all(look.color is not None for look in (frame, *neighbors))
-        color = frame.color if has_color else None
-        return cls(image, left, error, trust, max(noise, 0.5), neighbors, moved, unit, near, color)
+        shown, first, second = frame.color, neighbors[0].color, neighbors[1].color
+        colors = None if shown is None or first is None or second is None else (shown, first, second)
+        return cls(image, left, error, trust, max(noise, 0.5), neighbors, moved, unit, near, colors)
 
     def measured(self, region: Region) -> Region | None:
         """The region with its features; None if it is too faint, or the neighbors do not agree at all."""
@@ -447,12 +447,13 @@ class _Context:
 
     def _tint(self, rows: slice, columns: slice, inside: Mask, behind: _Behind, contrast: float) -> float:
         """How much of the difference is color that dirt cannot have."""
-        if self.color is None:
+        if self.colors is None:
             return 0.0
-        shown = self.color[rows, columns][inside].mean(0)
-        pairs = zip(self.neighbors, behind.flows, strict=True)
-        hidden = [warp(near.color, flow, columns.start, rows.start)[inside].mean(0) for near, flow in pairs]
-        return tint(shown.astype(np.float64), (hidden[0] + hidden[1]).astype(np.float64) / 2, contrast)
+        shown, *around = self.colors
+        pairs = zip(around, behind.flows, strict=True)
+        hidden = [warp(color, flow, columns.start, rows.start)[inside].mean(0) for color, flow in pairs]
+        mean = shown[rows, columns][inside].mean(0)
+        return tint(mean.astype(np.float64), (hidden[0] + hidden[1]).astype(np.float64) / 2, contrast)
 
 
 @dataclass(frozen=True, slots=True)
