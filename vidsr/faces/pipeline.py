@@ -92,6 +92,15 @@ class Restoration:
         self.restore: Sequence[Stage] = (self._restorer,)
         self.blend: Sequence[Stage] = (FaceBlender(plan.options.strength, scale),)
 
+    def count_between(self, times: tuple[int, int] | None) -> None:
+        """Restored faces count in `reports` for frames from the first time on and before the second; None: for all."""
+        self._restorer.counted = times
+
+    @property
+    def work(self) -> dict[int, FaceWork]:
+        """What was done so far for each track."""
+        return self._restorer.work
+
     @property
     def warnings(self) -> list[str]:
         """Warnings to show before the video is processed; afterwards also what its smallest faces are worth."""

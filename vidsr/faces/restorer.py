@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -99,7 +99,8 @@ class FaceRestorer:
     """The stage that restores faces: it sets `restored`. Needs `faces`, preferably smoothed.
 
     A frame is returned FADE or `lookahead` frames later, whichever is more. At a cut all pending frames are finished
-    first, and the state is reset. `work` counts what was done for each track; it is complete when all frames are.
+    first, and the state is reset. `work` counts what was done for each track; it is complete when all frames are. With
+    `counted`, the first time and the one after the last in ticks, only frames between them count.
     """
 
     name = "restore_faces"
@@ -107,10 +108,11 @@ class FaceRestorer:
     def __init__(self, network: FaceNetwork, config: RestoreConfig) -> None:
         self._network, self._config = network, config
         self.work: dict[int, FaceWork] = {}
+        self.counted: tuple[int, int] | None = None
 
     def start(self) -> _Scene:
         """The state before the first frame: no face is known."""
-        return _Scene(self._network, self._config, self.work)
+        return _Scene(self._network, self._config, self._note)
 
     def step(self, frame: Frame, state: _Scene) -> tuple[list[Frame], _Scene]:
         """Processes the next frame; returns those whose faces are finished."""
@@ -132,7 +134,16 @@ class FaceRestorer:
     def restore(self, saved: tuple[_SavedScene, dict[int, FaceWork]]) -> _Scene:
         """The state with this stage's network; also sets `work`."""
         scene, self.work = saved
-        return _Scene(self._network, self._config, self.work, scene)
+        return _Scene(self._network, self._config, self._note, scene)
+
+    def _note(self, frame: Frame, track: int, reason: str | None) -> None:
+        if self.counted is not None and not self.counted[0] <= frame.pts < self.counted[1]:
+            return
+        work = self.work.setdefault(track, FaceWork())
+        if reason is None:
+            work.restored += 1
+        else:
+            work.skipped[reason] = work.skipped.get(reason, 0) + 1
 
 
 @dataclass(slots=True)
@@ -168,10 +179,15 @@ class _Scene:
     """The state of the current scene."""
 
     def __init__(
-        self, network: FaceNetwork, config: RestoreConfig, work: dict[int, FaceWork], saved: _SavedScene | None = None
+        self,
+        network: FaceNetwork,
+        config: RestoreConfig,
+        note: Callable[[Frame, int, str | None], None],
+        saved: _SavedScene | None = None,
     ) -> None:
+        """`note` is told the frame, the track, and why the face was not restored, None if it was."""
         saved = saved or _SavedScene(network.init_state())
-        self._network, self._config, self._work = network, config, work
+        self._network, self._config, self._note = network, config, note
         self._held = saved.held
         self._streams = saved.streams
         self._crops = saved.crops
@@ -184,7 +200,7 @@ class _Scene:
 
     def step(self, frame: Frame) -> Iterator[Frame]:
         """Processes the next frame; yields those that are complete."""
-        chosen = self._chosen(frame.faces)
+        chosen = self._chosen(frame)
         self._end([track for track in self._crops if track not in chosen])
         self._places = {face.track: self._smoothed_place(face) for face in frame.faces}
         held = _Held(frame, {}, {}, {})
@@ -217,20 +233,20 @@ class _Scene:
                 held.images[track] = image
             del self._crops[track]
 
-    def _chosen(self, faces: tuple[Face, ...]) -> dict[int, Face]:
+    def _chosen(self, frame: Frame) -> dict[int, Face]:
         """The faces to restore: first those restored before, then the largest."""
         config, fit = self._config, []
-        for face in faces:
+        for face in frame.faces:
             tolerance = HYSTERESIS if face.track in self._crops else 1.0
             if face.side * tolerance < config.min_face:
-                self._note(face.track, "too small")
+                self._note(frame, face.track, "too small")
             elif face.side > config.largest * tolerance:
-                self._note(face.track, "large enough")
+                self._note(frame, face.track, "large enough")
             else:
                 fit.append(face)
         fit.sort(key=lambda face: (face.track not in self._crops, -face.side, face.track))
         for face in fit[config.max_faces :]:
-            self._note(face.track, "too many faces")
+            self._note(frame, face.track, "too many faces")
         return {face.track: face for face in fit[: config.max_faces]}
 
     def _smoothed_place(self, face: Face) -> _Place:
@@ -250,7 +266,7 @@ class _Scene:
         faces = []
         for face in held.frame.faces:
             if face.track in held.images:
-                self._note(face.track, None)
+                self._note(held.frame, face.track, None)
                 crop, image = held.images[face.track]
                 weight = min(held.weights[face.track], self._fade_out_weight(face.track))
                 faces.append(replace(face, restored=RestoredFace(image, crop, held.boxes[face.track], weight)))
@@ -263,13 +279,6 @@ class _Scene:
             if track not in later.boxes:
                 return min(1.0, (index + 1) / (FADE + 1))
         return 1.0
-
-    def _note(self, track: int, reason: str | None) -> None:
-        work = self._work.setdefault(track, FaceWork())
-        if reason is None:
-            work.restored += 1
-        else:
-            work.skipped[reason] = work.skipped.get(reason, 0) + 1
 
 
 def _box(face: Face, place: _Place) -> tuple[float, float, float, float]:

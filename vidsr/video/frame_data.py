@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from typing import Any, cast
 
 import av
+import numpy as np
 from av.sidedata.sidedata import SideData, Type
 
 
@@ -21,6 +23,20 @@ def frame_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
         if data.type == kind:
             found = bytes(data)
     return found
+
+
+def checksum(frame: av.VideoFrame, value: int = 0) -> int:
+    """The CRC-32 of a frame's pixels as they were decoded, continued from `value`; the padding of rows does not count.
+
+    Samples that lie in one plane with filling bytes (such as rgb0) count up to the length of the samples alone.
+    """
+    parts = list(frame.format.components)
+    for number, plane in enumerate(frame.planes):
+        samples = sum(part.width * -(-part.bits // 8) for part in parts if part.plane == number)
+        height, length = plane.height, abs(plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8)[: height * length].reshape(height, length)
+        value = zlib.crc32(rows[:, : min(samples or plane.width, length)].tobytes(), value)
+    return value
 
 
 def _unnamed(kinds: type[Type], number: object) -> Any:

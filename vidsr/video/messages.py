@@ -32,6 +32,8 @@ _ATSC = b"\xb5\x00\x31"  # ITU-T T.35: United States, ATSC
 _HDR10_PLUS = b"\xb5\x00\x3c\x00\x01\x04"  # ITU-T T.35: United States, Samsung; ST 2094-40, application 4
 _MOST_CAPTIONS = 31  # triplets in one message
 _START_CODE = re.compile(rb"\x00\x00\x01")
+# Of the polynomial that is the checksum of several messages: a Mersenne prime, and any number above 2 ** 32.
+_MODULUS, _BASE = (1 << 61) - 1, 0x1F35_7A11_4D5B
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,9 @@ def insert(codec: str, packet: bytes, messages: Iterable[Message]) -> bytes:
 
 @dataclass(slots=True)
 class MessageChecksum:
-    """Number and CRC-32 of the messages in packets of a codec (FFmpeg's name), in their order.
+    """Number and checksum of the messages in packets of a codec (FFmpeg's name), in their order.
 
+    `crc` is a polynomial in the CRC-32 of each message, so that the checksums of two parts of a video can be joined.
     `kinds` are those of all frames, and `dropped` those for some of which there was no place.
     """
 
@@ -112,9 +115,16 @@ class MessageChecksum:
         for kind, payload in _payloads(self.codec, packet):
             self._add(kind, payload)
 
+    def join(self, following: MessageChecksum) -> None:
+        """Adds all messages of the part of the video that follows."""
+        self.count += following.count
+        self.crc = (self.crc * pow(_BASE, following.count, _MODULUS) + following.crc) % _MODULUS
+        self.kinds |= following.kinds
+        self.dropped |= following.dropped
+
     def _add(self, kind: int, payload: bytes) -> None:
         self.count += 1
-        self.crc = zlib.crc32(payload, zlib.crc32(bytes([kind]), self.crc))
+        self.crc = (self.crc * _BASE + zlib.crc32(payload, zlib.crc32(bytes([kind])))) % _MODULUS
 
 
 def _payload(name: str, data: bytes) -> tuple[int, bytes] | None:

@@ -70,6 +70,13 @@ class OutputTimes:
             pts = to_ticks(out_pts * out_base, base)
         return Placed(pts, to_ticks(frame.duration * frame.time_base, base), out_pts)
 
+    def add(self, following: OutputTimes) -> None:
+        """Adds the frames that follow, which were placed with the same shift."""
+        self.frames += following.frames
+        self.rounded += following.rounded
+        self.moved += following.moved
+        self.last_pts, self.last_out_pts = following.last_pts, following.last_out_pts
+
     def warnings(self, target: Path) -> list[str]:
         """Sentences about the frames that are not exactly at their times."""
         unit = f"{float(self.out_base) * 1000:g} ms, the unit of {target.suffix} files"

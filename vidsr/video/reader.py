@@ -28,6 +28,7 @@ from vidsr.video.color import color_of, frame_to_rgb
 from vidsr.video.decoding import VideoDecoder, missing_bytes_of
 from vidsr.video.deinterlace import DecodedFrame, Deinterlacer
 from vidsr.video.errors import reading
+from vidsr.video.frame_data import checksum
 from vidsr.video.messages import messages_of
 from vidsr.video.pixel_formats import is_transparent
 from vidsr.video.probe import Source, field_order_of, header_text
@@ -53,9 +54,13 @@ class Reader:
 
     Frame times are those of the file. `--start` and `--end` count from the first frame of the video. A start after the
     last frame raises UsageError when the frames are read; a file without a decodable frame raises InputError on entry.
+
+    `digest` is the checksum of the last frame, its pixels and its time, if `keeps_digests` is set; else 0.
     """
 
     info: VideoInfo
+    keeps_digests = False
+    digest = 0
 
     def __init__(
         self, source: Source | Path, config: InputConfig, device: torch.device, info: VideoInfo | None = None
@@ -119,14 +124,17 @@ class Reader:
         header = kinds_of_header(header_text(self._container), self._stream.index)
         return {*self._decoding.side_data, *header}
 
-    def frames(self, skipped: int = 0) -> Iterator[Frame]:
+    def frames(self, skipped: int = 0, time: int | None = None) -> Iterator[Frame]:
         """Yields the frames of the requested part in order, with strictly increasing times. Call it once.
 
-        The first `skipped` frames are decoded, so that everything is as if they had been read, but not yielded.
+        The first `skipped` frames are decoded, so that everything is as if they had been read, but not yielded. With
+        `time`, in ticks, reading begins at a key frame before that, if there is one, and frames before it are left out.
         """
         with reading(self._path):
             self._source.begin()
             wanted = self._wanted()
+            if time is not None:
+                wanted = wanted._replace(start=time)
             count = 0
             for decoded in self._deinterlaced(wanted):
                 if wanted.end is not None and decoded.pts >= wanted.end:
@@ -235,6 +243,8 @@ class Reader:
         image = frame_to_rgb(frame, self._colors[key], self._device)
         size = (self.info.height, self.info.width)
         self._note_size(image.shape[1:], decoded)
+        if self.keeps_digests:
+            self.digest = checksum(frame, decoded.pts & 0xFFFFFFFF)
         if image.shape[1:] != size:
             image = _scaled(image, size)
         return Frame(image, decoded.pts, self.info.time_base, decoded.duration, messages=messages_of(frame))

@@ -100,10 +100,13 @@ class SegmentWriter:
     what is not carried over, and are complete after `join`.
     """
 
-    def __init__(self, plan: OutputPlan, folder: Path, state: WriterState | None = None) -> None:
-        """`folder` exists and belongs to this run. With a `state` the writer goes on after the segments in it."""
+    def __init__(self, plan: OutputPlan, folder: Path, state: WriterState | None = None, number: int = 0) -> None:
+        """`folder` exists and belongs to this run. With a `state` the writer goes on after the segments in it.
+
+        `number` is that of the first segment: those before it are written by others.
+        """
         self.plan = plan
-        self._folder = folder
+        self._folder, self._number = folder, number
         self._placing, self._messages, segments, warnings = state or WriterState(None, None, [], list(plan.warnings))
         self._segments = list(segments)
         self._hidden: HiddenFile | None = None
@@ -147,14 +150,38 @@ class SegmentWriter:
     def write(self, frame: Frame) -> None:
         """Encodes the next frame, of the planned size. Raises OutputError; frame times must increase."""
         with writing(self.plan.target):
-            if self._placing is None:
-                self._placing = OutputTimes(self.plan.info.time_base, self._out_base)
-                time = frame.pts * frame.time_base
-                self.warnings += self._placing.begin(self.plan, time, self._audio_start)
+            placing = self._placing or self.begin(frame.pts * frame.time_base)
             if self._piece is None:
-                path = self._folder / segment_name(len(self._segments))
+                path = self._folder / segment_name(self._number + len(self._segments))
                 self._piece = _Piece(self.plan, path, self._extradata, self._messages)
-            self._piece.write(frame, self._placing)
+            self._piece.write(frame, placing)
+
+    def begin(self, time: Fraction) -> OutputTimes:
+        """Chooses how all streams are moved, from the time of the first frame; for a video written by several."""
+        assert self._placing is None, "the first frame has been written"
+        self._placing = OutputTimes(self.plan.info.time_base, self._out_base)
+        self.warnings += self._placing.begin(self.plan, time, self._audio_start)
+        return self._placing
+
+    def take(self, segment: Segment, written: WriterState) -> None:
+        """Adds the next segment, which another writer has written; `written` is that one's state at its end.
+
+        Raises OutputError if its first frame does not come after the last one.
+        """
+        placing, messages = written.placing, written.messages
+        assert self._placing is not None and placing is not None and messages is not None, "both have begun"
+        first = to_ticks(min(pts for pts, _ in _read_times(self._folder / segment.name)) * placing.base, self._out_base)
+        if self._segments and first <= self._placing.last_out_pts:
+            raise OutputError(
+                f"{self.plan.target.name}: the frame after {float(first * self._out_base):.3f} s does not come after "
+                "the one before it, so this video cannot be made by several devices: leave out --devices and --cluster"
+            )
+        self._placing.add(placing)
+        if self._messages is None:
+            self._messages = copy.deepcopy(messages)
+        else:
+            self._messages.join(messages)
+        self._segments.append(segment)
 
     def cut(self, is_end: bool = False) -> Segment | None:
         """Ends the current segment and returns it; None if it has no frames. Raises OutputError or CheckError."""
