@@ -59,6 +59,7 @@ SLOW = (
     "media/test_compare_browser.py",
     "media/test_docs_examples.py::test_the_examples_of_a_document",
     "media/test_borders.py",
+    "media/test_devices.py",
     "media/test_restoration.py",
     "media/test_slowmo_run.py",
     "media/test_stretched_audio.py",

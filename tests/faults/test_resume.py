@@ -315,7 +315,7 @@ def test_another_version_or_machine_and_a_lost_first_line_are_refused(
             with pytest.raises(OutputError, match=r"another run, with vidsr .*, not 0\.0\.9"):
                 enhance(source, target, config)
         with monkeypatch.context() as patch:
-            patch.setattr(jobs, "_processor", lambda device: "abacus")
+            patch.setattr(jobs, "processor_name", lambda device: "abacus")
             with pytest.raises(OutputError, match=r"was made elsewhere, with processor .*, not abacus"):
                 enhance(source, target, config)
         flip(folder / "journal", 40)

@@ -213,6 +213,15 @@ Shard = Annotated[
 Jobs = Annotated[
     int, typer.Option(metavar="N", help="Process N videos at once, each in its own process.", rich_help_panel=_FILES)
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        help="Use several devices at once, each with a process of its own, such as cuda:0,cuda:1: for segments of one "
+        "video, or for several videos.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
 Recursive = Annotated[
     bool, typer.Option("--recursive", help="Also process subfolders of the input folder.", rich_help_panel=_FILES)
 ]

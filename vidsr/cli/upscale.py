@@ -84,6 +84,7 @@ def upscale(
     list_file: o.ListFile = None,
     shard: o.Shard = None,
     jobs: o.Jobs = 1,
+    devices: o.Devices = None,
     strict: o.Strict = _ALL.strict,
     resume: o.Resume = _ALL.resume,
     segment_frames: o.SegmentFrames = _ALL.segment_frames,
@@ -128,6 +129,7 @@ def upscale(
             skip_existing,
             shard=shard,
             jobs=jobs,
+            devices=devices,
             dry_run=dry_run,
             report=report,
         )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vidsr.cli.console import Board, Running, Screen
     from vidsr.config import RunConfig
     from vidsr.pipeline.batch_progress import BatchProgress
+    from vidsr.pipeline.divided import Devices
     from vidsr.pipeline.plan import Plan
     from vidsr.pipeline.run import Estimate, Progress
     from vidsr.types import DefectReport, RunReport
@@ -52,6 +53,7 @@ class Videos:
     jobs: int
     dry_run: bool
     report: Path | None
+    devices: str | None = None
 
     def find(self, config: RunConfig) -> Jobs:
         """The inputs and their outputs. Raises UsageError, InputError or OutputError."""
@@ -96,7 +98,10 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
     if videos.dry_run:
         _estimate_all(screen, jobs, config, _skip_rule(videos, config))
         return
-    _Batch(screen, jobs, config, videos.jobs).run(_skip_rule(videos, config), videos.report)
+    place = place_of(videos.devices, videos.jobs, config)
+    _Batch(screen, jobs, config, videos.jobs if place is None else place.count, place).run(
+        _skip_rule(videos, config), videos.report
+    )
 
 
 def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
@@ -104,6 +109,7 @@ def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
     from vidsr.pipeline.workers import check_processes
 
     check_processes(videos.jobs)
+    place_of(videos.devices, videos.jobs, config)
     if videos.report is None:
         return
     from vidsr.files import check_target
@@ -115,6 +121,21 @@ def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
     check_target(videos.report, None, config.output.overwrite, reads)
     if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
         raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
+
+
+def place_of(devices: str | None, jobs: int, config: RunConfig) -> Devices | None:
+    """Where the work is done; None for this process, or for `jobs` of them. Raises UsageError."""
+    if devices is None:
+        return None
+    from vidsr.pipeline.workers import parse_devices
+
+    names = parse_devices(devices)
+    if jobs > 1 or config.compute.device != "auto":
+        other = "--jobs" if jobs > 1 else "--device"
+        raise UsageError(f"--devices and {other} exclude each other: give only one of them")
+    from vidsr.pipeline.divided import Devices
+
+    return Devices(names, config.compute.threads)
 
 
 def _skip_rule(videos: Videos, config: RunConfig) -> SkipRule | None:
@@ -147,6 +168,7 @@ class _Batch:
     jobs: Jobs
     config: RunConfig
     processes: int
+    place: Devices | None = None
     reports: list[RunReport] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -184,12 +206,19 @@ class _Batch:
         _show_end(self.screen, self.failures, len(self.jobs.pairs), self)
 
     def _outcomes(self, skip: SkipRule | None) -> Generator[Outcome[RunReport], None, None]:
-        if self.processes > 1 and len(self.jobs.pairs) > 1:
+        if self._at_once > 1:
             from vidsr.pipeline.workers import run_parallel
 
-            yield from run_parallel(self.jobs, self.config, self.processes, self, skip)
+            crew = None if self.place is None else self.place.crew(self.jobs, self.config)
+            yield from run_parallel(self.jobs, self.config, self.processes, self, skip, crew)
         else:
             yield from run_jobs(self.jobs, self._run_one, skip=skip)
+
+    @property
+    def _at_once(self) -> int:
+        """How many videos are made at once. Several devices make one video together if there are fewer videos."""
+        count = len(self.jobs.pairs)
+        return 1 if self.place is not None and count < self.place.count else min(self.processes, count)
 
     def _run_one(self, source: Path, target: Path) -> RunReport:
         from vidsr.pipeline.run import enhance
@@ -198,7 +227,12 @@ class _Batch:
         def show(progress: Progress) -> None:
             self.progressed(source, progress, peak_memory_bytes(self.running[source].device))
 
-        return enhance(source, target, self.config, show, lambda plan: self.started(source, plan))
+        def start(plan: Plan) -> None:
+            self.started(source, plan)
+
+        if self.place is None:
+            return enhance(source, target, self.config, show, start)
+        return self.place.make(self.place.plan(source, target, self.config), show, start)
 
     def started(self, source: Path, plan: Plan) -> None:
         """A video is about to be processed."""
@@ -247,7 +281,7 @@ class _Batch:
         from vidsr.runtime.memory import free_memory_text
 
         assert self.followed is not None, "for batches"
-        totals, at_once = self.followed.totals, min(self.processes, len(self.jobs.pairs))
+        totals, at_once = self.followed.totals, self._at_once
         frames = "an unknown number of" if totals.frames_expected is None else totals.frames_expected
         text = f"{totals.files} videos, {frames} frames according to their headers"
         if at_once > 1:

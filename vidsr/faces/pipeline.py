@@ -42,6 +42,17 @@ def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) 
     return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection, tiny)
 
 
+def tiny_warnings(reports: Sequence[TrackReport]) -> list[str]:
+    """What the smallest faces of a video are worth, if the model for tiny faces has restored any."""
+    small = [each for each in reports if each.restored and each.seen.smallest_side < HANDOVER[1]]
+    if not small:
+        return []
+    return [
+        f"{len(small)} {'face was' if len(small) == 1 else 'faces were'} restored by {TINY_MODEL}, from as little as "
+        f"{min(each.seen.smallest_side for each in small):.0f} pixels: such a face is plausible, not evidence"
+    ]
+
+
 class FaceSearch:
     """Detects and tracks the faces of one video: `stages`, to be run in this order in one thread.
 
@@ -110,14 +121,7 @@ class Restoration:
                 f"{TINY_MODEL}, the model for faces below {HANDOVER[0]:.0f} pixels, comes without weights: they are "
                 "restored by the model for larger ones"
             )
-        small = [each for each in self.reports if each.restored and each.seen.smallest_side < HANDOVER[1]]
-        if self._has_tiny and small:
-            found.append(
-                f"{len(small)} {'face was' if len(small) == 1 else 'faces were'} restored by {TINY_MODEL}, from as "
-                f"little as {min(each.seen.smallest_side for each in small):.0f} pixels: such a face is plausible, not "
-                "evidence"
-            )
-        return found
+        return [*found, *(tiny_warnings(self.reports) if self._has_tiny else ())]
 
     @property
     def reports(self) -> list[TrackReport]:

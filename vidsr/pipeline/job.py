@@ -95,11 +95,15 @@ class Mark:
 
 @dataclass(slots=True)
 class Journal:
-    """What a journal says. `damage` tells from which line on it is not readable, None if all of it is."""
+    """What a journal says. `damage` tells from which line on it is not readable, None if all of it is.
+
+    Segments that were made each on its own are in `results`, with what is to be known of them.
+    """
 
     run: dict[str, Any] | None = None
     segments: dict[int, Segment] = field(default_factory=dict)
     states: list[SavedState] = field(default_factory=list)
+    results: dict[int, Any] = field(default_factory=dict)
     length: int = 0
     damage: str | None = None
 
@@ -135,6 +139,11 @@ class Journal:
                 if state.name != _state_name(state.frames_in):
                     return False
                 self.states.append(state)
+            elif kind == "result":
+                name = segment_name(entry["number"])
+                if Segment(**entry["segment"]).name != name:
+                    return False
+                self.results[entry["number"]] = entry
             else:
                 return False
         except (TypeError, KeyError, ValueError):
@@ -214,17 +223,26 @@ class Job:
         if self._is_discarded:
             self._close()
             return
-        is_empty = not self._states and self.point is None
-        if error is not None and is_empty:
+        done = self._frames_kept()
+        if error is not None and done is None:
             with suppress(OSError):
                 self._remove_files()
         elif error is not None:
-            done = self._states[-1].frames_out if self._states else cast(ResumePoint, self.point).frames_out
             error.add_note(
                 f"{done} {KEPT} {self.folder}: the same command goes on after them, and "
                 f"`vidsr jobs --clean {self.folder.parent}` throws them away"
             )
         self._close()
+
+    def _frames_kept(self) -> int | None:
+        """The number of finished frames of the output; None if nothing is worth keeping."""
+        if self._states:
+            return self._states[-1].frames_out
+        return None if self.point is None else self.point.frames_out
+
+    def _description(self) -> dict[str, Any]:
+        """What a run has to have in common with the one that it continues."""
+        return describe(self.plan)
 
     def wants_state(self) -> bool:
         """Whether saving a state now keeps to the share of the time that saving may take."""
@@ -283,7 +301,7 @@ class Job:
                 )
             os.ftruncate(cast(int, self._file), 0)
             shown = {"target": self.plan.written_video.target.name, "expected": self.plan.expected.frames}
-            self._note("run", {"format": FORMAT, **describe(self.plan), **shown})
+            self._note("run", {"format": FORMAT, **self._description(), **shown})
             sync_folder(self.folder)
             sync_folder(self.folder.parent)
             return
@@ -294,13 +312,17 @@ class Job:
                 f"the journal in {self.folder} is damaged: what follows {journal.damage} does not count"
             )
         os.ftruncate(cast(int, self._file), journal.length)
-        self.point = self._resume_point()
-        kept = set[str]()
-        if self.point is not None:
-            kept |= {segment.name for segment in self.point.writer.segments} | {state.name for state in self._states}
+        kept = self._take_up(journal)
         for path in _own_files(self.folder):
             if path.name not in kept:
                 path.unlink()
+
+    def _take_up(self, journal: Journal) -> set[str]:  # noqa: ARG002 - for jobs whose segments count by themselves
+        """Finds out what of the interrupted run can be used; returns the names of its files."""
+        self.point = self._resume_point()
+        if self.point is None:
+            return set()
+        return {segment.name for segment in self.point.writer.segments} | {state.name for state in self._states}
 
     def _adopt_tile(self, run: dict[str, Any]) -> None:
         """Takes over the tile that the interrupted run chose by the memory that was free then."""
@@ -309,7 +331,7 @@ class Job:
             self.plan = dataclasses.replace(self.plan, engine=dataclasses.replace(self.plan.engine, tile=before))
 
     def _check(self, run: dict[str, Any]) -> None:
-        now = json.loads(json.dumps({"format": FORMAT, **describe(self.plan)}))
+        now = json.loads(json.dumps({"format": FORMAT, **self._description()}))
         for group, what in (("format", "version"), ("version", "version"), ("input", "input"), ("options", "option")):
             before, wanted = run.get(group), now[group]
             if before != wanted:
@@ -441,10 +463,11 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe(plan: Plan, threads: int | None = None, processor: str | None = None) -> dict[str, Any]:
     """What a run has to have in common with the one that it continues, as plain values.
 
-    Reads the beginning and the end of the input. Raises InputError.
+    `threads` and `processor` are those that compute; None: of this process. Reads the beginning and the end of the
+    input. Raises InputError.
     """
     engine, encoding = plan.engine, plan.written_video.encoding
     faces = plan.faces
@@ -457,8 +480,8 @@ def describe(plan: Plan) -> dict[str, Any]:
             "model": engine.model,
             "model SHA-256": engine.sha256,
             "device": engine.device,
-            "processor": _processor(engine.device),
-            "threads": torch.get_num_threads(),
+            "processor": processor_name(engine.device) if processor is None else processor,
+            "threads": torch.get_num_threads() if threads is None else threads,
             "precision": engine.precision,
             "tile": engine.tile,
             "cleaning model SHA-256": None if plan.cleaner is None else plan.cleaner.sha256,
@@ -504,7 +527,8 @@ def _options(config: Any) -> dict[str, str]:
     return found
 
 
-def _processor(device: str) -> str:
+def processor_name(device: str) -> str:
+    """The kind of processor or card that a device is, as far as it decides the last bits of results."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
@@ -595,6 +619,12 @@ def remove_unfinished(job: Unfinished) -> bool:
     return True
 
 
+def _frames_in(journal: Journal) -> int:
+    """The finished frames of the output according to a journal."""
+    results = sum(Segment(**each["segment"]).frames for each in journal.results.values())
+    return journal.states[-1].frames_out if journal.states else results
+
+
 def _examine(path: Path) -> Unfinished:
     journal, damage, is_running, changed = Journal(), None, False, 0.0
     try:
@@ -617,7 +647,7 @@ def _examine(path: Path) -> Unfinished:
     return Unfinished(
         path,
         str(path.with_name(run.get("target") or path.name.removeprefix(".").removesuffix(ENDING))),
-        journal.states[-1].frames_out if journal.states else 0,
+        _frames_in(journal),
         expected if isinstance(expected, int) else None,
         size,
         changed,

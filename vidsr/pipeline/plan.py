@@ -160,7 +160,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     if options.resume and output is not None and (reason := resume_refusal(source, output)):
         raise UsageError(f"--resume is not possible, because {reason}: leave it out")
     decided = replace(
-        frames, source=source, target=target, faces=_faces(options, frames.engine, info),
+        frames, source=source, target=target, faces=plan_face_restoration(options, frames.engine, info),
         fills_duplicates=fills_duplicates, output=output, warnings=warnings,
     )  # fmt: skip
     return replace(decided, output=_signed(decided, source))
@@ -247,8 +247,8 @@ def wants_faces(options: RunConfig, model: str, is_own_matter: bool) -> bool:
     return by_default if options.faces.use is None else options.faces.use
 
 
-def _faces(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
-    """The face restoration; None without."""
+def plan_face_restoration(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
+    """How faces are restored; None without. Raises ModelError, UsageError or DeviceError."""
     if not isinstance(options, UpscaleConfig) or not wants_faces(
         options, engine.model, engine.has_estimator or engine.is_foreign
     ):

@@ -221,7 +221,7 @@ def run(
     keep_freed_memory()
     parts = load(plan)
     return_freed_memory()
-    report = _initial_report(plan)
+    report = initial_report(plan)
     report.memory_steps = parts.chosen.engine.steps  # filled as they are made
     if keeps_work(plan, parts):
         _run_in_segments(plan, parts, report, _Callbacks(on_progress, on_start, started, Sightings()))
@@ -297,7 +297,7 @@ def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callback
                 callbacks.progressed(report, plan)
             callbacks.progressed(report, plan, is_finishing=True)
         report.damages = list(reader.damages)
-        _refuse_damage(plan, report)
+        refuse_damage(plan, report)
         with clock.counting("commit"):
             return_freed_memory()  # the check of the file needs some while the encoder's is still kept
             writer.commit(plan.options.strict, reader.side_data)
@@ -350,7 +350,7 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
                         callbacks.progressed(report, plan)
                 callbacks.progressed(report, plan, is_finishing=True)
             report.damages = list(reader.damages)
-            _refuse_damage(plan, report)
+            refuse_damage(plan, report)
             with clock.counting("commit"):
                 return_freed_memory()
                 try:
@@ -496,7 +496,7 @@ def _reader(plan: Plan) -> FrameReader:
     return open_reader(plan.source, plan.options.input, torch.device(plan.device), plan.info)
 
 
-def _initial_report(plan: Plan) -> RunReport:
+def initial_report(plan: Plan) -> RunReport:
     """The report with what is known before the run."""
     return RunReport(
         input=plan.info.path, output=str(plan.target), model=plan.model, model_sha256=plan.engine.sha256,
@@ -510,7 +510,8 @@ def _initial_report(plan: Plan) -> RunReport:
     )  # fmt: skip
 
 
-def _refuse_damage(plan: Plan, report: RunReport) -> None:
+def refuse_damage(plan: Plan, report: RunReport) -> None:
+    """Raises CheckError under --strict if the report has damage."""
     if plan.options.strict and report.damages:
         first = report.damages[0]
         raise CheckError(
