@@ -57,8 +57,7 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
             print_json(json.dumps(known, indent=2))
             return
         rows = [
-            [card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.licence, card.date]
-            for card in cards
+            [card.name, card.summary, f"x{card.scale}", f"{card.bytes / 1000:.0f} kB", card.licence] for card in cards
         ]
         rows += [
             [
@@ -67,15 +66,12 @@ def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON
                 "",
                 "none: train or import it" if preset.import_command else "none: train it",
                 "",
-                "",
             ]
             for preset in untrained
         ]
-        rows.append(
-            [detector.name, detector.summary, "", f"{detector.bytes / 1000:.0f} kB", detector.licence, detector.date]
-        )
-        rows.insert(0, ["bicubic", "cubic interpolation (Keys), the baseline without a network", "x4", "", "", ""])
-        screen.table("models", ["name", "description", "scale", "weights", "license", "date"], rows)
+        rows.append([detector.name, detector.summary, "", f"{detector.bytes / 1000:.0f} kB", detector.licence])
+        rows.insert(0, ["bicubic", "cubic interpolation (Keys), the baseline without a network", "x4", "", ""])
+        screen.table("models", ["name", "description", "scale", "weights", "license"], rows)
 
 
 @models.command()
