@@ -74,7 +74,8 @@ def hime(sizes: Sizes) -> HIME:
 
 
 def mpenet(sizes: Sizes) -> MPENet:
-    network = build("mpenet", shallow(sizes)).requires_grad_(False)
+    narrow = {"width": 8, "groups": 2, "alignment_width": 8}
+    network = build("mpenet", {**sizes, **narrow}).requires_grad_(False)
     assert isinstance(network, MPENet)
     return network
 

@@ -123,7 +123,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         network="vidsr.nets.mpenet.network:MPENet",
         run_clip="vidsr.models.behavior:single_images",
         run_golden="vidsr.models.behavior:golden_clip",
-        multiply_adds="vidsr.models.behavior:single_image_multiply_adds",
+        multiply_adds="vidsr.models.behavior:face_multiply_adds",
         graphs="vidsr.models.onnx_export:single_image_graphs",
     ),
     "facepyramid": Architecture(

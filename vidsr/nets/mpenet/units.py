@@ -99,7 +99,7 @@ def unit_maps(points: Tensor, units: tuple[int, ...], height: int, width: int) -
         sides, below = CENTERS[unit]
         values = []
         for side in sides:
-            center = points[:, list(side)].mean(1)
+            center = torch.stack([points[:, number] for number in side], dim=1).mean(1)
             across = (x - center[:, :1]).abs()[:, None, :]
             down = (y - (center[:, 1] + below * distance)[:, None]).abs()[:, :, None]
             half = SQUARE * width / 2
