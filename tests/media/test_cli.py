@@ -187,7 +187,7 @@ def test_options_that_make_no_sense(
 # ----------------------------------------------------------------------------------------- one option, field, default
 
 ONLY_HERE = {"paths", "list_file", "shard", "jobs", "skip_existing", "recursive", "suffix", "dry_run", "report"}
-ONLY_HERE |= {"devices", "progress", "quiet", "preview", "footage", "print_config"}
+ONLY_HERE |= {"devices", "cluster", "progress", "quiet", "preview", "footage", "print_config"}
 
 
 def fields(config: Any) -> Iterator[tuple[str, Any]]:

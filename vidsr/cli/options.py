@@ -222,6 +222,14 @@ Devices = Annotated[
         rich_help_panel=_COMPUTE,
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Use the machines of a Ray cluster: auto, or the address of its head, such as 10.0.0.1:6379.",
+        rich_help_panel=_COMPUTE,
+    ),
+]
 Recursive = Annotated[
     bool, typer.Option("--recursive", help="Also process subfolders of the input folder.", rich_help_panel=_FILES)
 ]

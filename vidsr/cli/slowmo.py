@@ -70,6 +70,7 @@ def slowmo(
     shard: o.Shard = None,
     jobs: o.Jobs = 1,
     devices: o.Devices = None,
+    cluster: o.Cluster = None,
     strict: o.Strict = _ALL.strict,
     resume: o.Resume = _ALL.resume,
     segment_frames: o.SegmentFrames = _ALL.segment_frames,
@@ -117,6 +118,7 @@ def slowmo(
             shard=shard,
             jobs=jobs,
             devices=devices,
+            cluster=cluster,
             dry_run=dry_run,
             report=report,
         )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vidsr.pipeline.batch_progress import BatchProgress
     from vidsr.pipeline.divided import Devices
     from vidsr.pipeline.plan import Plan
+    from vidsr.pipeline.ray_cluster import Cluster
     from vidsr.pipeline.run import Estimate, Progress
     from vidsr.types import DefectReport, RunReport
 
@@ -54,6 +55,7 @@ class Videos:
     dry_run: bool
     report: Path | None
     devices: str | None = None
+    cluster: str | None = None
 
     def find(self, config: RunConfig) -> Jobs:
         """The inputs and their outputs. Raises UsageError, InputError or OutputError."""
@@ -90,7 +92,7 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
     Raises UsageError, the error of a single video, or for a batch typer.Exit with the exit code of the first failure.
     """
     jobs = videos.find(config)
-    _check(videos, jobs, config)
+    _check(screen, videos, jobs, config)
     if jobs.left_out:
         screen.say(f"left out {len(jobs.left_out)} files that vidsr made, such as {jobs.left_out[0]}")
     if not jobs.pairs:
@@ -98,18 +100,19 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
     if videos.dry_run:
         _estimate_all(screen, jobs, config, _skip_rule(videos, config))
         return
-    place = place_of(videos.devices, videos.jobs, config)
-    _Batch(screen, jobs, config, videos.jobs if place is None else place.count, place).run(
-        _skip_rule(videos, config), videos.report
-    )
+    place = place_of(videos, config, screen)
+    with nullcontext() if place is None else place:
+        _Batch(screen, jobs, config, videos.jobs if place is None else place.count, place).run(
+            _skip_rule(videos, config), videos.report
+        )
 
 
-def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
+def _check(screen: Screen, videos: Videos, jobs: Jobs, config: RunConfig) -> None:
     """Raises OutputError or UsageError if the report cannot be written or names a video, or --jobs makes no sense."""
     from vidsr.pipeline.workers import check_processes
 
     check_processes(videos.jobs)
-    place_of(videos.devices, videos.jobs, config)
+    place_of(videos, config, screen)
     if videos.report is None:
         return
     from vidsr.files import check_target
@@ -123,19 +126,36 @@ def _check(videos: Videos, jobs: Jobs, config: RunConfig) -> None:
         raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
 
 
-def place_of(devices: str | None, jobs: int, config: RunConfig) -> Devices | None:
-    """Where the work is done; None for this process, or for `jobs` of them. Raises UsageError."""
-    if devices is None:
+def place_of(videos: Videos, config: RunConfig, screen: Screen) -> Devices | Cluster | None:
+    """Where the work is done; None for this process, or for `--jobs` of them. Raises UsageError."""
+    given = [
+        name
+        for name, is_given in (
+            ("--devices", videos.devices is not None),
+            ("--cluster", videos.cluster is not None),
+            ("--jobs", videos.jobs > 1),
+        )
+        if is_given
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other: give only one of them")
+    device, threads = config.compute.device, config.compute.threads
+    if videos.cluster is not None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"--cluster takes --device auto, cpu or cuda, not {device}: Ray chooses the card")
+        from vidsr.pipeline.ray_cluster import Cluster
+
+        return Cluster(videos.cluster, threads, device, say=screen.say)
+    if videos.devices is None:
         return None
     from vidsr.pipeline.workers import parse_devices
 
-    names = parse_devices(devices)
-    if jobs > 1 or config.compute.device != "auto":
-        other = "--jobs" if jobs > 1 else "--device"
-        raise UsageError(f"--devices and {other} exclude each other: give only one of them")
+    names = parse_devices(videos.devices)
+    if device != "auto":
+        raise UsageError("--devices and --device exclude each other: give only one of them")
     from vidsr.pipeline.divided import Devices
 
-    return Devices(names, config.compute.threads)
+    return Devices(names, threads)
 
 
 def _skip_rule(videos: Videos, config: RunConfig) -> SkipRule | None:
@@ -168,7 +188,7 @@ class _Batch:
     jobs: Jobs
     config: RunConfig
     processes: int
-    place: Devices | None = None
+    place: Devices | Cluster | None = None
     reports: list[RunReport] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
