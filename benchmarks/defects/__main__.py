@@ -178,7 +178,7 @@ def repaired(data: Path, count: int, sheets: Path | None) -> Iterator[Figure]:
                 middle = count // 2
                 row = np.concatenate([damage.frames[middle], results[middle], damage.clean[middle]], 1)
                 cv2.imwrite(
-                    str(sheets / f"{label.split()[0]}-{name}.png"),
+                    str(sheets / f"{label.replace(', ', '-').replace(' ', '-')}-{name}.png"),
                     np.round(row[..., ::-1]).clip(0, 255).astype(np.uint8),
                 )
             for result, shown, truth, change in zip(results, damage.frames, damage.clean, damage.change, strict=True):
