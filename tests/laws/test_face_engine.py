@@ -17,6 +17,7 @@ from tests.support.tiny_networks import paper_network
 from tests.support.torch_threads import torch_threads
 from vidsr.engines.recurrent import RecurrentEngine, advance, merge_ensemble, prepare_frame
 from vidsr.faces.engine import FaceEngine, FaceStream
+from vidsr.faces.restorer import EnlargedCrop
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.types import Crop, Frame
 
@@ -39,7 +40,7 @@ FORMS: dict[str, dict[str, Any]] = {
 NEAR_SIGHTED = FAST_FORM | {"flow_levels": 1}
 Crops = Mapping[int, Crop]
 # By track, for each of its frames in order: the crop shown and its image.
-Results = dict[int, list[tuple[Crop, Tensor]]]
+Results = dict[int, list[EnlargedCrop]]
 
 
 @pytest.fixture(autouse=True, params=[1, 2])
@@ -112,9 +113,9 @@ def part(crop: Crop, image: Tensor, area: Crop) -> Tensor:
     return image[:, top : top + 4 * area.height, left : left + 4 * area.width]
 
 
-def assert_same(results: Sequence[tuple[Crop, Tensor]], expected: Sequence[Tensor], within: float) -> None:
+def assert_same(results: Sequence[EnlargedCrop], expected: Sequence[Tensor], within: float) -> None:
     assert len(results) == len(expected)
-    for (_, image), wanted in zip(results, expected, strict=True):
+    for (_, image, _), wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(image, wanted, atol=within, rtol=0)
 
 
@@ -186,7 +187,7 @@ def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
     network = paper_network(**NEAR_SIGHTED, mirrored=mirrored)
     frames, (before, after) = drifting(3, 147, 149), MOVES[move]
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] * 2 + [{1: after}]).values()
-    assert [shown for shown, _ in results] == [before, after, after]
+    assert [shown for shown, _, _ in results] == [before, after, after]
     large, area = Crop(0, 0, 144, 144), Crop(68, 68, 4, 4)
     fixed = alone(network, frames, large)
     for (shown, image), wanted in zip(results, fixed, strict=True):
@@ -245,8 +246,8 @@ def test_large_face_is_not_mirrored_and_stays_so(monkeypatch: pytest.MonkeyPatch
     once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: crops[1]} for crops in plan])
     monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 64 * 64)
     twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: crops[2]} for crops in plan])
-    assert_same(both[1], [image for _, image in once[1]], gap("near-sighted, mirrored"))
-    assert_same(both[2], [image for _, image in twice[2]], gap("near-sighted, mirrored"))
+    assert_same(both[1], [image for _, image, _ in once[1]], gap("near-sighted, mirrored"))
+    assert_same(both[2], [image for _, image, _ in twice[2]], gap("near-sighted, mirrored"))
 
 
 @pytest.mark.parametrize("form", ["fast", "fast, mirrored"])
@@ -262,7 +263,7 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
         _, streams = engine.step(frame, {1: before}, streams)
     ready, moved = engine.step(frames[4], {1: after}, streams)
     results = [ready[1], *engine.flush(moved, [1])[1]]
-    assert [shown for shown, _ in results] == [after] * 2
+    assert [shown for shown, _, _ in results] == [after] * 2
     window = [prepare_frame(network, frame, cropped(frame, after)) for frame in frames]
     with torch.inference_mode():
         past, fresh = streams[1].past, network.init_state(window[2].image)
@@ -273,8 +274,8 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
                 for news, olds in zip(fresh, past, strict=True)
             )
         )
-        for here, (_, image) in zip((3, 4), results, strict=True):
-            wanted, past = advance(network, window, here, past)
+        for here, (_, image, _) in zip((3, 4), results, strict=True):
+            wanted, past, _ = advance(network, window, here, past)
             torch.testing.assert_close(
                 image, merge_ensemble(network, wanted, window[here].image), atol=gap(form), rtol=0
             )
@@ -309,7 +310,7 @@ def test_rotated_video_gives_rotated_faces(form: str, quarters: int) -> None:
     upright = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop} for crop in path])[1]
     plan = [{1: turned(crop, -quarters, 40, 48)} for crop in path]
     results = run(FaceEngine(network, CPU, "fp32", quarters), coded, plan)[1]
-    for (shown, image), (crop, wanted) in zip(results, upright, strict=True):
+    for (shown, image, _), (crop, wanted, _) in zip(results, upright, strict=True):
         assert shown == turned(crop, -quarters, 40, 48)
         torch.testing.assert_close(torch.rot90(image, quarters, (1, 2)), wanted, atol=gap(form), rtol=0)
 
@@ -353,8 +354,8 @@ def test_streams_can_be_copied_and_are_not_modified(form: str) -> None:
         images = []
         for frame in frames[5:]:
             ready, streams = engine.step(frame, {1: Crop(0, 8, 24, 16), 2: Crop(0, 0, 16, 16)}, streams)
-            images += [image for _, image in ready.values()]
-        return images + [image for rest in engine.flush(streams, [1, 2]).values() for _, image in rest]
+            images += [image for _, image, _ in ready.values()]
+        return images + [image for rest in engine.flush(streams, [1, 2]).values() for _, image, _ in rest]
 
     first, second, third = going_on(streams), going_on(streams), going_on(loaded)
     assert len(first) == 2 * (4 + engine.lookahead)
@@ -367,5 +368,5 @@ def test_network_is_not_modified_and_lookahead_is_reported() -> None:
     engine = FaceEngine(network, CPU, "bf16")
     assert engine.lookahead == 2
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-    (((_, image),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
+    (((_, image, _),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
     assert image.dtype == torch.float32 and image.shape == (3, 64, 64) and 0 <= image.min() <= image.max() <= 1

@@ -199,9 +199,9 @@ def test_a_video_on_its_side(room: Path, tmp_path: Path, monkeypatch: pytest.Mon
     media.ffmpeg("-display_rotation:v:0", "-90", "-i", f"file:{lying}", "-c", "copy", f"file:{turned}")
     quarters = []
 
-    def noted(selection: Selection, turns: int) -> Any:
+    def noted(selection: Selection, turns: int, *rest: Any) -> Any:
         quarters.append(turns)
-        return build_face_engine(selection, turns)
+        return build_face_engine(selection, turns, *rest)
 
     monkeypatch.setattr("vidsr.faces.pipeline.build_face_engine", noted)
     upscale(room, turned, tmp_path / "a.mkv", "--no-faces")

@@ -15,7 +15,7 @@ from tests.unit.test_restorer import face, video
 from vidsr.config import FaceConfig, RestoreConfig
 from vidsr.faces import handover
 from vidsr.faces.handover import HANDOVER, PACE, SizedFaceEngine, share_of_large, tiny_card
-from vidsr.faces.restorer import FaceRestorer
+from vidsr.faces.restorer import EnlargedCrop, FaceRestorer
 from vidsr.models.cards import list_cards
 from vidsr.stages.base import through
 from vidsr.stages.saving import freeze, thaw
@@ -34,14 +34,17 @@ class Constant:
     def init_state(self) -> Any:
         return {}
 
-    def step(self, frame: Frame, crops: Mapping[int, Crop], streams: Any) -> tuple[dict[int, tuple[Crop, Tensor]], Any]:
+    def step(self, frame: Frame, crops: Mapping[int, Crop], streams: Any) -> tuple[dict[int, EnlargedCrop], Any]:
         self.asked.append(tuple(sorted(crops)))
         counts = {track: streams.get(track, 0) + 1 for track in crops}
-        ready = {track: (crops[track], self._image(crops[track])) for track in crops if counts[track] > self.lookahead}
+        due = [track for track in crops if counts[track] > self.lookahead]
+        ready = {track: EnlargedCrop(crops[track], self._image(crops[track])) for track in due}
         return ready, {track: min(count, self.lookahead) for track, count in counts.items()}
 
-    def flush(self, streams: Any, tracks: Iterable[int]) -> dict[int, list[tuple[Crop, Tensor]]]:
-        return {track: [(Crop(0, 0, 8, 8), self._image(Crop(0, 0, 8, 8)))] * streams[track] for track in tracks}
+    def flush(self, streams: Any, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
+        return {
+            track: [EnlargedCrop(Crop(0, 0, 8, 8), self._image(Crop(0, 0, 8, 8)))] * streams[track] for track in tracks
+        }
 
     def _image(self, crop: Crop) -> Tensor:
         return torch.full((3, self.scale * crop.height, self.scale * crop.width), self.value)
@@ -62,7 +65,7 @@ def values(sides: list[float | None], lookahead: int = 2) -> tuple[list[float | 
     for frame in video(row_of(sides)):
         crops = {each.track: CROP for each in frame.faces}
         if waiting and not crops:
-            shown += [float(image.mean()) for _, image in engine.flush(state, [1])[1]]
+            shown += [float(image.mean()) for _, image, _ in engine.flush(state, [1])[1]]
             waiting = 0
         ready, state = engine.step(frame, crops, thaw(freeze(state)))
         waiting += len(crops)
@@ -70,7 +73,7 @@ def values(sides: list[float | None], lookahead: int = 2) -> tuple[list[float | 
             shown.append(float(ready[1][1].mean()))
             waiting -= 1
     if waiting:
-        shown += [float(image.mean()) for _, image in engine.flush(state, [1])[1]]
+        shown += [float(image.mean()) for _, image, _ in engine.flush(state, [1])[1]]
     return shown, tiny, large
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidsr.config import RestoreConfig
-from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, FaceRestorer, FaceWork, choose_crop
+from vidsr.faces.restorer import FADE, HYSTERESIS, INERTIA, EnlargedCrop, FaceRestorer, FaceWork, choose_crop
 from vidsr.stages.base import through
 from vidsr.types import Crop, Face, Frame, RestoredFace
 
@@ -59,24 +59,25 @@ class Doubler:
 
     def step(
         self, frame: Frame, crops: Mapping[int, Crop], streams: Streams
-    ) -> tuple[dict[int, tuple[Crop, Tensor]], Streams]:
+    ) -> tuple[dict[int, EnlargedCrop], Streams]:
         self.log.append(("step", tuple(sorted(crops))))
-        ready: dict[int, tuple[Crop, Tensor]] = {}
+        ready: dict[int, EnlargedCrop] = {}
         after: dict[int, tuple[tuple[Frame, ...], Crop]] = {}
         for track, crop in crops.items():
             waiting = (*(streams[track][0] if track in streams else ()), frame)
             assert [b.pts - a.pts for a, b in pairwise(waiting)] == [512] * (len(waiting) - 1), "a frame is missing"
             if len(waiting) > self.lookahead:
-                ready[track] = crop, doubled(waiting[0].image, crop)
+                ready[track] = EnlargedCrop(crop, doubled(waiting[0].image, crop))
                 waiting = waiting[1:]
             after[track] = waiting, crop
         return ready, after
 
-    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[tuple[Crop, Tensor]]]:
+    def flush(self, streams: Streams, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
         asked = {track: streams[track] for track in tracks}
         self.log += [("flush", tuple(sorted(asked)))] if asked else []
         return {
-            track: [(crop, doubled(frame.image, crop)) for frame in waiting] for track, (waiting, crop) in asked.items()
+            track: [EnlargedCrop(crop, doubled(frame.image, crop)) for frame in waiting]
+            for track, (waiting, crop) in asked.items()
         }
 
 

@@ -258,14 +258,16 @@ def levels_of(features: FrameFeatures, overrides: Tensor | None) -> Tensor | Non
 def advance(
     network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
     references: PosedReferences | None = None,
-) -> tuple[Tensor, RecurrentState]:  # fmt: skip
+) -> tuple[Tensor, RecurrentState, Tensor | None]:  # fmt: skip
     """The result of frame `here`, B x 3 x H x W in 0..1, and the state after it; `past` is None before a scene.
 
-    `references` are those of the frame, for a network that takes them.
+    `references` are those of the frame, for a network that takes them; the third result is the weight that each got, B
+    x n x h x w, None without any.
     """
     past = network.init_state(window[here].image) if past is None else past
     fused = estimate_motion_and_fuse(network, window, here)._replace(references=references)
-    return network.refine(fused, past, is_final=True)
+    encoded = network.encode(fused, past.results, network.recall(past.memory, fused))
+    return (*network.decode(fused, encoded, past, is_final=True), encoded.weights)
 
 
 def merge_ensemble(network: SECNet, image: Tensor, source: Tensor) -> Tensor:

@@ -19,13 +19,15 @@ from torch import Tensor
 from vidsr.config import ComputeConfig, FaceConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
-from vidsr.engines.select import Selection, select
-from vidsr.errors import UsageError
+from vidsr.engines.select import DEFAULT_MODELS, Selection, select
+from vidsr.errors import ModelError, UsageError
 from vidsr.faces.handover import TINY_MODEL, tiny_card
-from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed
-from vidsr.faces.restorer import FaceNetwork
+from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed, mean_weights
+from vidsr.faces.restorer import EnlargedCrop, FaceNetwork
 from vidsr.faces.tiny import TinyFaceEngine
+from vidsr.models.cards import untrained_presets
 from vidsr.models.loading import load_network
+from vidsr.models.registry import config_of
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.nets.secnet.references import PosedReferences
@@ -36,6 +38,8 @@ from vidsr.types import Crop, Face, Frame
 # crops cover 30 % of a frame of 640x360, the second pass alone would add a third to the time of the whole video, for
 # 0.09 dB of a gain of 0.4 dB (moved photographs, faces of 64 and 72 pixels).
 MAX_MIRRORED_AREA = 144 * 144
+# The face model for `--face-model auto` where reference photographs are given.
+REFERENCE_MODEL = "secnet-fast-face-references"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,6 @@ class FaceStream:
 
 
 Streams = Mapping[int, FaceStream]
-EnlargedCrop = tuple[Crop, Tensor]
 
 
 class FaceEngine:
@@ -66,9 +69,10 @@ class FaceEngine:
 
     def __init__(
         self, network: SECNet, device: torch.device, precision: str, quarters: int = 0,
-        photographs: Mapping[int, Sequence[FacePhotograph]] | None = None,
+        photographs: Mapping[int, Sequence[FacePhotograph]] | None = None, strength: float = 1.0,
     ) -> None:  # fmt: skip
-        """`network` is copied, not changed. `precision`: of the convolutions. `photographs` of people, by track.
+        """`network` is copied, not changed. `precision`: of the convolutions. `photographs` of people, by track;
+        `strength`, 0..1, multiplies what they add.
 
         Raises UsageError for a network with an estimator, because a face's crop moves, and its estimate would be lost;
         and for photographs if the network takes none.
@@ -76,6 +80,8 @@ class FaceEngine:
         if network.estimator is not None:
             raise UsageError("a network with a degradation estimator cannot restore faces: use one without")
         self._network = prepared(network, device, precision)
+        if self._network.references is not None and strength != 1:
+            self._network.references.gain.data *= strength
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)
         self._references = TrackReferences(self._network, photographs or {})
@@ -99,7 +105,7 @@ class FaceEngine:
         """Takes a frame and its faces' crops by track; returns the results of the frame `lookahead` frames before.
 
         A stream begins with the first frame of its face and continues only for the tracks in `crops`; call `flush` to
-        end one. Each image, 3 x H x W in 0..1, comes with the crop that it shows: the latest one of its face.
+        end one. Each image comes with the crop that it shows: the latest one of its face.
         """
         after = {track: self._extended(frame, crop, streams.get(track)) for track, crop in crops.items()}
         due = {track: stream for track, stream in after.items() if len(stream.window) - stream.done > self.lookahead}
@@ -135,11 +141,14 @@ class FaceEngine:
             window = [_batch(frames) for frames in zip(*(stream.window for stream in members), strict=True)]
             posed = [found for track, stream in group.items() if (found := self._posed(track, stream)) is not None]
             pasts = _batch_pasts([stream.past for stream in members])
-            images, past = self._advance_batch(network, window, here, pasts, join_posed(posed) if posed else None)
+            joined = join_posed(posed) if posed else None
+            images, past, weights = self._advance_batch(network, window, here, pasts, joined)
+            shares = mean_weights(weights, joined, len(members))
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
                 image = merge_ensemble(network, images.chunk(len(members))[index], window[here].image)
-                ready[track] = stream.crop, torch.rot90(image, -self._quarters, (1, 2))
+                upright = torch.rot90(image, -self._quarters, (1, 2))
+                ready[track] = EnlargedCrop(stream.crop, upright, shares[index])
                 own = _part(past, index, len(members))
                 face = self._face_of(track, stream)
                 scale = stream.scale if face is None else self._references.scale_of(face, stream.scale)
@@ -149,7 +158,7 @@ class FaceEngine:
     def _advance_batch(
         self, network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
         posed: PosedReferences | None = None,
-    ) -> tuple[Tensor, RecurrentState]:  # fmt: skip
+    ) -> tuple[Tensor, RecurrentState, Tensor | None]:  # fmt: skip
         """As `advance`; with several cores, the two halves of an even batch run in parallel."""
         overlap = self._overlap
         if not overlap.enabled or window[0].image.shape[0] % 2:
@@ -159,11 +168,14 @@ class FaceEngine:
         halves = [([_half(each, k) for each in window], here, pasts[k], both[k]) for k in range(2)]
         with overlap.open():
             later = overlap.start(partial(advance, network, *halves[1]))
-            first, first_past = advance(network, *halves[0])
-            second, second_past = later()
+            first, first_past, first_weights = advance(network, *halves[0])
+            second, second_past, second_weights = later()
         joined = _batch_pasts((first_past, second_past))
         assert joined is not None
-        return torch.cat((first, second)), joined
+        weights = None
+        if first_weights is not None and second_weights is not None:
+            weights = torch.cat((first_weights, second_weights))
+        return torch.cat((first, second)), joined, weights
 
     def _extended(self, frame: Frame, crop: Crop, stream: FaceStream | None) -> FaceStream:
         """The stream with one more frame, at its new crop."""
@@ -282,14 +294,26 @@ def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | Non
     )
 
 
-def select_face_engine(compute: ComputeConfig, height: int, width: int) -> Selection:
+def select_face_engine(
+    compute: ComputeConfig, height: int, width: int, model: str = "auto", wants_references: bool = False
+) -> Selection:
     """Selects the face engine for a video of this size; it runs on torch whatever the backend. Loads no weights.
 
-    Raises UsageError, ModelError or DeviceError.
+    `model` is that of `--face-model`. Raises UsageError for a model that takes no reference photographs if the run
+    `wants_references`, ModelError or DeviceError.
     """
     precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
-    options = replace(compute, model="auto", backend="torch", precision=precision, tile="off")
-    return select(options, "restore_face", height, width)
+    name = face_model_name(model, wants_references)
+    _refuse_untrained(name)
+    options = replace(compute, model=name, backend="torch", precision=precision, tile="off")
+    selection = select(options, "restore_face", height, width)
+    assert selection.card is not None, "bicubic does not restore faces"
+    if wants_references and not FACE_ENGINES[selection.card.architecture].takes_references(_config_of(selection)):
+        raise UsageError(
+            f"the face model '{selection.model}' takes no reference photographs: leave out --reference, or give a "
+            f"--face-model with reference_blocks, such as {REFERENCE_MODEL}"
+        )
+    return selection
 
 
 def select_tiny_engine(compute: ComputeConfig, options: FaceConfig, height: int, width: int) -> Selection | None:
@@ -308,18 +332,57 @@ def select_tiny_engine(compute: ComputeConfig, options: FaceConfig, height: int,
     )
 
 
-def build_face_engine(selection: Selection, quarters: int) -> FaceNetwork:
+def _refuse_untrained(name: str) -> None:
+    """Raises ModelError for the model of reference photographs as long as it comes without weights."""
+    for preset in untrained_presets() if name == REFERENCE_MODEL else ():
+        if preset.name == name:
+            raise ModelError(
+                f"--reference needs a face model that takes photographs, and vidsr comes with none that is trained: "
+                f"train it with '{preset.train_command}', then give --face-model FOLDER/{name}.toml"
+            )
+
+
+def face_model_name(model: str, wants_references: bool) -> str:
+    """The name of the face model for a value of `--face-model`, and whether reference photographs are used."""
+    if model != "auto":
+        return model
+    return REFERENCE_MODEL if wants_references else DEFAULT_MODELS["restore_face"]
+
+
+def build_face_engine(
+    selection: Selection, quarters: int, photographs: Mapping[int, Sequence[FacePhotograph]] | None = None,
+    strength: float = 1.0,
+) -> FaceNetwork:  # fmt: skip
     """Builds the face engine of a selection. Raises ModelError if the weights are not those that its card describes.
 
-    `quarters`: counterclockwise quarter turns that bring the video upright.
+    `quarters`: counterclockwise quarter turns that bring the video upright. `photographs` and `strength` as in
+    FaceEngine.
     """
     assert selection.card is not None, "bicubic does not restore faces"
-    make = FACE_ENGINES[selection.card.architecture]
-    return make(load_network(selection.card), torch.device(selection.device), selection.precision, quarters)
+    row, device = FACE_ENGINES[selection.card.architecture], torch.device(selection.device)
+    return row.make(load_network(selection.card), device, selection.precision, quarters, photographs, strength)
+
+
+def _config_of(selection: Selection) -> Any:
+    assert selection.card is not None, "bicubic does not restore faces"
+    return config_of(selection.card.architecture, selection.card.network)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceEngineRow:
+    """How networks of one architecture restore faces; `takes_references` takes the network's configuration."""
+
+    make: Callable[[Any, torch.device, str, int, Mapping[int, Sequence[FacePhotograph]] | None, float], FaceNetwork]
+    takes_references: Callable[[Any], bool]
 
 
 # The engine of each architecture that restores faces, by id (models/registry.py).
-FACE_ENGINES: dict[str, Callable[[Any, torch.device, str, int], FaceNetwork]] = {
-    "secnet": FaceEngine,
-    "mpenet": TinyFaceEngine,
+FACE_ENGINES: dict[str, FaceEngineRow] = {
+    "secnet": FaceEngineRow(FaceEngine, lambda config: config.reference_blocks > 0),
+    "mpenet": FaceEngineRow(
+        lambda network, device, precision, quarters, _photographs, _strength: TinyFaceEngine(
+            network, device, precision, quarters
+        ),
+        lambda _config: False,
+    ),
 }

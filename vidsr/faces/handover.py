@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vidsr.faces.restorer import FADE, FaceNetwork
+from vidsr.faces.restorer import FADE, EnlargedCrop, FaceNetwork
 from vidsr.models.cards import ModelCard, list_cards
 from vidsr.nets.layers.resize import resize
 from vidsr.types import Crop, Frame
@@ -90,7 +89,7 @@ class SizedFaceEngine:
 
     def step(
         self, frame: Frame, crops: Mapping[int, Crop], streams: SizedStreams
-    ) -> tuple[dict[int, tuple[Crop, Tensor]], SizedStreams]:
+    ) -> tuple[dict[int, EnlargedCrop], SizedStreams]:
         """Takes a frame and its crops by track; returns the results of the frame `lookahead` frames before."""
         sides = {face.track: face.side for face in frame.faces}
         tracks = {
@@ -107,11 +106,11 @@ class SizedFaceEngine:
         frames = frames[1:] if len(frames) > self.lookahead else frames
         return ready, SizedStreams(tiny_streams, large_streams, frames, tracks)
 
-    def flush(self, streams: SizedStreams, tracks: Iterable[int]) -> dict[int, list[tuple[Crop, Tensor]]]:
+    def flush(self, streams: SizedStreams, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
         """The pending results of these tracks, in order."""
         asked = {track: streams.tracks[track] for track in tracks}
         rest = self._large.flush(streams.large, [track for track, each in asked.items() if each.is_large])
-        ready: dict[int, list[tuple[Crop, Tensor]]] = {track: [] for track in asked}
+        ready: dict[int, list[EnlargedCrop]] = {track: [] for track in asked}
         for track, each in asked.items():
             count, large, tiny = len(each.pending), rest.get(track, []), streams.tiny
             frames = streams.frames[len(streams.frames) - count :]
@@ -124,8 +123,8 @@ class SizedFaceEngine:
 
     def _joined(
         self, frame: Frame, shares: Mapping[int, float], crops: Mapping[int, Crop],
-        large: Mapping[int, tuple[Crop, Tensor]], streams: Any,
-    ) -> tuple[dict[int, tuple[Crop, Tensor]], Any]:  # fmt: skip
+        large: Mapping[int, EnlargedCrop], streams: Any,
+    ) -> tuple[dict[int, EnlargedCrop], Any]:  # fmt: skip
         """The results of a frame for the tracks in `shares`, and the streams of the network for tiny faces."""
         wanted = {track: crops[track] for track, share in shares.items() if share < 1}
         tiny, streams = self._tiny.step(frame, wanted, streams)
@@ -136,7 +135,8 @@ class SizedFaceEngine:
             elif share == 1:
                 ready[track] = large[track]
             else:
-                crop, image = large[track]
-                small = resize(tiny[track][1], (image.shape[-2], image.shape[-1])).clamp(0, 1)
-                ready[track] = crop, torch.lerp(small, image, share)
+                crop, image, weights = large[track]
+                small = resize(tiny[track].image, (image.shape[-2], image.shape[-1])).clamp(0, 1)
+                shares_of_photographs = tuple(share * weight for weight in weights)
+                ready[track] = EnlargedCrop(crop, torch.lerp(small, image, share), shares_of_photographs)
         return ready, streams

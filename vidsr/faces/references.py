@@ -94,6 +94,19 @@ def half_posed(posed: PosedReferences, number: int) -> PosedReferences:
     return PosedReferences(*(tensor.chunk(2)[number] for tensor in posed))
 
 
+def mean_weights(weights: Tensor | None, posed: PosedReferences | None, count: int) -> list[tuple[float, ...]]:
+    """The mean weight of each photograph, where it covers the crop, for each of `count` equal parts of a batch.
+
+    `weights`, B x n x h x w, are those of the network; without any, the results are empty.
+    """
+    if weights is None or posed is None:
+        return [()] * count
+    covered = posed.present.to(weights.dtype)
+    sums = [(part.sum((0, 2, 3))) for part in (weights * covered).chunk(count)]
+    areas = [part.sum((0, 2, 3)).clamp(min=1e-6) for part in covered.chunk(count)]
+    return [tuple((total / area).tolist()) for total, area in zip(sums, areas, strict=True)]
+
+
 def _points(face: Face) -> Array:
     return np.array(face.smoothed or face.landmarks, np.float64)
 

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -64,6 +64,14 @@ HYSTERESIS = 1.15
 INERTIA = 0.8
 
 
+class EnlargedCrop(NamedTuple):
+    """An enlarged image, 3 x H x W in 0..1, of this crop, and the mean weight that each reference photograph got."""
+
+    crop: Crop
+    image: Tensor
+    weights: tuple[float, ...] = ()
+
+
 class FaceNetwork(Protocol):
     """Enlarges the crops: FaceEngine, or a substitute in tests."""
 
@@ -76,23 +84,37 @@ class FaceNetwork(Protocol):
         """The state without any face."""
         ...
 
-    def step(
-        self, frame: Frame, crops: Mapping[int, Crop], streams: Any
-    ) -> tuple[Mapping[int, tuple[Crop, Tensor]], Any]:
+    def step(self, frame: Frame, crops: Mapping[int, Crop], streams: Any) -> tuple[Mapping[int, EnlargedCrop], Any]:
         """Takes a frame and its crops by track; returns the results of the frame `lookahead` frames before."""
         ...
 
-    def flush(self, streams: Any, tracks: Iterable[int]) -> Mapping[int, list[tuple[Crop, Tensor]]]:
+    def flush(self, streams: Any, tracks: Iterable[int]) -> Mapping[int, list[EnlargedCrop]]:
         """The pending results of these tracks."""
         ...
 
 
 @dataclass(slots=True)
 class FaceWork:
-    """Number of frames in which a track was restored, and in which it was skipped, by reason."""
+    """Number of frames in which a track was restored, and in which it was skipped, by reason.
+
+    `weights` are the sums of the weights of the track's reference photographs over `referenced` frames.
+    """
 
     restored: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    weights: list[float] = field(default_factory=list)
+    referenced: int = 0
+
+    def add_weights(self, weights: tuple[float, ...]) -> None:
+        """Adds those of a frame; empty for one without photographs."""
+        if weights:
+            self.weights = [a + b for a, b in zip(self.weights or [0.0] * len(weights), weights, strict=True)]
+            self.referenced += 1
+
+    @property
+    def mean_weights(self) -> list[float]:
+        """The mean weight of each photograph; empty if none was used."""
+        return [total / self.referenced for total in self.weights]
 
 
 class FaceRestorer:
@@ -136,12 +158,15 @@ class FaceRestorer:
         scene, self.work = saved
         return _Scene(self._network, self._config, self._note, scene)
 
-    def _note(self, frame: Frame, track: int, reason: str | None) -> None:
+    def _note(
+        self, frame: Frame, track: int, reason: str | None, weights: tuple[float, ...] = ()
+    ) -> None:  # fmt: skip
         if self.counted is not None and not self.counted[0] <= frame.pts < self.counted[1]:
             return
         work = self.work.setdefault(track, FaceWork())
         if reason is None:
             work.restored += 1
+            work.add_weights(weights)
         else:
             work.skipped[reason] = work.skipped.get(reason, 0) + 1
 
@@ -153,7 +178,7 @@ class _Held:
     frame: Frame
     boxes: dict[int, tuple[float, float, float, float]]
     weights: dict[int, float]
-    images: dict[int, tuple[Crop, Tensor]]
+    images: dict[int, EnlargedCrop]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +207,10 @@ class _Scene:
         self,
         network: FaceNetwork,
         config: RestoreConfig,
-        note: Callable[[Frame, int, str | None], None],
+        note: Callable[..., None],
         saved: _SavedScene | None = None,
     ) -> None:
-        """`note` is told the frame, the track, and why the face was not restored, None if it was."""
+        """`note` is told the frame, the track, why the face was not restored, None if it was, and then the weights."""
         saved = saved or _SavedScene(network.init_state())
         self._network, self._config, self._note = network, config, note
         self._held = saved.held
@@ -266,8 +291,8 @@ class _Scene:
         faces = []
         for face in held.frame.faces:
             if face.track in held.images:
-                self._note(held.frame, face.track, None)
-                crop, image = held.images[face.track]
+                crop, image, weights = held.images[face.track]
+                self._note(held.frame, face.track, None, weights)
                 weight = min(held.weights[face.track], self._fade_out_weight(face.track))
                 faces.append(replace(face, restored=RestoredFace(image, crop, held.boxes[face.track], weight)))
             else:

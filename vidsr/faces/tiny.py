@@ -17,6 +17,7 @@ from torch import Tensor
 from vidsr.engines.base import DTYPES, prepared
 from vidsr.faces.alignment import similarity_between
 from vidsr.faces.detections import Array, rotate_points
+from vidsr.faces.restorer import EnlargedCrop
 from vidsr.nets.mpenet.network import Feedback, MPENet, moved
 from vidsr.types import Crop, Face, Frame
 
@@ -53,24 +54,24 @@ class TinyFaceEngine:
     @torch.inference_mode()
     def step(
         self, frame: Frame, crops: Mapping[int, Crop], streams: Mapping[int, TinyStream]
-    ) -> tuple[dict[int, tuple[Crop, Tensor]], dict[int, TinyStream]]:
+    ) -> tuple[dict[int, EnlargedCrop], dict[int, TinyStream]]:
         """Takes a frame and its faces' crops by track; returns their images, 3 x H x W in 0..1, with the crops.
 
         A stream ends where its track is not in `crops`.
         """
         faces = {face.track: face for face in frame.faces}
-        ready: dict[int, tuple[Crop, Tensor]] = {}
+        ready: dict[int, EnlargedCrop] = {}
         after: dict[int, TinyStream] = {}
         for track, crop in crops.items():
             image, after[track] = self._restored(frame, faces[track], crop, streams.get(track))
-            ready[track] = crop, image
+            ready[track] = EnlargedCrop(crop, image)
         return ready, after
 
     def flush(
         self,
         streams: Mapping[int, TinyStream],  # noqa: ARG002 - the protocol's signature
         tracks: Iterable[int],
-    ) -> dict[int, list[tuple[Crop, Tensor]]]:
+    ) -> dict[int, list[EnlargedCrop]]:
         """No result is ever pending."""
         return {track: [] for track in tracks}
 
