@@ -173,12 +173,35 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, slots=True)
+class Person:
+    """The tracks that show one person, in order. `number` is that of the first one."""
+
+    number: int
+    tracks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceReport:
+    """A photograph that served a track: the name it was given for, and its file.
+
+    `mean_weight`, 0..1, is what it got of the aggregation of all photographs and none, over the restored frames; None
+    if there were none. `similarity` is the cosine between person and photographs, None if the track was given by hand.
+    """
+
+    name: str
+    file: str
+    mean_weight: float | None
+    similarity: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrackReport:
-    """In how many frames a track was restored, and in how many it was not, by reason."""
+    """In how many frames a track was restored, and in how many it was not, by reason; the photographs that served."""
 
     seen: FaceTrack
     restored: int
     skipped: dict[str, int]
+    references: list[ReferenceReport] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

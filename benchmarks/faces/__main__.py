@@ -2,12 +2,15 @@
 
     python -m benchmarks.faces --data DIR [--detector FILE] [--reference FILE] [--only PART,...]
                                [--json FILE] [--markdown FILE] [--sheets FOLDER]
+                               [--embedding FILE] [--embeddings-cache FILE]
 
 DIR holds eval/ (faces/, general/, wild/) and faces_stills/. Both FILEs are detectors with YuNet's interface: the one to
 measure (by default the shipped one), and a published one as the reference (by default
-DIR/reference/yunet_n_dynamic.onnx). detection.py, identities.py, landmarks.py, restoration.py and cost.py describe what
-each part compares. The output files are rewritten after each part. --sheets makes images of the restoration: ten
-consecutive frames of three faces, one row for each system and one for the truth, and parts of the border at 400 %.
+DIR/reference/yunet_n_dynamic.onnx). detection.py, identities.py, landmarks.py, restoration.py, cost.py and persons.py
+describe what each part compares. The part persons is left out where there is no face embedding: it needs the extra
+`identity`, or a file with SFace's interface. The output files are rewritten after each part. --sheets makes images of
+the restoration: ten consecutive frames of three faces, one row for each system and one for the truth, and parts of the
+border at 400 %.
 Everything runs in one thread.
 """
 
@@ -25,14 +28,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.faces import cost, detection, identities, landmarks, restoration
+from benchmarks.faces import cost, detection, identities, landmarks, persons, restoration
 from benchmarks.faces.scores import Figure, table
 from vidsr.errors import VidsrError
+from vidsr.faces.embedding import choose_embedding, load_embedding
 from vidsr.faces.landmark_smoothing import LOOKAHEAD
 from vidsr.models.cards import shipped_detector
 
 Array = landmarks.Array
-PARTS = ("detector", "tracks", "landmarks", "restoration", "cost")
+PARTS = ("detector", "tracks", "landmarks", "restoration", "cost", "persons")
 LANDMARK_CLIPS = 12
 
 
@@ -45,6 +49,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="images of the restoration")
+    parser.add_argument("--embedding", default="auto", metavar="FILE", help="with SFace's interface, for the persons")
+    parser.add_argument("--embeddings-cache", type=Path, metavar="FILE.npz", help="keeps the embeddings of the persons")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data: Path = options.data
@@ -59,6 +65,7 @@ def main() -> None:
         "landmarks": lambda: landmark_figures(data, detector, LANDMARK_CLIPS),
         "restoration": lambda: restoration.measure(data, detector, reference, options.sheets),
         "cost": lambda: cost.measure(data, detector),
+        "persons": lambda: person_figures(data, options.embedding, options.embeddings_cache),
     }
     figures: list[Figure] = []
     for part in (part for part in PARTS if part in options.only):
@@ -71,6 +78,15 @@ def main() -> None:
             values = [asdict(figure) | {"value": finite(figure.value)} for figure in figures]
             options.json.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
     print(table(figures))
+
+
+def person_figures(data: Path, wanted: str, cache: Path | None) -> Iterator[Figure]:
+    """Who is who, with a file or the embedding of the extra; nothing without any."""
+    choice = choose_embedding(wanted)
+    if choice is None:
+        print("persons: left out, because there is no face embedding", file=sys.stderr)
+        return
+    yield from persons.measure(data, load_embedding(choice, torch.device("cpu"), 1), cache)
 
 
 def parse_parts(text: str) -> tuple[str, ...]:

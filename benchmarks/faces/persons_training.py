@@ -1,0 +1,237 @@
+"""Trains the multi-column head of vidsr/faces/embedding_heads for dlib's embedding.
+
+    python -m benchmarks.faces.persons_training --data DIR [--cache FOLDER] [--output FILE]
+
+Needs the extra `identity`. DIR holds train/clips/faces, faces_stills and index.json. From photographs, each degraded
+twice, comes the mean. From them and from halves of clips of every second person (persons.py) come the weights of the
+two columns, and from the halves the threshold; what is measured afterwards uses the other people. Embeddings are kept
+in FOLDER, if it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tomli_w
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.faces.persons import CRFS, SIDES, Half, collect, face_clips, is_held_out, pairs_of, precise_threshold
+from vidsr.faces.embedding import Dlib, FaceEmbedding, dlib_file
+from vidsr.faces.heads import FOLDER, Head, HeadCard, plain_head
+from vidsr.video.roundtrip import h264_roundtrip
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a head is trained.
+
+    `photographs`: how many are drawn. `people`: those of a step, of whom each has two sets of `most` images at most.
+    `precision`: of pairs of training halves above the threshold. `scale` multiplies cosines in the softmax.
+    """
+
+    seed: int = 1
+    clip_seeds: tuple[int, ...] = (11, 12)
+    photographs: int = 400
+    steps: int = 400
+    people: int = 24
+    most: int = 6
+    learning_rate: float = 0.02
+    decay: float = 1e-3
+    scale: float = 12.0
+    precision: float = 0.99
+
+
+RECIPE = Recipe()
+# Degradations of a photograph: sides of the face, and crf.
+GENTLE, HARD = ((48.0, 64.0), (18, 30)), ((SIDES[0], 40.0), CRFS)
+LEAST_SIDE = 60.0
+# Frames of the videos that the clips were cut from: some of their people are held out.
+FROM_VIDEOS = "identities/"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=FOLDER / "dlib.toml", metavar="FILE")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    file = dlib_file()
+    if file is None:
+        parser.error("dlib is not installed: pip install 'vidsr-video[identity]'")
+    embedding, cache = Dlib(file, plain_head(128, 1.0)), options.cache
+    clips = [clip for clip in face_clips(options.data, "train") if not is_held_out(clip[0])]
+    halves: list[Half] = []
+    for seed in RECIPE.clip_seeds:
+        halves += collect(clips, embedding, seed, None if cache is None else cache / f"train{seed}.npz")
+    stills = photographs(options.data, embedding, None if cache is None else cache / "stills.npz")
+    head = train(halves, stills, RECIPE)
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(text_of(card(head, len(halves), len(stills))))
+    print(f"{options.output}: {len(halves)} halves, {len(stills)} photographs, threshold {head.threshold}")
+
+
+def photographs(data: Path, embedding: FaceEmbedding, cache: Path | None = None) -> Array:
+    """Embeddings of photographs of different people, each degraded gently and hard: n x 2 x N."""
+    if cache is not None and cache.is_file():
+        return np.asarray(np.load(cache)["vectors"])
+    entries = {entry["path"]: entry for entry in json.loads((data / "index.json").read_text())}
+    labels = [
+        label
+        for name in ("labels", "new_labels")
+        for label in json.loads((data / "faces_stills" / f"{name}.json").read_text())
+        if is_usable(label, entries.get(label["path"]))
+    ]
+    order = np.random.default_rng(RECIPE.seed).permutation(len(labels))
+    found = []
+    for number in order[: RECIPE.photographs].tolist():
+        label, random = labels[number], np.random.default_rng((RECIPE.seed, number))
+        if label["path"].startswith(FROM_VIDEOS):
+            continue
+        image = np.asarray(cv2.imread(str(data / label["path"]))[..., ::-1], np.uint8)
+        found.append([degraded(image, label["faces"][0], kind, random, embedding) for kind in (GENTLE, HARD)])
+        print(f"{label['path']}: {len(found)} photographs", file=sys.stderr)
+    vectors = np.array(found)
+    if cache is not None:
+        np.savez(cache, vectors=vectors)
+    return vectors
+
+
+def is_usable(label: dict[str, Any], entry: dict[str, Any] | None) -> bool:
+    """Whether a labeled photograph is for training, and shows one face that is large enough."""
+    if entry is None or entry["split"] != "train" or entry["licence_class"] not in ("A", "B"):
+        return False
+    boxes = [face["box"] for face in label["faces"]]
+    return len(boxes) == 1 and bool(np.sqrt(boxes[0][2] * boxes[0][3]) >= LEAST_SIDE)
+
+
+def degraded(
+    image: NDArray[np.uint8], face: dict[str, list[float]],
+    kind: tuple[tuple[float, float], tuple[int, int]], random: np.random.Generator, embedding: FaceEmbedding,
+) -> Array:  # fmt: skip
+    """The embedding of a labeled face in a photograph, H x W x 3, reduced and encoded; its points are noisy."""
+    x, y, width, height = face["box"]
+    sides, crfs = kind
+    side = float(np.exp(random.uniform(*np.log(sides))))
+    crf = int(random.integers(crfs[0], crfs[1] + 1))
+    left, top = int(max(0, x - width / 2)), int(max(0, y - height / 2))
+    part = image[top : int(y + 1.5 * height), left : int(x + 1.5 * width)]
+    size = [max(16, 2 * round(length * side / np.sqrt(width * height) / 2)) for length in part.shape[1::-1]]
+    small = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+    decoded = h264_roundtrip(np.stack([small] * 2), crf)[1]
+    points = (np.array(face["landmarks"]) - [left, top]) * (np.array(size) / part.shape[1::-1])
+    points += random.normal(0, 0.03 * np.hypot(*(points[1] - points[0])), points.shape)
+    return embedding.embed(decoded, points)
+
+
+def train(halves: Sequence[Half], stills: Array, recipe: Recipe) -> Head:
+    """The head for the people of these halves, and these photographs."""
+    size = stills.shape[-1]
+    plain = Head(stills.mean((0, 1)), np.zeros(size), np.zeros(2 * size), (0.0, 0.0), 1.0)
+    pools = [
+        torch.from_numpy(np.concatenate([plain.normalized(half.vectors) for half in halves if half.person == person]))
+        for person in sorted({half.person for half in halves})
+    ]
+    pools += [torch.from_numpy(plain.normalized(pair)) for pair in stills]
+    random = np.random.default_rng(recipe.seed)
+    columns = [torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (size, 1, 2 * size, 1)]
+    optimizer = torch.optim.AdamW(columns, recipe.learning_rate, weight_decay=recipe.decay)
+    for step in range(recipe.steps):
+        people = random.choice(len(pools), min(recipe.people, len(pools)), replace=False)
+        loss = contrast([split(pools[k], recipe.most, random) for k in people], columns, recipe.scale)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % 250 == 0:
+            print(f"step {step}: {loss.item():.4f}", file=sys.stderr)
+    w, b, u, c = (column.detach().numpy() for column in columns)
+    head = Head(plain.mean, w, u, (float(b[0]), float(c[0])), 1.0)
+    scores, is_same = pairs_of(halves, head)
+    return rounded(head, precise_threshold(scores, is_same, recipe.precision))
+
+
+def split(pool: Tensor, most: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Two sets of a person's vectors that share none."""
+    order = random.permutation(len(pool))
+    sizes = random.integers(1, most + 1, 2)
+    middle = max(1, min(len(pool) - 1, int(sizes[0])))
+    return pool[order[:middle]], pool[order[middle : middle + int(sizes[1])]]
+
+
+def contrast(sets: Sequence[tuple[Tensor, Tensor]], columns: Sequence[Tensor], scale: float) -> Tensor:
+    """Cross-entropy of finding, for each first set, the second one of the same person among those of all."""
+    first, second = (torch.stack([combined(pair[k], columns) for pair in sets]) for k in range(2))
+    scores, target = scale * first @ second.T, torch.arange(len(sets))
+    return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
+
+
+def combined(units: Tensor, columns: Sequence[Tensor]) -> Tensor:
+    """Head.combined in torch, of unit vectors."""
+    w, b, u, c = columns
+    alpha = torch.sigmoid(units @ w + b)
+    middle = alpha @ units / alpha.sum()
+    beta = torch.sigmoid(torch.cat((units, middle.expand_as(units)), dim=1) @ u + c)
+    return F.normalize((alpha * beta) @ units, dim=0)
+
+
+def rounded(head: Head, threshold: float) -> Head:
+    """The head with three significant digits, as its file has them."""
+
+    def short(values: Array) -> Array:
+        return np.array([float(f"{value:.3g}") for value in values.ravel()]).reshape(values.shape)
+
+    biases = short(np.array(head.biases))
+    return Head(
+        short(head.mean), short(head.quality), short(head.content), (float(biases[0]), float(biases[1])),
+        round(threshold, 3),
+    )  # fmt: skip
+
+
+def card(head: Head, halves: int, stills: int) -> dict[str, object]:
+    """The content of the head's file."""
+    numbers = {
+        "threshold": head.threshold, "biases": head.biases, "mean": tuple(head.mean.tolist()),
+        "quality": tuple(head.quality.tolist()), "content": tuple(head.content.tolist()),
+    }  # fmt: skip
+    facts = {
+        "name": "dlib",
+        "summary": "combines dlib's embeddings of a face track",
+        "licence": "Apache-2.0",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "recipe": f"python -m benchmarks.faces.persons_training --data DIR: {RECIPE}",
+        "data": f"{halves} halves of face clips of every second person, {stills} photographs, of the curated set's "
+        "training split",
+        "data_licences": "classes A and B; dlib's network CC0",
+        "metrics_command": "python -m benchmarks.faces --data DIR --only persons",
+    }
+    made = HeadCard(**facts, **numbers, sha256="")  # type: ignore[arg-type]
+    return {**facts, "sha256": made.digest, **numbers}
+
+
+def text_of(values: dict[str, object]) -> str:
+    """TOML with 16 numbers a line, to keep the file small."""
+    lists = {name: value for name, value in values.items() if isinstance(value, tuple)}
+    text = tomli_w.dumps({name: value for name, value in values.items() if name not in lists})
+    for name, numbers in lists.items():
+        rows = [", ".join(map(repr, numbers[k : k + 16])) for k in range(0, len(numbers), 16)]
+        text += "\n".join([f"{name} = [", *(f"{row}," for row in rows), "]", ""])
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The multi-column head: combines the embeddings of a face track into one vector.
+
+Xie & Zisserman, "Multicolumn Networks for Face Recognition" (BMVC 2018); dissertation, chapter 2. Each vector v_i has a
+quality, from itself alone, and a content weight, from itself and the mean of all, weighted by quality:
+
+    alpha_i = sigmoid(w . v_i + b)           V_m = sum alpha_i v_i / sum alpha_i
+    beta_i = sigmoid(u . [v_i, V_m] + c)     V_d = sum alpha_i beta_i v_i / sum alpha_i beta_i
+
+The vectors are unit vectors: embeddings minus the mean of all people, because what all faces have in common would make
+all of them similar. Heads are files of numbers in this package, one for each embedding that there is one for; the
+others use the plain mean of unit vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidsr.errors import ModelError
+from vidsr.faces.detections import Array
+from vidsr.toml import fill, read_table
+
+FOLDER = Path(__file__).resolve().parent / "embedding_heads"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The weights of a head for embeddings of N numbers: `mean` and `quality` (w) N, `content` (u) 2 N.
+
+    `biases` are b and c.
+
+    Two sets of images show one person if the cosine of their combined vectors is at least `threshold`.
+    """
+
+    mean: Array
+    quality: Array
+    content: Array
+    biases: tuple[float, float]
+    threshold: float
+
+    def normalized(self, embeddings: Array) -> Array:
+        """Embeddings, n x N, as unit vectors around the mean of all people."""
+        centered = embeddings - self.mean
+        lengths = np.linalg.norm(centered, axis=1, keepdims=True)
+        units: Array = centered / np.maximum(lengths, np.finfo(float).tiny)
+        return units
+
+    def weights(self, embeddings: Array) -> Array:
+        """The weight of each of the embeddings, n x N, in the combined vector; the weights sum to 1."""
+        units = self.normalized(embeddings)
+        alpha = _sigmoid(units @ self.quality + self.biases[0])
+        middle = alpha @ units / alpha.sum()
+        pairs = np.concatenate([units, np.broadcast_to(middle, units.shape)], axis=1)
+        products = alpha * _sigmoid(pairs @ self.content + self.biases[1])
+        weights: Array = products / products.sum()
+        return weights
+
+    def combined(self, embeddings: Array) -> Array:
+        """The unit vector, N, of a set of images from their embeddings, n x N, n at least 1."""
+        total = self.weights(embeddings) @ self.normalized(embeddings)
+        unit: Array = total / max(float(np.linalg.norm(total)), np.finfo(float).tiny)
+        return unit
+
+
+def plain_head(length: int, threshold: float) -> Head:
+    """A head that gives all embeddings the same weight and leaves their directions as they are."""
+    return Head(np.zeros(length), np.zeros(length), np.zeros(2 * length), (0.0, 0.0), threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCard:
+    """The content of a head's file: its numbers and their provenance; `metrics_command` measures it.
+
+    `sha256` is that of the numbers, as `digest` computes it.
+    """
+
+    name: str
+    summary: str
+    licence: str
+    date: str
+    recipe: str
+    data: str
+    data_licences: str
+    metrics_command: str
+    threshold: float
+    sha256: str
+    biases: tuple[float, ...]
+    mean: tuple[float, ...]
+    quality: tuple[float, ...]
+    content: tuple[float, ...]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the threshold and all weights, as written in decimal."""
+        numbers = (self.threshold, *self.biases, *self.mean, *self.quality, *self.content)
+        return hashlib.sha256(" ".join(map(repr, numbers)).encode()).hexdigest()
+
+
+def shipped_head(name: str) -> Head:
+    """The head in this package for an embedding. Raises ModelError if its file is damaged."""
+    return read_head(FOLDER / f"{name}.toml")
+
+
+def read_head(path: Path) -> Head:
+    """Reads the file of a head. Raises ModelError if it is damaged."""
+    card = fill(HeadCard, read_table(path, "head", ModelError), f"the head {path}", ModelError, {})
+    length = len(card.mean)
+    lengths = len(card.biases), len(card.quality), len(card.content)
+    if card.digest != card.sha256 or lengths != (2, length, 2 * length):
+        raise ModelError(f"the head {path} does not hold the numbers that it was written with: install vidsr again")
+    biases = card.biases[0], card.biases[1]
+    return Head(np.array(card.mean), np.array(card.quality), np.array(card.content), biases, card.threshold)
+
+
+def _sigmoid(values: Array) -> Array:
+    result: Array = 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+    return result
