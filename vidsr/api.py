@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vidsr import config as c
 from vidsr.errors import UsageError
 from vidsr.pipeline import options as o
-from vidsr.pipeline.options import EncoderOptions, Rate, Size, StrPath, Time
+from vidsr.pipeline.options import EncoderOptions, Rate, References, Size, StrPath, Time
 from vidsr.types import RunReport, VideoInfo
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ def upscale(
     min_face: float = _UPSCALE.faces.min_face,
     max_faces: int = _UPSCALE.faces.max_faces,
     face_detector: StrPath | None = _UPSCALE.faces.detector,
+    face_embedding: StrPath = _UPSCALE.faces.embedding,
+    face_model: StrPath = _UPSCALE.faces.model,
+    references: References = _UPSCALE.faces.references,
+    reference_strength: float = _UPSCALE.faces.reference_strength,
     scenes: c.SceneMode = _UPSCALE.scenes.mode,
     scene_threshold: float = _UPSCALE.scenes.threshold,
     codec: str = _UPSCALE.output.codec,
@@ -115,6 +119,11 @@ def upscale(
         estimator.  face_strength: 0 to 1.
     min_face: side of the smallest face in input pixels, 8 or more.  max_faces: maximum per frame, 1 or more.
     face_detector: a YuNet model (.onnx); None: the built-in one.
+    face_embedding: what tells people apart: a file with SFace's interface (.onnx), "auto" for that of the extra
+        `identity` if it is installed, or "off".  face_model: as `model`, for faces.
+    references: photographs of people in the video, whose faces they help to restore: a mapping from a name, or the
+        number of a track in `find_faces`, to a path or several, or "NAME=photo.jpg" strings.
+    reference_strength: 0 to 1.
     scenes: "auto", or "off" to ignore cuts.  scene_threshold: 0 to 255.
     codec, preset, pix_fmt: FFmpeg names; "auto" or None lets vidsr choose.  crf: quality on the encoder's own scale.
     encoder_options: private options of the encoder, as a mapping, as pairs, or as "key=value" strings.
@@ -156,9 +165,9 @@ def upscale(
         resume=resume,
         segment_frames=segment_frames,
         cleaning=o.cleaning_config(deblur, denoise, deblock),
-        faces=c.RestoreConfig(
-            use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces,
-            detector=c.parse_path(face_detector),
+        faces=o.restore_config(
+            faces, face_strength, min_face, max_faces, face_detector, face_embedding, face_model, references,
+            reference_strength,
         ),
     )  # fmt: skip
     return _run(input, output, config, recursive, suffix, skip_existing, shard, jobs, on_progress)
@@ -293,6 +302,7 @@ def find_faces(
     annotate: StrPath | None = None,
     sheet: StrPath | None = None,
     face_detector: StrPath | None = _FACES.faces.detector,
+    face_embedding: StrPath = _FACES.faces.embedding,
     min_face: float = _FACES.faces.min_face,
     device: str = _FACES.device,
     threads: int = _FACES.threads,
@@ -317,7 +327,7 @@ def find_faces(
         input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
         output=c.OutputConfig(overwrite=overwrite),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
-        faces=c.FaceConfig(detector=c.parse_path(face_detector), min_face=min_face),
+        faces=o.face_config(face_detector, min_face, face_embedding),
         device=device,
         threads=threads,
     )
@@ -439,6 +449,8 @@ def _run(
     part = None if shard is None else batch.Shard.parse(shard)
     target, beside = c.parse_path(output), batch.default_suffix(config)
     found = batch.find_jobs(source, target, recursive, suffix, beside=beside, shard=part, rate=config.input.rate)
+    if found.is_batch:
+        o.refuse_track_numbers(config, o.SEVERAL_VIDEOS)
     if skip_existing and not found.is_batch:
         raise UsageError("--skip-existing is for folders and lists of videos: check whether the output exists yourself")
 

@@ -160,6 +160,14 @@ def _level(value: Any) -> str | None:
     return None if value == "auto" or (is_number and 0 <= value <= 1) else "auto or a number from 0 to 1"
 
 
+def _references(value: Any) -> str | None:
+    is_right = isinstance(value, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and _text(pair[0]) is None and isinstance(pair[1], Path)
+        for pair in value
+    )
+    return None if is_right else "pairs of a name and the path of a photograph"
+
+
 def _pairs(value: Any) -> str | None:
     is_right = isinstance(value, tuple) and all(
         isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair) and pair[0]
@@ -265,6 +273,9 @@ class SceneConfig(Checked):
 class FaceConfig(Checked):
     """Face detection. `detector` is a YuNet model (.onnx), None the built-in one.
 
+    `embedding` tells people apart: a file with SFace's interface (.onnx), "auto" for that of the extra `identity` if it
+    is installed, or "off".
+
     `min_face` is the side of the smallest face to detect, in input pixels. Faces are detected in every `every`-th
     frame; tracking fills in the frames between.
     """
@@ -272,6 +283,7 @@ class FaceConfig(Checked):
     detector: Path | None = option("--face-detector", None, _or_none(_is_a(Path, "a path")))
     min_face: float = option("--min-face", 16.0, _within(SMALLEST_FACE))
     every: int = option("every", 2, _within(1, kind=int))
+    embedding: str = option("--face-embedding", "auto", _text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,12 +293,23 @@ class RestoreConfig(FaceConfig):
     `strength`, 0..1, is the opacity of a restored face. Faces from `min_face` to `largest` input pixels are restored,
     at most `max_faces` per frame. From 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills; the gain for
     larger faces could not be measured, and they cost most.
+
+    `model` restores them, "auto" for the shipped one. `references` are photographs of people, as pairs of a name, or of
+    the number of a track, and a path; `reference_strength`, 0..1, multiplies what they add, and with 0 none is used.
     """
 
     use: bool | None = option("--faces", None, _or_none(_flag))
     strength: float = option("--face-strength", 1.0, _within(0, 1))
     largest: float = option("largest", 128.0, _within(SMALLEST_FACE))
     max_faces: int = option("--max-faces", 8, _within(1, kind=int))
+    model: str = option("--face-model", "auto", _text)
+    references: tuple[tuple[str, Path], ...] = option("--reference", (), _references)
+    reference_strength: float = option("--reference-strength", 1.0, _within(0, 1))
+
+    @property
+    def photographs(self) -> tuple[tuple[str, Path], ...]:
+        """The references that are used: none with a strength of 0."""
+        return self.references if self.strength > 0 and self.reference_strength > 0 else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,6 +426,9 @@ class UpscaleConfig(VideoConfig):
             raise UsageError(
                 "faces cannot be restored with bicubic, which is not a network: leave out --faces, or choose a model"
             )
+        if self.faces.photographs and (self.faces.use is False or self.compute.model == "bicubic"):
+            why = "with --no-faces" if self.faces.use is False else "with bicubic, which is not a network"
+            raise UsageError(f"--reference restores faces, which are not restored {why}: leave out one of the two")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -525,6 +551,44 @@ def parse_encoder_options(
             raise UsageError(f"invalid encoder option {_shown(each)}: use key=value")
         pairs.append((key, text))
     return tuple(pairs)
+
+
+def parse_references(
+    value: Mapping[str | int, Any] | Iterable[str | tuple[str | int, Any]],
+) -> tuple[tuple[str, Path], ...]:
+    """Pairs of a name or a track's number, as text, and a path: from "NAME=photo.jpg" strings, from pairs, or from a
+    mapping to a path or to several. Raises UsageError.
+    """  # fmt: skip
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping):
+        for name, paths in value.items():
+            several = isinstance(paths, Iterable) and not isinstance(paths, (str, os.PathLike))
+            pairs += [(name, path) for path in (paths if several else (paths,))]
+        value = ()
+    for each in (value,) if isinstance(value, str) else value:
+        if isinstance(each, tuple) and len(each) == 2:
+            pairs.append(each)
+            continue
+        name, separator, path = each.partition("=") if isinstance(each, str) else ("", "", "")
+        if not separator:
+            raise UsageError(f"invalid reference {_shown(each)}: use NAME=photo.jpg, or the number of `vidsr faces`")
+        pairs.append((name, path))
+    return tuple(_reference(name, path) for name, path in pairs)
+
+
+def _reference(name: Any, path: Any) -> tuple[str, Path]:
+    is_number = isinstance(name, int) and not isinstance(name, bool)
+    text = str(name).strip() if isinstance(name, str) or is_number else ""
+    if not text or (is_track_number(text) and int(text) < 1) or not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"invalid reference {_shown((name, path))}: use NAME=photo.jpg, or the number of a track")
+    if not os.fspath(path):
+        raise UsageError(f"the reference {_shown(text)} names no photograph: use {text}=photo.jpg")
+    return text, Path(path)
+
+
+def is_track_number(name: str) -> bool:
+    """Whether the name of a reference is the number of a track, as `vidsr faces` shows it."""
+    return re.fullmatch(r"-?[0-9]{1,9}", name) is not None
 
 
 def parse_path(value: str | os.PathLike[str] | None) -> Path | None:

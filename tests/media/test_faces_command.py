@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+import vidsr
 from tests.support import media
+from tests.support.sface_files import write_sface
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
 from vidsr.config import FaceConfig, InputConfig
@@ -101,6 +104,35 @@ def test_all_three_files_and_their_names_on_stdout(tmp_path: Path, detector: Pat
     cells = [shown[GAP + LABEL :, GAP + i * (SIDE + GAP) :][:SIDE, :SIDE] for i in range(COLUMNS)]
     middles = [cell[SIDE // 2 - 9 : SIDE // 2 + 9, SIDE // 2 - 9 : SIDE // 2 + 9].mean((0, 1)) for cell in cells]
     assert all(middle[0] > 150 and middle[2] < 60 for middle in middles)
+
+
+def test_persons_are_listed_and_stand_together_on_the_sheet(tmp_path: Path, detector: Path) -> None:
+    """Two faces that look the same, before and after a cut: two persons with two tracks each."""
+    dark, bright = draw_image(0), draw_image(0)
+    bright[bright[..., 2] == 0] = (170, 170, 0)
+    images = [dark] * 6 + [bright] * 6
+    source, sheet = video(tmp_path / "a.mkv", images), tmp_path / "a.png"
+    options = ("--face-detector", detector, "--json", tmp_path / "a.json", "--sheet", sheet)
+    result = faces(source, *options, "--face-embedding", write_sface(tmp_path / "sface.onnx"))
+    assert result.exit_code == 0, result.stderr
+    assert "done: 4 face tracks in 12 frames, of 2 persons" in result.stderr
+    listing = json.loads((tmp_path / "a.json").read_text())
+    persons = {each["person"]: each["tracks"] for each in listing["persons"]}
+    assert sorted(persons) == [1, 2] and sorted(chain(*persons.values())) == [1, 2, 3, 4]
+    assert all(len(tracks) == 2 and number == tracks[0] for number, tracks in persons.items())
+    assert all(entry["track"] in persons[entry["person"]] for entry in listing["tracks"])
+    assert listing["embedding"]["file"] == str(tmp_path / "sface.onnx")
+    shown = cv2.imread(str(sheet))
+    assert shown is not None
+    rows = [shown[k * (GAP + LABEL + SIDE) :][: GAP + LABEL] for k in range(4)]
+    colors = [row.reshape(-1, 3)[row.reshape(-1, 3).sum(1).argmax()] for row in rows]
+    assert (colors[0] == colors[1]).all() and (colors[2] == colors[3]).all() and (colors[0] != colors[2]).any()
+    found = vidsr.find_faces(source, face_detector=detector, face_embedding=tmp_path / "sface.onnx")
+    assert found.persons is not None and {each.number: list(each.tracks) for each in found.persons} == persons
+    result = faces(source, *options, "--face-embedding", "off", "-y")
+    assert "4 face tracks in 12 frames; nothing tells people apart: pip install" in result.stderr
+    listing = json.loads((tmp_path / "a.json").read_text())
+    assert listing["persons"] is None and listing["embedding"] is None and listing["tracks"][0]["person"] is None
 
 
 def test_a_video_on_its_side_is_listed_as_shown(tmp_path: Path, detector: Path) -> None:

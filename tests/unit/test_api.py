@@ -33,7 +33,7 @@ COMMAND_ONLY = (
     {"source", "target", "paths", "list_file", "dry_run", "preview", "footage", "print_config"}
     | {"report", "progress", "quiet", "verbose", "as_json"}
 )  # fmt: skip
-RENAMED = {"encoder_option": "encoder_options"}
+RENAMED = {"encoder_option": "encoder_options", "reference": "references"}
 
 
 def options_of(config: Any) -> Iterator[tuple[str, Any]]:
@@ -67,10 +67,12 @@ def test_options_and_defaults_are_those_of_the_command(name: str) -> None:
     here, there = inspect.signature(function).parameters, inspect.signature(command).parameters
     written = {RENAMED.get(option, option): each.default for option, each in there.items()}
     assert here.keys() - LIBRARY_ONLY == written.keys() - COMMAND_ONLY
-    for option in here.keys() - LIBRARY_ONLY - {"tile", "encoder_options"}:  # these two are written as text there
+    written_as_text = {"tile", "encoder_options", "references"}
+    for option in here.keys() - LIBRARY_ONLY - written_as_text:
         assert here[option].default == written[option], option
     if "tile" in here:
         assert (str(here["tile"].default), here["encoder_options"].default) == (written["tile"], ())
+    assert here["references"].default == () if "references" in here else name != "upscale"
 
 
 def test_frames_have_the_options_of_files() -> None:

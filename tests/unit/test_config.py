@@ -61,6 +61,10 @@ WRONG: dict[str, list[Any]] = {
     "--deblur": [-0.1, 1.1, NAN, INF, "1", "Auto", "", True, None],
     "--denoise": [-0.1, 1.1, NAN, INF, "1", "off", True, None],
     "--deblock": [-0.1, 1.1, NAN, INF, "1", "off", True, None],
+    "--face-embedding": ["", None, 4, Path("a.onnx")],
+    "--face-model": ["", None, 4, Path("card.toml")],
+    "--reference": ["ANNA=a.jpg", [("ANNA", Path("a.jpg"))], (("ANNA", "a.jpg"),), (("", Path("a.jpg")),), None],
+    "--reference-strength": [-0.1, 1.1, NAN, INF, "1", True, None],
     "--max-faces": [0, -1, 8.0, "8", True, None],
     "--clean": ["", 4, True, Path("card.toml")],
     "--dust": ["on", "Repair", None, True],
@@ -278,3 +282,14 @@ def test_encoder_options() -> None:
     for wrong in (["crf"], ["=1"], [5]):
         with pytest.raises(UsageError, match=r"invalid encoder option .*: use key=value"):
             c.parse_encoder_options(wrong)  # type: ignore[arg-type]
+
+
+def test_references_are_pairs_of_a_name_and_a_path() -> None:
+    wanted = (("ANNA", Path("a.jpg")), ("3", Path("b=c.jpg")))
+    assert c.parse_references(["ANNA=a.jpg", "3=b=c.jpg"]) == wanted
+    assert c.parse_references({"ANNA": "a.jpg", 3: [Path("b=c.jpg")]}) == wanted
+    assert c.parse_references([("ANNA", "a.jpg"), (3, Path("b=c.jpg"))]) == wanted
+    assert c.parse_references("ANNA=a.jpg") == wanted[:1] and c.parse_references(()) == ()
+    for wrong in ("ANNA", "=a.jpg", "0=a.jpg", "-1=a.jpg", "ANNA=", ("ANNA",), (True, "a.jpg"), ("ANNA", None)):
+        with pytest.raises(UsageError, match="reference"):
+            c.parse_references([wrong])  # type: ignore[list-item]

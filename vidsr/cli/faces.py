@@ -11,7 +11,7 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.terminal import print_json_file, print_path
-from vidsr.pipeline.options import input_config
+from vidsr.pipeline.options import face_config, input_config
 from vidsr.video.pipes import is_pipe_output
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def faces(
         typer.Option(metavar="OUT.png", readable=False, help="Write a contact sheet of all face tracks (PNG)."),
     ] = None,
     face_detector: o.FaceDetector = _ALL.faces.detector,
+    face_embedding: o.FaceEmbedding = _ALL.faces.embedding,
     min_face: o.MinFace = _ALL.faces.min_face,
     device: o.Device = _ALL.device,
     threads: o.Threads = _ALL.threads,
@@ -61,7 +62,7 @@ def faces(
 
     Without --json, --annotate and --sheet, JSON is printed to stdout. It lists the time and the faces of each frame
     (track, box and five landmarks in pixels of the video as displayed, score, and whether the face was detected in
-    that frame), then the tracks.
+    that frame), then the tracks, and which of them show one person, if an embedding tells people apart.
     """
     from vidsr.cli.console import Screen
 
@@ -75,7 +76,7 @@ def faces(
             input=input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
             output=c.OutputConfig(overwrite=overwrite),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
-            faces=c.FaceConfig(detector=face_detector, min_face=min_face),
+            faces=face_config(face_detector, min_face, face_embedding),
             device=device,
             threads=threads,
         )
@@ -83,13 +84,20 @@ def faces(
         report = _run(screen, source, targets, listing, config)
         for warning in report.warnings:
             screen.warn(warning)
-        screen.say(f"done: {len(report.tracks)} face tracks in {report.frames} frames")
+        screen.say(f"done: {len(report.tracks)} face tracks in {report.frames} frames{_persons(report)}")
         for path in (targets.video, targets.sheet, targets.listing):
             if path is not None and not is_printed and not is_pipe_output(path):
                 print_path(path)
         if is_printed:
             listing.seek(0)
             print_json_file(listing)
+
+
+def _persons(report: FaceReport) -> str:
+    """Whose the tracks are, for the closing message."""
+    if report.persons is None:
+        return "; nothing tells people apart: pip install 'vidsr-video[identity]', or give --face-embedding FILE"
+    return f", of {len(report.persons)} person{'s' * (len(report.persons) != 1)}"
 
 
 def _run(

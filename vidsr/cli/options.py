@@ -113,6 +113,15 @@ FaceDetector = Annotated[
         rich_help_panel=FACES,
     ),
 ]
+FaceEmbedding = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="What tells people apart: a file with SFace's interface (.onnx), auto for that of the extra `identity`, "
+        "or off.",
+        rich_help_panel=FACES,
+    ),
+]
 MinFace = Annotated[
     float,
     typer.Option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vidsr.cli.terminal import print_path
 from vidsr.config import parse_time
 from vidsr.errors import UsageError
+from vidsr.pipeline.options import refuse_track_numbers
 
 if TYPE_CHECKING:
     from vidsr.cli.console import Screen
@@ -21,6 +22,7 @@ def write_preview(screen: Screen, videos: Videos, config: RunConfig, seconds: st
     found = videos.find(config)
     if found.is_batch:
         raise UsageError("--preview is for a single video: name one, and the output beside which the page is to lie")
+    refuse_track_numbers(config, "and in the parts that --preview shows tracks have other numbers")
     length = parse_time(seconds)
     assert length is not None, "parse_time returns None for None only"
     from vidsr.comparison.preview import check_seconds, preview

@@ -15,6 +15,7 @@ from vidsr.pipeline.options import (
     compute_config,
     input_config,
     output_config,
+    restore_config,
     size_config,
 )
 
@@ -56,6 +57,26 @@ def upscale(
         int, typer.Option(help="Maximum number of faces restored per frame.", rich_help_panel=o.FACES)
     ] = _ALL.faces.max_faces,
     face_detector: o.FaceDetector = _ALL.faces.detector,
+    face_embedding: o.FaceEmbedding = _ALL.faces.embedding,
+    face_model: Annotated[
+        str,
+        typer.Option(
+            help="Model that restores faces: a name, the path of a model card (.toml), or auto.",
+            rich_help_panel=o.FACES,
+        ),
+    ] = _ALL.faces.model,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PHOTO",
+            help="Photograph of a person in the video, whose face it helps to restore; may be repeated. NAME is any "
+            "name, or the number of a track in `vidsr faces`.",
+            rich_help_panel=o.FACES,
+        ),
+    ] = None,
+    reference_strength: Annotated[
+        float, typer.Option(help="How much reference photographs add, 0 to 1.", rich_help_panel=o.FACES)
+    ] = _ALL.faces.reference_strength,
     scenes: o.Scenes = _ALL.scenes.mode,
     scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
     codec: o.Codec = _ALL.output.codec,
@@ -118,8 +139,16 @@ def upscale(
             resume=resume,
             segment_frames=segment_frames,
             cleaning=cleaning_config(deblur, denoise, deblock),
-            faces=c.RestoreConfig(
-                use=faces, strength=face_strength, min_face=min_face, max_faces=max_faces, detector=face_detector
+            faces=restore_config(
+                faces,
+                face_strength,
+                min_face,
+                max_faces,
+                face_detector,
+                face_embedding,
+                face_model,
+                reference,
+                reference_strength,
             ),
         )
         videos = Videos(

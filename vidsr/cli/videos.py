@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vidsr.cli.terminal import print_path
-from vidsr.config import SOFTWARE, UpscaleConfig
+from vidsr.config import SOFTWARE
 from vidsr.errors import OutputError, UsageError, VidsrError
 from vidsr.pipeline.batch import (
     Failure,
@@ -25,6 +25,7 @@ from vidsr.pipeline.batch import (
     read_list,
     run_jobs,
 )
+from vidsr.pipeline.options import SEVERAL_VIDEOS, refuse_track_numbers
 from vidsr.video.pipes import is_pipe_output
 
 if TYPE_CHECKING:
@@ -113,14 +114,15 @@ def _check(screen: Screen, videos: Videos, jobs: Jobs, config: RunConfig) -> Non
 
     check_processes(videos.jobs)
     place_of(videos, config, screen)
+    if jobs.is_batch:
+        refuse_track_numbers(config, SEVERAL_VIDEOS)
     if videos.report is None:
         return
     from vidsr.files import check_target
-    from vidsr.models.cards import model_files
+    from vidsr.pipeline.options import files_read
 
-    detector = config.faces.detector if isinstance(config, UpscaleConfig) else None
     lists = [] if videos.list_file is None else [videos.list_file]
-    reads = [*(video for video, _ in jobs.pairs), *lists, *model_files(config.compute.model, detector)]
+    reads = [*(video for video, _ in jobs.pairs), *lists, *files_read(config)]
     check_target(videos.report, None, config.output.overwrite, reads)
     if videos.report.resolve() in {path.resolve() for pair in jobs.pairs for path in pair}:
         raise UsageError(f"--report {videos.report} names an input or output video: choose another file")
@@ -259,6 +261,7 @@ class _Batch:
         assert self.board is not None, "the display is open while videos run"
         _say_times(self.screen, plan)
         _say_decoder(self.screen, plan)
+        _say_references(self.screen, plan)
         _say_job(self.screen, plan)
         self.running[source] = self.board.start(str(source), plan.device)
 
@@ -385,6 +388,7 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
         f"({plan.precision}), {output.description}, tile {plan.tile or 'off'}, "
         f"faces {f'restored by {plan.face_model}' if plan.face_model else 'not restored'}"
     )
+    _say_references(screen, plan)
     if estimated.levels is not None:
         screen.say(f"degradation of the first frames: {estimated.levels}")
     where = "" if estimated.part is None else f"{estimated.part[0]}x{estimated.part[1]} pixels of "
@@ -409,6 +413,27 @@ def _say_decoder(screen: Screen, plan: Plan) -> None:
 def _models(run: Plan | RunReport) -> str:
     """The model of a run, and the one before it that cleans frames."""
     return run.model if run.clean_model is None else f"{run.model} after {run.clean_model}"
+
+
+def _say_references(screen: Screen, plan: Plan) -> None:
+    """Prints which photographs serve which tracks."""
+    if plan.faces is None or not plan.faces.references:
+        return
+    if plan.faces.embedding is None:
+        from vidsr.pipeline.references import HOW_TO_TELL
+
+        screen.say(f"references go by track number, because nothing tells people apart ({HOW_TO_TELL})")
+    for each in plan.faces.references:
+        if each.tracks:
+            screen.say(f"{_named_photograph(each.name, str(each.photograph.path))}: {_listed(each.tracks)}")
+
+
+def _named_photograph(name: str, file: str) -> str:
+    return f"reference {name} ({file})"
+
+
+def _listed(tracks: Sequence[int]) -> str:
+    return f"track{'s' * (len(tracks) != 1)} {', '.join(map(str, tracks))}"
 
 
 def _say_job(screen: Screen, plan: Plan) -> None:
@@ -517,6 +542,14 @@ def _say_faces(screen: Screen, report: RunReport) -> None:
     if left:
         text += "; not restored: " + ", ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
     screen.say(text)
+    served: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for track in report.faces:
+        for each in track.references:
+            if each.mean_weight is not None:
+                served.setdefault((each.name, each.file), []).append((track.seen.track, each.mean_weight))
+    for (name, file), weights in served.items():
+        shown = ", ".join(f"{weight:.2f}" for _, weight in weights)
+        screen.say(f"{_named_photograph(name, file)}: {_listed([track for track, _ in weights])}, mean weight {shown}")
 
 
 def _say_times(screen: Screen, plan: Plan) -> None:

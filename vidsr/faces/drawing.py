@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import View
-from vidsr.types import Face, FaceTrack, Frame
+from vidsr.types import Face, FaceTrack, Frame, Person
 
 _GOLDEN = 0.618033988749895
 
@@ -107,8 +107,14 @@ class ContactSheet:
             shown = {face.track for face in frame.faces}
             self._rows.pop(min((row.seen, track) for track, row in self._rows.items() if track not in shown)[1])
 
-    def draw(self, tracks: Sequence[FaceTrack]) -> bytes:
-        """Returns the sheet of these tracks, in the order given, as a PNG file; a note counts the tracks left out."""
+    def draw(self, tracks: Sequence[FaceTrack], persons: Sequence[Person] | None = None) -> bytes:
+        """Returns the sheet of these tracks as a PNG file; a note counts the tracks left out.
+
+        The tracks of a person stand together, persons and their tracks in the order given.
+        """
+        owners = {track: person.number for person in persons or () for track in person.tracks}
+        order = {track: place for place, track in enumerate(owners)}
+        tracks = sorted(tracks, key=lambda track: order.get(track.track, len(order)))
         longest = sorted((track for track in tracks if track.track in self._rows), key=lambda track: -track.frames)
         chosen = {track.track for track in longest[:MAX_TRACKS]}
         rows = [track for track in tracks if track.track in chosen]
@@ -118,18 +124,19 @@ class ContactSheet:
         height, width = GAP + LABEL + SIDE, GAP + COLUMNS * (SIDE + GAP)
         sheet = np.full((len(rows) * height + GAP + (LABEL if note else 0), width, 3), 24, np.uint8)
         for index, track in enumerate(rows):
-            self._draw_row(sheet[index * height : (index + 1) * height], track)
+            self._draw_row(sheet[index * height : (index + 1) * height], track, owners.get(track.track))
         if note:
             _write(sheet[len(rows) * height :], note, (230, 230, 230))
         done, data = cv2.imencode(".png", sheet[..., ::-1])
         assert done, "OpenCV always writes PNG"
         return bytes(data)
 
-    def _draw_row(self, band: Image, track: FaceTrack) -> None:
+    def _draw_row(self, band: Image, track: FaceTrack, person: int | None) -> None:
         begin, end = (float(pts * track.time_base) for pts in (track.first_pts, track.last_pts))
         sides = f"{track.smallest_side:.0f} to {track.largest_side:.0f} pixels"
-        text = f"{track.track}: {begin:.2f} s to {end:.2f} s, {track.frames} frames, {sides}"
-        _write(band, text, track_color(track.track))
+        whose = "" if person is None else f"person {person}, track "
+        text = f"{whose}{track.track}: {begin:.2f} s to {end:.2f} s, {track.frames} frames, {sides}"
+        _write(band, text, track_color(track.track if person is None else person))
         crops = self._rows[track.track].crops
         count = min(len(crops), COLUMNS)
         for column in range(count):

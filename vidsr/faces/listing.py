@@ -21,6 +21,8 @@ from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import View
 from vidsr.faces.drawing import ContactSheet, draw_faces
+from vidsr.faces.embedding import AUTO, OFF, EmbeddingChoice, choose_embedding, load_embedding
+from vidsr.faces.persons import TrackEmbeddings
 from vidsr.faces.pipeline import FaceSearch
 from vidsr.faces.yunet import Yunet
 from vidsr.files import atomic_write, check_target, stale_warnings
@@ -29,7 +31,7 @@ from vidsr.runtime.device import choose_device
 from vidsr.runtime.threads import use_threads
 from vidsr.stages.base import chain
 from vidsr.stages.scenes import SceneMarker
-from vidsr.types import Face, FaceTrack, Frame, Point, VideoInfo
+from vidsr.types import Face, FaceTrack, Frame, Person, Point, VideoInfo
 from vidsr.video.hardware import choose_decoder
 from vidsr.video.probe import Source
 from vidsr.video.sources import (
@@ -54,16 +56,20 @@ class FaceTargets:
 
 @dataclass(frozen=True, slots=True)
 class FaceReport:
-    """The number of frames, the tracks found, and warnings."""
+    """The number of frames, the tracks found, warnings, and the persons; None if nothing tells people apart."""
 
     frames: int
     tracks: tuple[FaceTrack, ...]
     warnings: tuple[str, ...]
+    persons: tuple[Person, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ListingPlan:
-    """All decisions of `vidsr faces` about a video; `output` is that of the annotated video."""
+    """All decisions of `vidsr faces` about a video.
+
+    `output` is that of the annotated video; `embedding` tells people apart, None if nothing does.
+    """
 
     source: Source
     targets: FaceTargets
@@ -71,6 +77,7 @@ class ListingPlan:
     info: VideoInfo
     device: str
     output: AnyOutputPlan | None
+    embedding: EmbeddingChoice | None = None
 
 
 def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
@@ -84,7 +91,8 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     output = None
     if targets.video is not None:
         output = plan_result(targets.video, video, info, size, options.output, options.input)
-    return ListingPlan(video, targets, options, info, str(device), output)
+    embedding = choose_embedding(options.faces.embedding)
+    return ListingPlan(video, targets, options, info, str(device), output, embedding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +126,8 @@ class ListedFrame:
 class VideoFaces:
     """All faces of a video by frame, and the tracks, each one face through time. Sides of tracks are in pixels.
 
-    `width` and `height` are those of the video as displayed.
+    `width` and `height` are those of the video as displayed. `persons` are the tracks of each person, None if nothing
+    tells people apart.
     """
 
     width: int
@@ -126,6 +135,7 @@ class VideoFaces:
     frames: tuple[ListedFrame, ...]
     tracks: tuple[FaceTrack, ...]
     warnings: tuple[str, ...]
+    persons: tuple[Person, ...] | None = None
 
 
 def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
@@ -133,7 +143,8 @@ def read_listing(file: IO[bytes], report: FaceReport) -> VideoFaces:
     file.seek(0)
     content = json.load(file)
     frames = tuple(ListedFrame(**entry | {"faces": _listed(entry["faces"])}) for entry in content["frames"])
-    return VideoFaces(content["width"], content["height"], frames, report.tracks, report.warnings)
+    size = content["width"], content["height"]
+    return VideoFaces(*size, frames, report.tracks, report.warnings, report.persons)
 
 
 def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
@@ -165,13 +176,17 @@ def describe_faces(
     source, view, device = plan.source.path, View.of(info), torch.device(plan.device)
     use_threads(options.threads)
     search = FaceSearch(options.faces, info, device, torch.get_num_threads())
+    known = None
+    if plan.embedding is not None:
+        known = TrackEmbeddings(load_embedding(plan.embedding, device, torch.get_num_threads()), view)
+    stages = [SceneMarker(options.scenes), *search.stages, *([known] if known else ())]
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(plan.source, options.input, device, info))
         writer = None if plan.output is None else stack.enter_context(open_writer(plan.output))
         sheet = ContactSheet(view) if targets.sheet else None
-        text = _Listing(listing, source, info, search.network)
+        text = _Listing(listing, source, info, search.network, plan.embedding)
         expected = info.header_frame_count if options.input.start is options.input.end else None
-        for frame in chain([SceneMarker(options.scenes), *search.stages], reader.frames()):
+        for frame in chain(stages, reader.frames()):
             text.add(frame)
             if sheet is not None:
                 sheet.add(frame)
@@ -186,14 +201,15 @@ def describe_faces(
         if writer is not None:
             writer.commit(side_data=reader.side_data)
             warnings += [warning for warning in writer.warnings if warning not in warnings]
-        text.finish(search.tracks, warnings)
+        persons = None if known is None else known.persons()
+        text.finish(search.tracks, warnings, persons)
         if targets.sheet is not None and sheet is not None:
-            png = sheet.draw(search.tracks)
+            png = sheet.draw(search.tracks, persons)
             _save(targets.sheet, options.output.overwrite, lambda file: _put(file, png))
         if targets.listing is not None:
             listing.seek(0)
             _save(targets.listing, options.output.overwrite, lambda file: shutil.copyfileobj(listing, file))
-    return FaceReport(text.frames, search.tracks, tuple(warnings))
+    return FaceReport(text.frames, search.tracks, tuple(warnings), persons)
 
 
 class _Listing:
@@ -202,7 +218,9 @@ class _Listing:
     Positions are in pixels of the video as displayed, times are those of the file.
     """
 
-    def __init__(self, file: IO[bytes], source: Path, info: VideoInfo, network: Yunet) -> None:
+    def __init__(
+        self, file: IO[bytes], source: Path, info: VideoInfo, network: Yunet, embedding: EmbeddingChoice | None
+    ) -> None:
         self.frames = 0
         self._file, self._info, self._view = file, info, View.of(info)
         is_turned = self._view.quarters % 2
@@ -214,6 +232,7 @@ class _Listing:
             "rotation_degrees": info.rotation_degrees,
             "time_base": str(info.time_base),
             "detector": {"file": str(network.path), "sha256": hashlib.sha256(network.path.read_bytes()).hexdigest()},
+            "embedding": None if embedding is None else {"file": str(embedding.path), "sha256": embedding.sha256},
         }
         self._write(_json(head).removesuffix("}") + ', "frames": [')
 
@@ -228,10 +247,18 @@ class _Listing:
         self._write(("," if self.frames else "") + "\n" + _json(entry))
         self.frames += 1
 
-    def finish(self, tracks: Sequence[FaceTrack], warnings: Sequence[str]) -> None:
-        """Writes the tracks and warnings, which end the text."""
-        entries = (_json(asdict(track) | {"time_base": str(track.time_base)}) for track in tracks)
-        self._write('\n], "tracks": [\n' + ",\n".join(entries) + '\n], "warnings": ' + _json(list(warnings)) + "}\n")
+    def finish(
+        self, tracks: Sequence[FaceTrack], warnings: Sequence[str], persons: Sequence[Person] | None
+    ) -> None:  # fmt: skip
+        """Writes the tracks, the persons and the warnings, which end the text."""
+        person_of = {track: person.number for person in persons or () for track in person.tracks}
+        entries = (
+            _json(asdict(track) | {"time_base": str(track.time_base), "person": person_of.get(track.track)})
+            for track in tracks
+        )
+        people = None if persons is None else [{"person": each.number, "tracks": each.tracks} for each in persons]
+        self._write('\n], "tracks": [\n' + ",\n".join(entries) + '\n], "persons": ' + _json(people))
+        self._write(', "warnings": ' + _json(list(warnings)) + "}\n")
 
     def _entry(self, face: Face) -> dict[str, Any]:
         size = self._info.width, self._info.height
@@ -259,6 +286,8 @@ def _check(targets: FaceTargets, source: Source, options: FindFacesConfig) -> No
         raise UsageError(f"--sheet {targets.sheet} is not a .png file: choose a name that ends in .png")
     paths = [path for path in (targets.video, targets.sheet, targets.listing) if path is not None]
     reads, overwrite = model_files(DETECTOR, options.faces.detector), options.output.overwrite
+    if options.faces.embedding not in (AUTO, OFF):
+        reads.append(Path(options.faces.embedding))
     if targets.video is not None:
         check_result(targets.video, source, overwrite, reads)
     for path in (targets.sheet, targets.listing):

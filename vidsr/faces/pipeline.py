@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,16 +12,28 @@ from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
 from vidsr.engines.select import Selection
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.detector import FaceDetector, View, load_detector
+from vidsr.faces.embedding import EmbeddingChoice
 from vidsr.faces.engine import build_face_engine, select_face_engine, select_tiny_engine
 from vidsr.faces.finding import FaceFinder
 from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
 from vidsr.faces.landmark_smoothing import LandmarkSmoothing
+from vidsr.faces.photographs import FoundPhotograph, load_photograph
 from vidsr.faces.restorer import FaceRestorer, FaceWork
 from vidsr.faces.tracker import FaceTracker, TrackerConfig
 from vidsr.faces.tracks import TrackTable
 from vidsr.models.cards import shipped_detector
 from vidsr.stages.base import Stage
-from vidsr.types import FaceTrack, TrackReport, VideoInfo
+from vidsr.types import FaceTrack, ReferenceReport, TrackReport, VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedReference:
+    """A photograph of `--reference`, and the tracks that it serves; `similarity` as in ReferenceReport."""
+
+    name: str
+    photograph: FoundPhotograph
+    tracks: tuple[int, ...]
+    similarity: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +41,22 @@ class FacePlan:
     """How a run restores faces: `options` with the detector's file filled in, and the selected face model.
 
     `tiny` is the model for tiny faces; None while it comes without weights, and where no face is that small.
+    `references` are the photographs of people; `embedding` is what found their tracks, None if they were given by
+    number. `warnings` say whom the video does not show.
     """
 
     options: RestoreConfig
     selection: Selection
     tiny: Selection | None = None
+    references: tuple[PlannedReference, ...] = ()
+    embedding: EmbeddingChoice | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> FacePlan:
     """Decides how faces are restored; loads no weights. Raises ModelError, UsageError or DeviceError."""
-    selection = select_face_engine(compute, info.height, info.width)
+    wants_references = bool(options.photographs)
+    selection = select_face_engine(compute, info.height, info.width, options.model, wants_references)
     tiny = select_tiny_engine(compute, options, info.height, info.width)
     return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection, tiny)
 
@@ -86,12 +105,20 @@ class Restoration:
     """
 
     def __init__(self, plan: FacePlan, info: VideoInfo, scale: int) -> None:
-        """Loads the detector and the network. `scale` is that of the engine that enlarges the frames.
+        """Loads the detector, the network and the photographs. `scale` is that of the engine that enlarges the frames.
 
-        Raises ModelError or DeviceError.
+        Raises ModelError, DeviceError, or InputError for a photograph that has changed since it was planned.
         """
-        quarters = View.of(info).quarters
-        engine = build_face_engine(plan.selection, quarters)
+        self._references: dict[int, list[PlannedReference]] = defaultdict(list)
+        for reference in plan.references:
+            for track in reference.tracks:
+                self._references[track].append(reference)
+        loaded = {each.photograph.path: load_photograph(each.photograph) for each in plan.references if each.tracks}
+        photographs = {
+            track: [loaded[each.photograph.path] for each in mine] for track, mine in self._references.items()
+        }
+        quarters, strength = View.of(info).quarters, plan.options.reference_strength
+        engine = build_face_engine(plan.selection, quarters, photographs, strength)
         if plan.tiny is not None:
             engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine)
         self._has_tiny = plan.tiny is not None
@@ -128,4 +155,20 @@ class Restoration:
         """A report for each track so far, ordered by number."""
         nothing = FaceWork()
         works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._search.tracks)
-        return [TrackReport(seen, work.restored, dict(work.skipped)) for seen, work in works]
+        return [
+            TrackReport(seen, work.restored, dict(work.skipped), self._served(seen.track, work)) for seen, work in works
+        ]
+
+    @property
+    def unserved(self) -> list[str]:
+        """A sentence for each track that has photographs and was not in the video, which is known at its end."""
+        absent = self._references.keys() - {seen.track for seen in self._search.tracks}
+        return [f"the video has no face track {track}: its photographs were not used" for track in sorted(absent)]
+
+    def _served(self, track: int, work: FaceWork) -> list[ReferenceReport]:
+        mine = self._references.get(track, [])
+        weights: Sequence[float | None] = work.mean_weights or [None] * len(mine)
+        return [
+            ReferenceReport(each.name, str(each.photograph.path), weight, each.similarity)
+            for each, weight in zip(mine, weights, strict=True)
+        ]

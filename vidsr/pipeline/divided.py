@@ -110,6 +110,10 @@ def check_divisible(plan: Plan, what: str) -> None:
         raise UsageError(
             f"{what} cannot divide a video with --dust, which follows scratches through all of it: leave one out"
         )
+    if plan.faces is not None and plan.faces.options.photographs:
+        raise UsageError(
+            f"{what} cannot divide a video with --reference, whose tracks are numbered through all of it: leave one out"
+        )
     if plan.options.resume is False:
         raise UsageError(f"{what} keeps finished segments until the video is complete: leave out --no-resume")
     if reason := planning.resume_refusal(plan.source, plan.output):

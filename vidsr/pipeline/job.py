@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 import torch
 
@@ -36,6 +36,9 @@ from vidsr.stages.saving import freeze, thaw
 from vidsr.video.codecs import library_versions
 from vidsr.video.errors import writing
 from vidsr.video.segments import Segment, WriterState, segment_name
+
+if TYPE_CHECKING:
+    from vidsr.faces.pipeline import FacePlan
 
 ENDING = ".vidsr-job"
 FORMAT = 2
@@ -495,8 +498,13 @@ def describe(plan: Plan, threads: int | None = None, processor: str | None = Non
             "pixel format": encoding.pixel_format,
             "encoder options": [list(pair) for pair in encoding.options],
             "size": list(plan.written_video.size),
+            **({} if faces is None or not faces.references else {"references": _references(faces)}),
         },
     }
+
+
+def _references(faces: FacePlan) -> list[list[Any]]:
+    return [[each.name, each.photograph.sha256, list(each.tracks)] for each in faces.references]
 
 
 def _describe_file(path: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from vidsr.config import LARGEST_SCALE, SOFTWARE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, own_scale, select, select_cleaner
 from vidsr.errors import UsageError
-from vidsr.models.cards import model_files
 from vidsr.models.registry import Task
+from vidsr.pipeline.options import files_read
 from vidsr.types import VideoInfo
 from vidsr.video.hardware import choose_decoder
 from vidsr.video.output import OutputPlan
@@ -137,9 +137,9 @@ class Plan:
 def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan:
     """Decides what a run does: the only place that chooses device, model, tile, encoder, sizes and face restoration.
 
-    Decodes the first frame of the input and tries the encoder; loads no weights and writes nothing. Without a `target`
-    only the processing of frames is planned. Raises the errors of vidsr.errors for all problems that can be detected
-    beforehand.
+    Decodes the first frame of the input and tries the encoder; loads no weights and writes nothing. Where reference
+    photographs are looked for by their faces, it also reads the whole input. Without a `target` only the processing of
+    frames is planned. Raises the errors of vidsr.errors for all problems that can be detected beforehand.
     """
     source = source_of(source, options.input, target, options.interp)
     if target is not None:
@@ -157,13 +157,21 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
             result.interp,
         )  # fmt: skip
     fills_duplicates, warnings = _duplicates(options, frames.engine)
+    faces = plan_face_restoration(options, frames.engine, info)
     if options.resume and output is not None and (reason := resume_refusal(source, output)):
         raise UsageError(f"--resume is not possible, because {reason}: leave it out")
     decided = replace(
-        frames, source=source, target=target, faces=plan_face_restoration(options, frames.engine, info),
-        fills_duplicates=fills_duplicates, output=output, warnings=warnings,
+        frames, source=source, target=target, faces=faces, fills_duplicates=fills_duplicates, output=output,
+        warnings=warnings,
     )  # fmt: skip
-    return replace(decided, output=_signed(decided, source))
+    decided = replace(decided, output=_signed(decided, source))
+    if faces is None or not faces.options.photographs:
+        return decided
+    from vidsr.pipeline.references import plan_references  # last, because it may read the whole video
+
+    assert isinstance(options, UpscaleConfig), "only it has faces"
+    faces = plan_references(source, info, options, faces)
+    return replace(decided, faces=faces, warnings=(*warnings, *faces.warnings))
 
 
 def _signed(decided: Plan, source: Source) -> AnyOutputPlan | None:
@@ -187,13 +195,6 @@ def resume_refusal(source: Source, output: AnyOutputPlan) -> str | None:
     if output.encoding.codec not in JOINED_ENCODERS:
         return f"the output of {output.encoding.codec} cannot be joined of segments"
     return None
-
-
-def files_read(options: RunConfig) -> list[Path]:
-    """The files that a run may read beside its input."""
-    detector = options.faces.detector if isinstance(options, UpscaleConfig) else None
-    cleaner = [] if options.clean is None else model_files(options.clean)
-    return [*model_files(options.compute.model, detector), *cleaner]
 
 
 def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
@@ -239,12 +240,12 @@ def wants_faces(options: RunConfig, model: str, is_own_matter: bool) -> bool:
 
     That is true of a model with an estimator of degradation, which is for degraded videos, where the face model, which
     has only seen clean ones, gains less than the model itself; and of other people's models, to which the face model
-    was not fitted.
+    was not fitted. With reference photographs they are restored.
     """
     if not isinstance(options, UpscaleConfig) or options.faces.strength == 0:
         return False
     by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not is_own_matter
-    return by_default if options.faces.use is None else options.faces.use
+    return by_default or bool(options.faces.photographs) if options.faces.use is None else options.faces.use
 
 
 def plan_face_restoration(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:

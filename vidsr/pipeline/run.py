@@ -525,7 +525,7 @@ def _finish(report: RunReport, plan: Plan, parts: Parts, warnings: Sequence[str]
     report.warnings += warnings
     if parts.faces is not None:
         report.faces = parts.faces.reports
-        report.warnings += parts.faces.warnings
+        report.warnings += [*parts.faces.warnings, *parts.faces.unserved]
     if parts.duplicates is not None:
         report.duplicates_replaced = parts.duplicates.replaced
     if parts.dust is not None:

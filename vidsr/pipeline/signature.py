@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidsr import __version__
-from vidsr.config import RunConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, ENGINES, Selection, select_card
+from vidsr.config import RestoreConfig, RunConfig, UpscaleConfig
+from vidsr.engines.select import ENGINES, Selection, select_card
 from vidsr.errors import InputError, OutputError
+from vidsr.faces.embedding import choose_embedding
+from vidsr.faces.engine import face_model_name
 from vidsr.faces.handover import tiny_card
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
@@ -34,21 +36,25 @@ _HASH = 5  # characters of a hash
 _VERSION = 10  # characters of the version: MP4 keeps 31 in all
 _FORM = re.compile(rf"vidsr (\S{{1,{_VERSION}}}) ([\w-]{{{3 * _HASH}}})", re.ASCII)
 # Options that change no frame by more than rounding, or that stand for a file, whose content is hashed instead.
-_NO_CONTENT = frozenset({"--device", "--threads", "--tile", "--overwrite", "--model", "--clean", "--face-detector"}) | {
-    "--resume",
-    "--segment-frames",
-}
+_NO_CONTENT = frozenset(
+    {"--device", "--threads", "--tile", "--overwrite", "--model", "--clean", "--resume", "--segment-frames",
+     "--face-detector", "--face-model", "--face-embedding", "--reference", "--reference-strength"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a run: the SHA-256 of its models, None for bicubic or without one, and the face detector."""
+    """The weights of a run: the SHA-256 of its models, None for bicubic or without one, and the face detector.
+
+    `references` tell the photographs of people apart.
+    """
 
     model: str | None
     face_model: str | None = None
     detector: Path | None = None
     tiny_model: str | None = None
     clean_model: str | None = None
+    references: tuple[str, ...] = ()
 
     def digests(self) -> str:
         """The SHA-256 of all weights, in one text."""
@@ -60,6 +66,7 @@ class Weights:
             detector = self.detector
             found += [self.face_model, sample_digest(detector) if detector and detector.is_file() else "none"]
             found += [] if self.tiny_model is None else [self.tiny_model]
+            found += self.references
         return " ".join(found)
 
 
@@ -156,10 +163,11 @@ def chosen_weights(options: RunConfig) -> Weights:
     clean_model = None if cleaner is None else cleaner.sha256
     if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, is_own_matter):
         return Weights(model, clean_model=clean_model)
-    face_model = find_card(DEFAULT_MODELS["restore_face"]).sha256
-    tiny = tiny_card(options.faces.min_face)
-    detector, tiny_model = options.faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
-    return Weights(model, face_model, detector, tiny_model, clean_model)
+    faces = options.faces
+    face_model = find_card(face_model_name(faces.model, bool(faces.photographs))).sha256
+    tiny = tiny_card(faces.min_face)
+    detector, tiny_model = faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
+    return Weights(model, face_model, detector, tiny_model, clean_model, tuple(_references(faces)))
 
 
 def planned_weights(engine: Selection, cleaner: Selection | None, faces: FacePlan | None) -> Weights:
@@ -167,8 +175,20 @@ def planned_weights(engine: Selection, cleaner: Selection | None, faces: FacePla
     clean_model = None if cleaner is None else cleaner.sha256
     if faces is None:
         return Weights(engine.sha256, clean_model=clean_model)
+    references = tuple(_references(faces.options))
     tiny = None if faces.tiny is None else faces.tiny.sha256
-    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector, tiny, clean_model)
+    return Weights(engine.sha256, faces.selection.sha256, faces.options.detector, tiny, clean_model, references)
+
+
+def _references(faces: RestoreConfig) -> Iterator[str]:
+    """What the reference photographs of a run are, and whom they are for; nothing without any."""
+    if not faces.photographs:
+        return
+    choice = choose_embedding(faces.embedding)
+    yield f"{float(faces.reference_strength)} {choice.sha256 if choice else 'by number'}"
+    for name, path in faces.photographs:
+        # A photograph that cannot be read is refused where it is looked at.
+        yield f"{name}={sample_digest(path) if path.is_file() else 'none'}"
 
 
 def _options(options: RunConfig) -> str:
