@@ -31,7 +31,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any, Callable[..., Any]]] = {
 LIBRARY_ONLY = {"input", "output", "on_progress"}
 COMMAND_ONLY = (
     {"source", "target", "paths", "list_file", "dry_run", "preview", "footage", "print_config"}
-    | {"report", "progress", "quiet", "verbose", "as_json"}
+    | {"report", "progress", "quiet", "verbose", "as_json", "devices", "cluster"}
 )  # fmt: skip
 RENAMED = {"encoder_option": "encoder_options", "reference": "references"}
 
