@@ -26,7 +26,7 @@ from vidsr.video.reader import Reader
 
 # Frames before a segment that are processed and thrown away where no scene begins near. With 24 the first frames of
 # secnet-fast differ by at most 0.0085 in fast motion and 0.0002 on a talking person, those of secnet-fast-real by
-# 0.0009 and 0.0012 (1 is white); with 18 by 0.0097, 0.0014, 0.0015 and 0.0027; without by up to 0.25. 36 was not
+# 0.0009 and 0.0012 (1 is white); with 18 by 0.0097 and 0.0014, 0.0015 and 0.0027; without by up to 0.25. 36 was not
 # measured.
 WARM_UP = 36
 # A reading that begins within a scene begins at a multiple of this many frames after its first one: faces are searched

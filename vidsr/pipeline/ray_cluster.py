@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from vidsr.pipeline.segment_task import SegmentResult, SegmentTask
 from vidsr.pipeline.workers import Crew, FileTask, Message, Seat, Task, perform
 from vidsr.runtime.memory import share_memory
 from vidsr.runtime.threads import use_threads
+from vidsr.signals import NAMES
 from vidsr.types import RunReport, VideoInfo
 from vidsr.video.codecs import library_versions
 from vidsr.video.probe import Source
@@ -211,6 +213,7 @@ class Cluster:
         self._ray = ray = load_ray()
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
+            handlers = {each: signal.getsignal(each) for each in _numbers()}
             try:
                 ray.init(address=self.address, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -218,6 +221,9 @@ class Cluster:
                     f"no Ray cluster answers at {self.address} ({' '.join(str(error).split())[:200]}): start one with "
                     "`ray start --head`, or give its address"
                 ) from error
+            for number, handler in handlers.items():  # Ray ends the process on SIGTERM, without cleaning up
+                if handler is not None:
+                    signal.signal(number, handler)
         try:
             self._choose()
         except BaseException:
@@ -369,6 +375,11 @@ class Cluster:
         self.say(f"{len(nodes)} machines, {self.count} segments at once, each with {self.threads} threads")
         crew = RayCrew(self, carried, False)
         return run_divided(plan, crew, self.threads, on_progress, on_start, facts.processor)
+
+
+def _numbers() -> list[int]:
+    """The signals that end a run, where the system has them."""
+    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 def _first_line(error: BaseException) -> str:
