@@ -29,6 +29,7 @@ from vidsr.faces.blending import FaceBlender
 from vidsr.faces.engine import FaceEngine
 from vidsr.models.cards import Preset, list_cards, list_presets
 from vidsr.models.registry import build
+from vidsr.nets.attention_fh.network import AttentionFH
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
 from vidsr.nets.mpenet.network import MPENet
@@ -80,6 +81,12 @@ def mpenet(sizes: Sizes) -> MPENet:
     return network
 
 
+def attention_fh(sizes: Sizes) -> AttentionFH:
+    network = build("attention-fh", sizes | {"steps": 2}).requires_grad_(False)
+    assert isinstance(network, AttentionFH)
+    return network
+
+
 def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]]:
     sizes, name = preset.network, f"{preset.name} {precision}"
     if preset.architecture == "secnet":
@@ -88,6 +95,8 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
         return {name: lambda: SingleImageEngine.of_network(cajnn(sizes), "", CUDA, precision)}
     if preset.architecture == "hime":
         return {name: lambda: SingleImageEngine.of_network(hime(sizes), "", CUDA, precision)}
+    if preset.architecture == "attention-fh":
+        return {name: lambda: SingleImageEngine.of_network(attention_fh(sizes), "", CUDA, precision)}
     if preset.architecture == "mpenet":
         return {name: lambda: SingleImageEngine.of_network(mpenet(sizes), "", CUDA, precision)}
     return {

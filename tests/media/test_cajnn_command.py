@@ -68,7 +68,7 @@ def test_the_model_is_shown_and_verified(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.exit_code == 0 and "tiny: intact; the stored example is reproduced" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["cajnn", "hime", "hime-fast", "mpenet"])
+@pytest.mark.parametrize("name", ["cajnn", "hime", "hime-fast", "mpenet", "attention-fh-fast"])
 def test_a_preset_without_weights_says_how_they_are_made(name: str, tmp_path: Path) -> None:
     listed = {entry["name"]: entry["trained"] for entry in json.loads(vidsr("models", "list", "--json").stdout)}
     assert not listed[name]

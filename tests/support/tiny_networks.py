@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from vidsr.models.registry import build
+from vidsr.nets.attention_fh.network import AttentionFH
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
 from vidsr.nets.mpenet.network import MPENet
@@ -58,6 +59,15 @@ MPENET_FORMS: dict[str, dict[str, Any]] = {
     "paper": {"width": 3, "groups": 2, "alignment_width": 4, "hourglass_depth": 2, "units": [1, 6, 9, 12, 17, 23]},
     "fast": {
         "width": 4, "groups": 2, "steps": 2, "points": 5, "alignment_width": 4, "hourglass_depth": 2, "units": [],
+    },
+}  # fmt: skip
+
+# Attention-FH with hard boxes as in the paper, and with blended ones as in the recipe attention-fh-fast.
+ATTENTION_FH_FORMS: dict[str, dict[str, Any]] = {
+    "paper": {"scale": 4, "steps": 2, "side": 32, "grid": 8, "heights": (8, 16), "history": 6, "hidden": 8},
+    "fast": {
+        "scale": 4, "steps": 2, "side": 32, "grid": 4, "heights": (16, 32), "history": 6, "hidden": 8,
+        "context_side": 4, "context_channels": 1, "fade": 2,
     },
 }  # fmt: skip
 
@@ -118,4 +128,14 @@ def mpenet_network(form: str, **arguments: Any) -> MPENet:
     for name, tensor in network.state_dict().items():
         noise = torch.randn(tensor.shape)
         tensor.add_(noise.abs() * 0.2 if name.endswith("running_var") else noise * 0.05)
+    return network
+
+
+def attention_fh_network(form: str, **arguments: Any) -> AttentionFH:
+    """Weights far from their initial values, so that the policy decides by what it sees."""
+    torch.manual_seed(0)
+    network = build("attention-fh", ATTENTION_FH_FORMS[form] | arguments).requires_grad_(False)
+    assert isinstance(network, AttentionFH)
+    for parameter in network.parameters():
+        parameter.add_(torch.randn(parameter.shape) * 0.05)
     return network

@@ -460,6 +460,12 @@ def _mpenet_bytes(config: Any, selection: Selection) -> float:  # noqa: ARG001 -
     return float(4.9 * values)
 
 
+def _attention_fh_bytes(config: Any, selection: Selection) -> float:  # noqa: ARG001 - not measured apart
+    """Peak memory per input pixel of an Attention-FH: images and features at the output's size."""
+    values = (8 + 8 + 6 * 3) * config.scale**2 + 2 * 32 * (config.scale // 2) ** 2 + 64
+    return float(8.0 * values)
+
+
 # How each architecture that produces frames is run, by its id in models/registry.py.
 ENGINES: dict[str, EngineRow] = {
     "secnet": EngineRow(
@@ -482,4 +488,5 @@ ENGINES: dict[str, EngineRow] = {
     "image-graph": EngineRow(
         torch=image_graph, onnx=image_graph, bytes_per_pixel=lambda config, _selection: float(config.bytes_per_pixel)
     ),
+    "attention-fh": EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=_attention_fh_bytes),
 }

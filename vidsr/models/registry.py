@@ -126,6 +126,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         multiply_adds="vidsr.models.behavior:face_multiply_adds",
         graphs="vidsr.models.onnx_export:single_image_graphs",
     ),
+    "attention-fh": Architecture(
+        tasks=("upscale",),
+        config="vidsr.nets.attention_fh.config:AttentionFHConfig",
+        network="vidsr.nets.attention_fh.network:AttentionFH",
+        run_clip="vidsr.models.behavior:single_images",
+        run_golden="vidsr.models.behavior:golden_clip",
+        multiply_adds="vidsr.models.behavior:single_image_multiply_adds",
+        graphs="vidsr.models.onnx_export:single_image_graphs",
+    ),
     "facepyramid": Architecture(
         tasks=("detect",),
         config="vidsr.nets.facepyramid:FacePyramidConfig",

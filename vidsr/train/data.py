@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     x S, and `poses`, B x (burn_in + T) x n x 2 x 3, are those of nets/secnet/references.py. Clips of faces with labels
     have `points`, B x T x P x 2 in pixels of the truth, `motions`, B x (burn_in + T) x 2 x 3, which bring places of a
     low-resolution frame to those in the frame before, and perhaps `units`, B x T x U, of which `unit_rates`, U, tells
-    how frequent they are in all data.
+    how frequent they are in all data. `seed` is for random decisions of the training itself, such as boxes.
     """
 
     low: Tensor
@@ -51,6 +51,7 @@ class Batch(NamedTuple):
     motions: Tensor | None = None
     units: Tensor | None = None
     unit_rates: Tensor | None = None
+    seed: int = 0
 
     def to(self, device: torch.device) -> Batch:
         """Copies the batch to a device."""

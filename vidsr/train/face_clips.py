@@ -112,6 +112,7 @@ class FaceBatches(Dataset[Batch]):
         return Batch(
             torch.stack(lows), torch.stack(truth), burn_in, points=torch.stack(points), motions=torch.stack(motions),
             units=torch.stack(units) if units else None, unit_rates=self._rates if units else None,
+            seed=int(generator.integers(2**31)),
         )  # fmt: skip
 
     def validation(self, held: Sequence[Person]) -> list[FaceClip]:

@@ -100,14 +100,14 @@ class FacePriorTask:
         scale, truth, scores = network.config.scale, clip.truth, {}
         for name, low in (("", degrade_bi(truth, scale)), ("_jpeg", degrade_jpeg(truth, VALIDATION_QUALITY, scale))):
             bicubic = resize(low, (truth.shape[-2], truth.shape[-1]))
-            before = _luma_psnr(truth, bicubic)
+            before = luma_psnr(truth, bicubic)
             with training_autocast(device):
                 afresh = network(low.to(device))
-            scores[f"gain{name}_afresh"] = _luma_psnr(truth, afresh) - before
+            scores[f"gain{name}_afresh"] = luma_psnr(truth, afresh) - before
             if network.config.steps > 1:
                 frames = _restored(network, low[None].to(device), clip.motions[None].to(device), 0, device)
                 video = torch.cat([each.images[-1] for each in frames])
-                scores[f"gain{name}_video"] = _luma_psnr(truth, video) - before
+                scores[f"gain{name}_video"] = luma_psnr(truth, video) - before
         return scores
 
     def _heatmap_loss(self, frames: list[Restored], points: Tensor, faces: FacesConfig) -> Tensor:
@@ -144,6 +144,7 @@ def _restored(network: MPENet, low: Tensor, motions: Tensor, burn_in: int, devic
             yield restored
 
 
-def _luma_psnr(truth: Tensor, result: Tensor) -> float:
+def luma_psnr(truth: Tensor, result: Tensor) -> float:
+    """PSNR of Y in dB, without a border of 8 pixels, of images N x 3 x H x W in 0..1 as they are written, in 8 bits."""
     images = to_8_bits(result.float().cpu().clamp(0, 1))
     return decibels(float(squared_errors(truth, images, BORDER, luma).mean()))

@@ -44,6 +44,7 @@ from vidsr.train.losses import (
 )
 from vidsr.train.people import ReferenceBatches, ReferenceClip, find_faces, find_people, split_people
 from vidsr.train.perceptual import Distance, PerceptualDistance, Vgg19Distance, VggFaceDistance
+from vidsr.train.policy_task import PolicyTask
 from vidsr.train.recipe import Recipe
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
@@ -335,6 +336,7 @@ TASKS: dict[str, Task[Any]] = {
     "cajnn": SingleImageTask(),
     "hime": ReferenceTask(),
     "mpenet": FacePriorTask(),
+    "attention-fh": PolicyTask(),
 }
 
 
@@ -342,7 +344,7 @@ def _without_references(recipe: Recipe) -> dict[str, bool]:
     """The demands of a network that uses no references."""
     tables = {
         "references": recipe.references, "correlation": recipe.correlation, "adversarial": recipe.adversarial,
-        "faces": recipe.faces,
+        "faces": recipe.faces, "policy": recipe.policy,
     }  # fmt: skip
     return {f"cannot use the table [{name}]: remove it": table is None for name, table in tables.items()}
 

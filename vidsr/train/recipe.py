@@ -69,7 +69,8 @@ class OptimizationConfig:
     """Steps, learning rate and losses. `charbonnier_epsilon` 0 means mean squared error.
 
     Only for SECNet: `weight_first`, `gamma` and `alpha` are the loss weights of equation (10), with its names; the
-    first `fusion_steps` steps train only the local fusion and the motion (III-A).
+    first `fusion_steps` steps train only the local fusion and the motion (III-A). In those of Attention-FH only its
+    local network learns.
     """
 
     steps: int = 3600
@@ -163,6 +164,20 @@ class AdversarialConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """The training of Attention-FH (train/policy.py).
+
+    In the first `optimisation.fusion_steps` steps boxes are random and only the local network learns. Then each face
+    has `sequences` sequences of boxes that the policy draws; its loss has the given `weight`. `coverage` is the reward
+    for boxes that cover the whole image, in dB.
+    """
+
+    sequences: int = 4
+    weight: float = 0.001
+    coverage: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class JpegConfig:
     """JPEG compression of every frame after the reduction (CAJNN, 4.4.1), each with a quality of its own.
 
@@ -238,7 +253,7 @@ class Recipe:
     `real` the degradation is realistic, and `degradation` applies to its clean samples. With `perceptual` the loss has
     a perceptual term. With `jpeg` every frame is compressed, with `restarts` the learning rate falls several times.
     With `references` the samples are people with reference photographs, with `faces` clips of faces with labels.
-    `correlation` and `adversarial` add losses.
+    `correlation` and `adversarial` add losses; `policy` is for a network that chooses where it works.
     """
 
     name: str
@@ -258,6 +273,7 @@ class Recipe:
     correlation: CorrelationConfig | None = None
     adversarial: AdversarialConfig | None = None
     faces: FacesConfig | None = None
+    policy: PolicyConfig | None = None
 
     @property
     def scale(self) -> int:
@@ -283,6 +299,7 @@ def load_recipe(path: Path) -> Recipe:
         "correlation": CorrelationConfig,
         "adversarial": AdversarialConfig,
         "faces": FacesConfig,
+        "policy": PolicyConfig,
     }
     parts |= {name: part for name, part in optional.items() if name in table}
     recipe = fill_tables(Recipe, parts, table, path)
@@ -369,10 +386,13 @@ def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
 
 
 def _demands_of_faces(recipe: Recipe) -> dict[str, bool]:
-    """The demands on [faces]."""
+    """The demands on [faces] and [policy]."""
     faces = recipe.faces or FacesConfig()
     others = recipe.references, recipe.jpeg, recipe.guidance
+    policy = recipe.policy or PolicyConfig()
     return {
+        "policy.sequences must be at least 2": policy.sequences >= 2,
+        "policy.weight and coverage must not be negative": min(policy.weight, policy.coverage) >= 0,
         "[faces] cannot be combined with [references], [jpeg] or [guidance]: remove one of them": (
             recipe.faces is None or not any(others)
         ),
