@@ -127,7 +127,7 @@ def assert_same(results: Sequence[EnlargedCrop], expected: Sequence[Tensor], wit
 def test_static_crop_equals_the_cropped_clip(form: str, length: int) -> None:
     network, frames, crop = paper_network(**FORMS[form]), noise(length, 32, 40), Crop(8, 16, 24, 16)
     results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop}] * length)
-    assert [shown for shown, _ in results[1]] == [crop] * length
+    assert [shown for shown, _, _ in results[1]] == [crop] * length
     assert_same(results[1], alone(network, frames, crop), gap(form))
 
 
@@ -190,7 +190,7 @@ def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
     assert [shown for shown, _, _ in results] == [before, after, after]
     large, area = Crop(0, 0, 144, 144), Crop(68, 68, 4, 4)
     fixed = alone(network, frames, large)
-    for (shown, image), wanted in zip(results, fixed, strict=True):
+    for (shown, image, _), wanted in zip(results, fixed, strict=True):
         # Positions are rounded relative to the width, which differs; the recurrence doubles the error per frame.
         torch.testing.assert_close(part(shown, image, area), part(large, wanted, area), atol=5e-4, rtol=0)
     fresh = alone(network, frames[1:], large)
@@ -211,7 +211,7 @@ def test_moving_crop_stays_close_to_one_that_contains_it() -> None:
     area = Crop(44, 36, 12, 16)  # at least 12 pixels inside all of them
     gaps = [
         sum(
-            float((part(*result, area) - part(*wanted, area)).pow(2).mean())
+            float((part(*result[:2], area) - part(*wanted[:2], area)).pow(2).mean())
             for result, wanted in zip(results[4:], fixed[4:], strict=True)
         )
         for results in (moved, again)
