@@ -23,6 +23,9 @@ COMMAND = "vidsr"
 EXTRAS = {
     "plot": ("matplotlib", "matplotlib", "vidsr eval --plot"),
     "onnx": ("onnx", "onnx", "--backend onnx, vidsr models export"),
+    "zoo": ("spandrel", "spandrel", "vidsr models import FILE"),
+    "identity": ("dlib", "dlib-bin", "persons in vidsr faces, --reference by name"),
+    "ray": ("ray", "ray", "--cluster"),
     "train": ("sklearn", "scikit-learn", "training the classifiers of film defects"),
 }
 NEEDED_ENCODERS = ("libx264", "libx265")  # the defaults for 8 bits and more, except in .webm

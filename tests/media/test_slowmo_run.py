@@ -230,7 +230,8 @@ def test_report_and_progress(tmp_path: Path, card: Path) -> None:
     report = enhance(source, tmp_path / "b.mp4", config(card, interp=4), seen.append)
     assert (report.model, report.scenes, report.tile) == ("tiny", 1, None)
     assert (report.duration_seconds, report.rate) == (pytest.approx(3.2), pytest.approx(25))
-    assert [progress.frames_done for progress in seen] == list(range(1, 78))
+    assert [progress.frames_done for progress in seen if not progress.is_finishing] == list(range(1, 78))
+    assert seen[-1].is_finishing
     assert {progress.frames_expected for progress in seen} == {77}
     kept = slowed(card, source, tmp_path / "c.mp4", interp=4, keep_duration=True)
     assert (kept.duration_seconds, kept.rate) == (pytest.approx(0.8), pytest.approx(100))

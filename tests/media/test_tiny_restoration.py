@@ -86,7 +86,7 @@ def test_the_plan_and_the_signature_have_both_models(tiny_model: ModelCard) -> N
     options = UpscaleConfig(compute=compute)
     weights = chosen_weights(options)
     assert weights.tiny_model == tiny_model.sha256 and tiny_model.sha256 in weights.digests()
-    assert planned_weights(plan.selection, plan).tiny_model == tiny_model.sha256
+    assert planned_weights(plan.selection, None, plan).tiny_model == tiny_model.sha256
 
 
 def described() -> VideoInfo:
