@@ -34,7 +34,7 @@ from vidsr.engines.base import Engine, EngineInfo
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.select import Selection
+from vidsr.engines.select import DEFAULT_MODELS, Selection
 from vidsr.engines.select import image_graph as image_graph_engine
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import WINDOW, InterpolationEngine, SlowmoEngine
@@ -116,9 +116,12 @@ def shipped(card: ModelCard, precision: str) -> dict[str, Case]:
     """The engines of a card, by name; who runs them is decided by its architecture.
 
     Long runs are in the precision that a processor computes in: where oneDNN has no bf16, it is imitated, which takes
-    2.5 times as long as float32, and nobody gets it unasked.
+    2.5 times as long as float32, and nobody gets it unasked. Such processors take minutes for them: there only the
+    default models run for long, as what drifts are weights, which are the same everywhere.
     """
-    name, is_lasting = f"{card.name} {precision}", precision == ("bf16" if HAS_BF16 else "fp32")
+    is_default = card.name in (DEFAULT_MODELS["upscale"], DEFAULT_MODELS["interpolate"])
+    name = f"{card.name} {precision}"
+    is_lasting = precision == "bf16" if HAS_BF16 else is_default and precision == "fp32"
     if card.architecture == "zsm":
         return {
             f"{name} slowmo": Case(lambda: slowmo(zsm(card), card.name, precision), 0.08, is_lasting=is_lasting),

@@ -47,13 +47,13 @@ def vidsr_cli(*arguments: str | Path) -> str:
 
 
 def test_a_file_becomes_a_file(tmp_path: Path, video: Path) -> None:
-    seen: list[tuple[int, int | None]] = []
+    seen: list[tuple[int, int | None]] = []  # the last one says that the output is being checked
     report = vidsr.upscale(
         str(video), tmp_path / "b.mkv", model="bicubic", size=(128, 96), codec="ffv1", start="0:00.04", end=0.12,
         on_progress=lambda progress: seen.append((progress.frames_done, progress.frames_expected)),
     )  # fmt: skip
     assert isinstance(report, RunReport)
-    assert (report.frames_out, report.output_size, seen) == (2, (128, 96), [(1, 2), (2, 2)])
+    assert (report.frames_out, report.output_size, seen) == (2, (128, 96), [(1, 2), (2, 2), (2, 2)])
     with pytest.raises(OutputError, match="already exists"):
         vidsr.upscale(video, tmp_path / "b.mkv", **CHEAP)
     vidsr.upscale(video, tmp_path / "b.mkv", overwrite=True, **CHEAP)
