@@ -374,7 +374,7 @@ class RunReport:
     frames. The output is `stretch` times as long as the trimmed input. `duration_seconds` and `rate`, the average
     frames per second, are those of the output. `degradation` has an entry for each scene if the model works with
     degradation levels, else none. `clean_model` has cleaned the frames first, None without. `defects` is None if the
-    film was not searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no
+    video was not searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no
     attention, such as colors that the file does not tag. `resumed_frames` of the output are from an interrupted run.
     """
 
