@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -152,8 +153,16 @@ def _alarm() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(command: str, source: Path, target: Path) -> tuple[int, str]:
-    """Runs a command on a file; returns its exit code, and what is wrong with the run, empty if nothing is."""
+class Run(NamedTuple):
+    """A run's exit code, what is wrong with it (empty if nothing is), and the sentence that it ended with."""
+
+    code: int
+    fault: str
+    sentence: str = ""
+
+
+def run(command: str, source: Path, target: Path) -> Run:
+    """Runs a command on a file."""
     target.mkdir()
     arguments = [command.split()[0], *(str(argument) for argument in COMMANDS[command](source, target))]
     try:
@@ -163,7 +172,7 @@ def run(command: str, source: Path, target: Path) -> tuple[int, str]:
         shutil.rmtree(target)
         info = probe(source)
         is_large = info.width * info.height > LARGE
-        return (
+        return Run(
             STOPPED,
             "" if is_large else f"took more than {LIMIT} s of the processor, or {STUCK} s\n{traceback.format_exc()}",
         )
@@ -183,7 +192,7 @@ def run(command: str, source: Path, target: Path) -> tuple[int, str]:
     if left != expected:
         faults.append(f"exit code {code} leaves {left}")
     shutil.rmtree(target)
-    return code, "\n".join(faults)
+    return Run(code, "\n".join(faults), " ".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -192,13 +201,13 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {name: make(folder / name).read_bytes() for name, make in CONTAINERS.items()}
 
 
-def _checked(originals: dict[str, bytes], name: str, seed: int, folder: Path) -> tuple[str, int, str]:
-    """Mutates a file with a seed and runs the command that the seed chooses on it: command, exit code and fault."""
+def _checked(originals: dict[str, bytes], name: str, seed: int, folder: Path) -> tuple[str, Run]:
+    """Mutates a file with a seed and runs the command that the seed chooses on it; its fault names command and seed."""
     command = random.Random(f"command {seed}").choice(list(COMMANDS))
     source = folder / name
     source.write_bytes(mutated(originals[name], seed))
-    code, fault = run(command, source, folder / "out")
-    return command, code, fault and f"{command} of {name} with seed {seed}: {fault}"
+    result = run(command, source, folder / "out")
+    return command, result._replace(fault=result.fault and f"{command} of {name} with seed {seed}: {result.fault}")
 
 
 WHOLE = [*((name, "upscale") for name in CONTAINERS), *(("a.mp4", command) for command in list(COMMANDS)[1:])]
@@ -208,35 +217,41 @@ WHOLE = [*((name, "upscale") for name in CONTAINERS), *(("a.mp4", command) for c
 def test_whole_files_are_done(originals: dict[str, bytes], tmp_path: Path, name: str, command: str) -> None:
     """Otherwise the mutations would try nothing."""
     (tmp_path / name).write_bytes(originals[name])
-    assert run(command, tmp_path / name, tmp_path / "out") == (0, "")
+    assert run(command, tmp_path / name, tmp_path / "out") == Run(0, "")
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_damaged_files(originals: dict[str, bytes], tmp_path: Path, name: str) -> None:
     number = list(CONTAINERS).index(name)
     for seed in range(number, number + SEEDS):
-        _, _, fault = _checked(originals, name, seed, tmp_path)
-        assert not fault, fault
+        _, result = _checked(originals, name, seed, tmp_path)
+        assert not result.fault, result.fault
 
 
 @pytest.mark.skipif("VIDSR_FUZZ_SECONDS" not in os.environ, reason="runs for as long as VIDSR_FUZZ_SECONDS says")
 def test_damaged_files_for_long(
     originals: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Prints how many runs ended with which exit code; fails with all faults at the end."""
+    """Prints how many runs ended with which exit code, and the sentence of each that names anything but its input.
+
+    Fails with all faults at the end.
+    """
     end = time.monotonic() + float(os.environ["VIDSR_FUZZ_SECONDS"])
     seed = int(os.environ.get("VIDSR_FUZZ_SEED", FIRST_LONG_SEED))
     codes: Counter[tuple[str, int]] = Counter()
-    faults = []
+    faults, sentences = [], []
     while time.monotonic() < end:
         for name in CONTAINERS:
-            command, code, fault = _checked(originals, name, seed, tmp_path)
-            codes[command, code] += 1
-            if fault:
-                faults.append(fault)
+            command, result = _checked(originals, name, seed, tmp_path)
+            codes[command, result.code] += 1
+            if result.fault:
+                faults.append(result.fault)
+            if result.code not in (0, 3):
+                sentences.append(f"{command} of {name} with seed {seed}: {result.code}, {result.sentence}")
             seed += 1
     with capsys.disabled():
         print(f"\n{codes.total()} runs, {len(faults)} faults, seeds up to {seed - 1}")
         for (command, code), count in sorted(codes.items()):
             print(f"  {command}: exit code {code} {count} times")
+        print("\n".join(sentences))
     assert not faults, "\n\n".join(faults)
