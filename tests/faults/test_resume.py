@@ -90,9 +90,7 @@ def upscaling(room: Path, **changes: Any) -> tuple[Path, RunConfig]:
 
 def slowing(room: Path, **changes: Any) -> tuple[Path, RunConfig]:
     compute = ComputeConfig(model=str(room / "tiny.toml"), device="cpu", precision="fp32")
-    # Below about 200 pixels x264's output depends on what the memory held before.
-    options = {"compute": compute, "output": OutputConfig(codec="mpeg4")}
-    return room / "repeats.mkv", SlowmoConfig(**options | KEPT | changes)
+    return room / "repeats.mkv", SlowmoConfig(**{"compute": compute} | KEPT | changes)
 
 
 def quick(room: Path, **changes: Any) -> tuple[Path, RunConfig]:
@@ -136,8 +134,7 @@ def commands(room: Path) -> dict[str, list[str | Path]]:
     faces = ["--faces", "--face-detector", room / "blobs.onnx", "--end", "0.72"]
     return {
         "upscale.mp4": ["upscale", room / "faces.mkv", "--model", room / "small.toml", *faces, *common],
-        # Below about 200 pixels x264's output depends on what the memory held before.
-        "slowmo.mp4": ["slowmo", room / "repeats.mkv", "--model", room / "tiny.toml", "--codec", "mpeg4", *common],
+        "slowmo.mp4": ["slowmo", room / "repeats.mkv", "--model", room / "tiny.toml", *common],
     }
 
 

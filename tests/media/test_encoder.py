@@ -6,11 +6,14 @@ from pathlib import Path
 
 import av
 import pytest
+import torch
+from av.video.codeccontext import VideoCodecContext
 
 from tests.support import media
 from tests.support.writing import steps, write
 from vidsr.config import InputConfig, OutputConfig
 from vidsr.errors import OutputError
+from vidsr.video.encoder import Encoder, repeatable_options
 from vidsr.video.output import plan_output
 from vidsr.video.probe import probe
 
@@ -111,3 +114,29 @@ def test_an_encoder_of_rgb_only_takes_other_video(video: Path, tmp_path: Path) -
     writer = write(tmp_path / "out.mp4", video, steps(video, 3), OutputConfig(codec="libx264rgb"))
     assert writer.plan.encoding.pixel_format == "bgr0"
     assert len(media.ffmpeg_framemd5(tmp_path / "out.mp4").frames) == 3
+
+
+def test_x264_makes_the_same_packets_each_time(video: Path, tmp_path: Path) -> None:
+    """Small frames of soft shapes that move: its AVX-512 code then depends on what the memory held before."""
+    wide = torch.rand(1, 3, 10, 16, generator=torch.Generator().manual_seed(0))
+    wide = torch.nn.functional.interpolate(wide, (160, 256), mode="bicubic")[0].clamp(0, 1)
+    target, size = tmp_path / "out.mkv", (208, 160)
+    encoding = plan_output(target, video, probe(video), size, OutputConfig(), InputConfig()).encoding
+    assert encoding.codec == "libx264"
+
+    def encoded() -> list[bytes]:
+        context = av.CodecContext.create(encoding.codec, "w")
+        assert isinstance(context, VideoCodecContext)
+        encoding.configure(context)
+        encoder = Encoder(context, encoding, size)
+        packets = [p for n in range(24) for p in encoder.encode(wide[:, :, 2 * n : 2 * n + 208], 40 * n, 40)]
+        return [bytes(packet) for packet in [*packets, *encoder.flush()]]
+
+    first = encoded()
+    assert all(encoded() == first for _ in range(20))
+
+
+def test_the_options_of_x264_that_are_given_come_last() -> None:
+    options = repeatable_options("libx264", {"x264-params": "asm=sse2:keyint=3", "crf": "20"})
+    assert options["x264-params"].endswith("asm=sse2:keyint=3") and options["crf"] == "20"
+    assert repeatable_options("libx265", {"x265-params": "log-level=none"}) == {"x265-params": "log-level=none"}

@@ -2,9 +2,6 @@
 
 All are pure functions of their arguments and a seeded generator, on whole clips, centered as in `degrade`. Each sample
 keeps its random parameters and their summary in three numbers, which may replace the network's estimates.
-
-One exception: on CPUs with AVX-512, libx264 encodes roughly one small clip in some hundred slightly differently when
-called again (its macroblock tree reads beyond its end; with `mbtree=0` or `asm=avx2` it is repeatable).
 """
 
 from __future__ import annotations

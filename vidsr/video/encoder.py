@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any, cast
 
 import av
+import cv2
 from av.codec.codec import Codec, UnknownCodecError
 from av.codec.context import ThreadType
 from av.codec.hwaccel import HWAccel
@@ -143,6 +144,8 @@ TRAITS: dict[str, Traits] = {
 }
 
 
+_CV_CPU_AVX512_SKX = 256  # OpenCV's number for the extensions that x264 needs for its AVX-512; it has no name in Python
+
 HARDWARE_ENCODERS = tuple(name for name, traits in TRAITS.items() if traits.hardware)
 COMMON_ENCODERS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "h264_nvenc")
 
@@ -181,7 +184,21 @@ class Encoding:
         context.colorspace, context.color_range = MATRIX_CODES[color.matrix], RANGE_CODES[color.range]
         context.color_primaries = PRIMARIES_CODES[color.primaries]
         context.color_trc = TRANSFER_CODES[color.transfer]
-        context.options = {"chroma_sample_location": color.chroma_location} | dict(self.options)
+        options = {"chroma_sample_location": color.chroma_location} | dict(self.options)
+        context.options = repeatable_options(self.codec, options)
+
+
+def repeatable_options(codec: str, options: dict[str, str]) -> dict[str, str]:
+    """The options with which an encoder makes the same packets each time that it gets the same frames.
+
+    With AVX-512, x264 (build 165) reads beyond the end of its macroblock tree, so that two runs of a command differed
+    from 48x32 to 320x240, in up to half of the runs. With AVX2 they do not, and take 0.99 of the time (measured from
+    320x240 to 1280x720). What the user gives in x264-params comes later and counts.
+    """
+    if codec not in ("libx264", "libx264rgb") or not cv2.checkHardwareSupport(_CV_CPU_AVX512_SKX):
+        return options
+    given = options.get("x264-params")
+    return options | {"x264-params": "asm=avx2" + (f":{given}" if given else "")}
 
 
 def acceleration(codec: str) -> HWAccel | None:

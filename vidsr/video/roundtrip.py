@@ -12,6 +12,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from vidsr.video.demuxers import open_media
+from vidsr.video.encoder import repeatable_options
 
 SWSCALE_ACCURATE = 4 | 0x40000 | 0x2000 | 0x4000  # bicubic, accurate rounding, full chroma in both directions
 # Decoders whose names differ from their encoders'.
@@ -27,7 +28,7 @@ def h264_roundtrip(frames: NDArray[np.uint8], crf: int) -> NDArray[np.uint8]:
     with av.open(buffer, "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        stream.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+        stream.options = {**repeatable_options("libx264", {"crf": str(crf), "preset": "veryfast", "threads": "1"})}
         for frame in frames:
             rgb = av.VideoFrame.from_ndarray(frame, format="rgb24")
             container.mux(stream.encode(rgb.reformat(format="yuv420p", interpolation=SWSCALE_ACCURATE)))
@@ -52,7 +53,7 @@ def codec_roundtrip(frames: NDArray[np.uint8], codec: str, options: Mapping[str,
     encoder.width, encoder.height = frames.shape[2], frames.shape[1]
     encoder.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     encoder.time_base, encoder.framerate, encoder.thread_count = Fraction(1, 25), Fraction(25), 1
-    encoder.options = dict(options)
+    encoder.options = repeatable_options(codec, dict(options))
     # One converter each for the whole clip: creating one takes longer than converting a small image.
     to_yuv, to_rgb = VideoReformatter(), VideoReformatter()
     packets = []
