@@ -74,6 +74,7 @@ SLOW = (
     "faults/test_terminal.py::test_interrupted_while_modules_are_loaded",
     "unit/test_bench.py",
     "unit/test_readme.py::test_the_sizes_of_a_model_are_true",
+    "benchmarks/test_real_footage.py::test_rows_with_networks",
     "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",
 )
 

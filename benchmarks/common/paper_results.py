@@ -29,6 +29,7 @@ VID4_BI_Y = "Zhang et al. (TMP, arXiv 2312.09909): Vid4, bicubic reduction, Y; b
 OTHER_BLUR = "Zhang et al. (TMP, arXiv 2312.09909); other protocol: blur sigma 1.6, Y; border may differ"
 DISSERTATION = "Xiang, dissertation, Table 6.1: Vid4, all frames, Y"
 FIRST_VERSION = "Xiang et al. (Zooming Slow-Mo, CVPR 2020): Vid4, all frames, Y"
+COMPRESSED = "Wang et al. (CAVSR, CVPR 2023), poster: Vid4, BD, libx264, Y; border and preset may differ"
 LATER = "later work; its own account, Vid4, Y"
 
 ROWS = (
@@ -51,6 +52,18 @@ ROWS = (
     Printed("faces-BD", "FRVSR", VOXCELEB, 34.33, None, 0.9458, 0.9493),
     Printed("faces-BD", "LFFNet", VOXCELEB, 33.76, None, 0.9398, 0.9435),
     Printed("faces-BD", "SECNet", VOXCELEB, 35.26, None, 0.9550, 0.9572),
+    *(
+        Printed(f"vid4-BD-crf{crf}", system, COMPRESSED, psnr_y=psnr_y, ssim_y=ssim_y)
+        for system, figures in (
+            ("EDVR", ((26.53, 0.794), (24.76, 0.694), (22.39, 0.544))),
+            ("RealBasicVSR", ((26.94, 0.813), (24.87, 0.701), (22.39, 0.531))),
+            ("COMISR", ((26.66, 0.801), (25.14, 0.713), (22.62, 0.546))),
+            ("FTVSR", ((27.50, 0.826), (25.51, 0.732), (22.79, 0.561))),
+            ("CAVSR without modulation or metadata", ((26.76, None), (24.54, None), (22.06, None))),
+            ("CAVSR", ((27.42, 0.833), (25.65, 0.742), (22.84, 0.574))),
+        )
+        for crf, (psnr_y, ssim_y) in zip((15, 25, 35), figures, strict=True)
+    ),
     *(
         Printed("vid4-BI-x2", system, source, psnr_y=psnr_y, ssim_y=ssim_y)
         for system, source, psnr_y, ssim_y in (

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.common.engines import run_engine
 from vidsr.config import ComputeConfig, Precision
-from vidsr.engines.select import build_engine, select
+from vidsr.engines.select import ESTIMATED, Levels, build_engine, select
 from vidsr.models.cards import list_cards
 from vidsr.nets.layers.resize import resize
 
@@ -40,10 +40,13 @@ def enlarge(name: str, precision: Precision, low: Tensor) -> Tensor:
     return lanczos(low) if name == "lanczos" else stream(name, precision, low)
 
 
-def stream(model: str, precision: Precision, low: Tensor, scale: int = SCALE) -> Tensor:
-    """The clip through the engine that the command line uses, untiled, at `scale`; a model or bicubic."""
+def stream(model: str, precision: Precision, low: Tensor, scale: int = SCALE, levels: Levels = ESTIMATED) -> Tensor:
+    """The clip through the engine that the command line uses, untiled, at `scale`; a model or bicubic.
+
+    `levels`: the degradation that a network with an estimator is told.
+    """
     compute = ComputeConfig(model=model, precision=precision, tile="off")
-    selection = select(compute, "upscale", low.shape[2], low.shape[3], enlargement=scale)
+    selection = select(compute, "upscale", low.shape[2], low.shape[3], enlargement=scale, levels=levels)
     return fitted(run_engine(build_engine(selection).engine, low), low, scale)
 
 
@@ -55,15 +58,15 @@ def fitted(results: Tensor, low: Tensor, scale: int) -> Tensor:
     return torch.stack([resize(image, size).clamp(0, 1) for image in results])
 
 
-def lanczos(low: Tensor) -> Tensor:
+def lanczos(low: Tensor, scale: int = SCALE) -> Tensor:
     """Lanczos with 3 lobes by swscale, 8 bits in and out, from the ffmpeg program of the package imageio-ffmpeg."""
     count, _, height, width = low.shape
     pixels = (low * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24"]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *raw, "-s", f"{width}x{height}", "-i", "pipe:0"]
-    command += ["-vf", f"scale={SCALE * width}:{SCALE * height}:flags={SWS_FLAGS}", *raw, "pipe:1"]
+    command += ["-vf", f"scale={scale * width}:{scale * height}:flags={SWS_FLAGS}", *raw, "pipe:1"]
     run = subprocess.run(command, input=pixels.numpy().tobytes(), capture_output=True, check=False)
     if run.returncode:
         raise SystemExit(f"ffmpeg ended with exit code {run.returncode}: {run.stderr.decode().strip()}")
-    values = np.frombuffer(run.stdout, np.uint8).reshape(count, SCALE * height, SCALE * width, 3)
+    values = np.frombuffer(run.stdout, np.uint8).reshape(count, scale * height, scale * width, 3)
     return torch.from_numpy(values.copy()).permute(0, 3, 1, 2).float() / 255

@@ -101,5 +101,8 @@ JPEG: dict[str, Condition] = {
     f"jpeg-{quality}": (BI, lambda low, quality=quality: encode(low, "jpeg", quality=str(quality)))  # type: ignore[misc]
     for quality in (10, 20)
 }
-BD_REAL: dict[str, Condition] = {"BD-crf28": (BD, lambda low: compressed(low, 28))}
+BD_REAL: dict[str, Condition] = {
+    f"BD-crf{crf}": (BD, lambda low, crf=crf: compressed(low, crf))  # type: ignore[misc]
+    for crf in (15, 25, 28, 35)
+}
 CONDITIONS = CLEAN | REAL | JPEG | BD_REAL
