@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.quality import bars, real_footage, rival_weights
+from benchmarks.quality import bars, real_footage, rival_weights, sheet
 from benchmarks.quality.bars import AT_MOST, Bar
 from benchmarks.quality.conditions import BI, CONDITIONS
 from benchmarks.quality.ledger import Ledger, mean
@@ -187,6 +188,22 @@ def test_rows_with_networks_run_on_tiny_clips(tmp_path: Path, monkeypatch: pytes
     assert all(math.isfinite(row.figure) for row in rows)
     speed = next(row for row in rows if "speed" in row.what)
     assert speed.figure > 0 and speed.beside.startswith("processor seconds")
+
+
+def test_the_sheet_shows_four_degraded_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet, "FRAMES", 3)
+    monkeypatch.setattr(sheet, "SHOWN", 1)
+    run(sheet, monkeypatch, "--models", "bicubic", "lanczos", "--output", str(tmp_path / "sheet.webp"))
+    shipped = sheet.ROOT / "docs" / "real-footage.webp"
+    assert shipped.stat().st_size < 200_000
+    image, other = (cv2.imread(str(path)) for path in (tmp_path / "sheet.webp", shipped))
+    assert image.shape[0] == other.shape[0] and image.shape[1] * 3 == other.shape[1] * 2
+    rows = np.array_split(image.astype(float), len(sheet.ROWS))
+    assert all(part.std() > 20 for part in rows), "each shows something"
+    for row in sheet.ROWS:
+        clip = BI(torch.from_numpy(np.stack(numbered_images(3, 192, 144))).permute(0, 3, 1, 2), sheet.REDUCTION)
+        damaged = row.damage(clip)
+        assert damaged.shape == clip.shape and 0.0003 < (damaged - clip).square().mean() < 0.05
 
 
 def test_ncnn_weights_are_read_layer_by_layer() -> None:
