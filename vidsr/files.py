@@ -41,7 +41,7 @@ _SAMPLE_BYTES = 1 << 20
 
 # The name of a HiddenFile: the beginning of the target's name, a random number, and the target's extension.
 _HIDDEN_NAME = re.compile(r"\..{0,40}\.[0-9a-f]{12}\.part(\..*)?", re.DOTALL)
-# An empty hidden file that is younger may have been created but not locked yet.
+# An empty hidden file that is younger may have been created but not locked yet, where these are two steps.
 _SECONDS_TO_LOCK = 60.0
 
 _SYSTEM_REASONS: tuple[tuple[type[OSError], str], ...] = (
@@ -207,13 +207,10 @@ class HiddenFile:
         self.is_published = False
 
     def __enter__(self) -> Self:
-        descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        self._lock = _create_locked(self.path)
         if fcntl is None:
-            os.close(descriptor)  # Windows does not rename an open file
-            return self
-        self._lock = descriptor
-        with suppress(OSError):  # a file system without locks: nobody removes the file
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(self._lock)  # Windows does not rename an open file
+            self._lock = None
         return self
 
     def __exit__(
@@ -331,12 +328,56 @@ def atomic_write(target: Path, *, overwrite: bool, sync: bool = True) -> Iterato
         hidden.publish(sync)
 
 
+def _create_locked(path: Path) -> int:
+    """Creates a file, locked if there are locks, and returns its descriptor; in one step where the system has a way."""
+    descriptor = _nameless_file(path.parent)
+    if descriptor is not None:
+        try:
+            os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
+            return descriptor
+        except FileExistsError:
+            os.close(descriptor)
+            raise
+        except OSError:  # without /proc, or on a file system without links
+            os.close(descriptor)
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks: nobody removes the file
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _nameless_file(folder: Path) -> int | None:
+    """The descriptor of a new, locked file in a folder that has no name yet; None where there is no such thing."""
+    if fcntl is None or not hasattr(os, "O_TMPFILE"):
+        return None
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _is_locked_from_the_start(folder: Path) -> bool:
+    """Whether a HiddenFile in this folder has its name only after it is locked."""
+    descriptor = _nameless_file(folder)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
+    return Path("/proc/self/fd").exists()
+
+
 def remove_stale_files(folder: Path, dead: Path | None = None) -> list[Path]:
     """Removes hidden files that killed runs have left in a folder, and returns their paths; never raises OSError.
 
     A file that a living process holds is locked (see HiddenFile) and stays; so does every file on a system or file
-    system without such locks. A new, empty file stays too, because it may be about to be locked, unless it is for the
-    output `dead`, whose run is known to have ended.
+    system without such locks. A new, empty file stays too where it may be about to be locked (see `_create_locked`),
+    unless it is for the output `dead`, whose run is known to have ended.
     """
     ended = None if dead is None else f".{dead.stem[:40]}."
     removed: list[Path] = []
@@ -365,7 +406,8 @@ def _removed_if_stale(path: Path, has_ended: bool) -> list[Path]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         status = os.fstat(descriptor)
-        if not has_ended and status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK:
+        is_new = status.st_size == 0 and time.time() - status.st_mtime < _SECONDS_TO_LOCK
+        if is_new and not has_ended and not _is_locked_from_the_start(path.parent):
             return []
         path.unlink()
         return [path]

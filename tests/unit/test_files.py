@@ -6,12 +6,15 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from vidsr import files
 from vidsr.errors import DeviceError, OutputError
-from vidsr.files import HiddenFile, atomic_write, check_target, remove_stale_files
+from vidsr.files import HiddenFile, _is_locked_from_the_start, atomic_write, check_target, remove_stale_files
 
 
 def names(folder: Path) -> list[str]:
@@ -131,7 +134,8 @@ import os, signal, sys
 from pathlib import Path
 from vidsr.files import HiddenFile
 with HiddenFile(Path(sys.argv[1]), overwrite=False) as hidden:
-    hidden.path.write_bytes(b"half")
+    if sys.argv[2] != "kill before a byte is written":
+        hidden.path.write_bytes(b"half")
     if sys.argv[2] == "wait":
         print("ready", flush=True)
         sys.stdin.read()
@@ -154,6 +158,36 @@ def test_the_file_of_a_killed_process_is_removed(tmp_path: Path, name: str) -> N
     assert names(tmp_path) == []
 
 
+@contextmanager
+def locked_in_two_steps() -> Iterator[None]:
+    """As where a file cannot be created without a name, for instance on macOS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "_nameless_file", lambda folder: None)
+        yield
+
+
+def test_an_empty_file_of_a_killed_process_is_removed_at_once_where_it_was_locked_at_birth(tmp_path: Path) -> None:
+    if not _is_locked_from_the_start(tmp_path):
+        pytest.skip("this system or file system creates no file without a name")
+    with process(tmp_path / "a.mp4", "kill before a byte is written") as killed:
+        killed.wait()
+    (left,) = tmp_path.iterdir()
+    assert left.stat().st_size == 0
+    with locked_in_two_steps():
+        assert remove_stale_files(tmp_path) == []
+    assert remove_stale_files(tmp_path) == [left]
+
+
+def test_the_file_is_the_same_where_it_is_locked_in_two_steps(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.json", overwrite=False) as hidden:
+        hidden.write_text("one")
+    with locked_in_two_steps(), atomic_write(tmp_path / "b.json", overwrite=False) as hidden:
+        hidden.write_text("two")
+        assert remove_stale_files(tmp_path) == []
+    assert names(tmp_path) == ["a.json", "b.json"]
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "b.json").stat().st_mode
+
+
 def test_the_file_of_a_living_process_stays(tmp_path: Path) -> None:
     with process(tmp_path / "a.mp4", "wait") as living:
         assert living.stdout is not None and living.stdout.readline() == "ready\n"
@@ -173,7 +207,8 @@ def test_only_files_of_our_own_kind_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".b.0123456789ab.part.mkv").symlink_to(tmp_path / ".a.mp4")
     (tmp_path / ".c.0123456789ab.part.mkv").touch()  # perhaps created this moment, and not locked yet
     before = names(tmp_path)
-    assert remove_stale_files(tmp_path) == [] and names(tmp_path) == before
+    with locked_in_two_steps():
+        assert remove_stale_files(tmp_path) == [] and names(tmp_path) == before
     os.utime(tmp_path / ".c.0123456789ab.part.mkv", (0, 0))
     assert [path.name for path in remove_stale_files(tmp_path)] == [".c.0123456789ab.part.mkv"]
     assert remove_stale_files(tmp_path / "none") == []
