@@ -113,8 +113,8 @@ class Killer:
             ended = self.run(command, here, kills - done, kind)
             if ended.code == 0:
                 break
-            # Before its handlers are set and after they are gone, Python ends by the signal itself: to a shell, with the
-            # same code.
+            # Before its handlers are set and after they are gone, Python ends by the signal itself: to a shell, this
+            # is the same code.
             if kind is None or ended.code not in (CODES[kind], -getattr(signal, kind)):
                 row.differences.append(f"job {number}: code {ended.code} after {kind}: {ended.said[-400:]}")
                 return done
