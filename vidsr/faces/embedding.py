@@ -12,19 +12,18 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsr.errors import ModelError, VidsrError
+from vidsr.errors import ModelError
 from vidsr.faces.alignment import Image, similarity_between, warped
 from vidsr.faces.detections import Array
 from vidsr.faces.heads import Head, plain_head, shipped_head
-from vidsr.models.cards import LARGEST_MODEL_FILE, sha256_of
-from vidsr.runtime.memory import shortage
-from vidsr.runtime.onnx_session import start_session
+from vidsr.faces.onnx_file import OnnxFile
+from vidsr.models.cards import sha256_of
 
 LENGTH = 128
 AUTO, OFF = "auto", "off"
@@ -147,8 +146,8 @@ class SFace:
     def __init__(self, path: Path, device: torch.device, threads: int) -> None:
         """Raises ModelError if the file has another interface, DeviceError if CUDA is unavailable."""
         self._path = path
-        self._session = _start_session(path, device, threads)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._file = OnnxFile(path, "face embedding", "a smaller one", device, threads)
+        inputs, outputs = self._file.inputs, self._file.outputs
         shape = inputs[0].shape if len(inputs) == 1 else []
         wanted = [1, 3, SFACE_SIDE, SFACE_SIDE]
         is_fit = len(shape) == 4 and all(not isinstance(a, int) or a == b for a, b in zip(shape, wanted, strict=True))
@@ -164,27 +163,8 @@ class SFace:
         """As FaceEmbedding."""
         chip = warped(image, similarity_between(points, SFACE_POINTS), SFACE_SIDE, SFACE_SIDE)
         planes = np.ascontiguousarray(chip.transpose(2, 0, 1)[None], np.float32)
-        try:
-            (vector,) = self._session.run(None, {self._input: planes})
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            if lack := shortage(error):
-                raise lack from error
-            raise ModelError(f"the face embedding {self._path} fails to run: {error}") from error
+        (vector,) = self._file.run({self._input: planes})
         found: NDArray[np.float64] = np.asarray(vector, np.float64).ravel()
         if found.shape != (LENGTH,) or not np.isfinite(found).all():
             raise ModelError(f"{self._path} does not have SFace's interface: it must give {LENGTH} finite numbers")
         return found
-
-
-def _start_session(path: Path, device: torch.device, threads: int) -> Any:
-    if path.stat().st_size > LARGEST_MODEL_FILE:
-        raise ModelError(f"the face embedding {path} has more than {LARGEST_MODEL_FILE >> 20} MB: name a smaller one")
-    place = device if device.type == "cuda" else torch.device("cpu")
-    try:
-        return start_session(path, place, threads, remedy="use --device cpu for the face embedding")
-    except VidsrError:
-        raise
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        if lack := shortage(error):
-            raise lack from error
-        raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error

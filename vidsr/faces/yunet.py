@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vidsr.errors import ModelError, VidsrError
+from vidsr.errors import ModelError
 from vidsr.faces.detections import LANDMARKS, Detections
-from vidsr.models.cards import LARGEST_MODEL_FILE
-from vidsr.runtime.memory import shortage
-from vidsr.runtime.onnx_session import start_session
+from vidsr.faces.onnx_file import OnnxFile
 
 STRIDES = (8, 16, 32)
 MULTIPLE = 32
@@ -38,7 +35,9 @@ class Yunet:
     def __init__(self, path: Path, device: torch.device, threads: int) -> None:
         """Raises ModelError if the file is missing or has another interface, DeviceError if CUDA is unavailable."""
         self.path = path
-        self._session = _start_session(path, device, threads)
+        if not path.is_file():
+            raise ModelError(f"the face detector {path} does not exist; name a YuNet file (.onnx)")
+        self._file = OnnxFile(path, "face detector", "a YuNet file", device, threads)
         self.size = self._check()
 
     def run(self, image: NDArray[np.float32], min_score: float) -> Detections:
@@ -50,12 +49,7 @@ class Yunet:
 
     def outputs(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The raw outputs for an image, by name; arguments and errors as for `run`."""
-        try:
-            values = self._session.run(None, {self._input: image[None]})
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            if lack := shortage(error):
-                raise lack from error
-            raise ModelError(f"the face detector {self.path} fails to run: {error}") from error
+        values = self._file.run({self._input: image[None]})
         outputs = dict(zip(self._outputs, values, strict=True))
         height, width = image.shape[1:]
         for name, columns in ((f"{kind}_{stride}", WIDTHS[kind]) for stride in STRIDES for kind in WIDTHS):
@@ -66,9 +60,9 @@ class Yunet:
         return outputs
 
     def _check(self) -> tuple[int, int] | None:
-        inputs = self._session.get_inputs()
+        inputs = self._file.inputs
         self._input = inputs[0].name
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._outputs = [output.name for output in self._file.outputs]
         wanted = [f"{kind}_{stride}" for kind in WIDTHS for stride in STRIDES]
         missing = [name for name in wanted if name not in self._outputs]
         shape = inputs[0].shape
@@ -107,19 +101,3 @@ def decode(outputs: Mapping[str, NDArray[np.float32]], height: int, width: int, 
     is_sane = np.isfinite(numbers).all(1) & (faces.boxes[:, 2:] <= largest).all(1) & (faces.boxes[:, 2:] > 0).all(1)
     sane = np.flatnonzero(is_sane)
     return faces.take(sane).ordered().take(np.arange(min(MAX_CANDIDATES, len(sane))))
-
-
-def _start_session(path: Path, device: torch.device, threads: int) -> Any:
-    if not path.is_file():
-        raise ModelError(f"the face detector {path} does not exist; name a YuNet file (.onnx)")
-    if path.stat().st_size > LARGEST_MODEL_FILE:
-        raise ModelError(f"the face detector {path} has more than {LARGEST_MODEL_FILE >> 20} MB: name a YuNet file")
-    place = device if device.type == "cuda" else torch.device("cpu")
-    try:
-        return start_session(path, place, threads, remedy="use --device cpu for the face detector")
-    except VidsrError:
-        raise
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        if lack := shortage(error):
-            raise lack from error
-        raise ModelError(f"{path} is not an ONNX file that can be run: {error}") from error
