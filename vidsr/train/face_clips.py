@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vidsr.errors import InputError
 from vidsr.faces.alignment import mirrored_transform, similarity_between
@@ -24,9 +23,8 @@ from vidsr.faces.detections import LANDMARKS, Array
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch
 from vidsr.train.dataset import Item
-from vidsr.train.degrade import Frames, H264Roundtrip, degrade_random, from_bytes
-from vidsr.train.degrade_real import degrade_real
-from vidsr.train.people import KINDS, TRIES, Person, cut_face
+from vidsr.train.degrade import Frames, H264Roundtrip, from_bytes
+from vidsr.train.people import TRIES, PeopleBatches, Person, cut_face
 from vidsr.train.recipe import FacesConfig, Recipe
 
 VALIDATION_FRAMES = 6
@@ -58,7 +56,7 @@ class _Sample(NamedTuple):
     units: Array | None
 
 
-class FaceBatches(Dataset[Batch]):
+class FaceBatches(PeopleBatches):
     """The batches of a recipe with [faces], one per step, independent of each other as those of `Batches`."""
 
     def __init__(
@@ -70,25 +68,14 @@ class FaceBatches(Dataset[Batch]):
         Raises InputError if there are no files of a kind with a share in the recipe, or for a bad file of labels.
         """
         assert recipe.faces is not None
-        self.recipe, self.faces, self.cache, self.people = recipe, recipe.faces, cache, list(people)
-        self.h264, self.roundtrip = h264, roundtrip
-        shares = dict(zip(KINDS, (recipe.data.share_faces, recipe.data.share_face_stills), strict=True))
-        self._files: list[list[tuple[Person, list[int]]]] = []
-        for kind in KINDS:
-            owned = [(person, [k for k, item in enumerate(person.items) if item.kind == kind]) for person in people]
-            self._files.append([(person, files) for person, files in owned if files])
-        weights = np.array([shares[kind] if files else 0.0 for kind, files in zip(KINDS, self._files, strict=True)])
-        if not weights.any():
+        super().__init__(recipe, people, cache, h264, roundtrip)
+        self.faces = recipe.faces
+        if not self._weights.any():
             raise InputError(
                 f"no training data is left: beside {recipe.faces.holdout_people} held-out people there are no clips or "
                 "photographs of faces of a kind with a share in the recipe; add files or lower 'holdout_people'"
             )
-        self._weights = weights / weights.sum()
         self._rates = self._unit_rates()
-
-    def __len__(self) -> int:
-        """The number of steps in the recipe."""
-        return self.recipe.optimisation.steps
 
     def __getitem__(self, index: int) -> Batch:
         """The batch of step `index`."""
@@ -129,10 +116,7 @@ class FaceBatches(Dataset[Batch]):
 
     def _draw(self, length: int, generator: np.random.Generator) -> _Sample:
         for _ in range(TRIES):
-            files = self._files[generator.choice(len(KINDS), p=self._weights)]
-            weights = np.sqrt([len(each) for _, each in files])  # a compromise, as in Batches
-            person, mine = files[generator.choice(len(files), p=weights / weights.sum())]
-            file = mine[int(generator.integers(len(mine)))]
+            person, file = self._draw_file(generator)
             if (sample := self._sample(person, file, length, generator)) is not None:
                 return sample
         raise InputError(f"{person.items[file].path} and others show no face in most frames: remove them")
@@ -148,14 +132,6 @@ class FaceBatches(Dataset[Batch]):
         if np.isnan(points).any() or (units is not None and np.isnan(units).any()):
             return None
         return _Sample(cut.frames, points, units)
-
-    def _degraded(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
-        recipe, scale = self.recipe, self.recipe.scale
-        if recipe.real is None:
-            return degrade_random(clip, recipe.degradation, generator, self.h264, scale)
-        assert self.roundtrip is not None, "[real] needs a round trip"
-        low, _ = degrade_real(clip, recipe.degradation, recipe.real, generator, self.roundtrip, scale)
-        return low
 
     def _unit_rates(self) -> Tensor | None:
         """How frequent each action unit is in the data, U values; None without labels of units.

@@ -374,9 +374,10 @@ def train(recipe: Recipe, options: TrainOptions, on_log: Callable[[dict[str, Any
     network = build(recipe.architecture, recipe.network).to(device)
     task = task_of(network)
     task.check(network, recipe)
-    make = _reference_samples if recipe.references is not None else _clip_samples
-    make = _face_samples if recipe.faces is not None else make
-    batches, validation = make(recipe, options, task.min_frames)
+    if recipe.references is None and recipe.faces is None:
+        batches, validation = _clip_samples(recipe, options, task.min_frames)
+    else:
+        batches, validation = _people_samples(recipe, options)
     adversary = None if recipe.adversarial is None else Adversary(recipe.adversarial, recipe.data.crop, device)
 
     def step(batch: Batch, number: int) -> dict[str, float]:
@@ -450,34 +451,16 @@ def _clip_samples(recipe: Recipe, options: TrainOptions, min_frames: int) -> tup
     return batches, validation
 
 
-def _reference_samples(
-    recipe: Recipe,
-    options: TrainOptions,
-    min_frames: int,  # noqa: ARG001 - validation clips are made as needed
-) -> tuple[Dataset[Batch], Sequence[Any]]:
-    """As `_clip_samples`, for a recipe with [references]."""
-    assert recipe.references is not None
+def _people_samples(recipe: Recipe, options: TrainOptions) -> tuple[Dataset[Batch], Sequence[Any]]:
+    """The batches of a recipe with [references] or [faces], and a validation clip of each person held out."""
+    table, batches = recipe.faces or recipe.references, FaceBatches if recipe.faces else ReferenceBatches
+    assert table is not None
     items = find_training_files(options.data, recipe.data.licence_classes, of_people=True)
     cache = options.output.parent / "frames"
-    people = find_people(items, recipe.references.person_pattern, cache, find_faces)
-    people, held_out = split_people(people, recipe.references.holdout_people)
-    batches = ReferenceBatches(recipe, people, cache, _h264(recipe), _roundtrip(recipe))
-    return batches, batches.validation(held_out)
-
-
-def _face_samples(
-    recipe: Recipe,
-    options: TrainOptions,
-    min_frames: int,  # noqa: ARG001 - validation clips are made as needed
-) -> tuple[Dataset[Batch], Sequence[Any]]:
-    """As `_clip_samples`, for a recipe with [faces]."""
-    assert recipe.faces is not None
-    items = find_training_files(options.data, recipe.data.licence_classes, of_people=True)
-    cache = options.output.parent / "frames"
-    people = find_people(items, recipe.faces.person_pattern, cache, find_faces)
-    people, held_out = split_people(people, recipe.faces.holdout_people)
-    batches = FaceBatches(recipe, people, cache, _h264(recipe), _roundtrip(recipe))
-    return batches, batches.validation(held_out)
+    people = find_people(items, table.person_pattern, cache, find_faces)
+    people, held_out = split_people(people, table.holdout_people)
+    samples = batches(recipe, people, cache, _h264(recipe), _roundtrip(recipe))
+    return samples, samples.validation(held_out)
 
 
 def _perceptual_distance(recipe: Recipe, options: TrainOptions, device: torch.device) -> Distance | None:

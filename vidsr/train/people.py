@@ -191,7 +191,44 @@ def cut_face(
     return FaceCut(np.stack(clip), order, factors, corners[:, ::-1])
 
 
-class ReferenceBatches(Dataset[Batch]):
+class PeopleBatches(Dataset[Batch]):
+    """What batches of clips and photographs of people share: the files of each kind, and how a clip is degraded."""
+
+    def __init__(
+        self, recipe: Recipe, people: Sequence[Person], cache: Path, h264: H264Roundtrip | None,
+        roundtrip: Roundtrip | None = None,
+    ) -> None:  # fmt: skip
+        """`people` exclude those for validation; the others as for `Batches`."""
+        self.recipe, self.people, self.cache, self.h264, self.roundtrip = recipe, list(people), cache, h264, roundtrip
+        shares = dict(zip(KINDS, (recipe.data.share_faces, recipe.data.share_face_stills), strict=True))
+        self._files: dict[Kind, list[tuple[Person, list[int]]]] = {}
+        for kind in KINDS:
+            owned = [(person, [k for k, item in enumerate(person.items) if item.kind == kind]) for person in people]
+            self._files[kind] = [(person, files) for person, files in owned if files]
+        self._weights = np.array([shares[kind] if self._files[kind] else 0.0 for kind in KINDS])
+
+    def __len__(self) -> int:
+        """The number of steps in the recipe."""
+        return self.recipe.optimisation.steps
+
+    def _draw_file(self, generator: np.random.Generator, is_alone: bool = True) -> tuple[Person, int]:
+        """A person and the number of a file of theirs; unless `is_alone` one who has others, if there is any."""
+        files = self._files[KINDS[generator.choice(len(KINDS), p=self._weights / self._weights.sum())]]
+        files = [(person, mine) for person, mine in files if is_alone or len(person.items) > 1] or files
+        weights = np.sqrt([len(each) for _, each in files])  # a compromise, as in Batches
+        person, mine = files[generator.choice(len(files), p=weights / weights.sum())]
+        return person, mine[int(generator.integers(len(mine)))]
+
+    def _degraded(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
+        recipe = self.recipe
+        if recipe.real is None:
+            return degrade_random(clip, recipe.degradation, generator, self.h264, recipe.scale)
+        assert self.roundtrip is not None, "[real] needs a round trip"
+        low, _ = degrade_real(clip, recipe.degradation, recipe.real, generator, self.roundtrip, recipe.scale)
+        return low
+
+
+class ReferenceBatches(PeopleBatches):
     """The batches of a recipe with [references], one per step, independent of each other as those of `Batches`.
 
     References are brought to the place and pose of the face in the middle frame of a sample by a similarity transform
@@ -208,26 +245,15 @@ class ReferenceBatches(Dataset[Batch]):
         Raises InputError if there are fewer than two people, or no files of a kind with a share in the recipe.
         """
         assert recipe.references is not None
-        self.recipe, self.references, self.cache = recipe, recipe.references, cache
-        self.h264, self.roundtrip, self.people = h264, roundtrip, list(people)
-        shares = dict(zip(KINDS, (recipe.data.share_faces, recipe.data.share_face_stills), strict=True))
-        self._files: dict[Kind, list[tuple[Person, list[int]]]] = {}
-        for kind in KINDS:
-            owned = [(person, [k for k, item in enumerate(person.items) if item.kind == kind]) for person in people]
-            self._files[kind] = [(person, files) for person, files in owned if files]
-        weights = np.array([shares[kind] if self._files[kind] else 0.0 for kind in KINDS])
-        if len(people) < 2 or not weights.any():
+        super().__init__(recipe, people, cache, h264, roundtrip)
+        self.references = recipe.references
+        if len(people) < 2 or not self._weights.any():
             raise InputError(
                 f"no training data is left: beside {recipe.references.holdout_people} held-out people, two more with "
                 "clips or photographs of their faces are needed; add files or lower 'holdout_people'"
             )
-        self._weights = weights / weights.sum()
         rest = recipe.references.stranger_share, recipe.references.none_share
         self._shares = (1 - sum(rest), *rest)
-
-    def __len__(self) -> int:
-        """The number of steps in the recipe."""
-        return self.recipe.optimisation.steps
 
     def __getitem__(self, index: int) -> Batch:
         """The batch of step `index`."""
@@ -289,11 +315,7 @@ class ReferenceBatches(Dataset[Batch]):
     ) -> tuple[Person, int, Frames, Array]:
         """A person who has other images, unless the role needs none; a file; frames and points of `_target`."""
         for _ in range(TRIES):
-            files = self._files[KINDS[generator.choice(len(KINDS), p=self._weights)]]
-            files = [(person, mine) for person, mine in files if role != "person" or len(person.items) > 1] or files
-            weights = np.sqrt([len(each) for _, each in files])  # a compromise, as in Batches
-            person, mine = files[generator.choice(len(files), p=weights / weights.sum())]
-            file = mine[int(generator.integers(len(mine)))]
+            person, file = self._draw_file(generator, is_alone=role != "person")
             if (target := self._target(person, file, length, generator)) is not None:
                 return person, file, *target
         raise InputError(f"{person.items[file].path} and others show no face in most frames: remove them")
@@ -305,13 +327,6 @@ class ReferenceBatches(Dataset[Batch]):
         item, places = person.items[file], person.places[file]
         cut = cut_face(item, places, length, self.recipe.data, self.references.face_side, self.cache, generator)
         return None if cut is None else (cut.frames, cut.points(places[:, 4:].reshape(-1, LANDMARKS, 2)))
-
-    def _degraded(self, clip: Tensor, generator: np.random.Generator) -> Tensor:
-        if self.recipe.real is None:
-            return degrade_random(clip, self.recipe.degradation, generator, self.h264)
-        assert self.roundtrip is not None, "[real] needs a round trip"
-        low, _ = degrade_real(clip, self.recipe.degradation, self.recipe.real, generator, self.roundtrip)
-        return low
 
     # ------------------------------------------------------------------------------------------------------ references
 
