@@ -378,3 +378,10 @@ def test_training_computes_in_bf16_only_where_the_processor_does(
     with training_autocast(torch.device("cpu")):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if is_bf16 else torch.float32)
+
+
+def test_no_task_chooses_bf16_on_its_own() -> None:
+    """All go by `training_autocast`, so that none imitates it."""
+    folder = Path(loop.__file__).parent
+    found = [path.name for path in folder.rglob("*.py") if "torch.autocast(" in path.read_text()]
+    assert len(list(folder.rglob("*.py"))) > 20 and found == []

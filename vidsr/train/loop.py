@@ -300,15 +300,15 @@ class ReferenceTask:
     ) -> dict[str, Tensor]:
         """L_rec (5.3.4), and with the recipe's tables the other terms of (5.9)."""
         assert batch.references is not None, "see check"
-        kind, truth = batch.low.device.type, batch.truth[:, 0]
-        with torch.autocast(kind, torch.bfloat16):
+        device, truth = batch.low.device, batch.truth[:, 0]
+        with training_autocast(device):
             result = network(batch.low[:, 0], batch.references, batch.present)
         found = {"final": reconstruction_loss(result, truth, recipe.optimisation.charbonnier_epsilon)}
         total = found["final"]
         if recipe.correlation is not None:
             found["correlation"] = correlation_loss(result, truth, recipe.correlation.size, recipe.correlation.dilation)
             total = total + recipe.correlation.weight * found["correlation"]
-        with torch.autocast(kind, torch.bfloat16):
+        with training_autocast(device):
             if recipe.perceptual is not None and distance is not None:
                 found["perceptual"] = perceptual_loss(result[:, None], batch.truth, distance, recipe.perceptual.crop)
                 total = total + recipe.perceptual.weight * found["perceptual"]

@@ -20,7 +20,7 @@ from vidsr.faces.detector import OVERLAP
 from vidsr.faces.yunet import MULTIPLE, decode
 from vidsr.models.registry import build
 from vidsr.nets.facepyramid import FacePyramid, FacePyramidGraph
-from vidsr.runtime.device import choose_device
+from vidsr.runtime.device import choose_device, training_autocast
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.dataset import find_training_files, split_holdout
 from vidsr.train.detector.augment import Image
@@ -78,11 +78,11 @@ def train_detector_step(
     network: FacePyramid, batch: FaceBatch, optimizer: torch.optim.Optimizer, recipe: DetectorRecipe,
     device: torch.device,
 ) -> dict[str, float]:  # fmt: skip
-    """One step on one batch, in bf16 autocast; returns the losses as numbers."""
+    """One step on one batch, in bf16 where that pays; returns the losses as numbers."""
     network.train()
     batch = batch.to(device)
     images = (batch.images.float() / 255).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16):
+    with training_autocast(device):
         raw = network(images)
     losses = detector_losses(raw, batch, recipe.loss)
     optimizer.zero_grad(set_to_none=True)
