@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from vidsr.errors import UsageError
 from vidsr.evaluation.metrics import decibels, luma, squared_errors, to_8_bits
 from vidsr.nets.layers.resize import resize
 from vidsr.nets.mpenet.alignment import draw_heatmaps
@@ -18,10 +17,10 @@ from vidsr.train.data import Batch
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.face_clips import FaceClip
-from vidsr.train.losses import correlation_loss, perceptual_loss
+from vidsr.train.image_terms import add_image_terms
 from vidsr.train.perceptual import Distance
 from vidsr.train.prior_losses import heatmap_loss, steps_loss, unit_loss, unit_weights
-from vidsr.train.recipe import FacesConfig, Recipe
+from vidsr.train.recipe import FacesConfig, Recipe, refuse_unfit
 
 VALIDATION_QUALITY = 40  # JPEG quality
 BORDER = 8  # pixels that scores leave out
@@ -50,9 +49,7 @@ class FacePriorTask:
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
             "cannot use the table [restarts]: remove it": recipe.restarts is None,
         }
-        for demand, met in demands.items():
-            if not met:
-                raise UsageError(f"the recipe '{recipe.name}' trains a {recipe.architecture} network; that {demand}")
+        refuse_unfit(demands, recipe)
 
     def losses(
         self,
@@ -78,19 +75,7 @@ class FacePriorTask:
             found["units"] = _unit_loss(frames[0].units, batch, recipe.faces)
             total = total + recipe.faces.unit_weight * found["units"]
         results = torch.stack([each.images[-1] for each in frames], dim=1)
-        images, true_images = results.flatten(0, 1), truth.flatten(0, 1)
-        if recipe.correlation is not None:
-            sizes = recipe.correlation.size, recipe.correlation.dilation
-            found["correlation"] = correlation_loss(images, true_images, *sizes)
-            total = total + recipe.correlation.weight * found["correlation"]
-        with training_autocast(device):
-            if recipe.perceptual is not None and distance is not None:
-                found["perceptual"] = perceptual_loss(results, truth, distance, recipe.perceptual.crop)
-                total = total + recipe.perceptual.weight * found["perceptual"]
-            if recipe.adversarial is not None and adversary is not None:
-                found["adversarial"] = adversary.judge(images, true_images)
-                total = total + recipe.adversarial.weight * found["adversarial"]
-        return {"total": total} | found
+        return add_image_terms(found, total, results, truth, recipe, distance, adversary)
 
     def scores(self, network: MPENet, clip: FaceClip, device: torch.device) -> dict[str, float]:
         """How far the PSNR of Y is above that of bicubic enlargement: every frame afresh, and as a video.

@@ -33,9 +33,9 @@ from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_byte
 from vidsr.train.degrade_real import degrade_jpeg
 from vidsr.train.face_clips import FaceBatches
 from vidsr.train.face_task import FacePriorTask
+from vidsr.train.image_terms import add_image_terms
 from vidsr.train.initialization import start_from
 from vidsr.train.losses import (
-    correlation_loss,
     estimate_loss,
     perceptual_loss,
     reconstruction_loss,
@@ -45,7 +45,7 @@ from vidsr.train.losses import (
 from vidsr.train.people import ReferenceBatches, ReferenceClip, find_faces, find_people, split_people
 from vidsr.train.perceptual import Distance, PerceptualDistance, Vgg19Distance, VggFaceDistance
 from vidsr.train.policy_task import PolicyTask
-from vidsr.train.recipe import Recipe
+from vidsr.train.recipe import Recipe, refuse_unfit
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
 VALIDATION_QUALITY = 40  # JPEG quality
@@ -106,7 +106,7 @@ class UpscalingTask:
             "needs network.scale of 4 with [references]": references is None or network.config.scale == SCALE,
         }
         demands |= {demand: met for demand, met in tables.items() if "[references]" not in demand}
-        _refuse_unmet(demands, recipe)
+        refuse_unfit(demands, recipe)
 
     def losses(
         self, network: SECNet, batch: Batch, recipe: Recipe, pretraining: bool, distance: Distance | None,
@@ -194,7 +194,7 @@ class SlowmoTask:
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
         }
-        _refuse_unmet(demands, recipe)
+        refuse_unfit(demands, recipe)
 
     def losses(
         self,
@@ -240,7 +240,7 @@ class SingleImageTask:
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
         }
-        _refuse_unmet(demands, recipe)
+        refuse_unfit(demands, recipe)
 
     def losses(
         self,
@@ -287,7 +287,7 @@ class ReferenceTask:
             "has no burn-in: set data.burn_in_share to 0": recipe.data.burn_in_share == 0,
             "has no pretraining: set optimisation.fusion_steps to 0": recipe.optimisation.fusion_steps == 0,
         }
-        _refuse_unmet(demands, recipe)
+        refuse_unfit(demands, recipe)
 
     def losses(
         self,
@@ -300,22 +300,10 @@ class ReferenceTask:
     ) -> dict[str, Tensor]:
         """L_rec (5.3.4), and with the recipe's tables the other terms of (5.9)."""
         assert batch.references is not None, "see check"
-        device, truth = batch.low.device, batch.truth[:, 0]
-        with training_autocast(device):
+        with training_autocast(batch.low.device):
             result = network(batch.low[:, 0], batch.references, batch.present)
-        found = {"final": reconstruction_loss(result, truth, recipe.optimisation.charbonnier_epsilon)}
-        total = found["final"]
-        if recipe.correlation is not None:
-            found["correlation"] = correlation_loss(result, truth, recipe.correlation.size, recipe.correlation.dilation)
-            total = total + recipe.correlation.weight * found["correlation"]
-        with training_autocast(device):
-            if recipe.perceptual is not None and distance is not None:
-                found["perceptual"] = perceptual_loss(result[:, None], batch.truth, distance, recipe.perceptual.crop)
-                total = total + recipe.perceptual.weight * found["perceptual"]
-            if recipe.adversarial is not None and adversary is not None:
-                found["adversarial"] = adversary.judge(result, truth)
-                total = total + recipe.adversarial.weight * found["adversarial"]
-        return {"total": total} | found
+        final = reconstruction_loss(result, batch.truth[:, 0], recipe.optimisation.charbonnier_epsilon)
+        return add_image_terms({"final": final}, final, result[:, None], batch.truth, recipe, distance, adversary)
 
     def scores(self, network: HIME, clip: ReferenceClip, device: torch.device) -> dict[str, float]:
         """For BI, without references, with those of the person, and with those of a stranger."""
@@ -347,12 +335,6 @@ def _without_references(recipe: Recipe) -> dict[str, bool]:
         "faces": recipe.faces, "policy": recipe.policy,
     }  # fmt: skip
     return {f"cannot use the table [{name}]: remove it": table is None for name, table in tables.items()}
-
-
-def _refuse_unmet(demands: dict[str, bool], recipe: Recipe) -> None:
-    for demand, met in demands.items():
-        if not met:
-            raise UsageError(f"the recipe '{recipe.name}' trains a {recipe.architecture} network; that {demand}")
 
 
 def task_of(network: Network) -> Task[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidsr.errors import UsageError
 from vidsr.nets.attention_fh.boxes import sequential_actions
 from vidsr.nets.attention_fh.network import AttentionFH
 from vidsr.nets.layers.resize import resize
@@ -17,7 +16,7 @@ from vidsr.train.face_clips import FaceClip
 from vidsr.train.face_task import luma_psnr
 from vidsr.train.perceptual import Distance
 from vidsr.train.policy import attention_losses
-from vidsr.train.recipe import Recipe
+from vidsr.train.recipe import Recipe, refuse_unfit
 
 
 class PolicyTask:
@@ -37,9 +36,7 @@ class PolicyTask:
                 others
             ),
         }
-        for demand, met in demands.items():
-            if not met:
-                raise UsageError(f"the recipe '{recipe.name}' trains a {recipe.architecture} network; that {demand}")
+        refuse_unfit(demands, recipe)
 
     def losses(
         self,

@@ -418,3 +418,10 @@ def refuse_unmet(demands: Mapping[str, bool], path: Path) -> None:
     for demand, met in demands.items():
         if not met:
             raise UsageError(f"{path}: {demand}")
+
+
+def refuse_unfit(demands: Mapping[str, bool], recipe: Recipe) -> None:
+    """Raises UsageError with the first demand of the network's training task that the recipe does not meet."""
+    for demand, met in demands.items():
+        if not met:
+            raise UsageError(f"the recipe '{recipe.name}' trains a {recipe.architecture} network; that {demand}")
