@@ -21,6 +21,7 @@ from vidsr.errors import ModelError, VidsrError
 from vidsr.models.cards import Card
 from vidsr.models.registry import config_of
 from vidsr.nets.base import Network
+from vidsr.nets.requirements import refuse_unmet
 from vidsr.runtime.memory import is_out_of_memory
 from vidsr.runtime.onnx_session import start_session
 from vidsr.toml import shortened
@@ -68,9 +69,7 @@ class ImageGraphConfig:
             )
             >= 0,
         }
-        for requirement, met in requirements.items():
-            if not met:
-                raise ValueError(requirement)
+        refuse_unmet(requirements)
 
     @property
     def lookahead(self) -> int:

@@ -31,6 +31,22 @@ class SingleImageConfig(Protocol):
         ...
 
 
+class AnySize:
+    """Base class of the configurations of networks that take single images of any size."""
+
+    __slots__ = ()
+
+    @property
+    def lookahead(self) -> int:
+        """0: every image is enlarged on its own."""
+        return 0
+
+    @property
+    def multiple_of(self) -> int:
+        """1: images of any size are accepted."""
+        return 1
+
+
 def run_padded(run: Callable[[Tensor], Tensor], config: SingleImageConfig, image: Tensor) -> Tensor:
     """Runs a network on images B x 3 x h x w of any size, padded by edge repetition to a size that `run` takes.
 

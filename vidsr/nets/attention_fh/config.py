@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidsr.nets.requirements import one_of, refuse_unmet
+from vidsr.nets.single_image import AnySize
+
 SCALES = (4, 8, 16)
 RATIOS = (3 / 2, 1.0, 2 / 3)  # height to width of a box; the paper's candidates (3.2)
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionFHConfig:
+class AttentionFHConfig(AnySize):
     """Sizes and options; the defaults are those of the journal version, where it states them.
 
     `steps` is T, the number of boxes. `side`: the face is looked at with `side` x `side` pixels (table 1: 128), in
@@ -37,23 +40,11 @@ class AttentionFHConfig:
         """Raises ValueError, naming the violated requirement, for an invalid configuration."""
         sizes = (self.steps, self.grid, self.history, self.hidden, self.context_side, self.context_channels)
         requirements = {
-            f"scale is {', '.join(map(str, SCALES[:-1]))} or {SCALES[-1]}": self.scale in SCALES,
+            **one_of("scale", self.scale, SCALES),
             "steps, grid, history, hidden, context_side and context_channels are 1 or more": min(sizes) >= 1,
             "side is a multiple of 16": self.side >= 16 and self.side % 16 == 0,
             "heights are one or more numbers, each from 2 to side": min(self.heights, default=0) >= 2
             and max(self.heights, default=0) <= self.side,
             "fade is from 0 to a quarter of the smallest height": 0 <= 4 * self.fade <= min(self.heights, default=0),
         }
-        for requirement, met in requirements.items():
-            if not met:
-                raise ValueError(requirement)
-
-    @property
-    def lookahead(self) -> int:
-        """0: every image is restored on its own."""
-        return 0
-
-    @property
-    def multiple_of(self) -> int:
-        """1: images of any size are accepted."""
-        return 1
+        refuse_unmet(requirements)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidsr.nets.requirements import one_of, refuse_unmet
+from vidsr.nets.single_image import AnySize
+
 SCALES = (2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class CAJNNConfig:
+class CAJNNConfig(AnySize):
     """Sizes and options; the defaults are those of the dissertation (chapter 4), 14,847,491 parameters.
 
     `width` is n_f of 4.3.1, `dilations` those of the parallel convolutions of equation (4.2), `blocks` the number of
@@ -29,21 +32,9 @@ class CAJNNConfig:
     def __post_init__(self) -> None:
         """Raises ValueError, naming the violated requirement, for an invalid configuration."""
         requirements = {
-            f"scale is {', '.join(map(str, SCALES[:-1]))} or {SCALES[-1]}": self.scale in SCALES,
+            **one_of("scale", self.scale, SCALES),
             "width and growth are 1 or more": min(self.width, self.growth) >= 1,
             "dilations are one or more numbers, each 1 or more": min(self.dilations, default=0) >= 1,
             "blocks and upsampler_width cannot be negative": min(self.blocks, self.upsampler_width) >= 0,
         }
-        for requirement, met in requirements.items():
-            if not met:
-                raise ValueError(requirement)
-
-    @property
-    def lookahead(self) -> int:
-        """0: every image is enlarged on its own."""
-        return 0
-
-    @property
-    def multiple_of(self) -> int:
-        """1: images of any size are accepted."""
-        return 1
+        refuse_unmet(requirements)

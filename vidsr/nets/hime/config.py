@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidsr.nets.requirements import one_of, refuse_unmet
+from vidsr.nets.single_image import AnySize
+
 SCALES = (2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class HIMEConfig:
+class HIMEConfig(AnySize):
     """Sizes and options; the defaults are the reading of the dissertation (chapter 5) that `network` explains.
 
     `low_blocks`, `high_blocks` and `reconstruction_blocks` are k_l, k_h and k_r of 5.5.1. `guide_stages` and
@@ -33,23 +36,11 @@ class HIMEConfig:
         """Raises ValueError, naming the violated requirement, for an invalid configuration."""
         blocks = self.low_blocks, self.high_blocks, self.reconstruction_blocks, self.guide_stages
         requirements = {
-            f"scale is {', '.join(map(str, SCALES[:-1]))} or {SCALES[-1]}": self.scale in SCALES,
+            **one_of("scale", self.scale, SCALES),
             "width is a multiple of groups, and both are 1 or more": min(self.width, self.groups) >= 1
             and self.width % self.groups == 0,
             "numbers of blocks and guide_stages cannot be negative": min(blocks) >= 0,
             "reference_stages is 1 or more": self.reference_stages >= 1,
             "kernel is odd": self.kernel >= 1 and self.kernel % 2 == 1,
         }
-        for requirement, met in requirements.items():
-            if not met:
-                raise ValueError(requirement)
-
-    @property
-    def lookahead(self) -> int:
-        """0: every image is enlarged on its own."""
-        return 0
-
-    @property
-    def multiple_of(self) -> int:
-        """1: images of any size are accepted."""
-        return 1
+        refuse_unmet(requirements)

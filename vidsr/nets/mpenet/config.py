@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vidsr.nets.requirements import refuse_unmet
+
 SCALE = 8
 LANDMARKS = 68  # points that the maps of action units are made of
 # Action units whose place in a face is known (units.py).
@@ -50,9 +52,7 @@ class MPENetConfig:
             f"unit_maps knows the units {', '.join(map(str, KNOWN_UNITS))}": not self.has_unit_maps
             or set(self.units) <= set(KNOWN_UNITS),
         }
-        for requirement, met in requirements.items():
-            if not met:
-                raise ValueError(requirement)
+        refuse_unmet(requirements)
 
     @property
     def has_unit_maps(self) -> bool:

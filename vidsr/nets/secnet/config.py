@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from vidsr.nets.requirements import refuse_unmet
 from vidsr.nets.secnet.conditioning import CELL
 from vidsr.nets.secnet.feature_encoding import Strategy
 
@@ -117,6 +118,4 @@ def check(config: SECNetConfig) -> None:
         ),
         "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
     }
-    for requirement, met in requirements.items():
-        if not met:
-            raise ValueError(requirement)
+    refuse_unmet(requirements)
