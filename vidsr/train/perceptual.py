@@ -13,6 +13,7 @@ Recognition", BMVC 2015) that a user has; they are not for commercial use, and n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,10 +24,14 @@ from torch import Tensor
 from vidsr.errors import UsageError
 
 _LEVELS = 5
-# VGG-19 up to the convolution whose result is compared, the 16th: channels, "M" for a halving by maxima.
-_VGG19 = (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M", 512, 512, 512, 512, "M", 512, 512, 512, 512)
-# VGG-Face up to the rectified convolution whose result is compared: convolutions and channels of its five stages.
-_VGG_FACE = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+# The convolutions of each stage, up to the one whose result is compared: the last of VGG-19, and of VGG-Face.
+_VGG19 = tuple(
+    tuple(f"features.{number}" for number in numbers)
+    for numbers in ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34))
+)
+_VGG_FACE = tuple(
+    tuple(f"conv{stage}_{number}" for number in range(1, count + 1)) for stage, count in enumerate((2, 2, 3, 3, 3), 1)
+)
 _FACE_MEAN = (129.186, 104.762, 93.594)  # of its RGB images in 0..255
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB images in 0..1
 
@@ -82,6 +87,34 @@ class PerceptualDistance:
         return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur, stride=2, groups=x.shape[1])
 
 
+class _Vgg:
+    """The features of a VGG network: rectified 3x3 convolutions in stages, which begin at half the size of the last."""
+
+    def __init__(self, weights: Path, stages: Sequence[Sequence[str]], kind: str, device: torch.device | None) -> None:
+        """Reads a .pth file with the weights and biases of these convolutions.
+
+        Raises UsageError if it cannot be read or holds something else.
+        """
+        try:
+            loaded = torch.load(weights, map_location=device or "cpu", weights_only=True)
+            self._stages = [
+                [(loaded[f"{name}.weight"].float(), loaded[f"{name}.bias"].float()) for name in stage]
+                for stage in stages
+            ]
+            self.feature(torch.zeros(1, 3, 32, 32, device=device))
+        except Exception as error:  # a pickle can fail in any way; a wrong file lacks names or has other shapes
+            raise UsageError(f"cannot read {weights} as weights of {kind}") from error
+
+    def feature(self, images: Tensor) -> Tensor:
+        """The result of the last convolution, before it is rectified."""
+        x = images.contiguous(memory_format=torch.channels_last)
+        for number, stage in enumerate(self._stages):
+            x = x if number == 0 else F.max_pool2d(F.relu(x), 2)
+            for place, layer in enumerate(stage):
+                x = F.conv2d(x if place == 0 else F.relu(x), *layer, padding=1)
+        return x
+
+
 class Vgg19Distance:
     """Mean absolute difference of VGG-19 features before the ReLU, equation (5.10).
 
@@ -90,39 +123,16 @@ class Vgg19Distance:
 
     def __init__(self, weights: Path, device: torch.device | None = None) -> None:
         """Reads a .pth file; raises UsageError if it cannot be read or holds something else."""
-        try:
-            loaded = torch.load(weights, map_location=device or "cpu", weights_only=True)
-            self._layers: list[tuple[Tensor, Tensor] | None] = []
-            index = 0
-            for layer in _VGG19:
-                name, index = f"features.{index}", index + (1 if layer == "M" else 2)
-                is_maximum = layer == "M"
-                self._layers.append(
-                    None if is_maximum else (loaded[f"{name}.weight"].float(), loaded[f"{name}.bias"].float())
-                )
-            self._shift, self._scale = (
-                torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (_MEAN, _DEVIATION)
-            )
-            self._feature(torch.zeros(1, 3, 32, 32, device=device))
-        except Exception as error:  # a pickle can fail in any way; a wrong file lacks names or has other shapes
-            raise UsageError(
-                f"cannot read {weights} as weights of VGG-19: use a .pth file with the tensors features.0.weight to "
-                "features.34.bias, as torchvision names them"
-            ) from error
+        advice = "use a .pth file with the tensors features.0.weight to features.34.bias, as torchvision names them"
+        self._vgg = _Vgg(weights, _VGG19, f"VGG-19: {advice}", device)
+        self._shift, self._scale = (
+            torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (_MEAN, _DEVIATION)
+        )
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """The distance of each pair, B values; `a` and `b` are B x 3 x H x W in 0..1, at least 32 x 32."""
-        return (self._feature(a).float() - self._feature(b).float()).abs().mean((1, 2, 3))
-
-    def _feature(self, images: Tensor) -> Tensor:
-        x = ((images - self._shift) / self._scale).contiguous(memory_format=torch.channels_last)
-        for number, layer in enumerate(self._layers):
-            if layer is None:
-                x = F.max_pool2d(x, 2)
-            else:
-                x = F.conv2d(x, *layer, padding=1)
-                x = F.relu(x) if number + 1 < len(self._layers) else x
-        return x
+        one, other = (self._vgg.feature((images - self._shift) / self._scale) for images in (a, b))
+        return (one.float() - other.float()).abs().mean((1, 2, 3))
 
 
 class VggFaceDistance:
@@ -130,27 +140,11 @@ class VggFaceDistance:
 
     def __init__(self, weights: Path, device: torch.device | None = None) -> None:
         """Reads a .pth file; raises UsageError if it cannot be read or holds something else."""
-        try:
-            loaded = torch.load(weights, map_location=device or "cpu", weights_only=True)
-            names = [f"conv{stage + 1}_{k + 1}" for stage, (count, _) in enumerate(_VGG_FACE) for k in range(count)]
-            self._layers = [(loaded[f"{name}.weight"].float(), loaded[f"{name}.bias"].float()) for name in names]
-            self._mean = torch.tensor(_FACE_MEAN, device=device).view(1, 3, 1, 1)
-            self._feature(torch.zeros(1, 3, 32, 32, device=device))
-        except Exception as error:  # a pickle can fail in any way; a wrong file lacks names or has other shapes
-            raise UsageError(
-                f"cannot read {weights} as weights of VGG-Face: use a .pth file with the tensors conv1_1.weight to "
-                "conv5_3.bias"
-            ) from error
+        advice = "use a .pth file with the tensors conv1_1.weight to conv5_3.bias"
+        self._vgg = _Vgg(weights, _VGG_FACE, f"VGG-Face: {advice}", device)
+        self._mean = torch.tensor(_FACE_MEAN, device=device).view(1, 3, 1, 1)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """The distance of each pair, B values; `a` and `b` are B x 3 x H x W in 0..1, at least 32 x 32."""
-        return (self._feature(a).float() - self._feature(b).float()).square().mean((1, 2, 3))
-
-    def _feature(self, images: Tensor) -> Tensor:
-        x = (255 * images - self._mean).contiguous(memory_format=torch.channels_last)
-        layers = iter(self._layers)
-        for stage, (count, _) in enumerate(_VGG_FACE):
-            x = x if stage == 0 else F.max_pool2d(x, 2)
-            for _ in range(count):
-                x = F.relu(F.conv2d(x, *next(layers), padding=1))
-        return x
+        one, other = (F.relu(self._vgg.feature(255 * images - self._mean)) for images in (a, b))
+        return (one.float() - other.float()).square().mean((1, 2, 3))
