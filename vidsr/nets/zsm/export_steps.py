@@ -17,13 +17,16 @@ from vidsr.nets.zsm.deformable_lstm import DeformableConvLSTM, LSTMState, StepIn
 from vidsr.nets.zsm.network import ZoomingSlowMo
 
 
-class Features(Step):
-    """Maps a frame in 0..1 to its features on all levels, the finest first."""
+class NetworkStep(Step):
+    """A step of a network, whose weights it shares."""
 
     def __init__(self, network: ZoomingSlowMo) -> None:
-        """Shares the weights of `network`, as all parts do."""
         super().__init__()
         self.network = network
+
+
+class Features(NetworkStep):
+    """Maps a frame in 0..1 to its features on all levels, the finest first."""
 
     def inputs(self, height: int, width: int) -> Shapes:
         """The frame."""
@@ -38,13 +41,8 @@ class Features(Step):
         return self.network.features(frame)
 
 
-class Between(Step):
+class Between(NetworkStep):
     """Maps the levels of two neighbors to the feature of the moment halfway between them."""
-
-    def __init__(self, network: ZoomingSlowMo) -> None:
-        """As for `Features`."""
-        super().__init__()
-        self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
         """The levels of the earlier frame, then those of the later one."""
@@ -61,13 +59,8 @@ class Between(Step):
         return self.network.interpolate(levels[: len(levels) // 2], levels[len(levels) // 2 :])
 
 
-class Contributions(Step):
+class Contributions(NetworkStep):
     """Maps a moment's feature (`level_1` of an input frame) to its contributions to `step` in either direction."""
-
-    def __init__(self, network: ZoomingSlowMo) -> None:
-        """As for `Features`."""
-        super().__init__()
-        self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
         """The feature."""
@@ -82,13 +75,8 @@ class Contributions(Step):
         return flatten(self.network.prepare_step(feature))
 
 
-class RecurrentStep(Step):
+class RecurrentStep(NetworkStep):
     """One ConvLSTM step in either direction: maps a moment's contributions and the previous state to the next state."""
-
-    def __init__(self, network: ZoomingSlowMo) -> None:
-        """As for `Features`."""
-        super().__init__()
-        self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
         """Contributions and state."""
@@ -108,13 +96,8 @@ class RecurrentStep(Step):
         return {f"hidden{ending}": shape, f"cell{ending}": shape}
 
 
-class Picture(Step):
+class Picture(NetworkStep):
     """The low-resolution head: maps a moment's feature to its image at the input's size, not clamped."""
-
-    def __init__(self, network: ZoomingSlowMo) -> None:
-        """As for `Features`."""
-        super().__init__()
-        self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
         """The feature."""
@@ -129,17 +112,12 @@ class Picture(Step):
         return self.network.synthesize(feature)
 
 
-class Result(Step):
+class Result(NetworkStep):
     """Maps the hidden states of both directions at a moment to the enlarged image, not clamped.
 
     A residual network also takes the moment's feature and an image: the input frame, or the output of `Picture` for an
     interpolated moment.
     """
-
-    def __init__(self, network: ZoomingSlowMo) -> None:
-        """As for `Features`."""
-        super().__init__()
-        self.network = network
 
     def inputs(self, height: int, width: int) -> Shapes:
         """Hidden states; for a residual network also feature and image."""
