@@ -6,7 +6,6 @@ No trained weights are needed: the branch of the face model has random ones that
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -68,13 +67,6 @@ def photograph(path: Path, *people: Any) -> Path:
         shown[CORNER : CORNER + FACE, left : left + FACE] = face(person, FACE, 8)
     assert cv2.imwrite(str(path), shown[..., ::-1])
     return path
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

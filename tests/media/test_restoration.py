@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,13 +51,6 @@ def draw_faces_at(places: list[tuple[int, int]], scene: int) -> Array:
 
 
 IMAGES = [draw_faces_at(places, int(n >= FIRST)) for n, places in enumerate(PLACES)]
-
-
-@pytest.fixture(autouse=True)
-def threads_as_before() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
