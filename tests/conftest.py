@@ -19,6 +19,7 @@ from tests.support.guards import (  # noqa: F401 - fixtures for every test
 )
 from tests.support.torch_threads import two_threads  # noqa: F401 - a fixture
 from tests.support.workers import (  # noqa: F401 - hooks
+    dealt,
     pytest_cmdline_main,
     pytest_xdist_auto_num_workers,
     pytest_xdist_setupnodes,
@@ -78,14 +79,32 @@ SLOW = (
     "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",
 )
 
+# What takes more than about 20 seconds with AVX2 only (54 and 28 for 5,000 frames), the longest first: each worker
+# begins with its share of these. The last are long where others run, too: those in bf16.
+LONGEST = (
+    "laws/test_engine_laws.py::test_lasting_law[zsm",
+    "laws/test_engine_laws.py::test_lasting_law[secnet",
+    "laws/test_engine_laws.py::test_lasting_law",
+)
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what is slow."""
+
+def name_of(item: pytest.Item) -> str:
+    """Its file below tests/, and its name there."""
+    return f"{item.path.relative_to(TESTS).as_posix()}::{item.name}" if item.path.is_relative_to(TESTS) else item.name
+
+
+def rank_of(item: pytest.Item) -> int | None:
+    """The place of a test among the longest."""
+    return next((place for place, start in enumerate(LONGEST) if name_of(item).startswith(start)), None)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what is slow; in a worker, puts the longest tests first."""
     for item in items:
-        if item.path.is_relative_to(TESTS):
-            name = f"{item.path.relative_to(TESTS).as_posix()}::{item.name}"
-            if name.startswith(SLOW):
-                item.add_marker(pytest.mark.slow)
+        if name_of(item).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+    if hasattr(config, "workerinput"):
+        items[:] = dealt(items, rank_of, config.workerinput["workercount"])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,4 +1,4 @@
-"""How many processes of pytest-xdist run the suite, and how many threads each of them gets.
+"""How many processes of pytest-xdist run the suite, which tests each begins with, and how many threads it gets.
 
 Hooks of pytest that tests/conftest.py takes over.
 """
@@ -6,10 +6,14 @@ Hooks of pytest that tests/conftest.py takes over.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
+
+T = TypeVar("T")
 
 # A worker's peak was 1.4 GB: torch, and the largest networks of the tests.
 WORKER_BYTES = 2 << 30
@@ -60,3 +64,21 @@ def pytest_xdist_setupnodes(specs: list[object]) -> None:
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // len(specs))))
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def dealt(tests: Sequence[T], rank: Callable[[T], int | None], workers: int) -> list[T]:
+    """The tests in an order in which each worker begins with its share of the longest, so that none waits for them.
+
+    `rank` tells how many are longer, None for the others, whose order stays. As "worksteal" has it, each worker gets a
+    run of tests of the same length, and one that is done takes from the end of another's.
+    """
+    longest = sorted((test for test in tests if rank(test) is not None), key=lambda test: rank(test) or 0)
+    rest = [test for test in tests if rank(test) is None]
+    order, left = list[T](), len(tests)
+    for worker in range(workers):
+        size = left // (workers - worker)
+        mine = longest[worker::workers]
+        others = max(0, size - len(mine))
+        order += [*mine, *rest[:others]]
+        rest, left = rest[others:], left - size
+    return [*order, *rest]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests import conftest
 from tests.support import workers
 
 GIB = 1 << 30
@@ -16,21 +18,32 @@ ROOT = Path(__file__).parents[2]
 CONFTEST = """
 import os
 import tests.support.workers
-from tests.support.workers import pytest_cmdline_main, pytest_xdist_auto_num_workers, pytest_xdist_setupnodes
+from tests.support.workers import (
+    dealt, pytest_cmdline_main, pytest_xdist_auto_num_workers, pytest_xdist_setupnodes
+)
 
 tests.support.workers.usable_cores = lambda: 4
 tests.support.workers.worker_count = lambda: 2
 depth = int(os.environ.get("DEPTH", "0"))
 os.environ["DEPTH"] = str(depth + 1)
 assert depth < 2, "a worker started a worker"
+
+def pytest_collection_modifyitems(config, items):
+    if depth:
+        longest = {"test_a[6]": 0, "test_a[7]": 1}
+        items[:] = dealt(items, lambda item: longest.get(item.name), config.workerinput["workercount"])
 """
 TESTS = """
 import os, pytest
+
+done = []
 
 @pytest.mark.parametrize("number", range(8))
 def test_a(number, worker_id):
     assert os.environ["PYTEST_XDIST_WORKER_COUNT"] == "2" and worker_id in ("gw0", "gw1")
     assert os.environ["OMP_NUM_THREADS"] == "2" and os.environ["DEPTH"] == "2"
+    done.append(number)
+    assert done[0] == {"gw0": 6, "gw1": 7}[worker_id]
 """
 
 
@@ -123,3 +136,40 @@ def test_workers_divide_the_cores(count: int, threads: str, monkeypatch: pytest.
     assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"]) == (threads, "passive")
     workers.pytest_xdist_setupnodes(specs=[object()])
     assert os.environ["OMP_NUM_THREADS"] == threads, "what is set stays"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_worker_begins_with_its_share_of_the_longest(count: int) -> None:
+    tests = list(range(40))
+    longest = {17: 1, 18: 1, 5: 2, 30: 0, 31: 0, 29: 3}  # the others come in their order
+    order = workers.dealt(tests, longest.get, count)
+    assert sorted(order) == tests
+    runs, left = [], order
+    for worker in range(count):
+        size = len(left) // (count - worker)
+        runs.append(left[:size])
+        left = left[size:]
+    dealt = [[test for test in run if test in longest] for run in runs]
+    assert all(run[: len(mine)] == mine for run, mine in zip(runs, dealt, strict=True))
+    assert dealt == [[30, 31, 17, 18, 5, 29][worker::count] for worker in range(count)]
+    assert [test for test in order if test not in longest] == [test for test in tests if test not in longest]
+
+
+def test_the_suite_deals_its_longest_tests_where_it_has_workers() -> None:
+    names = [
+        "unit/test_a.py::test_a",
+        "unit/test_b.py::test_b",
+        f"{conftest.LONGEST[0]}-fast]",
+        "unit/test_c.py::test_c",
+    ]
+
+    def item(name: str) -> Any:
+        file, _, test = name.partition("::")
+        return SimpleNamespace(path=conftest.TESTS / file, name=test, add_marker=lambda _: None)
+
+    items = [item(name) for name in names]
+    conftest.pytest_collection_modifyitems(SimpleNamespace(), items)  # type: ignore[arg-type]
+    assert [conftest.name_of(each) for each in items] == names
+    config = SimpleNamespace(workerinput={"workercount": 2})
+    conftest.pytest_collection_modifyitems(config, items)  # type: ignore[arg-type]
+    assert [conftest.name_of(each) for each in items] == [names[2], names[0], names[1], names[3]]
