@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests.support.forking import CODES, FULL_DISK, Ended, Forker
 from tests.support.tiny_networks import NARROW_FORM, SLOWMO_FORMS, narrow_network, slowmo_network
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
-from vidsr.config import ComputeConfig, OutputConfig, RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, InputConfig, OutputConfig, RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS
 from vidsr.errors import OutputError, UsageError
 from vidsr.models.cards import models_folder
@@ -162,23 +163,28 @@ def test_a_run_that_is_stopped_at_twenty_places_makes_the_video_of_the_unbroken_
             break
         folder = tmp_path / str(number)
         folder.mkdir()
-        video, stops = folder / name, 0
+        video, stops, ahead, has_lost_line = folder / name, 0, ended.events, False
         while not video.exists():
-            event = chance.randint(1, ended.events) if kinds else None
+            # Among those that are still ahead: most runs are stopped, and several times before a video is done.
+            event = chance.randint(1, ahead) if kinds and ahead > 0 else None
             kind = kinds[-1] if kinds else "SIGKILL"
             limit = chance.choice([0, chance.randrange(30_000)])
             found = run(folder, event=event, kind=kind, limit=limit)
             if found.code != 0:
                 assert found.code == CODES[kind], (kind, event, found)
-                assert kinds.pop() == kind
-                stops += 1
+                assert event is not None and kinds.pop() == kind
+                stops, ahead = stops + 1, ahead - event
             left = folder_of(video) / "journal"
             if kind == "SIGKILL" and left.exists() and left.stat().st_size and chance.random() < 0.3:
                 # A power failure while a line was being written.
                 left.write_bytes(left.read_bytes()[: -chance.randrange(1, 40)])
+                has_lost_line = True
         assert contents(video) == wanted, (number, stops)
         if found.code == 0:  # else it was stopped after the video had its name
-            assert written_figures(folder / "report.json") == wanted_figures
+            reported = written_figures(folder / "report.json")
+            if has_lost_line:  # a state before it may be gone already, which is said
+                reported["warnings"] = [text for text in reported["warnings"] if not text.startswith("the state ")]
+            assert reported == wanted_figures
             assert sorted(path.name for path in folder.iterdir()) == sorted([name, "report.json"])
             resumed.append(json.loads((folder / "report.json").read_text())["runs"][0]["resumed_frames"])
     assert not kinds
@@ -333,7 +339,7 @@ def test_one_run_at_a_time(room: Path, tmp_path: Path) -> None:
 
 def test_work_is_kept_by_itself_for_long_jobs_only(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEFAULT_MODELS, "restore_face", str(room / "face.toml"))
-    source, config = upscaling(room, resume=None)
+    source, config = upscaling(room, resume=None, input=InputConfig(end=Fraction(2, 5)))
     seen: list[Path | None] = []
 
     def run(seconds: float, pixels: int) -> RunReport:
