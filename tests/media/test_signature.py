@@ -167,6 +167,7 @@ def test_results_beside_their_inputs_are_not_inputs_of_the_next_run(folder: Path
     assert first.exit_code == 0 and first.stdout.splitlines() == [str(path) for path in made]
     again = vidsr_cli("upscale", folder, *FAST, "--skip-existing")
     assert again.exit_code == 0 and again.stdout == "" and "left out 2 files that vidsr made" in again.stderr
+    assert "2 videos, 6 frames according to their headers" in first.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["a.mp4", "a_x1.mp4", "b.mp4", "b_x1.mp4"]
     for name in ("a.mp4", "b.mp4"):
         (folder / name).unlink()
@@ -174,3 +175,9 @@ def test_results_beside_their_inputs_are_not_inputs_of_the_next_run(folder: Path
     assert alone.exit_code == 3 and "only results of vidsr" in alone.stderr
     assert vidsr_cli("upscale", folder, folder.with_name("out"), *FAST).exit_code == 0  # elsewhere they are inputs
     assert vidsr_cli("upscale", folder / "a_x1.mp4", *FAST).stdout == f"{folder / 'a_x1_x1.mp4'}\n"
+
+
+def test_one_video_of_a_folder_is_said_in_the_singular(folder: Path) -> None:
+    (folder / "b.mp4").unlink()
+    assert "1 video, 3 frames according to its header" in vidsr_cli("upscale", folder, *FAST).stderr
+    assert "left out 1 file that vidsr made" in vidsr_cli("upscale", folder, *FAST, "--skip-existing").stderr

@@ -181,13 +181,14 @@ def _figures(now: Now) -> list[str]:
         left = "" if progress.frames_expected is None else f"{time_text(now.seconds_left)} left"
         figures = [text for text in (rate, left) if text]
     if progress.scene_starts:
-        figures.append(_counted(len(progress.scene_starts), "scene"))
+        figures.append(counted(len(progress.scene_starts), "scene"))
     if progress.faces is not None:
-        figures.append(_counted(progress.faces, "face"))
+        figures.append(counted(progress.faces, "face"))
     return [*figures, _memory(now.memory_bytes), now.device]
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
+    """A number of things in words, such as "1 scene" and "2 scenes"."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vidsr.cli.progress_text import counted
 from vidsr.cli.terminal import print_path
 from vidsr.config import SOFTWARE
 from vidsr.errors import OutputError, UsageError, VidsrError
@@ -95,7 +96,7 @@ def run_videos(screen: Screen, videos: Videos, config: RunConfig) -> None:
     jobs = videos.find(config)
     _check(screen, videos, jobs, config)
     if jobs.left_out:
-        screen.say(f"left out {len(jobs.left_out)} files that vidsr made, such as {jobs.left_out[0]}")
+        screen.say(f"left out {counted(len(jobs.left_out), 'file')} that vidsr made, such as {jobs.left_out[0]}")
     if not jobs.pairs:
         screen.say("nothing to do: there are fewer videos than shards")
     if videos.dry_run:
@@ -305,8 +306,9 @@ class _Batch:
 
         assert self.followed is not None, "for batches"
         totals, at_once = self.followed.totals, self._at_once
-        frames = "an unknown number of" if totals.frames_expected is None else totals.frames_expected
-        text = f"{totals.files} videos, {frames} frames according to their headers"
+        expected, headers = totals.frames_expected, "its header" if totals.files == 1 else "their headers"
+        frames = "an unknown number of frames" if expected is None else counted(expected, "frame")
+        text = f"{counted(totals.files, 'video')}, {frames} according to {headers}"
         if at_once > 1:
             threads = divide_threads(self.config.compute.threads, at_once)
             each = f"{threads} thread{'s' * (threads > 1)} and {free_memory_text(at_once)} of free memory"
