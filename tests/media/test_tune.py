@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from fractions import Fraction
 from pathlib import Path
@@ -104,6 +105,9 @@ def test_the_command_and_the_sheet(
     assert result.exit_code == 0, result.stderr
     words = shlex.split(result.stdout)
     assert words == ["vidsr", "upscale", "--model", model, "--scale", "2", "--threads", "1", str(video)]
+    tried = [line for line in result.stderr.splitlines() if line.startswith("trying ")]
+    assert tried[:3] == ["trying bicubic", "trying secnet-fast", "trying secnet-fast-real"] and len(tried) == 4
+    assert re.fullmatch(r"trying secnet-fast-real( --de(blur|noise|block) [0-9.]+)+", tried[3])
     dry = CliRunner().invoke(app, [*words[1:], "--dry-run"])
     assert dry.exit_code == 0 and f"48x32 to 96x64, {model} on cpu" in dry.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["my video.mkv", "my video_tune.png"]

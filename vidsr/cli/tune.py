@@ -59,7 +59,7 @@ def tune(
         assert wanted is not None
         compute = compute_config("auto", device, precision, "torch", threads, _COMPUTE.tile)
         wanted_size = size_config(scale, size, height)
-        found = tune(source, wanted_size, compute, wanted, lambda choice: screen.say(f"trying {choice}"))
+        found = tune(source, wanted_size, compute, wanted, lambda choice: screen.say(f"trying {choice.label}"))
         write_sheet(draw_sheet(found), target, overwrite)
         if not quiet:
             _show(screen, found)

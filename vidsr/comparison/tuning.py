@@ -50,6 +50,11 @@ class Choice:
     options: tuple[str, ...]
     config: UpscaleConfig
 
+    @property
+    def label(self) -> str:
+        """The model, and the levels that the setting fixes."""
+        return " ".join(self.options[1:])
+
 
 @dataclass(frozen=True, slots=True)
 class Crop:
@@ -90,7 +95,7 @@ class Trial:
     @property
     def label(self) -> str:
         """The model, and the levels that the setting fixes."""
-        return " ".join([self.plan.model, *self.choice.options[2:]])
+        return self.choice.label
 
     @property
     def seconds(self) -> float | None:
