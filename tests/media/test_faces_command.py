@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -156,6 +157,8 @@ def test_a_part_of_the_video_and_large_faces_only(tmp_path: Path, detector: Path
     source = video(tmp_path / "a.mkv")
     result = faces(source, "--face-detector", detector, "--start", "0.2", "--end", "0.4", "--json", "-")
     assert [frame["pts"] for frame in json.loads(result.stdout)["frames"]] == [200, 240, 280, 320, 360]
+    result = faces(source, "--face-detector", detector, "--end", "0.04", "--json", "-")
+    assert re.search(r"done: \d face tracks? in 1 frame\b", result.stderr)
     # At the scale where faces of 40 pixels have 20, no cell is completely blue.
     result = faces(source, "--face-detector", detector, "--min-face", "40", "-q")
     assert json.loads(result.stdout)["tracks"] == [] and result.stderr == ""

@@ -12,6 +12,7 @@ from vidsr.cli.progress_text import (
     Line,
     Now,
     columns,
+    counted,
     lines_of,
     plain_line,
     shortened,
@@ -19,8 +20,10 @@ from vidsr.cli.progress_text import (
     strip,
     time_text,
 )
+from vidsr.cli.videos import defects_found
 from vidsr.pipeline.batch_progress import Totals
 from vidsr.pipeline.run import Progress
+from vidsr.types import DefectReport, FrameDefects
 
 STAGES = {"decode": 1.0, "find_faces": 4.0, "restore_faces": 16.0, "network": 59.0, "encode": 20.0, "commit": 9.0}
 HALF = Progress(150, 300, 60.0, scene_starts=(0, 75, 225), faces=2, stage_seconds=STAGES)
@@ -111,3 +114,9 @@ def test_a_log_gets_lines_at_growing_distances() -> None:
     board.finish(running)
     assert lines[0] == "in.mp4: 31/7200 frames, 0%; 1.0 frames/s, 1:59:29 left, 1.0 GiB, cpu"
     assert 30 < len(lines) < 60
+
+
+def test_counts_are_words_in_the_right_number() -> None:
+    assert [counted(number, "face track") for number in range(3)] == ["0 face tracks", "1 face track", "2 face tracks"]
+    one = DefectReport(specks=1, scratches=1, frames=[FrameDefects(0.0, 1, 0, 1, 9, 0, None)])
+    assert defects_found(one) == "film defects: 1 speck and 0 hairs, 1 part of scratches, in 1 frame"

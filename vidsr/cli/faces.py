@@ -10,6 +10,7 @@ import typer
 
 from vidsr import config as c
 from vidsr.cli import options as o
+from vidsr.cli.progress_text import counted
 from vidsr.cli.terminal import print_json_file, print_path
 from vidsr.pipeline.options import face_config, input_config
 from vidsr.video.pipes import is_pipe_output
@@ -84,7 +85,8 @@ def faces(
         report = _run(screen, source, targets, listing, config)
         for warning in report.warnings:
             screen.warn(warning)
-        screen.say(f"done: {len(report.tracks)} face tracks in {report.frames} frames{_persons(report)}")
+        found = f"{counted(len(report.tracks), 'face track')} in {counted(report.frames, 'frame')}"
+        screen.say(f"done: {found}{_persons(report)}")
         for path in (targets.video, targets.sheet, targets.listing):
             if path is not None and not is_printed and not is_pipe_output(path):
                 print_path(path)
@@ -97,7 +99,7 @@ def _persons(report: FaceReport) -> str:
     """Whose the tracks are, for the closing message."""
     if report.persons is None:
         return "; nothing tells people apart: pip install 'vidsr-video[identity]', or give --face-embedding FILE"
-    return f", of {len(report.persons)} person{'s' * (len(report.persons) != 1)}"
+    return f", of {counted(len(report.persons), 'person')}"
 
 
 def _run(

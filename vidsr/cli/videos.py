@@ -481,8 +481,8 @@ def defects_found(defects: DefectReport, repaired_word: str = "repaired") -> str
     count = defects.specks + defects.hairs + defects.scratches
     repaired = f", {defects.repaired} of them {repaired_word}" if defects.repaired else ""
     return (
-        f"film defects: {defects.specks} specks and {defects.hairs} hairs, {defects.scratches} parts of scratches, "
-        f"in {len(defects.frames)} frames{repaired}"
+        f"film defects: {counted(defects.specks, 'speck')} and {counted(defects.hairs, 'hair')}, "
+        f"{counted(defects.scratches, 'part')} of scratches, in {counted(len(defects.frames), 'frame')}{repaired}"
         if count
         else "film defects: none found"
     )
