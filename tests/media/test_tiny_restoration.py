@@ -5,18 +5,23 @@ The model is tiny and has random weights, but its files are those of any model.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.media.test_restoration import (  # noqa: F401 - room is a fixture
     FACE_MODEL,
+    FIRST,
     PLACES,
     assert_only_faces_differ,
     changes,
+    images_of,
+    near,
     room,
     run_of,
     upscale,
@@ -26,9 +31,10 @@ from vidsr.config import ComputeConfig, RestoreConfig, UpscaleConfig
 from vidsr.faces import handover
 from vidsr.faces.engine import select_tiny_engine
 from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
-from vidsr.faces.pipeline import Restoration, plan_faces
+from vidsr.faces.pipeline import FacePlan, Restoration, plan_faces
 from vidsr.models.cards import ModelCard, list_cards, models_folder, read_card
 from vidsr.models.writing import write_model
+from vidsr.nets.layers.resize import resize
 from vidsr.pipeline.signature import chosen_weights, planned_weights
 from vidsr.types import Color, VideoInfo
 
@@ -64,6 +70,45 @@ def test_faces_of_this_size_are_restored_by_both_networks(room: Path, tmp_path: 
     assert HANDOVER[0] < min(sides) < HANDOVER[1] and run["face_model"] == FACE_MODEL
     assert any(SENTENCE in warning and "3 faces were" in warning for warning in run["warnings"])
     assert SENTENCE in " ".join(result.stderr.split())
+
+
+@pytest.mark.usefixtures("tiny_model")
+def test_at_a_scale_of_8_faces_are_pasted_as_they_were_enlarged(
+    room: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In faces there is detail that is lost where they are reduced to the four times of the network for frames."""
+
+    def run(name: str, *options: str) -> Path:
+        upscale(room, "video.mkv", tmp_path / name, "--scale", "8", "--start", "0.24", "--end", "0.32", *options)
+        return tmp_path / name
+
+    without, pasted = run("a.mkv", "--no-faces"), run("b.mkv", "--faces")
+    monkeypatch.setattr(FacePlan, "blending_scale", lambda _plan, network_scale, _enlargement: network_scale)
+    reduced = run("c.mkv", "--faces")
+    places = PLACES[FIRST : FIRST + 2]
+    assert_only_faces_differ(changes(room, without, pasted), places, scale=8)
+    for one, other, here in zip(images_of(pasted), images_of(reduced), places, strict=True):
+        for x, y in here:
+            detail, less = (fine_detail(image)[near(x, y, 8, 8)].mean() for image in (one, other))
+            assert detail > 2 * less
+
+
+def fine_detail(image: Tensor) -> Tensor:
+    """What an image loses where it is reduced by 2 and enlarged again, H x W."""
+    height, width = image.shape[-2:]
+    return (image - resize(resize(image, (height // 2, width // 2)), (height, width))).abs().amax(0)
+
+
+def test_faces_are_pasted_at_the_larger_factor_only_where_a_model_reaches_it(tiny_model: ModelCard) -> None:
+    info = described()
+    with_tiny = plan_faces(RestoreConfig(), ComputeConfig(threads=1), info)
+    without = replace(with_tiny, tiny=None)
+    assert tiny_model.scale == 8
+    assert [with_tiny.blending_scale(4, factor) for factor in (2, 4, 5, 8, None)] == [4, 4, 5, 8, 4]
+    assert [without.blending_scale(4, factor) for factor in (2, 4, 5, 8, None)] == [4] * 5
+    assert without.blending_scale(2, 4) == 4 and without.blending_scale(2, 8) == 2
 
 
 @pytest.mark.usefixtures("no_tiny_model")

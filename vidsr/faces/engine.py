@@ -363,6 +363,11 @@ def build_face_engine(
     return row.make(load_network(selection.card), device, selection.precision, quarters, photographs, strength)
 
 
+def scale_of(selection: Selection) -> int:
+    """By how much the face model of a selection enlarges."""
+    return int(_config_of(selection).scale)
+
+
 def _config_of(selection: Selection) -> Any:
     assert selection.card is not None, "bicubic does not restore faces"
     return config_of(selection.card.architecture, selection.card.network)

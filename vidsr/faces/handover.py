@@ -73,10 +73,13 @@ class SizedStreams:
 class SizedFaceEngine:
     """Two networks as one: each face is restored by the one for its size. Stateless: the caller holds the streams."""
 
-    def __init__(self, tiny: FaceNetwork, large: FaceNetwork) -> None:
-        """`tiny` gives its results at once. Each enlarges by a scale of its own."""
+    def __init__(self, tiny: FaceNetwork, large: FaceNetwork, scale: int | None = None) -> None:
+        """`tiny` gives its results at once. Each enlarges by a scale of its own.
+
+        Their images are mixed at `scale`; None: at that of the network for larger faces.
+        """
         assert tiny.lookahead == 0, "frames wait for the network for larger faces only"
-        self._tiny, self._large = tiny, large
+        self._tiny, self._large, self._scale = tiny, large, scale
 
     @property
     def lookahead(self) -> int:
@@ -136,7 +139,9 @@ class SizedFaceEngine:
                 ready[track] = large[track]
             else:
                 crop, image, weights = large[track]
-                small = resize(tiny[track].image, (image.shape[-2], image.shape[-1])).clamp(0, 1)
+                scale = self._scale or image.shape[-1] // crop.width
+                size = scale * crop.height, scale * crop.width
+                small, image = (resize(each, size).clamp(0, 1) for each in (tiny[track].image, image))
                 shares_of_photographs = tuple(share * weight for weight in weights)
                 ready[track] = EnlargedCrop(crop, torch.lerp(small, image, share), shares_of_photographs)
         return ready, streams

@@ -13,7 +13,7 @@ from vidsr.engines.select import Selection
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.embedding import EmbeddingChoice
-from vidsr.faces.engine import build_face_engine, select_face_engine, select_tiny_engine
+from vidsr.faces.engine import build_face_engine, scale_of, select_face_engine, select_tiny_engine
 from vidsr.faces.finding import FaceFinder
 from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
 from vidsr.faces.landmark_smoothing import LandmarkSmoothing
@@ -51,6 +51,14 @@ class FacePlan:
     references: tuple[PlannedReference, ...] = ()
     embedding: EmbeddingChoice | None = None
     warnings: tuple[str, ...] = ()
+
+    def blending_scale(self, network_scale: int, enlargement: int | None) -> int:
+        """The factor at which faces are put into the frames, which a network enlarges by `network_scale`.
+
+        That is the output's `enlargement` (None if it is no whole number) if it is larger, and a face model reaches it.
+        """
+        reached = max(scale_of(each) for each in (self.selection, self.tiny) if each is not None)
+        return enlargement if enlargement is not None and network_scale < enlargement <= reached else network_scale
 
 
 def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> FacePlan:
@@ -105,7 +113,7 @@ class Restoration:
     """
 
     def __init__(self, plan: FacePlan, info: VideoInfo, scale: int) -> None:
-        """Loads the detector, the network and the photographs. `scale` is that of the engine that enlarges the frames.
+        """Loads the detector, the network and the photographs. `scale` is that of the frames that `blend` gets.
 
         Raises ModelError, DeviceError, or InputError for a photograph that has changed since it was planned.
         """
@@ -120,7 +128,9 @@ class Restoration:
         quarters, strength = View.of(info).quarters, plan.options.reference_strength
         engine = build_face_engine(plan.selection, quarters, photographs, strength)
         if plan.tiny is not None:
-            engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine)
+            mixed_at = scale if scale > scale_of(plan.selection) else None
+            engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine, mixed_at)
+        self.scale = scale
         self._has_tiny = plan.tiny is not None
         self._is_without_tiny = plan.tiny is None and plan.options.min_face < HANDOVER[0]
         # One thread: the detector examines few frames, and the network needs the other threads.

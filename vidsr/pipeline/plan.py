@@ -55,6 +55,11 @@ class ExpectedOutput:
         """The header for the writer: the output's frame rate, and a time base in which all its timestamps are exact."""
         return replace(info, time_base=info.time_base * self.stretch / self.interp, header_rate=self.rate)
 
+    def whole_enlargement(self, info: VideoInfo) -> int | None:
+        """The whole factor by which both sides are enlarged; None if there is none."""
+        factor = self.enlargement(info)
+        return factor if self.size == (factor * info.width, factor * info.height) else None
+
     def enlargement(self, info: VideoInfo) -> int:
         """The smallest whole factor that reaches `size` on both sides."""
         return max(math.ceil(self.size[0] / info.width), math.ceil(self.size[1] / info.height))

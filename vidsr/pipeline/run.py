@@ -164,6 +164,10 @@ class Parts:
     def stages(self, plan: Plan) -> Stages:
         """The stages that each frame passes."""
         faces, info, result = self.faces, plan.info, plan.expected
+        fit = Fit(result.size, result.stretch)
+        enlarged: list[Stage] = [*(faces.blend if faces else ()), fit]
+        if faces is not None and faces.scale > self.chosen.engine.info.scale:
+            enlarged = [fit, *faces.blend]
         return Stages(
             ahead=[  # at the input's size
                 SceneMarker(plan.options.scenes),
@@ -175,9 +179,9 @@ class Parts:
                 *([self.duplicates] if self.duplicates else ()),
                 *(faces.restore if faces else ()),
                 Network(self.chosen.engine, info.height, info.width),
-                *(faces.blend if faces else ()),  # from here on at the engine's output size
+                # From here on at the engine's output size. Slow motion has no faces.
                 *([InterpolatedFrameFinisher(result.interp)] if result.interp > 1 else ()),
-                Fit(result.size, result.stretch),
+                *enlarged,
             ],
             depth_behind=QUEUE_DEPTH * min(result.interp, 2),
         )
@@ -194,7 +198,8 @@ def load(plan: Plan) -> Parts:
     if plan.faces is not None:
         from vidsr.faces.pipeline import Restoration  # imports SciPy, a third of start-up time where faces are off
 
-        faces = Restoration(plan.faces, plan.info, chosen.engine.info.scale)
+        scale = plan.faces.blending_scale(chosen.engine.info.scale, plan.expected.whole_enlargement(plan.info))
+        faces = Restoration(plan.faces, plan.info, scale)
     duplicates = None
     if plan.fills_duplicates:
         assert chosen.interpolator is not None, "planned only for models that can interpolate at the input's size"
