@@ -68,6 +68,7 @@ def upscale(
     face_model: StrPath = _UPSCALE.faces.model,
     references: References = _UPSCALE.faces.references,
     reference_strength: float = _UPSCALE.faces.reference_strength,
+    face_boxes: int | None = _UPSCALE.faces.boxes,
     scenes: c.SceneMode = _UPSCALE.scenes.mode,
     scene_threshold: float = _UPSCALE.scenes.threshold,
     codec: str = _UPSCALE.output.codec,
@@ -124,6 +125,8 @@ def upscale(
     references: photographs of people in the video, whose faces they help to restore: a mapping from a name, or the
         number of a track in `find_faces`, to a path or several, or "NAME=photo.jpg" strings.
     reference_strength: 0 to 1.
+    face_boxes: in how many boxes a face model that chooses them, such as "attention-fh-fast", works; None: its own
+        number.
     scenes: "auto", or "off" to ignore cuts.  scene_threshold: 0 to 255.
     codec, preset, pix_fmt: FFmpeg names; "auto" or None lets vidsr choose.  crf: quality on the encoder's own scale.
     encoder_options: private options of the encoder, as a mapping, as pairs, or as "key=value" strings.
@@ -167,7 +170,7 @@ def upscale(
         cleaning=o.cleaning_config(deblur, denoise, deblock),
         faces=o.restore_config(
             faces, face_strength, min_face, max_faces, face_detector, face_embedding, face_model, references,
-            reference_strength,
+            reference_strength, face_boxes,
         ),
     )  # fmt: skip
     return _run(input, output, config, recursive, suffix, skip_existing, shard, jobs, on_progress)
@@ -304,6 +307,8 @@ def find_faces(
     face_detector: StrPath | None = _FACES.faces.detector,
     face_embedding: StrPath = _FACES.faces.embedding,
     min_face: float = _FACES.faces.min_face,
+    face_model: StrPath = _FACES.model,
+    face_boxes: int | None = _FACES.boxes,
     device: str = _FACES.device,
     threads: int = _FACES.threads,
     scenes: c.SceneMode = _FACES.scenes.mode,
@@ -321,13 +326,17 @@ def find_faces(
     """Detects the faces of a video and tracks each one through time, as `vidsr faces` does.
 
     annotate: path for a copy of the video with the faces drawn in.  sheet: path for a contact sheet of all tracks
-    (.png). Other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or DeviceError.
+    (.png). face_model: one that chooses in which boxes of a face it works ("attention-fh-fast"), which are listed and
+    drawn; "off": none. Other options are as for `upscale`. Raises UsageError, InputError, OutputError, ModelError or
+    DeviceError.
     """
     config = c.FindFacesConfig(
         input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
         output=c.OutputConfig(overwrite=overwrite),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         faces=o.face_config(face_detector, min_face, face_embedding),
+        model=o.box_model(face_model),
+        boxes=face_boxes,
         device=device,
         threads=threads,
     )

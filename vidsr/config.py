@@ -42,6 +42,7 @@ LARGEST_SCALE = 8
 # Sides in input pixels.
 SMALLEST_TILE = 64
 SMALLEST_FACE = 8
+MOST_BOXES = 64
 MAX_THREADS = 256
 MAX_RATE = 1000  # frames per second
 
@@ -296,6 +297,7 @@ class RestoreConfig(FaceConfig):
 
     `model` restores them, "auto" for the shipped one. `references` are photographs of people, as pairs of a name, or of
     the number of a track, and a path; `reference_strength`, 0..1, multiplies what they add, and with 0 none is used.
+    `boxes` is how many boxes a face model that chooses them has for a face, None for its own number.
     """
 
     use: bool | None = option("--faces", None, _or_none(_flag))
@@ -305,6 +307,7 @@ class RestoreConfig(FaceConfig):
     model: str = option("--face-model", "auto", _text)
     references: tuple[tuple[str, Path], ...] = option("--reference", (), _references)
     reference_strength: float = option("--reference-strength", 1.0, _within(0, 1))
+    boxes: int | None = option("--face-boxes", None, _or_none(_within(1, MOST_BOXES, kind=int)))
 
     @property
     def photographs(self) -> tuple[tuple[str, Path], ...]:
@@ -334,12 +337,18 @@ class CleaningConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindFacesConfig(Checked):
-    """Configuration of `vidsr faces`. `output` applies to the video with the faces drawn in."""
+    """Configuration of `vidsr faces`. `output` applies to the video with the faces drawn in.
+
+    With a face `model` that chooses where it works, its boxes are listed and drawn; "off": none is used. `boxes` as in
+    RestoreConfig.
+    """
 
     input: InputConfig = part(InputConfig)
     output: OutputConfig = part(OutputConfig)
     scenes: SceneConfig = part(SceneConfig)
     faces: FaceConfig = part(FaceConfig)
+    model: str = option("--face-model", "off", _text)
+    boxes: int | None = option("--face-boxes", None, _or_none(_within(1, MOST_BOXES, kind=int)))
     device: str = option("--device", ComputeConfig().device, _device)
     threads: int = option("--threads", ComputeConfig().threads, _within(0, MAX_THREADS, int))
 

@@ -102,6 +102,7 @@ class VideoInfo:
 
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, width, height
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +125,15 @@ class RestoredFace:
     """A restored face to be blended into the enlarged frame: 3 x H x W, RGB, float32, for the pixels of `crop`.
 
     `box` is that of the face in source pixels, smoothed in time: left, top, width, height. `weight`, 0..1, is its
-    opacity, which fades in and out at the ends of a track.
+    opacity, which fades in and out at the ends of a track. `boxes`, in source pixels, are where a network that chooses
+    its places worked, in order; others have none.
     """
 
     image: Tensor
     crop: Crop
-    box: tuple[float, float, float, float]
+    box: Box
     weight: float
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +199,17 @@ class ReferenceReport:
 
 @dataclass(frozen=True, slots=True)
 class TrackReport:
-    """In how many frames a track was restored, and in how many it was not, by reason; the photographs that served."""
+    """In how many frames a track was restored, and in how many it was not, by reason; the photographs that served.
+
+    `boxes` are where a face model that chooses its places worked in the first restored frame, in order, in source
+    pixels as coded (left, top, width, height); in later frames they move along with the face. Other models have none.
+    """
 
     seen: FaceTrack
     restored: int
     skipped: dict[str, int]
     references: list[ReferenceReport] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,8 @@ def test_faces_are_as_on_the_cpu(precision: str) -> None:
         for t, frame in enumerate(clip(5, device)):
             windows = {1: Crop(0, 0, 48, 48), 2: Crop(60, 16, 48, 48), 3: Crop(8 + 8 * (t > 2), 40, 40, 48)}
             ready, streams = engine.step(frame, windows, streams)
-            results += [image for _, image, _ in ready.values()]
-        results += [image for rest in engine.flush(streams, [1, 2, 3]).values() for _, image, _ in rest]
+            results += [image for _, image, *_ in ready.values()]
+        results += [image for rest in engine.flush(streams, [1, 2, 3]).values() for _, image, *_ in rest]
         return torch.cat([image.flatten().cpu() for image in results])
 
     assert psnr(faces(CUDA, precision), faces(CPU, "fp32")) > LEAST_PSNR[precision]

@@ -246,8 +246,8 @@ def test_large_face_is_not_mirrored_and_stays_so(monkeypatch: pytest.MonkeyPatch
     once = run(FaceEngine(single, CPU, "fp32"), frames, [{1: crops[1]} for crops in plan])
     monkeypatch.setattr("vidsr.faces.engine.MAX_MIRRORED_AREA", 64 * 64)
     twice = run(FaceEngine(network, CPU, "fp32"), frames, [{2: crops[2]} for crops in plan])
-    assert_same(both[1], [image for _, image, _ in once[1]], gap("near-sighted, mirrored"))
-    assert_same(both[2], [image for _, image, _ in twice[2]], gap("near-sighted, mirrored"))
+    assert_same(both[1], [image for _, image, *_ in once[1]], gap("near-sighted, mirrored"))
+    assert_same(both[2], [image for _, image, *_ in twice[2]], gap("near-sighted, mirrored"))
 
 
 @pytest.mark.parametrize("form", ["fast", "fast, mirrored"])
@@ -354,8 +354,8 @@ def test_streams_can_be_copied_and_are_not_modified(form: str) -> None:
         images = []
         for frame in frames[5:]:
             ready, streams = engine.step(frame, {1: Crop(0, 8, 24, 16), 2: Crop(0, 0, 16, 16)}, streams)
-            images += [image for _, image, _ in ready.values()]
-        return images + [image for rest in engine.flush(streams, [1, 2]).values() for _, image, _ in rest]
+            images += [image for _, image, *_ in ready.values()]
+        return images + [image for rest in engine.flush(streams, [1, 2]).values() for _, image, *_ in rest]
 
     first, second, third = going_on(streams), going_on(streams), going_on(loaded)
     assert len(first) == 2 * (4 + engine.lookahead)

@@ -63,7 +63,7 @@ def engine_of(network: SECNet, quarters: int = 0, tracks: Sequence[int] = (1,)) 
 
 
 def images(results: Results, track: int = 1) -> Tensor:
-    return torch.stack([image for _, image, _ in results[track]])
+    return torch.stack([image for _, image, *_ in results[track]])
 
 
 def expected(network: SECNet, is_mirrored: bool) -> Tensor:
@@ -129,7 +129,7 @@ def test_a_crop_that_moves_keeps_the_pose_in_the_frame() -> None:
     still = images(run(engine_of(network), clip(), [{1: Crop(0, 0, 48, 40)}] * LENGTH))
     plan: list[Crops] = [{1: Crop(0, 0, 40, 32)}] * 3 + [{1: Crop(8, 8, 40, 32)}] * 2
     moved = run(engine_of(network), clip(), plan)[1]
-    crop, image, _ = moved[-1]
+    crop, image, *_ = moved[-1]
     near = image[:, 32:80, 48:96]
     apart = (near - still[-1][:, 64:112, 80:128]).abs().mean()
     wrong = (near - still[-1][:, 64:112, 80:128].flip(-1)).abs().mean()

@@ -203,7 +203,7 @@ def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
         for rest in engine.flush(streams, [1, 2]).values():
             results += rest
         assert len(results) == 2 * LENGTH + 5
-        for window, image, _ in results:
+        for window, image, *_ in results:
             assert image.device == CUDA and image.shape == (3, 4 * window.height, 4 * window.width)
             patch = RestoredFace(image, window, (window.left + 4.0, window.top + 4.0, 8.0, 8.0), 0.5)
             large = Frame(torch.rand(3, 4 * FACES_HEIGHT, 4 * FACES_WIDTH, device=CUDA), 0, Fraction(1, 25))

@@ -265,6 +265,7 @@ OWN_OPTIONS: dict[str, dict[str, tuple[str, Any]]] = {
         "face_model": ("--face-model secnet-fast", "secnet-fast"),
         "reference": ("--reference 3=a.jpg", (("3", Path("a.jpg")),)),
         "reference_strength": ("--reference-strength 0.5", 0.5),
+        "face_boxes": ("--face-boxes 5", 5),
         "deblur": ("--deblur 0.25", 0.25),
         "denoise": ("--denoise 1", 1.0),
         "deblock": ("--deblock 0", 0.0),

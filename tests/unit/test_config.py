@@ -65,6 +65,7 @@ WRONG: dict[str, list[Any]] = {
     "--face-model": ["", None, 4, Path("card.toml")],
     "--reference": ["ANNA=a.jpg", [("ANNA", Path("a.jpg"))], (("ANNA", "a.jpg"),), (("", Path("a.jpg")),), None],
     "--reference-strength": [-0.1, 1.1, NAN, INF, "1", True, None],
+    "--face-boxes": [0, 65, -1, 8.0, "8", True],
     "--max-faces": [0, -1, 8.0, "8", True, None],
     "--clean": ["", 4, True, Path("card.toml")],
     "--dust": ["on", "Repair", None, True],

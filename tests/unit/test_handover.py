@@ -65,7 +65,7 @@ def values(sides: list[float | None], lookahead: int = 2) -> tuple[list[float | 
     for frame in video(row_of(sides)):
         crops = {each.track: CROP for each in frame.faces}
         if waiting and not crops:
-            shown += [float(image.mean()) for _, image, _ in engine.flush(state, [1])[1]]
+            shown += [float(image.mean()) for _, image, *_ in engine.flush(state, [1])[1]]
             waiting = 0
         ready, state = engine.step(frame, crops, thaw(freeze(state)))
         waiting += len(crops)
@@ -73,7 +73,7 @@ def values(sides: list[float | None], lookahead: int = 2) -> tuple[list[float | 
             shown.append(float(ready[1][1].mean()))
             waiting -= 1
     if waiting:
-        shown += [float(image.mean()) for _, image, _ in engine.flush(state, [1])[1]]
+        shown += [float(image.mean()) for _, image, *_ in engine.flush(state, [1])[1]]
     return shown, tiny, large
 
 

@@ -12,7 +12,7 @@ from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.progress_text import counted
 from vidsr.cli.terminal import print_json_file, print_path
-from vidsr.pipeline.options import face_config, input_config
+from vidsr.pipeline.options import box_model, face_config, input_config
 from vidsr.video.pipes import is_pipe_output
 
 if TYPE_CHECKING:
@@ -43,6 +43,15 @@ def faces(
     face_detector: o.FaceDetector = _ALL.faces.detector,
     face_embedding: o.FaceEmbedding = _ALL.faces.embedding,
     min_face: o.MinFace = _ALL.faces.min_face,
+    face_model: Annotated[
+        str,
+        typer.Option(
+            help="Also list and draw in which boxes of a face this face model works, such as attention-fh-fast; off: "
+            "none.",
+            rich_help_panel=o.FACES,
+        ),
+    ] = _ALL.model,
+    face_boxes: o.FaceBoxes = _ALL.boxes,
     device: o.Device = _ALL.device,
     threads: o.Threads = _ALL.threads,
     scenes: o.Scenes = _ALL.scenes.mode,
@@ -78,6 +87,8 @@ def faces(
             output=c.OutputConfig(overwrite=overwrite),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             faces=face_config(face_detector, min_face, face_embedding),
+            model=box_model(face_model),
+            boxes=face_boxes,
             device=device,
             threads=threads,
         )

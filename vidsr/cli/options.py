@@ -128,6 +128,15 @@ MinFace = Annotated[
         metavar="PIXELS", help="Smallest face to detect: side in input pixels, 8 or more.", rich_help_panel=FACES
     ),
 ]
+FaceBoxes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Number of boxes of a face, with a face model that chooses them, such as attention-fh-fast.",
+        show_default="the model's own",
+        rich_help_panel=FACES,
+    ),
+]
 
 Codec = Annotated[
     str, typer.Option(help="auto, or the name of an FFmpeg encoder, such as libx265.", rich_help_panel=ENCODING)

@@ -77,6 +77,7 @@ def upscale(
     reference_strength: Annotated[
         float, typer.Option(help="How much reference photographs add, 0 to 1.", rich_help_panel=o.FACES)
     ] = _ALL.faces.reference_strength,
+    face_boxes: o.FaceBoxes = _ALL.faces.boxes,
     scenes: o.Scenes = _ALL.scenes.mode,
     scene_threshold: o.SceneThreshold = _ALL.scenes.threshold,
     codec: o.Codec = _ALL.output.codec,
@@ -149,6 +150,7 @@ def upscale(
                 face_model,
                 reference,
                 reference_strength,
+                face_boxes,
             ),
         )
         videos = Videos(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import View
-from vidsr.types import Face, FaceTrack, Frame, Person
+from vidsr.types import Box, Face, FaceTrack, Frame, Person
 
 _GOLDEN = 0.618033988749895
 
@@ -23,7 +23,7 @@ def draw_faces(frames: Iterable[Frame], view: View) -> Iterator[Frame]:
     """Draws boxes, track numbers and landmarks onto the frames, upright as displayed; all other pixels are unchanged.
 
     A thick box was detected in this frame, a thin one is interpolated. Smoothed landmarks are preferred to detected
-    ones.
+    ones. The boxes in which a face model works are drawn in the complementary color, numbered in their order.
     """
     for frame in frames:
         yield frame.with_image(_overlay_faces(frame, view)) if frame.faces else frame
@@ -54,8 +54,27 @@ def _draw_face(overlay: NDArray[np.uint8], face: Face, view: View, size: tuple[i
     cv2.rectangle(overlay, _pixel(low), _pixel(high), color, stroke * (2 if face.is_found else 1))
     for point in _displayed(np.array(face.smoothed or face.landmarks), view, size):
         cv2.circle(overlay, _pixel(point), max(1, stroke), color, cv2.FILLED)
+    for number, (x, y, wide, tall) in enumerate(shown_boxes(face, view, *size) or (), start=1):
+        other = 255 - color[0], 255 - color[1], 255 - color[2]
+        cv2.rectangle(overlay, _pixel((x, y)), _pixel((x + wide, y + tall)), other, 1)
+        cv2.putText(overlay, str(number), _pixel((x + 1, y + 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.25 * stroke, other, 1)
     place = _pixel(low - (0, 3 * stroke)) if low[1] > 20 * stroke else _pixel((low[0], high[1] + 14 * stroke))
     cv2.putText(overlay, str(face.track), place, cv2.FONT_HERSHEY_SIMPLEX, 0.45 * stroke, color, stroke)
+
+
+def shown_boxes(face: Face, view: View, width: int, height: int) -> list[Box] | None:
+    """The boxes in which a face model worked, in pixels of a frame of this coded size as it is displayed.
+
+    None if the face was not restored.
+    """
+    if face.restored is None:
+        return None
+    shown = []
+    for left, top, wide, tall in face.restored.boxes:
+        corners = _displayed(np.array([[left, top], [left + wide, top + tall]]), view, (width, height))
+        low, high = corners.min(0), corners.max(0)
+        shown.append((float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])))
+    return shown
 
 
 def _displayed(points: NDArray[np.float64], view: View, size: tuple[int, int]) -> NDArray[np.float64]:

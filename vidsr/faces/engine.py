@@ -21,11 +21,12 @@ from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
 from vidsr.engines.select import DEFAULT_MODELS, Selection, select
 from vidsr.errors import ModelError, UsageError
+from vidsr.faces.attended import AttentionFaceEngine
 from vidsr.faces.handover import TINY_MODEL, tiny_card
 from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed, mean_weights
 from vidsr.faces.restorer import EnlargedCrop, FaceNetwork
 from vidsr.faces.tiny import TinyFaceEngine
-from vidsr.models.cards import untrained_presets
+from vidsr.models.cards import Card, untrained_presets
 from vidsr.models.loading import load_network
 from vidsr.models.registry import config_of
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
@@ -40,6 +41,8 @@ from vidsr.types import Crop, Face, Frame
 MAX_MIRRORED_AREA = 144 * 144
 # The face model for `--face-model auto` where reference photographs are given.
 REFERENCE_MODEL = "secnet-fast-face-references"
+# The model that chooses where in a face it works.
+BOX_MODEL = "attention-fh-fast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,12 +298,14 @@ def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | Non
 
 
 def select_face_engine(
-    compute: ComputeConfig, height: int, width: int, model: str = "auto", wants_references: bool = False
-) -> Selection:
+    compute: ComputeConfig, height: int, width: int, model: str = "auto", wants_references: bool = False,
+    boxes: int | None = None,
+) -> Selection:  # fmt: skip
     """Selects the face engine for a video of this size; it runs on torch whatever the backend. Loads no weights.
 
-    `model` is that of `--face-model`. Raises UsageError for a model that takes no reference photographs if the run
-    `wants_references`, ModelError or DeviceError.
+    `model` is that of `--face-model`, `boxes` that of `--face-boxes`. Raises UsageError for a model that takes no
+    reference photographs if the run `wants_references`, and for one that chooses no boxes if their number is given;
+    ModelError or DeviceError.
     """
     precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
     name = face_model_name(model, wants_references)
@@ -313,7 +318,24 @@ def select_face_engine(
             f"the face model '{selection.model}' takes no reference photographs: leave out --reference, or give a "
             f"--face-model with reference_blocks, such as {REFERENCE_MODEL}"
         )
+    if boxes is not None:
+        require_boxes(selection)
     return selection
+
+
+def require_boxes(selection: Selection) -> None:
+    """Raises UsageError unless the face model of a selection chooses the boxes in which it works."""
+    assert selection.card is not None, "bicubic does not restore faces"
+    if not FACE_ENGINES[selection.card.architecture].chooses_boxes:
+        raise UsageError(
+            f"the face model '{selection.model}' chooses no boxes: give --face-model one that does, such as {BOX_MODEL}"
+        )
+
+
+def is_for_all_sizes(card: Card | None) -> bool:
+    """Whether a face model, chosen by name, restores the tiny faces as well."""
+    row = None if card is None else FACE_ENGINES.get(card.architecture)  # None: refused where it is selected
+    return row is not None and row.is_for_all_sizes
 
 
 def select_tiny_engine(compute: ComputeConfig, options: FaceConfig, height: int, width: int) -> Selection | None:
@@ -351,16 +373,17 @@ def face_model_name(model: str, wants_references: bool) -> str:
 
 def build_face_engine(
     selection: Selection, quarters: int, photographs: Mapping[int, Sequence[FacePhotograph]] | None = None,
-    strength: float = 1.0,
+    strength: float = 1.0, boxes: int | None = None,
 ) -> FaceNetwork:  # fmt: skip
     """Builds the face engine of a selection. Raises ModelError if the weights are not those that its card describes.
 
     `quarters`: counterclockwise quarter turns that bring the video upright. `photographs` and `strength` as in
-    FaceEngine.
+    FaceEngine; `boxes` is the number of boxes of a face, None for the model's own.
     """
     assert selection.card is not None, "bicubic does not restore faces"
     row, device = FACE_ENGINES[selection.card.architecture], torch.device(selection.device)
-    return row.make(load_network(selection.card), device, selection.precision, quarters, photographs, strength)
+    network, precision = load_network(selection.card), selection.precision
+    return row.make(network, device, precision, quarters, FaceSettings(photographs, strength, boxes))
 
 
 def scale_of(selection: Selection) -> int:
@@ -374,20 +397,45 @@ def _config_of(selection: Selection) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class FaceEngineRow:
-    """How networks of one architecture restore faces; `takes_references` takes the network's configuration."""
+class FaceSettings:
+    """What some face engines are told: photographs and their strength as in FaceEngine, and the number of boxes."""
 
-    make: Callable[[Any, torch.device, str, int, Mapping[int, Sequence[FacePhotograph]] | None, float], FaceNetwork]
-    takes_references: Callable[[Any], bool]
+    photographs: Mapping[int, Sequence[FacePhotograph]] | None
+    strength: float
+    boxes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceEngineRow:
+    """How networks of one architecture restore faces; `takes_references` takes the network's configuration.
+
+    `make` takes the network, the device, the precision and the quarter turns as FaceEngine does. `is_for_all_sizes`:
+    chosen by name, it restores tiny faces as well. `chooses_boxes`: it works in boxes, whose number may be given.
+    """
+
+    make: Callable[[Any, torch.device, str, int, FaceSettings], FaceNetwork]
+    takes_references: Callable[[Any], bool] = lambda _config: False
+    is_for_all_sizes: bool = False
+    chooses_boxes: bool = False
 
 
 # The engine of each architecture that restores faces, by id (models/registry.py).
 FACE_ENGINES: dict[str, FaceEngineRow] = {
-    "secnet": FaceEngineRow(FaceEngine, lambda config: config.reference_blocks > 0),
-    "mpenet": FaceEngineRow(
-        lambda network, device, precision, quarters, _photographs, _strength: TinyFaceEngine(
-            network, device, precision, quarters
+    "secnet": FaceEngineRow(
+        lambda network, device, precision, quarters, settings: FaceEngine(
+            network, device, precision, quarters, settings.photographs, settings.strength
         ),
-        lambda _config: False,
+        lambda config: config.reference_blocks > 0,
+    ),
+    "mpenet": FaceEngineRow(
+        lambda network, device, precision, quarters, _: TinyFaceEngine(network, device, precision, quarters),
+        is_for_all_sizes=True,
+    ),
+    "attention-fh": FaceEngineRow(
+        lambda network, device, precision, quarters, settings: AttentionFaceEngine(
+            network, device, precision, quarters, settings.boxes
+        ),
+        is_for_all_sizes=True,
+        chooses_boxes=True,
     ),
 }

@@ -138,7 +138,7 @@ class SizedFaceEngine:
             elif share == 1:
                 ready[track] = large[track]
             else:
-                crop, image, weights = large[track]
+                crop, image, weights, _ = large[track]
                 scale = self._scale or image.shape[-1] // crop.width
                 size = scale * crop.height, scale * crop.width
                 small, image = (resize(each, size).clamp(0, 1) for each in (tiny[track].image, image))

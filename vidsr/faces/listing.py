@@ -16,14 +16,17 @@ import numpy as np
 import torch
 
 from vidsr import __version__
-from vidsr.config import FindFacesConfig
+from vidsr.config import ComputeConfig, FindFacesConfig, RestoreConfig
+from vidsr.engines.select import Selection
 from vidsr.errors import UsageError
 from vidsr.faces.detections import Detections, rotate_points
 from vidsr.faces.detector import View
-from vidsr.faces.drawing import ContactSheet, draw_faces
+from vidsr.faces.drawing import ContactSheet, draw_faces, shown_boxes
 from vidsr.faces.embedding import AUTO, OFF, EmbeddingChoice, choose_embedding, load_embedding
+from vidsr.faces.engine import build_face_engine, require_boxes, select_face_engine
 from vidsr.faces.persons import TrackEmbeddings
 from vidsr.faces.pipeline import FaceSearch
+from vidsr.faces.restorer import FaceRestorer
 from vidsr.faces.yunet import Yunet
 from vidsr.files import atomic_write, check_target, stale_warnings
 from vidsr.models.cards import DETECTOR, model_files
@@ -68,7 +71,8 @@ class FaceReport:
 class ListingPlan:
     """All decisions of `vidsr faces` about a video.
 
-    `output` is that of the annotated video; `embedding` tells people apart, None if nothing does.
+    `output` is that of the annotated video; `embedding` tells people apart, None if nothing does. `boxes` is the face
+    model whose boxes are listed, None without.
     """
 
     source: Source
@@ -78,6 +82,7 @@ class ListingPlan:
     device: str
     output: AnyOutputPlan | None
     embedding: EmbeddingChoice | None = None
+    boxes: Selection | None = None
 
 
 def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -> ListingPlan:
@@ -92,7 +97,14 @@ def plan_listing(source: Path, targets: FaceTargets, options: FindFacesConfig) -
     if targets.video is not None:
         output = plan_result(targets.video, video, info, size, options.output, options.input)
     embedding = choose_embedding(options.faces.embedding)
-    return ListingPlan(video, targets, options, info, str(device), output, embedding)
+    boxes = None
+    if options.model != OFF:
+        compute = ComputeConfig(device=options.device, threads=options.threads)
+        boxes = select_face_engine(compute, info.height, info.width, options.model)
+        require_boxes(boxes)
+    elif options.boxes is not None:
+        raise UsageError("--face-boxes needs a face model that chooses boxes: add --face-model")
+    return ListingPlan(video, targets, options, info, str(device), output, embedding, boxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,7 @@ class ListedFace:
     `box` is left, top, width, height; `landmarks` are the two eyes, the tip of the nose and the corners of the mouth,
     the person's right one of each pair first; `smoothed` are the landmarks after temporal smoothing. `track` numbers
     the person's track from 1; `score` is 0..1. If `found` is false, the position comes from the frames around this one.
+    `boxes` are where the face model works, in order; None without one, or where it leaves the face alone.
     """
 
     track: int
@@ -110,6 +123,7 @@ class ListedFace:
     smoothed: tuple[Point, ...]
     score: float
     found: bool
+    boxes: tuple[tuple[float, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +170,7 @@ def _listed(entries: list[dict[str, Any]]) -> tuple[ListedFace, ...]:
             smoothed=tuple(map(tuple, entry["steadied"])),
             score=entry["score"],
             found=entry["found"],
+            boxes=None if entry.get("boxes") is None else tuple(map(tuple, entry["boxes"])),
         )
         for entry in entries
     )
@@ -179,12 +194,18 @@ def describe_faces(
     known = None
     if plan.embedding is not None:
         known = TrackEmbeddings(load_embedding(plan.embedding, device, torch.get_num_threads()), view)
-    stages = [SceneMarker(options.scenes), *search.stages, *([known] if known else ())]
+    chooser = None
+    if plan.boxes is not None:
+        engine = build_face_engine(plan.boxes, view.quarters, boxes=options.boxes)
+        chooser = FaceRestorer(engine, RestoreConfig(min_face=options.faces.min_face))
+    stages = [
+        SceneMarker(options.scenes), *search.stages, *([known] if known else ()), *([chooser] if chooser else ()),
+    ]  # fmt: skip
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(plan.source, options.input, device, info))
         writer = None if plan.output is None else stack.enter_context(open_writer(plan.output))
         sheet = ContactSheet(view) if targets.sheet else None
-        text = _Listing(listing, source, info, search.network, plan.embedding)
+        text = _Listing(listing, source, info, search.network, plan.embedding, plan.boxes)
         expected = info.header_frame_count if options.input.start is options.input.end else None
         for frame in chain(stages, reader.frames()):
             text.add(frame)
@@ -219,10 +240,11 @@ class _Listing:
     """
 
     def __init__(
-        self, file: IO[bytes], source: Path, info: VideoInfo, network: Yunet, embedding: EmbeddingChoice | None
-    ) -> None:
+        self, file: IO[bytes], source: Path, info: VideoInfo, network: Yunet, embedding: EmbeddingChoice | None,
+        boxes: Selection | None,
+    ) -> None:  # fmt: skip
         self.frames = 0
-        self._file, self._info, self._view = file, info, View.of(info)
+        self._file, self._info, self._view, self._has_boxes = file, info, View.of(info), boxes is not None
         is_turned = self._view.quarters % 2
         head = {
             "vidsr": __version__,
@@ -234,6 +256,8 @@ class _Listing:
             "detector": {"file": str(network.path), "sha256": hashlib.sha256(network.path.read_bytes()).hexdigest()},
             "embedding": None if embedding is None else {"file": str(embedding.path), "sha256": embedding.sha256},
         }
+        if boxes is not None:
+            head["face_model"] = {"name": boxes.model, "sha256": boxes.sha256}
         self._write(_json(head).removesuffix("}") + ', "frames": [')
 
     def add(self, frame: Frame) -> None:
@@ -265,7 +289,7 @@ class _Listing:
         found = Detections(np.array([face.box]), np.array([face.landmarks]), np.array([face.score]))
         shown = found.turned(self._view.quarters, *size)
         smoothed = face.smoothed or face.landmarks
-        return {
+        entry = {
             "track": face.track,
             "box": _rounded(shown.boxes[0]),
             "landmarks": [_rounded(point) for point in shown.landmarks[0]],
@@ -274,6 +298,10 @@ class _Listing:
             "score": round(face.score, 4),
             "found": face.is_found,
         }
+        if self._has_boxes:
+            turned = shown_boxes(face, self._view, *size)
+            entry["boxes"] = None if turned is None else [_rounded(box) for box in turned]
+        return entry
 
     def _write(self, text: str) -> None:
         # A file name that is not UTF-8 contains lone surrogates; backslash escapes make them valid JSON.

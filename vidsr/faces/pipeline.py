@@ -13,7 +13,13 @@ from vidsr.engines.select import Selection
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.embedding import EmbeddingChoice
-from vidsr.faces.engine import build_face_engine, scale_of, select_face_engine, select_tiny_engine
+from vidsr.faces.engine import (
+    build_face_engine,
+    is_for_all_sizes,
+    scale_of,
+    select_face_engine,
+    select_tiny_engine,
+)
 from vidsr.faces.finding import FaceFinder
 from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
 from vidsr.faces.landmark_smoothing import LandmarkSmoothing
@@ -64,18 +70,20 @@ class FacePlan:
 def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) -> FacePlan:
     """Decides how faces are restored; loads no weights. Raises ModelError, UsageError or DeviceError."""
     wants_references = bool(options.photographs)
-    selection = select_face_engine(compute, info.height, info.width, options.model, wants_references)
-    tiny = select_tiny_engine(compute, options, info.height, info.width)
+    selection = select_face_engine(compute, info.height, info.width, options.model, wants_references, options.boxes)
+    tiny = None
+    if not is_for_all_sizes(selection.card):
+        tiny = select_tiny_engine(compute, options, info.height, info.width)
     return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection, tiny)
 
 
-def tiny_warnings(reports: Sequence[TrackReport]) -> list[str]:
-    """What the smallest faces of a video are worth, if the model for tiny faces has restored any."""
+def tiny_warnings(reports: Sequence[TrackReport], model: str = TINY_MODEL) -> list[str]:
+    """What the smallest faces of a video are worth, if `model`, which restores tiny faces, has restored any."""
     small = [each for each in reports if each.restored and each.seen.smallest_side < HANDOVER[1]]
     if not small:
         return []
     return [
-        f"{len(small)} {'face was' if len(small) == 1 else 'faces were'} restored by {TINY_MODEL}, from as little as "
+        f"{len(small)} {'face was' if len(small) == 1 else 'faces were'} restored by {model}, from as little as "
         f"{min(each.seen.smallest_side for each in small):.0f} pixels: such a face is plausible, not evidence"
     ]
 
@@ -126,13 +134,14 @@ class Restoration:
             track: [loaded[each.photograph.path] for each in mine] for track, mine in self._references.items()
         }
         quarters, strength = View.of(info).quarters, plan.options.reference_strength
-        engine = build_face_engine(plan.selection, quarters, photographs, strength)
+        engine = build_face_engine(plan.selection, quarters, photographs, strength, plan.options.boxes)
         if plan.tiny is not None:
             mixed_at = scale if scale > scale_of(plan.selection) else None
             engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine, mixed_at)
         self.scale = scale
-        self._has_tiny = plan.tiny is not None
-        self._is_without_tiny = plan.tiny is None and plan.options.min_face < HANDOVER[0]
+        is_for_all = is_for_all_sizes(plan.selection.card)
+        self._tiny_model = plan.selection.model if is_for_all else None if plan.tiny is None else plan.tiny.model
+        self._is_without_tiny = self._tiny_model is None and plan.options.min_face < HANDOVER[0]
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
         self._restorer = FaceRestorer(engine, plan.options)
@@ -158,7 +167,7 @@ class Restoration:
                 f"{TINY_MODEL}, the model for faces below {HANDOVER[0]:.0f} pixels, comes without weights: they are "
                 "restored by the model for larger ones"
             )
-        return [*found, *(tiny_warnings(self.reports) if self._has_tiny else ())]
+        return [*found, *(tiny_warnings(self.reports, self._tiny_model) if self._tiny_model else ())]
 
     @property
     def reports(self) -> list[TrackReport]:
@@ -166,7 +175,8 @@ class Restoration:
         nothing = FaceWork()
         works = ((seen, self._restorer.work.get(seen.track, nothing)) for seen in self._search.tracks)
         return [
-            TrackReport(seen, work.restored, dict(work.skipped), self._served(seen.track, work)) for seen, work in works
+            TrackReport(seen, work.restored, dict(work.skipped), self._served(seen.track, work), list(work.boxes))
+            for seen, work in works
         ]
 
     @property

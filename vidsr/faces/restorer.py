@@ -14,7 +14,7 @@ from torch import Tensor
 from vidsr.config import RestoreConfig
 from vidsr.faces.blending import REACH
 from vidsr.faces.detections import Array
-from vidsr.types import Crop, Face, Frame, RestoredFace
+from vidsr.types import Box, Crop, Face, Frame, RestoredFace
 
 # Crops begin and end at multiples of this, so that image pyramids need no padding.
 STEP = 8
@@ -65,11 +65,15 @@ INERTIA = 0.8
 
 
 class EnlargedCrop(NamedTuple):
-    """An enlarged image, 3 x H x W in 0..1, of this crop, and the mean weight that each reference photograph got."""
+    """An enlarged image, 3 x H x W in 0..1, of this crop, and the mean weight that each reference photograph got.
+
+    `boxes` as in RestoredFace.
+    """
 
     crop: Crop
     image: Tensor
     weights: tuple[float, ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 class FaceNetwork(Protocol):
@@ -97,13 +101,15 @@ class FaceNetwork(Protocol):
 class FaceWork:
     """Number of frames in which a track was restored, and in which it was skipped, by reason.
 
-    `weights` are the sums of the weights of the track's reference photographs over `referenced` frames.
+    `weights` are the sums of the weights of the track's reference photographs over `referenced` frames. `boxes` are
+    those of the first restored frame, as in RestoredFace.
     """
 
     restored: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
     weights: list[float] = field(default_factory=list)
     referenced: int = 0
+    boxes: tuple[Box, ...] = ()
 
     def add_weights(self, weights: tuple[float, ...]) -> None:
         """Adds those of a frame; empty for one without photographs."""
@@ -159,12 +165,14 @@ class FaceRestorer:
         return _Scene(self._network, self._config, self._note, scene)
 
     def _note(
-        self, frame: Frame, track: int, reason: str | None, weights: tuple[float, ...] = ()
+        self, frame: Frame, track: int, reason: str | None, weights: tuple[float, ...] = (),
+        boxes: tuple[Box, ...] = (),
     ) -> None:  # fmt: skip
         if self.counted is not None and not self.counted[0] <= frame.pts < self.counted[1]:
             return
         work = self.work.setdefault(track, FaceWork())
         if reason is None:
+            work.boxes = work.boxes if work.restored else boxes
             work.restored += 1
             work.add_weights(weights)
         else:
@@ -210,7 +218,7 @@ class _Scene:
         note: Callable[..., None],
         saved: _SavedScene | None = None,
     ) -> None:
-        """`note` is told the frame, the track, why the face was not restored, None if it was, and then the weights."""
+        """`note` is told the frame, the track, why the face was not restored, None if it was; weights and boxes."""
         saved = saved or _SavedScene(network.init_state())
         self._network, self._config, self._note = network, config, note
         self._held = saved.held
@@ -291,10 +299,10 @@ class _Scene:
         faces = []
         for face in held.frame.faces:
             if face.track in held.images:
-                crop, image, weights = held.images[face.track]
-                self._note(held.frame, face.track, None, weights)
+                crop, image, weights, boxes = held.images[face.track]
+                self._note(held.frame, face.track, None, weights, boxes)
                 weight = min(held.weights[face.track], self._fade_out_weight(face.track))
-                faces.append(replace(face, restored=RestoredFace(image, crop, held.boxes[face.track], weight)))
+                faces.append(replace(face, restored=RestoredFace(image, crop, held.boxes[face.track], weight, boxes)))
             else:
                 faces.append(face)
         return replace(held.frame, faces=tuple(faces))

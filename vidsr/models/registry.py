@@ -127,7 +127,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         graphs="vidsr.models.onnx_export:single_image_graphs",
     ),
     "attention-fh": Architecture(
-        tasks=("upscale",),
+        tasks=("upscale", "restore_face"),
         config="vidsr.nets.attention_fh.config:AttentionFHConfig",
         network="vidsr.nets.attention_fh.network:AttentionFH",
         run_clip="vidsr.models.behavior:single_images",

@@ -426,4 +426,5 @@ def _joined(first: TrackReport, second: TrackReport) -> TrackReport:
         best_score=max(one.best_score, two.best_score),
     )  # fmt: skip
     skipped = Counter(first.skipped) + Counter(second.skipped)
-    return TrackReport(seen, first.restored + second.restored, dict(skipped))
+    boxes = first.boxes if first.restored else second.boxes
+    return TrackReport(seen, first.restored + second.restored, dict(skipped), boxes=boxes)

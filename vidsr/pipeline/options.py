@@ -76,19 +76,24 @@ def compute_config(
 
 def restore_config(
     use: bool | None, strength: float, min_face: float, max_faces: int, detector: StrPath | None, embedding: StrPath,
-    model: StrPath, references: References | None, reference_strength: float,
+    model: StrPath, references: References | None, reference_strength: float, boxes: int | None,
 ) -> c.RestoreConfig:  # fmt: skip
     """Detection and restoration of faces; the model may be one of the user's own. Raises UsageError."""
     return c.RestoreConfig(
         use=use, strength=strength, min_face=min_face, max_faces=max_faces, detector=c.parse_path(detector),
         embedding=_text(embedding), model=_resolved(model), references=c.parse_references(references or ()),
-        reference_strength=reference_strength,
+        reference_strength=reference_strength, boxes=boxes,
     )  # fmt: skip
 
 
 def face_config(detector: StrPath | None, min_face: float, embedding: StrPath) -> c.FaceConfig:
     """Detection of faces, and who is who. Raises UsageError."""
     return c.FaceConfig(detector=c.parse_path(detector), min_face=min_face, embedding=_text(embedding))
+
+
+def box_model(model: StrPath) -> str:
+    """The face model whose boxes are listed, or "off"; it may be one of the user's own. Raises ModelError."""
+    return _resolved(model)
 
 
 def refuse_track_numbers(options: c.RunConfig, why: str) -> None:

@@ -267,4 +267,4 @@ def _faces(parts: Parts, tracks: TrackTable) -> tuple[TrackReport, ...]:
 
     works = parts.faces.work
     found = ((track, works.get(track.track, FaceWork())) for track in tracks.tracks)
-    return tuple(TrackReport(track, work.restored, dict(work.skipped)) for track, work in found)
+    return tuple(TrackReport(track, work.restored, dict(work.skipped), boxes=list(work.boxes)) for track, work in found)

@@ -20,7 +20,7 @@ from vidsr.config import RestoreConfig, RunConfig, UpscaleConfig
 from vidsr.engines.select import ENGINES, Selection, select_card
 from vidsr.errors import InputError, OutputError
 from vidsr.faces.embedding import choose_embedding
-from vidsr.faces.engine import face_model_name
+from vidsr.faces.engine import face_model_name, is_for_all_sizes
 from vidsr.faces.handover import tiny_card
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
@@ -164,10 +164,10 @@ def chosen_weights(options: RunConfig) -> Weights:
     if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, is_own_matter):
         return Weights(model, clean_model=clean_model)
     faces = options.faces
-    face_model = find_card(face_model_name(faces.model, bool(faces.photographs))).sha256
-    tiny = tiny_card(faces.min_face)
+    face_card = find_card(face_model_name(faces.model, bool(faces.photographs)))
+    tiny = None if is_for_all_sizes(face_card) else tiny_card(faces.min_face)
     detector, tiny_model = faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
-    return Weights(model, face_model, detector, tiny_model, clean_model, tuple(_references(faces)))
+    return Weights(model, face_card.sha256, detector, tiny_model, clean_model, tuple(_references(faces)))
 
 
 def planned_weights(engine: Selection, cleaner: Selection | None, faces: FacePlan | None) -> Weights:

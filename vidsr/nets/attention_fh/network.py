@@ -143,13 +143,12 @@ class AttentionFH(Network):
         self.local = LocalNetwork(9 + config.context_channels, config.scale)
 
     def forward(self, image: Tensor, actions: Tensor | None = None) -> Tensor:
-        """The restored faces. `actions` (B x T x 3) replace the policy's most likely boxes, as in later frames."""
+        """The restored faces. `actions` (B x T x 3) replace the policy's most likely boxes, as in later frames.
+
+        T may be another number of steps than the configuration's.
+        """
         chosen = None if actions is None else actions.unbind(1)
         return (self.steps(image, chosen)[-1].image + 1) / 2
-
-    def most_likely_actions(self, image: Tensor) -> Tensor:
-        """The boxes that the policy chooses for these faces, B x T x 3."""
-        return torch.stack([step.action for step in self.steps(image)], dim=1)
 
     def steps(
         self, image: Tensor, actions: Sequence[Tensor | None] | None = None, generator: torch.Generator | None = None,
@@ -158,8 +157,9 @@ class AttentionFH(Network):
         """All steps for faces B x 3 x h x w in 0..1; Algorithm 1 without its updates.
 
         `actions` are given boxes, one tensor B x 3 per step; None in their place lets the policy choose: the most
-        likely box, or with `sample` a random one by the policy's probabilities. `count` steps instead of the
-        configuration's. The image of a step is detached before the next one, as each step has its own update.
+        likely box, or with `sample` a random one by the policy's probabilities. `count` steps instead of as many as
+        there are actions, or without any the configuration's. The image of a step is detached before the next one, as
+        each step has its own update.
         """
         small = 2 * image - 1
         large = self.enlarge(image)
@@ -167,7 +167,9 @@ class AttentionFH(Network):
         history = small.new_zeros(len(small), self.config.history)
         hidden = small.new_zeros(len(small), self.config.hidden)
         steps: list[Step] = []
-        for number in range(self.config.steps if count is None else count):
+        if count is None:
+            count = self.config.steps if actions is None else len(actions)
+        for number in range(count):
             look = self._look(current, before, history, hidden)
             given = None if actions is None else actions[number]
             action = self._choose(look, sample, generator) if given is None else given

@@ -1,0 +1,132 @@
+"""Attention-FH on squares that follow faces. A track keeps the boxes that the policy chose in its first frame.
+
+The policy looks at the whole image, so a square that frames the face as in training is cut from the crop, in whole
+pixels. The policy takes its most likely boxes: the same video has the same boxes in every run. In the later frames of a
+track they are given, in the same place of the square, so that nothing flickers and the face does not change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidsr.engines.base import DTYPES, prepared
+from vidsr.faces.blending import RAMP, REACH
+from vidsr.faces.detections import rotate_points
+from vidsr.faces.restorer import EnlargedCrop
+from vidsr.nets.attention_fh.boxes import rectangles
+from vidsr.nets.attention_fh.network import AttentionFH
+from vidsr.types import Box, Crop, Face, Frame
+
+# Pixels between the part of a new square that is blended and its edges, and by how much the area of a square may exceed
+# that of a new one.
+SLACK, MAX_EXCESS = 1.0, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class AttendedStream:
+    """What a face hands on to its next frame: its square, and the boxes that the policy chose, 1 x T x 3."""
+
+    square: Crop
+    actions: Tensor
+
+
+class AttentionFaceEngine:
+    """Runs an Attention-FH on one square per face. Stateless: the caller holds the streams. A result is ready at once.
+
+    `quarters`: counterclockwise quarter turns that bring the video upright; the network sees upright faces. `count` is
+    the number of boxes of a face, None for the network's own.
+    """
+
+    lookahead = 0
+
+    def __init__(
+        self, network: AttentionFH, device: torch.device, precision: str, quarters: int = 0, count: int | None = None
+    ) -> None:
+        """`network` is copied, not changed; `precision` is that of torch's autocast."""
+        self._network, self._device = prepared(network, device, "fp32"), device
+        self._precision, self._quarters, self._count = precision, quarters, count
+
+    def init_state(self) -> Mapping[int, AttendedStream]:
+        """The state without any face."""
+        return {}
+
+    @torch.inference_mode()
+    def step(
+        self, frame: Frame, crops: Mapping[int, Crop], streams: Mapping[int, AttendedStream]
+    ) -> tuple[dict[int, EnlargedCrop], dict[int, AttendedStream]]:
+        """Takes a frame and its faces' crops by track; returns their images with their squares and boxes.
+
+        A stream ends where its track is not in `crops`.
+        """
+        faces = {face.track: face for face in frame.faces}
+        ready: dict[int, EnlargedCrop] = {}
+        after: dict[int, AttendedStream] = {}
+        for track, crop in crops.items():
+            before = streams.get(track)
+            square = square_around(faces[track], crop, None if before is None else before.square)
+            image, actions = self._restored(frame.image, square, None if before is None else before.actions)
+            after[track] = AttendedStream(square, actions)
+            ready[track] = EnlargedCrop(square, image, boxes=self._boxes(square, actions))
+        return ready, after
+
+    def flush(
+        self,
+        streams: Mapping[int, AttendedStream],  # noqa: ARG002 - the protocol's signature
+        tracks: Iterable[int],
+    ) -> dict[int, list[EnlargedCrop]]:
+        """No result is ever pending."""
+        return {track: [] for track in tracks}
+
+    def _restored(self, image: Tensor, square: Crop, actions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The enlarged square, 3 x H x W as coded, and its boxes."""
+        rows, columns = slice(square.top, square.top + square.height), slice(square.left, square.left + square.width)
+        part = torch.rot90(image[:, rows, columns].to(self._device), self._quarters, (1, 2))[None]
+        with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
+            given = None if actions is None else actions.to(self._device).unbind(1)
+            steps = self._network.steps(part, given, count=self._count)
+        result = ((steps[-1].image[0].float() + 1) / 2).clamp(0, 1)
+        chosen = torch.stack([step.action for step in steps], dim=1)
+        return torch.rot90(result, -self._quarters, (1, 2)), chosen
+
+    def _boxes(self, square: Crop, actions: Tensor) -> tuple[Box, ...]:
+        """The boxes in the order of the steps, in source pixels as coded."""
+        tall, wide = (square.width, square.height) if self._quarters % 2 else (square.height, square.width)
+        corners = rectangles(actions[0].cpu(), self._network.config).double().numpy().reshape(-1, 2, 2)
+        corners = rotate_points(corners * [wide, tall], -self._quarters, wide, tall)
+        corners = corners + np.array([square.left, square.top])
+        low, high = corners.min(1), corners.max(1)
+        return tuple(
+            (float(left), float(top), float(right - left), float(bottom - top))
+            for (left, top), (right, bottom) in zip(low, high, strict=True)
+        )
+
+
+def square_around(face: Face, crop: Crop, before: Crop | None) -> Crop:
+    """The square around a face, inside its crop; keeps `before` as long as it fits.
+
+    It holds what is blended into the frame, so a face fills about half of its sides.
+    """
+    left, top, width, height = face.box
+    half = max(width, height) / 2 * REACH + RAMP
+    center = np.array([left + width / 2, top + height / 2])
+    if before is not None:
+        low, size = np.array([before.left, before.top]), np.array([before.width, before.height])
+        needed = [np.maximum(center - half, [crop.left, crop.top]),
+                  np.minimum(center + half, [crop.left + crop.width, crop.top + crop.height])]  # fmt: skip
+        is_inside = bool((needed[0] >= low - SLACK).all() and (needed[1] <= low + size + SLACK).all())
+        if is_inside and before.area <= MAX_EXCESS * (2 * (half + SLACK)) ** 2:
+            return before
+    side = math.ceil(2 * (half + SLACK))
+    corner = np.round(center - side / 2).astype(int)
+    start = np.maximum(corner, [crop.left, crop.top])
+    end = np.minimum(corner + side, [crop.left + crop.width, crop.top + crop.height])
+    if (end - start).min() < 1:  # a face that has left the frame
+        return crop
+    x, y = (int(value) for value in start)
+    return Crop(x, y, int(end[0]) - x, int(end[1]) - y)
