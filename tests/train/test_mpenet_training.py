@@ -196,6 +196,24 @@ def test_the_loss_falls(recipe: Recipe) -> None:
     assert np.mean(totals[-3:]) < 0.97 * totals[0]
 
 
+def test_the_losses_of_mpegan_fall_while_its_adversary_learns() -> None:
+    """The tables of the recipe on a tiny network."""
+    recipe = load_recipe(models_folder() / "recipes" / "mpegan-fast.toml")
+    assert recipe.adversarial is not None and recipe.correlation is not None
+    tiny = replace(RECIPE, correlation=recipe.correlation, adversarial=replace(recipe.adversarial, width=2, largest=4))
+    network = tiny_network(tiny)
+    assert tiny.adversarial is not None
+    adversary = Adversary(tiny.adversarial, DATA.crop, CPU)
+    before = [parameter.clone() for parameter in adversary.discriminator.parameters()]
+    batch = batch_of(network, 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    found = [train_step(network, batch, optimizer, tiny, CPU, adversary=adversary) for _ in range(10)]
+    assert np.mean([each["total"] for each in found[-3:]]) < 0.97 * found[0]["total"]
+    assert all(each["correlation"] > 0 for each in found)
+    assert all(0 < each["adversarial"] < 5 for each in found)
+    assert any(not torch.equal(a, b) for a, b in zip(before, adversary.discriminator.parameters(), strict=True))
+
+
 # ------------------------------------------------------------------------------------------------------------- samples
 
 
@@ -350,7 +368,7 @@ def test_impossible_tables_are_refused(tmp_path: Path, text: str, why: str) -> N
 
 
 def test_shipped_recipes_fit_their_networks() -> None:
-    for name in ("mpenet", "mpenet-fast"):
+    for name in ("mpenet", "mpenet-fast", "mpegan-fast"):
         recipe = load_recipe(models_folder() / "recipes" / f"{name}.toml")
         network = build(recipe.architecture, recipe.network)
         task_of(network).check(network, recipe)
