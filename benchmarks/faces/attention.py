@@ -117,6 +117,8 @@ def measure(
             for path in clip_paths(data / "eval" / "faces")
             if (clip := reduced_clip(read_clip(path)[:FRAMES], reference, side)) is not None
         ]
+        if not clips:
+            continue
         faces = [cut for truth, found in clips for cut in cuts(truth, found)]
         yield from box_figures(faces, network, other, count, f"{side:.0f} px, {len(faces)} faces, {count} steps")
         yield from video_figures(clips, reference, network, count, f"{side:.0f} px, {len(clips)} clips, {count} steps")

@@ -83,7 +83,7 @@ def tiny_systems(model: str) -> Systems:
 
 def measure(data: Path, reference: Yunet, model: str) -> Iterator[Figure]:
     """The figures of all systems by side, then those with a target; without weights the rows say so."""
-    systems = plain_systems()
+    systems, missing = plain_systems(), ""
     try:
         ours = tiny_systems(model)
     except VidsrError as error:
@@ -97,12 +97,17 @@ def measure(data: Path, reference: Yunet, model: str) -> Iterator[Figure]:
                 for name, make in (systems | ours).items():
                     score(reference, truth, faces, enlarged(truth, faces, make()), found[name])
                 print(f"{side:.0f} px, {path.stem}", file=sys.stderr)
+        if not found[BICUBIC].psnr:
+            print(f"{side:.0f} px: no clip has faces that large, or a face in every frame", file=sys.stderr)
+            continue
         yield from side_figures(side, found)
         by_side[side] = found
-    if ours:
-        yield from target_figures([by_side[side] for side in TARGET_SIDES], *ours)
+    measured = [by_side[side] for side in TARGET_SIDES if side in by_side]
+    if ours and measured:
+        yield from target_figures(measured, *ours)
     else:
-        yield from (Figure(what, _ON, float("nan"), f"not measured: {missing}", bar) for what, bar in TARGETS.values())
+        why = missing or "there are no clips with such faces"
+        yield from (Figure(what, _ON, float("nan"), f"not measured: {why}", bar) for what, bar in TARGETS.values())
 
 
 def reduced_clip(clip: Image, reference: Yunet, side: float) -> tuple[Tensor, list[Face]] | None:
