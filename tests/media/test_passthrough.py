@@ -184,6 +184,39 @@ def test_texts_that_overlap_keep_their_times(tmp_path: Path, ending: str, stretc
     assert any("3 texts" in warning for warning in writer.warnings) == (ending != "mkv")
 
 
+def test_audio_whose_samples_nobody_knows_is_not_stretched(tmp_path: Path) -> None:
+    """An audio tag of FLV without contents, which the demuxer takes for a second stream, of 8-bit samples."""
+    source = media.clip_with_audio(tmp_path / "whole.flv", codec="libmp3lame")
+    data, tags, at = source.read_bytes(), [], 13
+    while at + 11 < len(data):
+        tags.append((data[at], at + 11))
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    begin = max(place for kind, place in tags if kind == 8)
+    damaged = tmp_path / "damaged.flv"
+    damaged.write_bytes(data[:begin] + bytes(400))
+    with av.open(str(damaged)) as container:
+        formats = [stream.codec_context.format for stream in container.streams.audio]
+    assert len(formats) == 2 and formats[1] is None
+    options = OutputConfig(audio="stretch")
+    writer = write(tmp_path / "out.mkv", damaged, steps(source, 20), options, stretch=2)
+    assert any("(audio pcm_u8) is left out" in text and "cannot decode" in text for text in writer.warnings)
+
+
+@pytest.mark.parametrize("begin", ["0.5", "7"], ids=["during the video", "after it"])
+def test_a_last_text_without_an_end_is_shown_in_mp4(tmp_path: Path, begin: str) -> None:
+    """The MP4 demuxer drops texts that last no time, so that the check of the file failed."""
+    silent, text = media.clip(tmp_path / "silent.mkv"), tmp_path / "text.srt"
+    text.write_text("1\n00:00:00,000 --> 00:00:01,000\nA\n")
+    endless = ("-c", "copy", "-bsf:s", f"setts=ts={begin}/TB:duration=0")
+    source, target = tmp_path / "source.mkv", tmp_path / "out.mp4"
+    media.ffmpeg("-i", str(silent), "-i", f"file:{text}", "-map", "0", "-map", "1", *endless, str(source))
+    times = [n * 500 for n in range(10)]
+    write(target, source, times)
+    with av.open(str(target)) as container:
+        shown = [(p.pts * p.time_base, p.duration * p.time_base) for p in container.demux(subtitles=0) if p.size > 2]
+    assert shown == [(Fraction(begin), Fraction(9, 2) if begin == "0.5" else 1)]
+
+
 def test_texts_without_an_end_last_until_the_next() -> None:
     in_turn = OneAtATime()
     rows = [in_turn.add(Shown(Fraction(0), None, [b"a"])), in_turn.add(Shown(Fraction(2), Fraction(3), [b"b"]))]

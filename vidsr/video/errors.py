@@ -43,6 +43,10 @@ _OUTPUT_REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.OptionNotFoundError, "the encoder does not know an option; see --encoder-option"),
     (av.error.ExperimentalError, "the encoder is experimental; choose another with --codec"),
     (av.error.BSFNotFoundError, "this FFmpeg lacks a filter that the container needs"),
+    (
+        av.error.PatchWelcomeError,
+        "the container cannot hold it, for instance a time far from the one before; write .mkv",
+    ),
     (UnknownCodecError, "this FFmpeg does not know the encoder; choose another with --codec"),
 )
 

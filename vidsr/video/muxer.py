@@ -47,6 +47,7 @@ class Muxer:
             self._close_output()
             raise
         self.time_base = plan.encoding.time_base
+        self._shown_until = Fraction(0)
 
     @property
     def context(self) -> VideoCodecContext:
@@ -87,10 +88,11 @@ class Muxer:
             packet.time_base = self.time_base
             packet.stream = self._video
             self._output.mux_one(packet)
+            self._shown_until = max(self._shown_until, (pts + duration) * base)
 
     def finish(self, end: Fraction | None) -> None:
         """Copies the remaining packets that begin before `end` (seconds of the output), or all, and closes the file."""
-        self.copies.finish(end)
+        self.copies.finish(end, self._shown_until)
         self._output.close()
 
     def close(self) -> None:

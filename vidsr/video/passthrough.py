@@ -223,8 +223,11 @@ class Passthrough:
                 route.finish(self.shift, None)
         self._packets = iter(())
 
-    def finish(self, end: Fraction | None) -> None:
-        """Copies the remaining packets that begin before `end` (seconds of the output), or all of them."""
+    def finish(self, end: Fraction | None, video_end: Fraction) -> None:
+        """Copies the remaining packets that begin before `end`, or all of them; the video lasts until `video_end`.
+
+        Both are in seconds of the output.
+        """
         while (packet := self._peek()) is not None:
             begins = self._time(packet)
             if end is not None and begins is not None and begins >= end:
@@ -237,7 +240,7 @@ class Passthrough:
             if isinstance(route, StretchedAudio):
                 route.finish(self.shift, end)
             else:
-                route.finish()
+                route.finish(video_end)
             self.warnings += route.warnings()
             self.losses += route.losses()
         if self._routes and self._watched is not None and (change := self._watched.change):
@@ -294,12 +297,13 @@ class Passthrough:
     def _stretch_or_drop(self, stream: Stream, container: str) -> None:
         context: Any = stream.codec_context
         codec = None
-        if context is not None and context.sample_rate and context.layout.nb_channels:
+        is_known = context is not None and context.format is not None and context.layout is not None
+        if is_known and context.sample_rate and context.layout.nb_channels:
             codec = choose_audio_encoding(
                 codec_of(stream), context.format.name, context.layout.name, context.sample_rate, container
             )
         if codec is None:
-            reason = f"{container} cannot hold audio of this kind" if context is not None else "FFmpeg cannot decode it"
+            reason = f"{container} cannot hold audio of this kind" if is_known else "FFmpeg cannot decode it"
             self.losses.append(f"{name_of(stream)} is left out, because it cannot be stretched: {reason}")
             return
         try:

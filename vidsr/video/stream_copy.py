@@ -17,6 +17,7 @@ from vidsr.video.timestamps import to_ticks
 from vidsr.video.verify import PacketChecksum, payload_of
 
 _LONGEST_DURATION = 1 << 31  # in ticks; muxers refuse longer ones
+_LAST_TEXT = Fraction(1)  # seconds that a text without an end is shown at least, if none follows
 
 
 class StreamCopy:
@@ -97,10 +98,14 @@ class StreamCopy:
         for part in [shown] if self._in_turn is None else self._in_turn.add(shown):
             self._put_texts(part)
 
-    def finish(self) -> None:
-        """Muxes texts that were held back."""
+    def finish(self, video_end: Fraction) -> None:
+        """Muxes texts that were held back; the last one, if it has no end, lasts until `video_end` (seconds).
+
+        MP4 and MOV show nothing of a last text that lasts no time.
+        """
         for part in [] if self._in_turn is None else self._in_turn.flush():
-            self._put_texts(part)
+            end = max(video_end, part.begin + _LAST_TEXT) if part.end is None else part.end
+            self._put_texts(part._replace(end=end))
 
     def _put_texts(self, shown: Shown) -> None:
         assert self._converter is not None
