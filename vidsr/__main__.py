@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
-from vidsr.runtime.heap import keep_freed_memory
+from vidsr.runtime.heap import keep_freed_memory, uncollected_imports
 from vidsr.signals import stopping
 
 
@@ -16,8 +16,8 @@ def main() -> None:
     with stopping() as stop:
         try:
             keep_freed_memory()
-            from vidsr.cli import app
-
+            with uncollected_imports():
+                from vidsr.cli import app
             app()
         except BaseException:
             if stop.number is None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -128,6 +126,8 @@ def sample_digest(path: Path) -> str:
 
     Raises OSError.
     """
+    import hashlib  # here, so that commands without a video begin sooner
+
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         digest = hashlib.blake2b(str(size).encode(), digest_size=16)
@@ -201,7 +201,7 @@ class HiddenFile:
     def __init__(self, target: Path, *, overwrite: bool) -> None:
         self.target = target.absolute()
         suffix = target.suffix[:32]
-        self.path = self.target.with_name(f".{target.stem[:40]}.{secrets.token_hex(6)}.part{suffix}")
+        self.path = self.target.with_name(f".{target.stem[:40]}.{os.urandom(6).hex()}.part{suffix}")
         self._overwrite = overwrite
         self._lock: int | None = None
         self.is_published = False
@@ -247,7 +247,7 @@ class HiddenFolder:
     def __init__(self, folder: Path, name: str, *, overwrite: bool) -> None:
         """`name` is that of the result, for the name of the hidden folder."""
         self.folder = folder.absolute()
-        self.path = self.folder / f".{name[:40]}.{secrets.token_hex(6)}.part"
+        self.path = self.folder / f".{name[:40]}.{os.urandom(6).hex()}.part"
         self._overwrite = overwrite
         self._made: list[Path] = []
         self._lock: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import media
+from vidsr.runtime.heap import uncollected_imports
 
 PROGRAM = """
 import resource, torch
@@ -63,3 +65,17 @@ def test_all_threads_of_a_command_share_one_heap(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HEAPS, str(source), str(tmp_path / "out.mp4")]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert answer.stdout.split()[-1] == "1"
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_nothing_is_collected_while_modules_are_imported(is_enabled: bool) -> None:
+    """The collector is afterwards as it was, and leaves alone what was there."""
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        with pytest.raises(ImportError), uncollected_imports():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == is_enabled and gc.get_freeze_count() > 0
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -27,6 +27,7 @@ from vidsr.pipeline.batch import (
     run_jobs,
 )
 from vidsr.pipeline.options import SEVERAL_VIDEOS, refuse_track_numbers
+from vidsr.runtime.heap import uncollected_imports
 from vidsr.video.pipes import is_pipe_output
 
 if TYPE_CHECKING:
@@ -202,7 +203,9 @@ class _Batch:
 
     def run(self, skip: SkipRule | None, report: Path | None) -> None:
         """Runs all videos, writes the report, and lists the failures."""
-        from vidsr.pipeline.batch_progress import BatchProgress
+        with uncollected_imports():
+            from vidsr.pipeline import run  # noqa: F401 - what each video needs
+            from vidsr.pipeline.batch_progress import BatchProgress
 
         if self.jobs.is_batch and self.jobs.pairs:
             self.followed = BatchProgress(self.jobs.pairs, self.config)

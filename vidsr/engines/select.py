@@ -1,5 +1,7 @@
 """Chooses and builds engines: `select` makes all decisions, `build_engine` only builds.
 
+What only ONNX Runtime needs is imported where it is used, so that other runs begin sooner.
+
 `select` returns a `Selection`, a plain value that can be printed, compared, pickled and sent to another process.
 """
 
@@ -18,14 +20,6 @@ from vidsr.config import ComputeConfig
 from vidsr.engines.base import Engine, Overlapping
 from vidsr.engines.bicubic import BicubicEngine, bicubic_bytes_per_pixel
 from vidsr.engines.chain import ChainEngine
-from vidsr.engines.onnx import (
-    ONNX_MEMORY,
-    PRECISIONS,
-    OnnxRecurrentEngine,
-    interpolation_graphs,
-    single_image_graph,
-    slowmo_graphs,
-)
 from vidsr.engines.recurrent import RecurrentEngine, network_bytes_per_pixel
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import (
@@ -340,6 +334,8 @@ def _recurrent(network: Any, selection: Selection) -> Built:
 
 
 def _recurrent_onnx(network: Any, selection: Selection) -> Built:
+    from vidsr.engines.onnx import OnnxRecurrentEngine
+
     return Built(OnnxRecurrentEngine(network, selection.model, torch.device(selection.device), selection.levels))
 
 
@@ -352,8 +348,16 @@ def _check_recurrent(config: Any, selection: Selection) -> None:
 
 
 def _recurrent_bytes(config: Any, selection: Selection) -> float:
-    figure = network_bytes_per_pixel(config, selection.precision)
-    return figure * ONNX_MEMORY if selection.backend == "onnx" else figure
+    return network_bytes_per_pixel(config, selection.precision) * _backend_memory(selection)
+
+
+def _backend_memory(selection: Selection) -> float:
+    """How many times the memory of PyTorch the backend of a selection needs."""
+    if selection.backend != "onnx":
+        return 1.0
+    from vidsr.engines.onnx import ONNX_MEMORY
+
+    return ONNX_MEMORY
 
 
 def _slowmo(network: Any, selection: Selection) -> Built:
@@ -363,6 +367,8 @@ def _slowmo(network: Any, selection: Selection) -> Built:
 
 
 def _slowmo_onnx(network: Any, selection: Selection) -> Built:
+    from vidsr.engines.onnx import PRECISIONS, interpolation_graphs, slowmo_graphs
+
     name, device, interpolator = selection.model, torch.device(selection.device), None
     if selection.has_interpolator:
         interpolator = InterpolationEngine(interpolation_graphs(network, device), name, PRECISIONS)
@@ -381,6 +387,8 @@ def single_image(network: Any, selection: Selection) -> Built:
 
 def single_image_onnx(network: Any, selection: Selection) -> Built:
     """As `single_image`, with ONNX Runtime."""
+    from vidsr.engines.onnx import PRECISIONS, single_image_graph
+
     device = torch.device(selection.device)
     run = single_image_graph(network, device)
     return Built(SingleImageEngine(run, selection.model, network.config, device, PRECISIONS))
@@ -421,7 +429,7 @@ def _slowmo_bytes(config: Any, selection: Selection) -> float:
     is_enlarged = selection.enlargement > 1
     figure = slowmo_bytes_per_pixel(config, selection.precision, is_enlarged)
     if selection.backend == "onnx":
-        return figure * ONNX_MEMORY
+        return figure * _backend_memory(selection)
     return figure * OVERLAPPED_MEMORY if selection.device == "cpu" and is_enlarged else figure
 
 

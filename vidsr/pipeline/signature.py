@@ -19,8 +19,6 @@ from vidsr import __version__
 from vidsr.config import RestoreConfig, RunConfig, UpscaleConfig
 from vidsr.engines.select import ENGINES, Selection, select_card
 from vidsr.errors import InputError, OutputError
-from vidsr.faces.embedding import choose_embedding
-from vidsr.faces.engine import face_model_name, is_for_all_sizes
 from vidsr.faces.handover import tiny_card
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
@@ -163,6 +161,8 @@ def chosen_weights(options: RunConfig) -> Weights:
     clean_model = None if cleaner is None else cleaner.sha256
     if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, is_own_matter):
         return Weights(model, clean_model=clean_model)
+    from vidsr.faces.engine import face_model_name, is_for_all_sizes
+
     faces = options.faces
     face_card = find_card(face_model_name(faces.model, bool(faces.photographs)))
     tiny = None if is_for_all_sizes(face_card) else tiny_card(faces.min_face)
@@ -184,6 +184,8 @@ def _references(faces: RestoreConfig) -> Iterator[str]:
     """What the reference photographs of a run are, and whom they are for; nothing without any."""
     if not faces.photographs:
         return
+    from vidsr.faces.embedding import choose_embedding
+
     choice = choose_embedding(faces.embedding)
     yield f"{float(faces.reference_strength)} {choice.sha256 if choice else 'by number'}"
     for name, path in faces.photographs:
