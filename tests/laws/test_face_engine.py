@@ -115,7 +115,7 @@ def part(crop: Crop, image: Tensor, area: Crop) -> Tensor:
 
 def assert_same(results: Sequence[EnlargedCrop], expected: Sequence[Tensor], within: float) -> None:
     assert len(results) == len(expected)
-    for (_, image, _), wanted in zip(results, expected, strict=True):
+    for (_, image, *_), wanted in zip(results, expected, strict=True):
         torch.testing.assert_close(image, wanted, atol=within, rtol=0)
 
 
@@ -127,7 +127,7 @@ def assert_same(results: Sequence[EnlargedCrop], expected: Sequence[Tensor], wit
 def test_static_crop_equals_the_cropped_clip(form: str, length: int) -> None:
     network, frames, crop = paper_network(**FORMS[form]), noise(length, 32, 40), Crop(8, 16, 24, 16)
     results = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop}] * length)
-    assert [shown for shown, _, _ in results[1]] == [crop] * length
+    assert [shown for shown, *_ in results[1]] == [crop] * length
     assert_same(results[1], alone(network, frames, crop), gap(form))
 
 
@@ -187,10 +187,10 @@ def test_state_moves_with_its_crop(move: str, mirrored: bool) -> None:
     network = paper_network(**NEAR_SIGHTED, mirrored=mirrored)
     frames, (before, after) = drifting(3, 147, 149), MOVES[move]
     (results,) = run(FaceEngine(network, CPU, "fp32"), frames, [{1: before}] * 2 + [{1: after}]).values()
-    assert [shown for shown, _, _ in results] == [before, after, after]
+    assert [shown for shown, *_ in results] == [before, after, after]
     large, area = Crop(0, 0, 144, 144), Crop(68, 68, 4, 4)
     fixed = alone(network, frames, large)
-    for (shown, image, _), wanted in zip(results, fixed, strict=True):
+    for (shown, image, *_), wanted in zip(results, fixed, strict=True):
         # Positions are rounded relative to the width, which differs; the recurrence doubles the error per frame.
         torch.testing.assert_close(part(shown, image, area), part(large, wanted, area), atol=5e-4, rtol=0)
     fresh = alone(network, frames[1:], large)
@@ -263,7 +263,7 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
         _, streams = engine.step(frame, {1: before}, streams)
     ready, moved = engine.step(frames[4], {1: after}, streams)
     results = [ready[1], *engine.flush(moved, [1])[1]]
-    assert [shown for shown, _, _ in results] == [after] * 2
+    assert [shown for shown, *_ in results] == [after] * 2
     window = [prepare_frame(network, frame, cropped(frame, after)) for frame in frames]
     with torch.inference_mode():
         past, fresh = streams[1].past, network.init_state(window[2].image)
@@ -274,7 +274,7 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
                 for news, olds in zip(fresh, past, strict=True)
             )
         )
-        for here, (_, image, _) in zip((3, 4), results, strict=True):
+        for here, (_, image, *_) in zip((3, 4), results, strict=True):
             wanted, past, _ = advance(network, window, here, past)
             torch.testing.assert_close(
                 image, merge_ensemble(network, wanted, window[here].image), atol=gap(form), rtol=0
@@ -310,7 +310,7 @@ def test_rotated_video_gives_rotated_faces(form: str, quarters: int) -> None:
     upright = run(FaceEngine(network, CPU, "fp32"), frames, [{1: crop} for crop in path])[1]
     plan = [{1: turned(crop, -quarters, 40, 48)} for crop in path]
     results = run(FaceEngine(network, CPU, "fp32", quarters), coded, plan)[1]
-    for (shown, image, _), (crop, wanted, _) in zip(results, upright, strict=True):
+    for (shown, image, *_), (crop, wanted, *_) in zip(results, upright, strict=True):
         assert shown == turned(crop, -quarters, 40, 48)
         torch.testing.assert_close(torch.rot90(image, quarters, (1, 2)), wanted, atol=gap(form), rtol=0)
 
@@ -368,5 +368,5 @@ def test_network_is_not_modified_and_lookahead_is_reported() -> None:
     engine = FaceEngine(network, CPU, "bf16")
     assert engine.lookahead == 2
     assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-    (((_, image, _),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
+    (((_, image, *_),),) = run(engine, noise(1, 16, 16), [{1: Crop(0, 0, 16, 16)}]).values()
     assert image.dtype == torch.float32 and image.shape == (3, 64, 64) and 0 <= image.min() <= image.max() <= 1

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from tests.support.tiny_networks import CAJNN_FORMS
 from tests.support.tiny_training_data import moving, tiny_recipe, training_folder
-from tests.train.test_degrade_real import repeatable
 from vidsr.errors import UsageError
 from vidsr.evaluation.metrics import decibels, to_8_bits
 from vidsr.models.cards import read_card
@@ -41,6 +40,7 @@ from vidsr.train.recipe import (
     load_recipe,
 )
 from vidsr.train.trainer import TrainOptions, learning_rate
+from vidsr.video.roundtrip import codec_roundtrip
 
 CPU = torch.device("cpu")
 BI = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)
@@ -118,7 +118,7 @@ def test_samples_are_drawn_as_always_and_then_compressed(data: Path, tmp_path: P
 
 def test_samples_may_come_from_real_encoders(data: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, jpeg=None, real=RealConfig(clean_share=0, encode_share=1), data=replace(DATA, frames=2))
-    batch = Batches(recipe, find_training_files(data, ("A", "B")), tmp_path, None, repeatable)[0]
+    batch = Batches(recipe, find_training_files(data, ("A", "B")), tmp_path, None, codec_roundtrip)[0]
     network = tiny_network()
     task_of(network).check(network, recipe)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

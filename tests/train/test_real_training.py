@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from tests.support.tiny_training_data import TINY_NETWORK, tiny_recipe, training_folder
-from tests.train.test_degrade_real import repeatable
 from vidsr.errors import UsageError
 from vidsr.models.registry import build
 from vidsr.nets.secnet.conditioning import Estimate, Estimator
@@ -24,7 +23,7 @@ from vidsr.train.loop import task_of, train
 from vidsr.train.losses import estimate_loss
 from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, RealConfig, Recipe, load_recipe
 from vidsr.train.trainer import TrainOptions
-from vidsr.video.roundtrip import h264_roundtrip
+from vidsr.video.roundtrip import codec_roundtrip, h264_roundtrip
 
 CLEAN = DegradationConfig(noise_share=0, jpeg_share=0, h264_share=0)
 DATA = DataConfig(crop=64, frames=3, batch=4, burn_in_share=0.5, burn_in_frames=3, holdout_clips=2)
@@ -44,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def batches(recipe: Recipe, folder: Path, cache: Path) -> Batches:
     items = find_training_files(folder, recipe.data.licence_classes)
-    return Batches(recipe, items, cache, h264_roundtrip, repeatable)
+    return Batches(recipe, items, cache, h264_roundtrip, codec_roundtrip)
 
 
 # ------------------------------------------------------------------------------------------------------------- batches
@@ -92,7 +91,7 @@ def test_leading_frames_are_encoded_and_then_dropped(folder: Path, tmp_path: Pat
         for low, truth in zip(batch.low, batch.truth, strict=True):
             lead = int(generator.integers(6))
             clip = torch.from_numpy(made._draw_clip(generator, lead + burn_in + 3)).permute(0, 3, 1, 2).float() / 255
-            whole, _ = degrade_real(clip, CLEAN, RealConfig(clean_share=0), generator, repeatable)
+            whole, _ = degrade_real(clip, CLEAN, RealConfig(clean_share=0), generator, codec_roundtrip)
             assert torch.equal(low, whole[lead:]) and torch.equal(truth, clip[lead + burn_in :])
             leads.append(lead)
     assert len(set(leads)) > 2
@@ -190,4 +189,4 @@ def test_the_shipped_recipe_fits_its_network() -> None:
     recipe = load_recipe(Path(__file__).parents[2] / "models" / "recipes" / "secnet-fast-real.toml")
     network = build(recipe.architecture, recipe.network)
     task_of(network).check(network, recipe)
-    assert recipe.real is not None and 0.3 <= recipe.real.clean_share <= 0.4
+    assert recipe.real is not None and 0.2 <= recipe.real.clean_share <= 0.4
