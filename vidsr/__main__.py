@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 
-from vidsr.runtime.heap import keep_freed_memory, uncollected_imports
+from vidsr.runtime.heap import keep_freed_memory, own_process, uncollected_imports
 from vidsr.signals import stopping
 
 
@@ -16,6 +16,7 @@ def main() -> None:
     with stopping() as stop:
         try:
             keep_freed_memory()
+            own_process()
             with uncollected_imports():
                 from vidsr.cli import app
             app()

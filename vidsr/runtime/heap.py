@@ -39,18 +39,28 @@ def keep_freed_memory() -> None:
             library.mallopt(parameter, value)
 
 
+class _Process:
+    is_a_command = False
+
+
+def own_process() -> None:
+    """Tells that this process runs one command and nothing else, so that its garbage collector may be set."""
+    _Process.is_a_command = True
+
+
 @contextmanager
 def uncollected_imports() -> Iterator[None]:
     """Runs the block, which imports modules, without garbage collections, and spares its objects later ones.
 
     Modules stay to the end, so collections walk through their objects in vain: they take a tenth of the time in which
-    torch, OpenCV and PyAV are imported. For commands, not for the library: it concerns the whole process.
+    torch, OpenCV and PyAV are imported. Does nothing unless the process is a command's own (`own_process`).
     """
-    was_enabled = gc.isenabled()
+    if not _Process.is_a_command:
+        yield
+        return
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        if was_enabled:
-            gc.enable()
+        gc.enable()
