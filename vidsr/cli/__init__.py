@@ -1,40 +1,87 @@
 """The command line: parses options, calls the library, shows results.
 
-Heavy modules are imported inside the commands, so that --help is quick.
+A command's module is imported when the command, its help or its completion is asked for, and heavy modules inside the
+commands, so that --help is quick.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
 from vidsr import __version__
-from vidsr.cli.bench import bench
-from vidsr.cli.command import ConfiguredCommand
-from vidsr.cli.compare import compare
-from vidsr.cli.defects import defects
-from vidsr.cli.doctor import doctor
-from vidsr.cli.evaluate import evaluate
-from vidsr.cli.faces import faces
-from vidsr.cli.info import info
-from vidsr.cli.jobs import jobs
-from vidsr.cli.models import models
-from vidsr.cli.slowmo import slowmo
 from vidsr.cli.terminal import visible
-from vidsr.cli.train import train
-from vidsr.cli.tune import tune
-from vidsr.cli.upscale import upscale
 from vidsr.errors import EXIT_CODES
+from vidsr.runtime.heap import uncollected_imports
 
 _EPILOG = "Exit codes: " + " · ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
 
 
+class CommandEntry(NamedTuple):
+    """A command: its first line in the help; its module, whose function or Typer application has the same name; and
+    whether its options may come from settings files."""
+
+    summary: str
+    module: str
+    has_settings: bool = False
+
+
+COMMANDS = {
+    "upscale": CommandEntry("Enlarges and sharpens a video.", "upscale", has_settings=True),
+    "slowmo": CommandEntry(
+        "Slows a video down, or raises its frame rate with --keep-duration, by interpolating frames.",
+        "slowmo",
+        has_settings=True,
+    ),
+    "faces": CommandEntry("Detects the faces of a video and tracks each one through time.", "faces"),
+    "defects": CommandEntry(
+        "Finds dust, dirt, hairs and scratches of a film, or spots on a scanned page of constant tints.", "defects"
+    ),
+    "info": CommandEntry("Shows the properties of a video and what `vidsr upscale` would do with it.", "info"),
+    "tune": CommandEntry(
+        "Tries a few settings on a short part of a video, and prints the command that it would use.", "tune"
+    ),
+    "compare": CommandEntry(
+        "Compares videos or images: a page with a wipe, zoom, difference and playback in step, in one file.", "compare"
+    ),
+    "eval": CommandEntry("Measures PSNR, SSIM and temporal stability of a result against its reference.", "evaluate"),
+    "bench": CommandEntry("Measures speed and memory of a model on this machine.", "bench"),
+    "doctor": CommandEntry("Shows what works on this machine, and what to install.", "doctor"),
+    "jobs": CommandEntry("Lists the unfinished work of interrupted runs in a folder, or removes it.", "jobs"),
+    "train": CommandEntry("Trains a model by a recipe; run it again with the same --output to resume.", "train"),
+    "models": CommandEntry("Lists, checks, imports and exports models.", "models"),
+}
+
+
+@cache
+def load_command(name: str) -> Any:
+    """The command or the group of commands of this name, as Typer runs it. Imports its module."""
+    entry = COMMANDS[name]
+    with uncollected_imports():
+        found = getattr(import_module(f"vidsr.cli.{entry.module}"), entry.module)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    if entry.has_settings:
+        from vidsr.cli.command import ConfiguredCommand
+
+        command.command(name, cls=ConfiguredCommand, epilog=_EPILOG)(found)
+    else:
+        command.command(name)(found)
+    return typer.main.get_command(command)
+
+
 class _Commands(TyperGroup):
-    """The commands; usage errors, which quote arguments such as file names, show no control characters."""
+    """The commands, each of which is loaded when it is needed; usage errors show no control characters of file names.
+
+    Until then a command that has its name and summary, and nothing else, stands for it.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the options before the command."""
@@ -45,6 +92,11 @@ class _Commands(TyperGroup):
         """Parses the options of a command and runs it."""
         with _visible_errors():
             return super().invoke(ctx)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command of these arguments, loaded, to run it, show its help or complete its options."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, stand_in and load_command(str(name)), rest
 
 
 @contextmanager
@@ -66,19 +118,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=_EPILOG, cls=ConfiguredCommand)(upscale)
-app.command(epilog=_EPILOG, cls=ConfiguredCommand)(slowmo)
-app.command()(faces)
-app.command()(defects)
-app.command()(info)
-app.command()(tune)
-app.command()(compare)
-app.command("eval")(evaluate)
-app.command()(bench)
-app.command()(doctor)
-app.command()(jobs)
-app.add_typer(models, name="models")
-app.command()(train)
+for _name, _entry in COMMANDS.items():
+    app.command(_name, help=_entry.summary)(lambda: None)
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from vidsr.cli import COMMANDS, load_command
 from vidsr.cli import settings as s
 from vidsr.cli.presets import PRESETS
 from vidsr.cli.terminal import print_text
@@ -69,12 +70,13 @@ class ConfiguredCommand(TyperCommand):
 
     def _settings(self, ctx: Any, args: list[str]) -> s.Settings:
         """All settings of this run. Raises UsageError."""
-        siblings: dict[str, Any] = ctx.parent.command.commands if ctx.parent is not None else {str(self.name): self}
-        commands = {name: each for name, each in siblings.items() if isinstance(each, ConfiguredCommand)}
-        options = {
-            name: {*each.file_options, *([s.FOR] if each.has_presets else [])} for name, each in commands.items()
-        }
-        files = [s.read_file(place, str(self.name), options) for place in s.settings_places() if place.path.is_file()]
+        files = []
+        if places := [place for place in s.settings_places() if place.path.is_file()]:
+            commands = {name: load_command(name) for name, entry in COMMANDS.items() if entry.has_settings}
+            options = {
+                name: {*each.file_options, *([s.FOR] if each.has_presets else [])} for name, each in commands.items()
+            }
+            files = [s.read_file(place, str(self.name), options) for place in places]
         footage = self.make_parser(ctx).parse_args(list(args))[0].get(FOOTAGE)
         return s.combine(files, footage, {name: preset.options for name, preset in PRESETS.items()})
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from vidsr.cli.console import Screen
     from vidsr.models.cards import ModelCard, Preset
 
-models = typer.Typer(help="Lists, checks, imports and exports models.", no_args_is_help=True)
+models = typer.Typer(
+    name="models", help="Lists, checks, imports and exports models.", no_args_is_help=True, add_completion=False
+)
 
 Name = Annotated[str, typer.Argument(help="A model's name or the path of its card (.toml).", show_default=False)]
 
