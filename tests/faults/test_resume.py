@@ -30,7 +30,16 @@ from tests.support.forking import CODES, FULL_DISK, Ended, Forker
 from tests.support.tiny_networks import NARROW_FORM, SLOWMO_FORMS, narrow_network, slowmo_network
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
-from vidsr.config import ComputeConfig, InputConfig, OutputConfig, RestoreConfig, RunConfig, SlowmoConfig, UpscaleConfig
+from vidsr.config import (
+    ComputeConfig,
+    InputConfig,
+    OutputConfig,
+    RestoreConfig,
+    RunConfig,
+    SizeConfig,
+    SlowmoConfig,
+    UpscaleConfig,
+)
 from vidsr.engines.select import DEFAULT_MODELS
 from vidsr.errors import OutputError, UsageError
 from vidsr.models.cards import models_folder
@@ -198,10 +207,10 @@ def written_figures(report: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def stopped(room: Path, folder: Path, after: int = 3) -> Iterator[tuple[Path, Path]]:
+def stopped(room: Path, folder: Path, after: int = 3, **changes: Any) -> Iterator[tuple[Path, Path]]:
     """A quick run that was interrupted after this number of borders: the output that it makes, and its folder."""
     folder.mkdir(exist_ok=True)
-    source, config = quick(room)
+    source, config = quick(room, **changes)
     target, seen = folder / "film.mkv", []
     original = Job.record
 
@@ -292,9 +301,9 @@ def other_model(room: Path) -> tuple[Path, RunConfig]:
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (other_input, "is of another run, of another input"),
-        (other_options, "with --crf None, not 20"),
-        (other_model, "with --model bicubic, not"),
+        (other_input, r"is of another run \(the (size|time|contents) of its input differs\): give the same command"),
+        (other_options, r"\(--crf was not given then, and is 20 now\)"),
+        (other_model, r"\(--model was bicubic then, and is .* now\)"),
     ],
 )
 def test_another_run_is_refused(
@@ -308,6 +317,55 @@ def test_another_run_is_refused(
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before and not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({}, {"output": OutputConfig(crf=20)}, "--crf was not given then, and is 20 now"),
+        ({"output": OutputConfig(crf=22.5)}, {}, "--crf was 22.5 then, and is not given now"),
+        ({}, {"output": OutputConfig(pix_fmt="yuv444p")}, "--pix-fmt was auto (the default) then, and is yuv444p now"),
+        ({}, {"faces": RestoreConfig(use=False)}, "--faces was not given then, and --no-faces is given now"),
+        ({}, {"dust": "repair"}, "--dust was off (the default) then, and is repair now"),
+        ({}, {"input": InputConfig(end=Fraction(3, 2))}, "--end was not given then, and is 1.5 now"),
+        ({"size": SizeConfig(scale=2)}, {"size": SizeConfig(scale=3)}, "--scale was 2 then, and is 3 now"),
+        (
+            {"size": SizeConfig(size=(192, 128))},
+            {"size": SizeConfig(height=128)},
+            "--size was 192x128 then, and is not given now",
+        ),
+        (
+            {},
+            {"output": OutputConfig(encoder_options=(("g", "9"), ("bf", "0")))},
+            "--encoder-option was not given then, and is g=9, bf=0 now",
+        ),
+    ],
+)
+def test_a_changed_option_is_told_as_it_is_written(
+    room: Path, tmp_path: Path, before: dict[str, Any], now: dict[str, Any], words: str
+) -> None:
+    with stopped(room, tmp_path / "here", 1, **before) as (target, _):
+        source, config = quick(room, **now)
+        with pytest.raises(OutputError, match=re.escape(f"another run ({words}): give the same command")):
+            enhance(source, target, config)
+
+
+def test_another_command_is_told_by_its_name(room: Path, tmp_path: Path) -> None:
+    with stopped(room, tmp_path / "here", 1) as (target, _):
+        source, config = slowing(room)
+        with pytest.raises(OutputError, match=r"another run \((the .* of its input differs)\)"):
+            enhance(source, target, config)
+        with pytest.raises(OutputError, match=r"another run \(command was upscale then, and is slowmo now\)"):
+            enhance(room / "faces.mkv", target, config)
+
+
+@pytest.mark.parametrize("config", [UpscaleConfig(), SlowmoConfig()], ids=["upscale", "slowmo"])
+def test_no_option_is_kept_as_a_value_of_python(config: RunConfig) -> None:
+    kept = jobs._options(config)
+    assert {"--crf", "--model", "--tile", "--encoder-option"} <= kept.keys()
+    texts = [value for value in kept.values() if isinstance(value, str)]
+    assert not [text for text in texts if re.search(r"None|True|False|[(){}\[\]]", text)]
+    assert not [value for value in kept.values() if not (value is None or isinstance(value, (str, bool)))]
+
+
 def test_another_version_or_machine_and_a_lost_first_line_are_refused(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,11 +373,11 @@ def test_another_version_or_machine_and_a_lost_first_line_are_refused(
     with stopped(room, tmp_path / "here", 1) as (target, folder):
         with monkeypatch.context() as patch:
             patch.setattr(jobs, "__version__", "0.0.9")
-            with pytest.raises(OutputError, match=r"another run, with vidsr .*, not 0\.0\.9"):
+            with pytest.raises(OutputError, match=r"another run \(with vidsr .*, not 0\.0\.9\): give"):
                 enhance(source, target, config)
         with monkeypatch.context() as patch:
             patch.setattr(jobs, "processor_name", lambda device: "abacus")
-            with pytest.raises(OutputError, match=r"was made elsewhere, with processor .*, not abacus"):
+            with pytest.raises(OutputError, match=r"was made elsewhere \(with processor .*, not abacus\): go"):
                 enhance(source, target, config)
         flip(folder / "journal", 40)
         with pytest.raises(OutputError, match="does not say any more what it is of"):

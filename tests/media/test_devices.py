@@ -251,9 +251,9 @@ def test_an_interruption_keeps_what_is_finished_in_any_order(room: Path, tmp_pat
     assert names == ["journal", *kept]
     listed = json.loads(CliRunner().invoke(app, ["jobs", str(tmp_path), "--json"]).stdout)["jobs"][0]
     assert 0 < listed["frames"] < listed["expected"] == 26
-    with pytest.raises(OutputError, match="is of another run, with --device several, not cpu"):
+    with pytest.raises(OutputError, match=r"of another run \(--device was several devices then, and is cpu now\)"):
         enhance(source, target, config)
-    with pytest.raises(OutputError, match="is of another run, with --segment-frames 4, not 6"):
+    with pytest.raises(OutputError, match=r"of another run \(--segment-frames was 4 then, and is 6 now\)"):
         make(source, target, replace(config, segment_frames=6), Here())
     damaged = crew.done[0]
     flip(folder_of(target) / f"segment-{damaged:06}", 90)

@@ -151,7 +151,7 @@ class DividedJob(Job):
 
     def _description(self) -> dict[str, Any]:
         found = describe(self.plan, self._threads, self._processor)
-        found["options"]["--device"] = "several"
+        found["options"]["--device"] = "several devices"
         found["decided"]["device"] = self.plan.device.partition(":")[0]
         return found
 

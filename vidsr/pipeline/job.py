@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self, cast
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from vidsr.faces.pipeline import FacePlan
 
 ENDING = ".vidsr-job"
-FORMAT = 2
+FORMAT = 3
 # Bytes at either end of the input that are compared, beside its size and its time.
 COMPARED_BYTES = 1 << 20
 # Largest part of the time that saving states may take; at some borders none is saved.
@@ -335,19 +336,24 @@ class Job:
 
     def _check(self, run: dict[str, Any]) -> None:
         now = json.loads(json.dumps({"format": FORMAT, **self._description()}))
-        for group, what in (("format", "version"), ("version", "version"), ("input", "input"), ("options", "option")):
-            before, wanted = run.get(group), now[group]
-            if before != wanted:
-                difference = _difference(before, wanted, what)
-                raise OutputError(
-                    f"the unfinished work in {self.folder} is of another run, {difference}: give the same command to "
-                    f"go on, name another output, or throw it away with `vidsr jobs --clean {self.folder.parent}`"
-                )
+        difference = next(
+            (
+                _difference(run.get(group), now[group], group)
+                for group in ("format", "version", "input")
+                if run.get(group) != now[group]
+            ),
+            _changed_option(run.get("options"), now["options"], _options(type(self.plan.options)())),
+        )
+        if difference is not None:
+            raise OutputError(
+                f"the unfinished work in {self.folder} is of another run ({difference}): give the same command to go "
+                f"on, name another output, or throw it away with `vidsr jobs --clean {self.folder.parent}`"
+            )
         if run.get("decided") != now["decided"]:
             difference = _difference(run.get("decided"), now["decided"], "choice")
             raise OutputError(
-                f"the unfinished work in {self.folder} was made elsewhere, {difference}: go on there, or throw it away "
-                f"with `vidsr jobs --clean {self.folder.parent}`"
+                f"the unfinished work in {self.folder} was made elsewhere ({difference}): go on there, or throw it "
+                f"away with `vidsr jobs --clean {self.folder.parent}`"
             )
 
     def _resume_point(self) -> ResumePoint | None:
@@ -454,15 +460,45 @@ def _is_intact(path: Path, size: int, sha256: str) -> bool:
 def _difference(before: Any, now: Any, what: str) -> str:
     """The first difference of two values, or of two tables, in words."""
     if not isinstance(before, dict) or not isinstance(now, dict):
-        return f"of {what} {before}, not {now}"
-    name = next(name for name in (*now, *before) if before.get(name) != now.get(name))
+        return f"its {what} is {before}, not {now}"
+    name = _first_different(before, now)
     if what == "input":
-        return f"of another input (its {name} differs)"
-    return f"with {name} {_shown(before.get(name))}, not {_shown(now.get(name))}"
+        return f"the {name} of its input differs"
+    if before.get(name) is None:
+        return f"without {name}, now with {_shown(now[name])}"
+    if now.get(name) is None:
+        return f"with {name} {_shown(before[name])}, now without it"
+    return f"with {name} {_shown(before[name])}, not {_shown(now[name])}"
+
+
+def _changed_option(before: Any, now: dict[str, Any], usual: Mapping[str, Any]) -> str | None:
+    """The first option that differs, in the words of the command line; None if all are equal.
+
+    `usual` are the options' defaults, by which a reader knows what was not written.
+    """
+    if before == now:
+        return None
+    before = before if isinstance(before, dict) else {}
+    name = _first_different(before, now)
+
+    def said(value: Any, verb: str) -> str:
+        if value is None:
+            return f"{name} {verb} not given"
+        if isinstance(value, bool):
+            return f"{name if value else name.replace('--', '--no-')} {verb} given"
+        return (
+            f"{name} {verb} {_shown(value)}{' (the default)' if name != 'command' and value == usual.get(name) else ''}"
+        )
+
+    return f"{said(before.get(name), 'was')} then, and {said(now.get(name), 'is').removeprefix(f'{name} ')} now"
+
+
+def _first_different(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return next(name for name in (*now, *before) if before.get(name) != now.get(name))
 
 
 def _shown(value: Any) -> str:
-    text = "unset" if value is None else str(value)
+    text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -523,16 +559,37 @@ def _describe_file(path: Path) -> dict[str, Any]:
     }
 
 
-def _options(config: Any) -> dict[str, str]:
-    """Every option of a configuration that changes frames or files, by its name on the command line."""
-    found: dict[str, str] = {"command": type(config).__name__}
+def _options(config: Any) -> dict[str, str | bool | None]:
+    """Every option of a configuration that changes frames or files, as on the command line: its name and its text.
+
+    A flag is true or false; an option that is not given and has no default is None.
+    """
+    found: dict[str, str | bool | None] = {"command": type(config).__name__.removesuffix("Config").lower()}
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
         if dataclasses.is_dataclass(value):
             found |= {name: text for name, text in _options(value).items() if name != "command"}
         elif (name := each.metadata.get("option", each.name)) not in _FREE_OPTIONS:
-            found[name] = str(value)
+            found[name] = None if value is False and each.default is False else _written(value)
     return found
+
+
+def _written(value: Any) -> str | bool | None:
+    """The value of an option as a user writes it; None if there is nothing to write."""
+    match value:
+        case None | ():
+            return None
+        case bool():
+            return value
+        case float() | Fraction():
+            exact = float(value)
+            return str(value) if exact != value else str(int(exact)) if exact.is_integer() else repr(exact)
+        case (int(width), int(height)):
+            return f"{width}x{height}"
+        case tuple():
+            return ", ".join(f"{name}={text}" for name, text in value)
+        case _:
+            return str(value)
 
 
 def processor_name(device: str) -> str:
