@@ -284,6 +284,27 @@ def test_clean_clips_are_only_reduced_bit_for_bit() -> None:
         assert applied.values() == (blur_of(torch.outer(taps, taps)), 0.0, 0.0)
 
 
+def test_subsampled_chroma_changes_colors_only_and_is_no_compression() -> None:
+    """The luma stays within rounding, chroma is as coarse as in 4:2:0, and the rest of a sample is as without it."""
+    clip = clip_of(3, 64, 64)
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    found = 0
+    for seed in range(8):
+        for share in (0.0, 1.0):
+            real = replace(REAL, clean_share=1.0, subsampled_share=share)
+            low, applied = degrade_real(clip, CLEAN, real, np.random.default_rng(seed), codec_roundtrip)
+            if share == 0:
+                before, same = low, applied
+        assert applied.values() == same.values() and applied.drawn == same.drawn | {"chroma": "4:2:0"}
+        assert not torch.equal(low, before) and low.shape == before.shape
+        inside = (low > 0.02) & (low < 0.98) & (before > 0.02) & (before < 0.98)  # what is cut off changes its luma
+        inside = inside.all(1)
+        difference = ((low - before) * luma).sum(1)[inside].abs()
+        assert float(difference.max()) <= 2.5 / 255
+        found += int(inside.sum())
+    assert found > 1000
+
+
 def test_shares_are_met_and_every_kind_occurs() -> None:
     clip, codecs, kinds, noises, twice = clip_of(2, 64, 64), Counter[str](), Counter[str](), Counter[str](), 0
     calls = []

@@ -33,6 +33,7 @@ from vidsr.train.recipe import DegradationConfig, JpegConfig, RealConfig
 
 MAX_BLUR = 4.0  # standard deviation of the whole kernel for blur 1, in ground-truth pixels of a reduction by 4
 MAX_NOISE = 25.0  # standard deviation for noise 1, in 8-bit levels
+LOSSLESS = Encoding("ffv1", {}, 0.0)  # in 4:2:0, as every round trip is
 REDUCTIONS = ("bicubic", "gaussian", "area", "bilinear", "lanczos")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -66,14 +67,16 @@ def degrade_real(
 ) -> tuple[Tensor, AppliedDegradation]:
     """A low-resolution clip N x 3 x h x w, 8 bits in 0..1, of `clip` (N x 3 x H x W in 0..1), and its degradation.
 
-    A fraction `clean_share` of the clips is only reduced, as `clean` describes, without noise or compression.
+    A fraction `clean_share` of the clips is only reduced, as `clean` describes, without noise or compression; their
+    chroma may be subsampled, which counts as no compression.
     """
+    drawn: dict[str, float | str]
     if generator.random() < real.clean_share:
         taps = random_taps(clean, generator, scale)
-        return to_8_bits(reduce(clip, taps, scale)), AppliedDegradation(
-            blur_of(torch.outer(taps, taps), scale), 0.0, 0.0, {"kind": "clean"}
-        )
-    drawn: dict[str, float | str] = {"kind": "real"}
+        drawn = {"kind": "clean"}
+        low = perhaps_subsampled(to_8_bits(reduce(clip, taps, scale)), real, generator, roundtrip, drawn)
+        return low, AppliedDegradation(blur_of(torch.outer(taps, taps), scale), 0.0, 0.0, drawn)
+    drawn = {"kind": "real"}
     kernel = draw_kernel(real, generator, drawn, scale)
     low = reduce_by(clip, kernel, scale)
     blur = blur_of(kernel, scale)
@@ -93,6 +96,7 @@ def degrade_real(
         low, noise = add_noise(low, kind, sigma, generator), min(1.0, sigma / MAX_NOISE)
     low = to_8_bits(low)
     if generator.random() >= real.encode_share:
+        low = perhaps_subsampled(low, real, generator, roundtrip, drawn)
         return low, AppliedDegradation(min(1.0, blur), noise, 0.0, drawn)
     encodings = [random_encoding(real, generator)]
     frames = to_bytes(low)
@@ -306,6 +310,16 @@ def encode_frames(frames: Frames, encoding: Encoding, generator: np.random.Gener
     pad = ((0, 0), (top, (top + height) % 2), (left, (left + width) % 2), (0, 0))  # 4:2:0 needs even sides
     around = np.ascontiguousarray(np.pad(frames, pad, mode="symmetric"))
     return roundtrip(around, encoding.codec, encoding.options)[:, top : top + height, left : left + width]
+
+
+def perhaps_subsampled(
+    low: Tensor, real: RealConfig, generator: np.random.Generator, roundtrip: Roundtrip, drawn: dict[str, float | str]
+) -> Tensor:
+    """With the probability `subsampled_share`, a clip N x 3 x h x w with its chroma in 4:2:0; otherwise the clip."""
+    if real.subsampled_share == 0 or generator.random() >= real.subsampled_share:
+        return low
+    drawn["chroma"] = "4:2:0"
+    return from_bytes(encode_frames(to_bytes(low), LOSSLESS, generator, roundtrip))
 
 
 def encode_resized(

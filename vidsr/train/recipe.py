@@ -103,8 +103,10 @@ class RealConfig:
 
     A fraction `clean_share` of the samples stays clean; the other shares are fractions of the rest. `blur_sigma` is the
     range of an additional blur, in ground-truth pixels; `noise_sigma` is in 8-bit levels. Up to `lead_frames` frames
-    are encoded before the first frame of a sample, so that it is not always a key frame. Each true quantity replaces
-    the network's estimate with probability `override_share`; `estimate_weight` weighs the loss of the estimates.
+    are encoded before the first frame of a sample, so that it is not always a key frame. A fraction `subsampled_share`
+    of the samples that are not encoded, clean ones too, has chroma in 4:2:0, as nearly all videos have. Each true
+    quantity replaces the network's estimate with probability `override_share`; `estimate_weight` weighs the loss of the
+    estimates.
     """
 
     clean_share: float = 0.35
@@ -119,6 +121,7 @@ class RealConfig:
     h264_crf: tuple[int, int] = (18, 42)
     jpeg_quality: tuple[int, int] = (10, 95)
     lead_frames: int = 6
+    subsampled_share: float = 0.0
     override_share: float = 0.5
     estimate_weight: float = 0.05
 

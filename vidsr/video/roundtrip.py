@@ -65,7 +65,7 @@ def codec_roundtrip(frames: NDArray[np.uint8], codec: str, options: Mapping[str,
     packets += encoder.encode(None)
     decoder = av.CodecContext.create(DECODERS.get(codec, codec), "r")
     assert isinstance(decoder, av.VideoCodecContext)
-    decoder.thread_count = 1
+    decoder.thread_count, decoder.width, decoder.height = 1, encoder.width, encoder.height  # FFV1 does not say its size
     if encoder.extradata:
         decoder.extradata = encoder.extradata
     decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
