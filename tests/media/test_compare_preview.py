@@ -76,6 +76,20 @@ def test_a_preview_of_upscale(video: Path, tmp_path: Path) -> None:
     assert again.exit_code == 4 and "out_preview.html already exists" in again.stderr
 
 
+@pytest.mark.parametrize("kept", [0.2, 0.7])
+def test_a_header_may_announce_more_than_there_is(video: Path, tmp_path: Path, kept: float) -> None:
+    """As in a download that broke off: the parts are chosen from what is there."""
+    whole = tmp_path / "whole.mkv"
+    media.ffmpeg("-i", str(video), "-c", "copy", str(whole))
+    short = media.truncated(whole, tmp_path / "short.mkv", kept)
+    before, intact = open_inputs(sources_of([short, whole], None))
+    assert intact.seconds == pytest.approx(COUNT / 25, abs=0.05)
+    assert before.seconds is not None and 0.4 < before.seconds < 0.9 * COUNT / 25
+    result = run("upscale", short, tmp_path / "out.mp4", "--preview", "0.5", "--scale", "1")
+    assert result.exit_code == 0, result.stderr
+    assert all(len(part) > 2 for part in numbers(tmp_path / "out_preview.html"))
+
+
 def test_a_preview_of_slow_motion_is_in_step(tmp_path: Path) -> None:
     source = media.clip(tmp_path / "in.mp4", 40, 32, 32)
     arguments = ("slowmo", str(source), str(tmp_path / "slow.mp4"), "--preview", "0.5", "--duplicates", "off")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tests.support import media
 from vidsr.cli import app
 from vidsr.comparison import tuning
 from vidsr.comparison.tuning import Crop, candidates, middle, tune
@@ -92,6 +93,13 @@ def test_the_crop_is_where_the_detail_is() -> None:
     np.testing.assert_array_equal(pixels, (part * 255).round().byte().permute(1, 2, 0).numpy())
     small = Crop.of(torch.rand(3, 20, 30))
     assert (small.top, small.left, small.height, small.width) == (0, 0, 20, 30)
+
+
+def test_a_video_that_ends_before_its_middle(tmp_path: Path) -> None:
+    """Its header announces more than there is, as in a download that broke off."""
+    short = media.truncated(write_video(tmp_path / "whole.mkv", 80), tmp_path / "short.mkv", 0.35)
+    found = tune(short, SizeConfig(scale=1), ComputeConfig(threads=1), Fraction(1, 5))
+    assert len(found.trials) == 4 and all(trial.images for trial in found.trials)
 
 
 @pytest.mark.parametrize(("levels", "model"), [(CLEAN, "secnet-fast"), (POOR, "secnet-fast-real")])

@@ -138,7 +138,7 @@ def choose_part(inputs: Sequence[Input], trim: InputConfig) -> Part:
 
 
 def _common_seconds(inputs: Sequence[Input]) -> Fraction | None:
-    """Duration of the shortest input according to the headers, in the time of BEFORE; None if unknown."""
+    """Duration of the shortest input, in the time of BEFORE; None if unknown."""
     known = [each.seconds for each in inputs if each.seconds is not None]
     return Fraction(min(known)).limit_denominator(1000) if known else None
 

@@ -20,7 +20,7 @@ from vidsr.types import Frame, VideoInfo
 from vidsr.video.image_names import is_image, numbered
 from vidsr.video.image_source import photograph
 from vidsr.video.probe import Source
-from vidsr.video.sources import open_reader, source_of
+from vidsr.video.sources import open_reader, source_of, with_true_length
 
 # Slow motion makes a video this many times as long; the header's durations agree with that to TOLERANCE.
 STRETCHES = (2, 4, 8)
@@ -59,7 +59,7 @@ class Input:
 
     @property
     def seconds(self) -> float | None:
-        """Its duration according to the header, in the time of BEFORE."""
+        """Its duration, in the time of BEFORE; None if unknown."""
         duration = self.info.header_duration_seconds
         return None if duration is None else duration / self.stretch
 
@@ -220,6 +220,8 @@ def _opened(source: Source, label: str) -> Input:
         is_still = next(frames, None) is None
     if first is None:
         raise InputError(f"{source.path} holds no frame that can be decoded")
+    if not is_still:
+        info = with_true_length(source, info)
     view = View.of(info)
     width, height = (info.height, info.width) if view.quarters % 2 else (info.width, info.height)
     aspect = 1 / view.aspect if view.quarters % 2 else view.aspect

@@ -27,7 +27,7 @@ from vidsr.pipeline.run import load
 from vidsr.runtime.profiling import StageClock
 from vidsr.types import DegradationLevels, VideoInfo
 from vidsr.video.probe import Source
-from vidsr.video.sources import open_reader
+from vidsr.video.sources import open_reader, with_true_length
 
 # From this level of blur, noise or compression on, the model for degraded videos is chosen. On a sample clip coded with
 # H.264 at crf 16 (highest level 0.15) it has 0.21 dB less than the other, as MPEG-2 (0.27) 0.17 dB more.
@@ -132,7 +132,7 @@ def tune(
     if not 0 < seconds <= MAX_SECONDS:
         raise UsageError(f"--seconds must be more than 0 and at most {MAX_SECONDS}, not {float(seconds):g}")
     opened = Source.of(source)
-    info = opened.probe()
+    info = with_true_length(opened, opened.probe())
     trim = middle(info, seconds)
     size_options, size = _size(info, size)
     levels = estimate_degradation(opened, trim)

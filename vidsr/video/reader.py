@@ -49,6 +49,14 @@ class _Wanted(NamedTuple):
     end: int | None
 
 
+class StartTooLate(UsageError):
+    """No frame is left in the requested part; `length` is the time of the last frame, in seconds of the video."""
+
+    def __init__(self, message: str, length: Fraction) -> None:
+        super().__init__(message)
+        self.length = length
+
+
 class Reader:
     """An open video. `warnings` and `damages` are complete when `frames` has ended.
 
@@ -289,9 +297,10 @@ class Reader:
                 f"{self._path} has no frame between {_seconds(begin)} and {_seconds(self._config.end)}: "
                 "choose a longer range"
             )
-        raise UsageError(
+        raise StartTooLate(
             f"--start {_seconds(begin)} lies after the last frame of {self._path}, at {_seconds(length)}: "
-            "choose an earlier start"
+            "choose an earlier start",
+            length,
         )
 
     def _warn_of_header(self) -> None:

@@ -25,8 +25,10 @@ from vidsr.video.pipe_writer import PipeOutputPlan, PipeWriter
 from vidsr.video.pipes import STDIN, is_named_pipe, is_pipe_input, is_pipe_output, refuse_terminal
 from vidsr.video.pixel_formats import is_pixel_format
 from vidsr.video.probe import Source
-from vidsr.video.reader import Reader
+from vidsr.video.reader import Reader, StartTooLate
 from vidsr.video.writer import Writer
+
+LAST_PART = 0.1  # of a video's duration, in which there are frames if its header tells the truth
 
 AnyOutputPlan = OutputPlan | ImageOutputPlan | PipeOutputPlan
 
@@ -205,6 +207,24 @@ def open_reader(
     if isinstance(source, ImageSource):
         return ImageReader(source, config, device, info)
     return Reader(source, config, device, info)
+
+
+def with_true_length(source: Source, info: VideoInfo) -> VideoInfo:
+    """The description with the duration that can be read, where a part is to be chosen by it.
+
+    A header announces more than there is in a download that broke off, and sometimes anything. If nothing lies in the
+    last tenth, the duration becomes the time of the last frame.
+    """
+    whole = info.header_duration_seconds
+    if whole is None or isinstance(source, ImageSource):
+        return info
+    late = InputConfig(start=Fraction(whole * (1 - LAST_PART)).limit_denominator(1000) or None)
+    with open_reader(source, late, torch.device("cpu"), info) as reader:
+        try:
+            next(reader.frames(), None)
+        except StartTooLate as error:
+            return replace(info, header_duration_seconds=float(error.length))
+    return info
 
 
 def open_writer(plan: AnyOutputPlan) -> FrameWriter:
