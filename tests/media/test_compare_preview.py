@@ -76,6 +76,15 @@ def test_a_preview_of_upscale(video: Path, tmp_path: Path) -> None:
     assert again.exit_code == 4 and "out_preview.html already exists" in again.stderr
 
 
+def test_what_the_output_cannot_hold_is_said_once_of_the_output(tmp_path: Path) -> None:
+    source = media.with_attachment(tmp_path / "in.mkv", 60)
+    result = run("upscale", source, tmp_path / "out.mp4", "--preview", "0.5", "--scale", "1")
+    assert result.exit_code == 0, result.stderr
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning:")]
+    assert len([line for line in warnings if "attachment" in line]) == 1 and len(set(warnings)) == len(warnings)
+    assert not [line for line in warnings if "0.mp4" in line or "1.mp4" in line]
+
+
 @pytest.mark.parametrize("kept", [0.2, 0.7])
 def test_a_header_may_announce_more_than_there_is(video: Path, tmp_path: Path, kept: float) -> None:
     """As in a download that broke off: the parts are chosen from what is there."""

@@ -74,7 +74,8 @@ def preview(
     passages, reports = [], []
     with tempfile.TemporaryDirectory(prefix="vidsr-preview-") as folder:
         for number, part in enumerate(parts):
-            result = Path(folder) / f"{number}{'.mp4' if is_images else target.suffix}"
+            result = Path(folder, str(number), f"{number}.mp4" if is_images else target.name)  # warnings name it
+            result.parent.mkdir()
             report = enhance(source, result, _config_of(part, config, is_images), counter.next())
             reports.append(report)
             passages.append(Passage((before, _result(part, result, planned)), part))
