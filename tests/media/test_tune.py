@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -20,7 +21,11 @@ from vidsr.comparison import tuning
 from vidsr.comparison.tuning import Crop, candidates, middle, tune
 from vidsr.config import ComputeConfig, InputConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import UsageError
+from vidsr.pipeline.degradation import estimate_degradation
 from vidsr.types import Color, DegradationLevels, VideoInfo
+from vidsr.video.probe import Source
+
+ROOT = Path(__file__).parents[2]
 
 CLEAN, POOR = DegradationLevels(0.1, 0.0, 0.1), DegradationLevels(0.1, 0.9, 0.3)
 
@@ -95,6 +100,38 @@ def test_the_crop_is_where_the_detail_is() -> None:
     assert (small.top, small.left, small.height, small.width) == (0, 0, 20, 30)
 
 
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        (DegradationLevels(0.22, 0.02, 0.14), False),  # the highest of clean films
+        (DegradationLevels(0.26, 0.0, 0.0), True),
+        (DegradationLevels(0.0, 0.1, 0.0), True),
+        (DegradationLevels(0.0, 0.0, 0.25), True),
+    ],
+)
+def test_each_level_has_its_own_limit(levels: DegradationLevels, expected: bool) -> None:
+    assert tuning.is_degraded(levels) == expected
+
+
+def test_clean_videos_are_told_from_degraded_ones(tmp_path: Path) -> None:
+    """By the shipped estimator, with a sample as it is, as MPEG-2, with noise and out of focus."""
+    with av.open(str(ROOT / "samples" / "portrait_112x84.mp4")) as container:
+        images = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), 5)]
+    noise = np.random.default_rng(0).normal(0, 15, images[0].shape)
+    lossless, mpeg2 = ("-c:v", "ffv1", "-pix_fmt", "bgr0"), ("-c:v", "mpeg2video", "-qscale:v", "8")
+    versions = {
+        "clean": (images, lossless),
+        "mpeg2": (images, mpeg2),
+        "noise": ([np.clip(image + noise, 0, 255).astype(np.uint8) for image in images], lossless),
+        "blur": ([cv2.GaussianBlur(image, (0, 0), 1.5) for image in images], lossless),
+    }
+    found = {
+        name: tuning.is_degraded(estimate_degradation(Source.of(media.encode(tmp_path / f"{name}.mkv", *version))))
+        for name, version in versions.items()
+    }
+    assert found == {"clean": False, "mpeg2": True, "noise": True, "blur": True}
+
+
 def test_a_video_that_ends_before_its_middle(tmp_path: Path) -> None:
     """Its header announces more than there is, as in a download that broke off."""
     short = media.truncated(write_video(tmp_path / "whole.mkv", 80), tmp_path / "short.mkv", 0.35)
@@ -133,8 +170,7 @@ def test_it_measures_by_itself(tmp_path: Path) -> None:
     assert [len(trial.images) for trial in found.trials] == [5, 5, 5, 5]
     assert all(trial.seconds_per_frame > 0 and trial.seconds is not None for trial in found.trials)
     assert found.chosen in found.trials[1:3]
-    is_degraded = max(found.levels.blur, found.levels.noise, found.levels.compression) >= tuning.DEGRADED
-    assert found.chosen is found.trials[1 + is_degraded]
+    assert found.chosen is found.trials[1 + tuning.is_degraded(found.levels)]
 
 
 def test_a_slow_setting_ends_early_and_the_others_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
