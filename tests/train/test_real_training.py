@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,21 @@ def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -
     fresh = build("secnet", ESTIMATOR_NETWORK).state_dict()
     assert saved["network"].keys() == fresh.keys()
     assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
+
+
+def test_with_estimator_only_nothing_else_learns(folder: Path, tmp_path: Path) -> None:
+    recipe = real_recipe(RealConfig(estimator_only=True))
+    recipe = replace(recipe, data=replace(recipe.data, burn_in_share=0))
+    saved = load_checkpoint(train(recipe, TrainOptions(folder, tmp_path / "run", workers=0)))
+    torch.manual_seed(recipe.seed)
+    fresh = build("secnet", ESTIMATOR_NETWORK).state_dict()
+    changed = {name for name, value in saved["network"].items() if not torch.equal(value, fresh[name])}
+    assert changed and all(name.startswith("estimator.") for name in changed)
+    entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert entry["total"] > 0 and "estimate" not in entry
+    without = {key: value for key, value in recipe.network.items() if key != "estimator_width"}
+    with pytest.raises(UsageError, match=r"needs network\.estimator_width"):
+        train(replace(recipe, network=without), TrainOptions(folder, tmp_path / "other", workers=0))
 
 
 def test_an_estimator_learns_the_noise() -> None:

@@ -21,6 +21,7 @@ from vidsr.models.registry import build, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
+from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipReferences, SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -92,6 +93,8 @@ class UpscalingTask:
             )
         if network.estimator is not None and recipe.real is None:
             raise UsageError(f"the recipe '{recipe.name}' trains an estimator: add the table [real]")
+        if network.estimator is None and recipe.real is not None and recipe.real.estimator_only:
+            raise UsageError(f"the recipe '{recipe.name}' needs network.estimator_width for real.estimator_only")
         if recipe.guidance is not None:
             raise UsageError(
                 f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
@@ -114,6 +117,8 @@ class UpscalingTask:
     ) -> dict[str, Tensor]:  # fmt: skip
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
         low, overrides = batch.low, batch.overrides
+        if recipe.real is not None and recipe.real.estimator_only:
+            return self._estimator_losses(network, low, batch.quantities)
         state = before = None
         with training_autocast(low.device):
             if batch.burn_in:
@@ -134,6 +139,14 @@ class UpscalingTask:
                 found["perceptual"] = perceptual_loss(output.results, batch.truth, distance, recipe.perceptual.crop)
             found["total"] = found["total"] + recipe.perceptual.weight * found["perceptual"]
         return found
+
+    @staticmethod
+    def _estimator_losses(network: SECNet, low: Tensor, quantities: Tensor | None) -> dict[str, Tensor]:
+        """The loss of the estimates of each frame of B x T x 3 x h x w, in float32: their differences are small."""
+        assert network.estimator is not None and quantities is not None, "see check"
+        estimates = network.estimator.logits(low.flatten(0, 1))
+        shaped = Estimate(*(part.unflatten(0, low.shape[:2]) for part in estimates))
+        return {"total": estimate_loss(shaped, quantities)}
 
     def scores(self, network: SECNet, clip: Tensor | ReferenceClip, device: torch.device) -> dict[str, float]:
         """For BI and BD; for a network with an estimator of degradation also for BI and JPEG.
@@ -384,6 +397,10 @@ def _trained(network: Network, recipe: Recipe) -> list[nn.Parameter]:
         network.requires_grad_(False)
         branch = network.get_submodule("references")
         return list(branch.requires_grad_(True).parameters())
+    if recipe.real is not None and recipe.real.estimator_only:
+        network.requires_grad_(False)
+        estimator = network.get_submodule("estimator")
+        return list(estimator.requires_grad_(True).parameters())
     return list(network.parameters())
 
 
