@@ -44,8 +44,8 @@ def test_levels_rise_with_the_quantizer() -> None:
             assert all(0 <= level <= 1 for level in levels) and levels == sorted(levels) and levels[0] < levels[-1]
             offset = 4.0 if setting.family == "x264" else 0.0
             assert level_of(setting.strengths[0] + offset, setting, 4.0) == pytest.approx(setting.level)
-    (twice,) = (setting for setting in SETTINGS if len(setting.strengths) == 2)
-    assert level_of(22, twice, 4.0) < twice.level, "the decoder knows nothing of the stronger first encoding"
+    for twice in (setting for setting in SETTINGS if len(setting.strengths) == 2):
+        assert level_of(22, twice, 4.0) < twice.level, "the decoder knows nothing of the stronger first encoding"
 
 
 def test_the_distance_from_crf_is_learned_from_the_other_half() -> None:
@@ -57,6 +57,9 @@ def test_the_distance_from_crf_is_learned_from_the_other_half() -> None:
         for setting in SETTINGS
         if setting.family == "x264" and len(setting.strengths) == 1
     }
+    for (_, setting), figures in found.items():
+        if setting.strengths == (0,):
+            figures["quantizer"] = 0  # without loss, whatever the distance is: such settings do not count
     assert crf_offsets(found, paths) == {paths[0]: 7.0, paths[1]: 4.5, paths[2]: 7.0, paths[3]: 4.5}
 
 
