@@ -145,7 +145,7 @@ class UpscalingTask:
         """The loss of the estimates of each frame of B x T x 3 x h x w, in float32: their differences are small."""
         assert network.estimator is not None and quantities is not None, "see check"
         estimates = network.estimator.logits(low.flatten(0, 1))
-        shaped = Estimate(*(part.unflatten(0, low.shape[:2]) for part in estimates))
+        shaped = Estimate(*(part.view(*low.shape[:2], *part.shape[1:]) for part in estimates))
         return {"total": estimate_loss(shaped, quantities)}
 
     def scores(self, network: SECNet, clip: Tensor | ReferenceClip, device: torch.device) -> dict[str, float]:
