@@ -20,7 +20,7 @@ from tests.support.image_graphs import Small, graph_of, settings_of, write_graph
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import Selection, build_engine, select, select_cleaner
-from vidsr.engines.tiled import TiledEngine
+from vidsr.engines.tiled import JOINED_BYTES_PER_PIXEL, TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import ImportedCard, model_files, own_models_folder, read_card, resolve_model
 from vidsr.models.graph_measures import bytes_per_pixel
@@ -261,7 +261,8 @@ def test_the_measured_memory_decides_about_tiles(
     double: Path, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = tomllib.loads((own_folder / "double.toml").read_text())["network"]["bytes_per_pixel"]
-    monkeypatch.setattr("vidsr.engines.tiled.free_memory", lambda device: int(needed * 400 * 400))
+    joined = JOINED_BYTES_PER_PIXEL * 2000 * 2000
+    monkeypatch.setattr("vidsr.engines.tiled.free_memory", lambda device: int(needed * 400 * 400) + joined)
     tile = chosen(own_folder / "double.toml", 1000, 1000, "auto").tile
     assert tile is not None and 0.7 * 400 < tile <= 400
     assert chosen(own_folder / "double.toml", 300, 300, "auto").tile is None

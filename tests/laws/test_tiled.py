@@ -477,6 +477,26 @@ def test_the_estimated_tile_is_known_for_known_numbers() -> None:
     assert auto_tile(1080, 1920, 4000, 0) == SMALLEST_TILE
 
 
+@pytest.mark.parametrize(
+    ("free", "tile"),
+    [
+        (60, None),  # 43 GB for the whole frame
+        (40, 3696),
+        (12, 1104),
+        (9.3, 192),
+        (8, SMALLEST_TILE),  # less than the result alone
+    ],
+)
+def test_a_tile_leaves_room_for_the_result(monkeypatch: pytest.MonkeyPatch, free: float, tile: int | None) -> None:
+    """A photograph of 24 megapixels with a network that needs 1800 bytes per pixel and enlarges by 4."""
+    monkeypatch.setattr(vidsr.engines.tiled, "free_memory", lambda _: int(free * 1e9))
+    height, width, cost = 4000, 6000, 1800.0
+    found = vidsr.engines.tiled.choose_tile("auto", height, width, cost, torch.device("cpu"), 4)
+    assert found == tile
+    if found is not None and found > SMALLEST_TILE:
+        assert found**2 * cost + 24 * 16 * height * width <= free * 1e9
+
+
 def test_frames_keep_what_the_input_said() -> None:
     frame = Frame(torch.rand(3, 80, 70), pts=7, time_base=Fraction(1001, 30000), duration=1, starts_scene=True)
     (result,) = run(TiledEngine(BicubicEngine(2), 64), [frame])

@@ -176,7 +176,7 @@ def select(
     card = select_card(compute.model, task, levels)
     device = choose_device(compute.device)
     if card is None:
-        tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device)
+        tile = choose_tile(compute.tile, height, width, bicubic_bytes_per_pixel(enlargement), device, enlargement)
         return Selection(
             task=task, model=BICUBIC, card=None, device=str(device), precision="fp32", backend="torch", tile=tile,
             enlargement=enlargement, interp=1, has_interpolator=False, lighter=_lighter(compute, device, "bf16"),
@@ -197,7 +197,9 @@ def select(
     selection = replace(selection, lighter=_lighter(compute, device, selection.precision))
     row.check(config, selection)
     bytes_per_pixel = row.bytes_per_pixel(config, selection)
-    return replace(selection, tile=choose_tile(compute.tile, height, width, bytes_per_pixel, device))
+    keeps_size = task == "interpolate" and enlargement == 1
+    scale = card.scale if isinstance(card, ModelCard) and not keeps_size else 1
+    return replace(selection, tile=choose_tile(compute.tile, height, width, bytes_per_pixel, device, scale))
 
 
 def _for_foreign(compute: ComputeConfig, card: Card) -> ComputeConfig:
@@ -293,7 +295,7 @@ def _tiled(
             lighter.append(LighterEngine(words, rebuild))
         else:
             place = torch.device(device)
-            tile = partial(choose_tile, "auto", bytes_per_pixel=needs(form), device=place)
+            tile = partial(choose_tile, "auto", bytes_per_pixel=needs(form), device=place, scale=engine.info.scale)
             lighter.append(LighterEngine(words, rebuild, place, tile))
     return TiledEngine(engine, selection.tile, lighter=lighter)
 

@@ -88,6 +88,8 @@ def side_within(tile: int, length: int, step: int) -> int:
 
 # Fraction of free memory to plan with: allocators fragment, and other programs use the device too.
 USABLE_FRACTION = 0.8
+# Of an output frame while tiles are joined: the frame and, at the most, as much again for a band of it, in float32.
+JOINED_BYTES_PER_PIXEL = 2 * 3 * 4
 
 
 def auto_tile(height: int, width: int, bytes_per_pixel: float, free_bytes: int) -> int | None:
@@ -393,10 +395,20 @@ def run_in_tiles(
     return canvas[None]
 
 
-def choose_tile(wanted: Tile, height: int, width: int, bytes_per_pixel: float, device: torch.device) -> int | None:
-    """The tile side for `--tile`, in input pixels; None for the whole frame."""
+def choose_tile(
+    wanted: Tile, height: int, width: int, bytes_per_pixel: float, device: torch.device, scale: int
+) -> int | None:
+    """The tile side for `--tile`, in input pixels; None for the whole frame.
+
+    Beside the network in a tile, the frame into which tiles are joined, `scale` times as large, has to fit, and a band
+    of it.
+    """
     if wanted == "off":
         return None
     if isinstance(wanted, int):
         return wanted
-    return auto_tile(height, width, bytes_per_pixel, free_memory(device))
+    free = free_memory(device)
+    if auto_tile(height, width, bytes_per_pixel, free) is None:
+        return None
+    joined = JOINED_BYTES_PER_PIXEL * scale**2 * height * width
+    return auto_tile(height, width, bytes_per_pixel, max(0, free - joined))
