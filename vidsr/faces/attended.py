@@ -8,20 +8,20 @@ track they are given, in the same place of the square, so that nothing flickers 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidsr.engines.base import DTYPES, prepared
 from vidsr.faces.blending import RAMP, REACH
 from vidsr.faces.detections import rotate_points
+from vidsr.faces.framewise import FaceInCrop, FramewiseFaceEngine
 from vidsr.faces.restorer import EnlargedCrop
 from vidsr.nets.attention_fh.boxes import rectangles
 from vidsr.nets.attention_fh.network import AttentionFH
-from vidsr.types import Box, Crop, Face, Frame
+from vidsr.types import Box, Crop, Face
 
 # Pixels between the part of a new square that is blended and its edges, and by how much the area of a square may exceed
 # that of a new one.
@@ -30,69 +30,40 @@ SLACK, MAX_EXCESS = 1.0, 1.5
 
 @dataclass(frozen=True, slots=True)
 class AttendedStream:
-    """What a face hands on to its next frame: its square, and the boxes that the policy chose, 1 x T x 3."""
+    """What a face hands on: its square, and the boxes that the policy chose, 1 x T x 3; None to choose anew."""
 
     square: Crop
-    actions: Tensor
+    actions: Tensor | None
 
 
-class AttentionFaceEngine:
-    """Runs an Attention-FH on one square per face. Stateless: the caller holds the streams. A result is ready at once.
-
-    `quarters`: counterclockwise quarter turns that bring the video upright; the network sees upright faces. `count` is
-    the number of boxes of a face, None for the network's own.
-    """
-
-    lookahead = 0
+class AttentionFaceEngine(FramewiseFaceEngine[AttentionFH, AttendedStream]):
+    """Runs an Attention-FH on one square per face. `count` is the number of boxes of a face, None for the network's."""
 
     def __init__(
         self, network: AttentionFH, device: torch.device, precision: str, quarters: int = 0, count: int | None = None
     ) -> None:
-        """`network` is copied, not changed; `precision` is that of torch's autocast."""
-        self._network, self._device = prepared(network, device, "fp32"), device
-        self._precision, self._quarters, self._count = precision, quarters, count
+        """The others as for FramewiseFaceEngine."""
+        super().__init__(network, device, precision, quarters)
+        self._count = count
 
-    def init_state(self) -> Mapping[int, AttendedStream]:
-        """The state without any face."""
-        return {}
+    def _restored(
+        self, image: Tensor, faces: Sequence[FaceInCrop[AttendedStream]]
+    ) -> list[tuple[EnlargedCrop, AttendedStream]]:
+        """Images of squares, with the boxes."""
+        return [self._one_restored(image, *each) for each in faces]
 
-    @torch.inference_mode()
-    def step(
-        self, frame: Frame, crops: Mapping[int, Crop], streams: Mapping[int, AttendedStream]
-    ) -> tuple[dict[int, EnlargedCrop], dict[int, AttendedStream]]:
-        """Takes a frame and its faces' crops by track; returns their images with their squares and boxes.
-
-        A stream ends where its track is not in `crops`.
-        """
-        faces = {face.track: face for face in frame.faces}
-        ready: dict[int, EnlargedCrop] = {}
-        after: dict[int, AttendedStream] = {}
-        for track, crop in crops.items():
-            before = streams.get(track)
-            square = square_around(faces[track], crop, None if before is None else before.square)
-            image, actions = self._restored(frame.image, square, None if before is None else before.actions)
-            after[track] = AttendedStream(square, actions)
-            ready[track] = EnlargedCrop(square, image, boxes=self._boxes(square, actions))
-        return ready, after
-
-    def flush(
-        self,
-        streams: Mapping[int, AttendedStream],  # noqa: ARG002 - the protocol's signature
-        tracks: Iterable[int],
-    ) -> dict[int, list[EnlargedCrop]]:
-        """No result is ever pending."""
-        return {track: [] for track in tracks}
-
-    def _restored(self, image: Tensor, square: Crop, actions: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The enlarged square, 3 x H x W as coded, and its boxes."""
-        rows, columns = slice(square.top, square.top + square.height), slice(square.left, square.left + square.width)
-        part = torch.rot90(image[:, rows, columns].to(self._device), self._quarters, (1, 2))[None]
-        with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
-            given = None if actions is None else actions.to(self._device).unbind(1)
-            steps = self._network.steps(part, given, count=self._count)
+    def _one_restored(
+        self, image: Tensor, face: Face, crop: Crop, stream: AttendedStream | None
+    ) -> tuple[EnlargedCrop, AttendedStream]:
+        square = square_around(face, crop, None if stream is None else stream.square)
+        before = None if stream is None else stream.actions
+        with self._autocast():
+            given = None if before is None else before.to(self._device).unbind(1)
+            steps = self._network.steps(self._upright(image, square), given, count=self._count)
         result = ((steps[-1].image[0].float() + 1) / 2).clamp(0, 1)
-        chosen = torch.stack([step.action for step in steps], dim=1)
-        return torch.rot90(result, -self._quarters, (1, 2)), chosen
+        actions = torch.stack([step.action for step in steps], dim=1)
+        shown = EnlargedCrop(square, self._as_coded(result), boxes=self._boxes(square, actions))
+        return shown, AttendedStream(square, actions)
 
     def _boxes(self, square: Crop, actions: Tensor) -> tuple[Box, ...]:
         """The boxes in the order of the steps, in source pixels as coded."""

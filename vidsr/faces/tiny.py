@@ -6,7 +6,7 @@ transform between the landmarks of the two frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vidsr.engines.base import DTYPES, prepared
 from vidsr.faces.alignment import similarity_between
 from vidsr.faces.detections import Array, rotate_points
+from vidsr.faces.framewise import FaceInCrop, FramewiseFaceEngine
 from vidsr.faces.restorer import EnlargedCrop
 from vidsr.nets.mpenet.network import Feedback, MPENet, moved
-from vidsr.types import Crop, Face, Frame
+from vidsr.types import Crop, Face
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,57 +30,33 @@ class TinyStream:
     feedback: Feedback
 
 
-class TinyFaceEngine:
-    """Runs an MPENet on one crop per face. Stateless: the caller holds the streams. A result is ready at once.
+class TinyFaceEngine(FramewiseFaceEngine[MPENet, TinyStream]):
+    """Runs an MPENet on one crop per face.
 
-    `quarters`: counterclockwise quarter turns that bring the video upright; the network sees upright faces. Without
-    `recurrent`, or with a network of one step, every frame starts afresh.
+    Without `recurrent`, or with a network of one step, every frame starts afresh.
     """
-
-    lookahead = 0
 
     def __init__(
         self, network: MPENet, device: torch.device, precision: str, quarters: int = 0, recurrent: bool = True
     ) -> None:
-        """`network` is copied, not changed; `precision` is that of torch's autocast."""
-        self._network, self._device = prepared(network, device, "fp32"), device
-        self._precision, self._quarters = precision, quarters
+        """The others as for FramewiseFaceEngine."""
+        super().__init__(network, device, precision, quarters)
         self._recurrent = recurrent and network.config.steps > 1
 
-    def init_state(self) -> Mapping[int, TinyStream]:
-        """The state without any face."""
-        return {}
+    def _restored(
+        self, image: Tensor, faces: Sequence[FaceInCrop[TinyStream]]
+    ) -> list[tuple[EnlargedCrop, TinyStream]]:
+        """Images of the crops."""
+        return [self._one_restored(image, *each) for each in faces]
 
-    @torch.inference_mode()
-    def step(
-        self, frame: Frame, crops: Mapping[int, Crop], streams: Mapping[int, TinyStream]
-    ) -> tuple[dict[int, EnlargedCrop], dict[int, TinyStream]]:
-        """Takes a frame and its faces' crops by track; returns their images, 3 x H x W in 0..1, with the crops.
-
-        A stream ends where its track is not in `crops`.
-        """
-        faces = {face.track: face for face in frame.faces}
-        ready: dict[int, EnlargedCrop] = {}
-        after: dict[int, TinyStream] = {}
-        for track, crop in crops.items():
-            image, after[track] = self._restored(frame, faces[track], crop, streams.get(track))
-            ready[track] = EnlargedCrop(crop, image)
-        return ready, after
-
-    def flush(
-        self,
-        streams: Mapping[int, TinyStream],  # noqa: ARG002 - the protocol's signature
-        tracks: Iterable[int],
-    ) -> dict[int, list[EnlargedCrop]]:
-        """No result is ever pending."""
-        return {track: [] for track in tracks}
-
-    def _restored(self, frame: Frame, face: Face, crop: Crop, stream: TinyStream | None) -> tuple[Tensor, TinyStream]:
-        image, points = self._upright(frame, face, crop)
+    def _one_restored(
+        self, frame: Tensor, face: Face, crop: Crop, stream: TinyStream | None
+    ) -> tuple[EnlargedCrop, TinyStream]:
+        image, points = self._upright(frame, crop), self._points(face, crop)
         height, width = image.shape[-2:]
         multiple, scale = self._network.config.multiple_of, self._network.config.scale
-        padded = F.pad(image[None], (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        with torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32"):
+        padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        with self._autocast():
             if stream is None or not self._recurrent:
                 restored = self._network.restore(padded)
             else:
@@ -90,11 +66,9 @@ class TinyFaceEngine:
                 restored = self._network.advance(padded, moved(stream.feedback, motion, size))
             feedback = self._network.feedback(restored)
         result = restored.images[-1][0, :, : scale * height, : scale * width].float().clamp(0, 1)
-        return torch.rot90(result, -self._quarters, (1, 2)), TinyStream(points, feedback)
+        return EnlargedCrop(crop, self._as_coded(result)), TinyStream(points, feedback)
 
-    def _upright(self, frame: Frame, face: Face, crop: Crop) -> tuple[Tensor, Array]:
-        """The crop's image, turned upright, and the landmarks in its pixels."""
-        rows, columns = slice(crop.top, crop.top + crop.height), slice(crop.left, crop.left + crop.width)
-        image = torch.rot90(frame.image[:, rows, columns].to(self._device), self._quarters, (1, 2))
+    def _points(self, face: Face, crop: Crop) -> Array:
+        """The landmarks in upright pixels of the crop."""
         points = np.array(face.smoothed or face.landmarks, np.float64) - [crop.left, crop.top]
-        return image, rotate_points(points, self._quarters, crop.width, crop.height)
+        return rotate_points(points, self._quarters, crop.width, crop.height)
