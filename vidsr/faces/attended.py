@@ -7,7 +7,6 @@ track they are given, in the same place of the square, so that nothing flickers 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,15 +16,13 @@ from torch import Tensor
 
 from vidsr.faces.blending import RAMP, REACH
 from vidsr.faces.detections import rotate_points
-from vidsr.faces.framewise import FaceInCrop, FramewiseFaceEngine
+from vidsr.faces.framewise import FaceInCrop, FramewiseFaceEngine, close_crop
 from vidsr.faces.restorer import EnlargedCrop
 from vidsr.nets.attention_fh.boxes import rectangles
 from vidsr.nets.attention_fh.network import AttentionFH
 from vidsr.types import Box, Crop, Face
 
-# Pixels between the part of a new square that is blended and its edges, and by how much the area of a square may exceed
-# that of a new one.
-SLACK, MAX_EXCESS = 1.0, 1.5
+SLACK = 1.0  # pixels between the part of a new square that is blended and its edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +80,5 @@ def square_around(face: Face, crop: Crop, before: Crop | None) -> Crop:
 
     It holds what is blended into the frame, so a face fills about half of its sides.
     """
-    left, top, width, height = face.box
-    half = max(width, height) / 2 * REACH + RAMP
-    center = np.array([left + width / 2, top + height / 2])
-    if before is not None:
-        low, size = np.array([before.left, before.top]), np.array([before.width, before.height])
-        needed = [np.maximum(center - half, [crop.left, crop.top]),
-                  np.minimum(center + half, [crop.left + crop.width, crop.top + crop.height])]  # fmt: skip
-        is_inside = bool((needed[0] >= low - SLACK).all() and (needed[1] <= low + size + SLACK).all())
-        if is_inside and before.area <= MAX_EXCESS * (2 * (half + SLACK)) ** 2:
-            return before
-    side = math.ceil(2 * (half + SLACK))
-    corner = np.round(center - side / 2).astype(int)
-    start = np.maximum(corner, [crop.left, crop.top])
-    end = np.minimum(corner + side, [crop.left + crop.width, crop.top + crop.height])
-    if (end - start).min() < 1:  # a face that has left the frame
-        return crop
-    x, y = (int(value) for value in start)
-    return Crop(x, y, int(end[0]) - x, int(end[1]) - y)
+    half = max(face.box[2:]) / 2 * REACH + RAMP
+    return close_crop(face.box, (half, half), crop, before, SLACK)

@@ -6,16 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import DTYPES, prepared
 from vidsr.faces.restorer import EnlargedCrop
 from vidsr.nets.base import Network
-from vidsr.types import Crop, Face, Frame
+from vidsr.types import Box, Crop, Face, Frame
 
 N = TypeVar("N", bound=Network)
 S = TypeVar("S")  # what a face hands on to its next frame
+# By how many pixels a close crop may be too small before it is replaced, and by how much its area may exceed that of a
+# new one.
+TOLERANCE, MAX_EXCESS = 1.0, 1.5
 
 
 class FaceInCrop(NamedTuple, Generic[S]):
@@ -81,3 +85,28 @@ class FramewiseFaceEngine(ABC, Generic[N, S]):
     def _autocast(self) -> torch.autocast:
         """The context in which the network runs."""
         return torch.autocast(self._device.type, DTYPES[self._precision], enabled=self._precision != "fp32")
+
+
+def close_crop(box: Box, reach: tuple[float, float], within: Crop, before: Crop | None, slack: float) -> Crop:
+    """A crop around the middle of a face's box, inside the crop `within`; keeps `before` as long as it fits.
+
+    It reaches `reach` pixels (x, y) to both sides; a new one, `slack` pixels farther. `within` itself for a face that
+    has left it.
+    """
+    left, top, width, height = box
+    center, half = np.array([left + width / 2, top + height / 2]), np.array(reach)
+    first = np.array([within.left, within.top])
+    last = first + np.array([within.width, within.height])
+    if before is not None:
+        low, size = np.array([before.left, before.top]), np.array([before.width, before.height])
+        start, end = np.maximum(center - half, first), np.minimum(center + half, last)
+        is_inside = bool((start >= low - TOLERANCE).all() and (end <= low + size + TOLERANCE).all())
+        if is_inside and before.area <= MAX_EXCESS * np.prod(2 * (half + slack)):
+            return before
+    sides = np.ceil(2 * (half + slack))
+    corner = np.round(center - sides / 2)
+    start, end = (np.clip(place, first, last).astype(int) for place in (corner, corner + sides))
+    if (end - start).min() < 1:
+        return within
+    x, y = (int(value) for value in start)
+    return Crop(x, y, int(end[0]) - x, int(end[1]) - y)
