@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,12 +14,16 @@ from torch import Tensor
 from tests.unit.test_restorer import face, video
 from vidsr.config import FaceConfig, RestoreConfig
 from vidsr.faces import handover
+from vidsr.faces.blending import REACH, FaceBlender
+from vidsr.faces.framewise import close_crop
 from vidsr.faces.handover import HANDOVER, PACE, SizedFaceEngine, share_of_large, tiny_card
-from vidsr.faces.restorer import EnlargedCrop, FaceRestorer
+from vidsr.faces.restorer import EnlargedCrop, FaceRestorer, choose_crop
+from vidsr.faces.tiny import crop_around
 from vidsr.models.cards import list_cards
+from vidsr.nets.layers.resize import resize
 from vidsr.stages.base import through
 from vidsr.stages.saving import freeze, thaw
-from vidsr.types import Crop, Face, Frame
+from vidsr.types import Crop, Face, Frame, RestoredFace
 
 
 @dataclass
@@ -125,6 +129,92 @@ def test_the_restorer_takes_both_networks_as_one() -> None:
     assert len(patches) == 30 and all(patches)
     scales = [patch.image.shape[-1] // patch.crop.width for patch in patches if patch]
     assert scales[0] == 8 and scales[-1] == 4 and sorted(scales, reverse=True) == scales
+
+
+# ----------------------------------------------------------------------------------------------------- different crops
+
+
+@dataclass
+class Painted:
+    """Shows what a painting of the whole frame shows in a crop, at once: the close one, or the one that it is given."""
+
+    painting: Tensor
+    is_close: bool
+    reach: float = REACH
+    lookahead: int = 0
+
+    def init_state(self) -> Any:
+        return {}
+
+    def step(self, frame: Frame, crops: Mapping[int, Crop], streams: Any) -> tuple[dict[int, EnlargedCrop], Any]:
+        ready = {}
+        for track, crop in crops.items():
+            (one,) = frame.faces
+            shown = crop_around(one, crop, None) if self.is_close else crop
+            if self.reach != REACH:
+                *_, width, height = one.box
+                shown = close_crop(one.box, (self.reach * width / 2, self.reach * height / 2), crop, None, 0)
+            scale = self.painting.shape[-1] // frame.image.shape[-1]
+            rows = slice(scale * shown.top, scale * (shown.top + shown.height))
+            columns = slice(scale * shown.left, scale * (shown.left + shown.width))
+            ready[track] = EnlargedCrop(shown, self.painting[:, rows, columns])
+        return ready, streams
+
+    def flush(self, streams: Any, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
+        return {track: [] for track in tracks}
+
+
+def painting(scale: int, seed: int) -> Tensor:
+    """For frames of 96x64: coarse and strong, so that every border would show."""
+    coarse = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(seed))
+    return resize(coarse, (scale * 64, scale * 96)).clamp(0, 1)
+
+
+def blended(side: float, x: float, y: float, reach: float = REACH, scale: int | None = None) -> Tensor:
+    """The enlarged frame with a face of this side in it, as in the first frame of a track."""
+    factor = scale or 4
+    engine = SizedFaceEngine(Painted(painting(8, 1), True, reach), Painted(painting(4, 2), False), scale)
+    one = face(1, x, y, side)
+    (frame,) = video([[one]])
+    crop = choose_crop(one.box, 96, 64, None)
+    ready, _ = engine.step(frame, {1: crop}, engine.init_state())
+    shown, image = ready[1][:2]
+    patch = RestoredFace(image, shown, one.box, 1.0)
+    carrier = replace(frame, image=painting(factor, 3), faces=(replace(one, restored=patch),))
+    return FaceBlender(1.0, factor).process(carrier).image
+
+
+@pytest.mark.parametrize("scale", [None, 8])
+@pytest.mark.parametrize(("x", "y"), [(40.0, 30.0), (41.3, 28.8), (3.0, 30.5), (92.2, 61.7)])
+def test_nothing_jumps_where_one_crop_gives_way_to_the_other(x: float, y: float, scale: int | None) -> None:
+    """At both ends of the hand-over, just before and just after; a crop without a margin would jump by half."""
+    first, second = HANDOVER
+    for border in (first, second):
+        before, after = (blended(border + change, x, y, scale=scale) for change in (-1e-4, 1e-4))
+        assert (before - after).abs().max() < 0.01
+    tight = [blended(second + change, x, y, 1.1, scale) for change in (-1e-4, 1e-4)]
+    assert (tight[0] - tight[1]).abs().max() > 0.5
+
+
+def test_images_are_mixed_in_the_place_that_both_show() -> None:
+    """Half of each painting, pixel by pixel; around it is what the frame has."""
+    tiny, large = painting(8, 1), painting(4, 2)
+    engine = SizedFaceEngine(Painted(tiny, True), Painted(large, False), 8)
+    one = face(1, 40.3, 30.2, sum(HANDOVER) / 2)
+    (frame,) = video([[one]])
+    crop = choose_crop(one.box, 96, 64, None)
+    ready, _ = engine.step(frame, {1: crop}, engine.init_state())
+    shown, image = ready[1][:2]
+    assert shown == crop_around(one, crop, None) != crop
+    rows, columns = (
+        slice(8 * shown.top, 8 * (shown.top + shown.height)),
+        slice(8 * shown.left, 8 * (shown.left + shown.width)),
+    )
+    part = [slice(4 * each, 4 * (each + length)) for each, length in ((crop.top, crop.height), (crop.left, crop.width))]
+    whole = resize(large[:, part[0], part[1]], (8 * crop.height, 8 * crop.width)).clamp(0, 1)
+    inner = whole[:, 8 * (shown.top - crop.top) :, 8 * (shown.left - crop.left) :]
+    inner = inner[:, : 8 * shown.height, : 8 * shown.width]
+    torch.testing.assert_close(image, (tiny[:, rows, columns] + inner) / 2, atol=1e-6, rtol=0)
 
 
 def test_without_weights_the_network_for_larger_faces_restores_all(monkeypatch: pytest.MonkeyPatch) -> None:

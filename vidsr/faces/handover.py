@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vidsr.faces.restorer import FADE, EnlargedCrop, FaceNetwork
 from vidsr.models.cards import ModelCard, list_cards
@@ -74,7 +75,7 @@ class SizedFaceEngine:
     """Two networks as one: each face is restored by the one for its size. Stateless: the caller holds the streams."""
 
     def __init__(self, tiny: FaceNetwork, large: FaceNetwork, scale: int | None = None) -> None:
-        """`tiny` gives its results at once. Each enlarges by a scale of its own.
+        """`tiny` gives its results at once, of crops that lie inside those it is given. Each has a scale of its own.
 
         Their images are mixed at `scale`; None: at that of the network for larger faces.
         """
@@ -138,10 +139,23 @@ class SizedFaceEngine:
             elif share == 1:
                 ready[track] = large[track]
             else:
-                crop, image, weights, _ = large[track]
-                scale = self._scale or image.shape[-1] // crop.width
-                size = scale * crop.height, scale * crop.width
-                small, image = (resize(each, size).clamp(0, 1) for each in (tiny[track].image, image))
-                shares_of_photographs = tuple(share * weight for weight in weights)
-                ready[track] = EnlargedCrop(crop, torch.lerp(small, image, share), shares_of_photographs)
+                ready[track] = self._mixed(tiny[track], large[track], share)
         return ready, streams
+
+    def _mixed(self, tiny: EnlargedCrop, large: EnlargedCrop, share: float) -> EnlargedCrop:
+        """Both images, mixed where both are: in the crop of the network for tiny faces, which lies inside the other.
+
+        Both hold all that is blended into the frame, so nothing is lost, and nothing jumps where one of them ends.
+        """
+        scale = self._scale or large.image.shape[-1] // large.crop.width
+        both = (_part(each, tiny.crop, scale) for each in (tiny, large))
+        shares_of_photographs = tuple(share * weight for weight in large.weights)
+        return EnlargedCrop(tiny.crop, torch.lerp(*both, share), shares_of_photographs)
+
+
+def _part(enlarged: EnlargedCrop, part: Crop, scale: int) -> Tensor:
+    """The image of a part of a crop at this scale."""
+    crop = enlarged.crop
+    image = resize(enlarged.image, (scale * crop.height, scale * crop.width)).clamp(0, 1)
+    left, top = scale * (part.left - crop.left), scale * (part.top - crop.top)
+    return image[:, top : top + scale * part.height, left : left + scale * part.width]

@@ -29,7 +29,7 @@ def choose_crop(box: tuple[float, float, float, float], width: int, height: int,
     """The crop for a face, inside a frame of this size; keeps `before` as long as it fits."""
     needed = _around(box, MARGIN, 1, width, height)
     fresh = _around(box, MARGIN + SLACK * max(box[2], box[3]), STEP, width, height)
-    if before is not None and _contains(before, needed) and before.area <= MAX_EXCESS * fresh.area:
+    if before is not None and contains(before, needed) and before.area <= MAX_EXCESS * fresh.area:
         return before
     return fresh
 
@@ -47,7 +47,8 @@ def _around(box: tuple[float, float, float, float], margin: float, step: int, wi
     return Crop(left, top, right - left, bottom - top)
 
 
-def _contains(crop: Crop, part: Crop) -> bool:
+def contains(crop: Crop, part: Crop) -> bool:
+    """Whether `part` lies inside of `crop`."""
     return (
         crop.left <= part.left
         and crop.top <= part.top
