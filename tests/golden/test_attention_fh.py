@@ -15,7 +15,7 @@ from tests.support.attention_fh_algorithm import restore
 from vidsr.nets.attention_fh.boxes import choices, masks, random_actions, rectangles, sequential_actions
 from vidsr.nets.attention_fh.config import RATIOS, AttentionFHConfig
 from vidsr.nets.attention_fh.network import AttentionFH
-from vidsr.train.policy import attention_losses, policy_loss
+from vidsr.train.policy import PolicyLosses, attention_losses, policy_loss
 from vidsr.train.recipe import PolicyConfig
 
 pytestmark = pytest.mark.numeric
@@ -106,12 +106,26 @@ def test_the_network_is_algorithm_1(fade: int, size: tuple[int, int]) -> None:
     network, image = small_network(config), faces(1, *size)
     with torch.no_grad():
         steps = network.steps(image)
-        expected, boxes = restore(network, image[0].numpy())
+        expected, boxes, logarithms = restore(network, image[0].numpy())
         assert [tuple(step.action[0].tolist()) for step in steps] == boxes
+        np.testing.assert_allclose([float(step.log_probability) for step in steps], logarithms, rtol=1e-12)
         assert len(set(boxes)) > 1, "the policy looks at nothing"
         np.testing.assert_allclose(network(image)[0].numpy(), expected, rtol=0, atol=1e-12)
         again = network(image, torch.stack([step.action for step in steps], dim=1))
     np.testing.assert_array_equal(again[0].numpy(), network(image)[0].detach().numpy())
+
+
+def test_drawn_boxes_have_the_probabilities_of_the_policy() -> None:
+    """Each sequence of a face its own ones, whose logarithms are those that the algorithm gives these boxes."""
+    network, image = small_network(), faces(1)
+    with torch.no_grad():
+        drawn = network.steps(image.expand(3, -1, -1, -1), generator=torch.Generator().manual_seed(2), sample=True)
+    sequences = [[(int(p), int(r), int(h)) for p, r, h in (step.action[k] for step in drawn)] for k in range(3)]
+    assert len(set(map(tuple, sequences))) == 3
+    for k, sequence in enumerate(sequences):
+        expected, _, logarithms = restore(network, image[0].numpy(), sequence)
+        np.testing.assert_allclose([float(step.log_probability[k]) for step in drawn], logarithms, rtol=1e-12)
+        np.testing.assert_allclose((drawn[-1].image[k].numpy() + 1) / 2, expected, rtol=0, atol=1e-12)
 
 
 def test_faces_of_a_batch_do_not_see_each_other() -> None:
@@ -187,6 +201,34 @@ def test_the_reward_is_the_gain_over_the_enlarged_face_and_the_coverage() -> Non
         gain -= psnr((network.enlarge(low)[face].detach().numpy() + 1) / 2, truth[face].numpy())
         found.append(gain + 3 * covered)
     assert float(losses.reward) == pytest.approx(np.mean(found), rel=1e-12)
+
+
+def test_the_loss_is_the_error_in_the_boxes_and_that_of_the_policy() -> None:
+    """(3.4) by hand: squared errors inside each box; -(r - b) log p, where b is the mean of the other sequences."""
+    network, low, truth = small_network(), faces(2), faces(2, 32, 32)
+    config = PolicyConfig(sequences=3, weight=0.7, coverage=2.0)
+    found = attention_losses(network, low, truth, config, False, torch.Generator().manual_seed(6))
+    found = PolicyLosses(*(each.detach() for each in found))
+    with torch.no_grad():
+        steps = network.steps(low.repeat_interleave(3, 0), generator=torch.Generator().manual_seed(6), sample=True)
+        start = (network.enlarge(low).numpy() + 1) / 2
+    local, rewards, logarithms = [], np.zeros((2, 3)), np.zeros((2, 3))
+    for face, sequence in itertools.product(range(2), range(3)):
+        k = 3 * face + sequence
+        for step in steps:
+            inside = step.mask[k, 0].numpy() == 1
+            errors = step.enhanced[k].numpy() - (2 * truth[face].numpy() - 1)
+            local.append((errors[:, inside] ** 2).mean())
+            logarithms[face, sequence] += float(step.log_probability[k])
+        covered = np.max([step.mask[k, 0].numpy() for step in steps], axis=0).mean()
+        gain = psnr((steps[-1].image[k].numpy() + 1) / 2, truth[face].numpy()) - psnr(start[face], truth[face].numpy())
+        rewards[face, sequence] = gain + 2 * covered
+    others = np.stack([(rewards.sum(1) - rewards[:, k]) / 2 for k in range(3)], axis=1)
+    policy = -((rewards - others) * logarithms).mean()
+    assert float(found.local) == pytest.approx(np.mean(local), rel=1e-12)
+    assert float(found.policy) == pytest.approx(policy, rel=1e-9) and abs(policy) > 1e-3
+    assert float(found.total) == pytest.approx(np.mean(local) + 0.7 * policy, rel=1e-9)
+    assert float(found.reward) == pytest.approx(rewards.mean(), rel=1e-12)
 
 
 def psnr(image: NDArray[np.float64], truth: NDArray[np.float64]) -> float:

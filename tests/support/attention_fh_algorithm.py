@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +14,16 @@ Array = NDArray[np.float64]
 SLOPE = 0.2
 
 
-def restore(network: AttentionFH, face: Array) -> tuple[Array, list[tuple[int, int, int]]]:
-    """The restored face, 3 x H x W in 0..1, and the box of each step, for a face 3 x h x w in 0..1."""
+Action = tuple[int, int, int]
+
+
+def restore(
+    network: AttentionFH, face: Array, forced: Sequence[Action] | None = None
+) -> tuple[Array, list[Action], list[float]]:
+    """The restored face, 3 x H x W in 0..1, the box of each step and its log-probability, for a face 3 x h x w in 0..1.
+
+    Boxes are the most likely ones, or those that are `forced`.
+    """
     config = network.config
     weights = {name: value.detach().double().numpy() for name, value in network.named_parameters()}
     small = 2 * face - 1
@@ -21,13 +31,16 @@ def restore(network: AttentionFH, face: Array) -> tuple[Array, list[tuple[int, i
     large = resample(small.transpose(1, 2, 0), *sides).transpose(2, 0, 1)
     current, first = large, _features(weights, _mean(large, config.side), config.side)
     history, hidden = np.zeros(config.history), np.zeros(config.hidden)
-    boxes = []
-    for _ in range(config.steps):
+    boxes: list[Action] = []
+    logarithms = []
+    for step in range(config.steps):
         state = np.concatenate((_features(weights, _mean(current, config.side), config.side), first, history))
         hidden = _gru(weights, "policy", state, hidden)
         scores = [weights[f"heads.{k}.weight"] @ hidden + weights[f"heads.{k}.bias"] for k in range(3)]
-        place, ratio, size = (int(np.argmax(score)) for score in scores)
+        place, ratio, size = (int(np.argmax(score)) for score in scores) if forced is None else forced[step]
         boxes.append((place, ratio, size))
+        chances = [np.exp(score) / np.exp(score).sum() for score in scores]
+        logarithms.append(float(np.log(chances[0][place] * chances[1][ratio] * chances[2][size])))
         row, column = divmod(place, config.grid)
         tall = config.heights[size] / config.side
         wide = tall / (1.5, 1.0, 2 / 3)[ratio]
@@ -52,7 +65,7 @@ def restore(network: AttentionFH, face: Array) -> tuple[Array, list[tuple[int, i
         told[:2] = 2 * x - 1, 2 * y - 1
         told[2 + ratio] = told[5 + size] = 1
         history = _gru(weights, "history", told, history)
-    return (current + 1) / 2, boxes
+    return (current + 1) / 2, boxes, logarithms
 
 
 def _gru(weights: dict[str, Array], name: str, given: Array, memory: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,20 +112,24 @@ def test_losses_are_those_of_the_equations() -> None:
 
 @pytest.mark.numeric
 def test_the_loss_of_a_clip_counts_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first frame with both steps, the others from the feedback of the one before, moved; (13) adds them up."""
+    """The first frame with both steps, the others from the feedback of the one before, moved; (13) adds them up.
+
+    Compared with the same sums in float64.
+    """
     monkeypatch.setattr("vidsr.runtime.device.choose_precision", lambda *_: "fp32")
     network = tiny_network().requires_grad_(False)
     batch = batch_of(network, 3)
     assert batch.points is not None and batch.motions is not None
-    first = network.restore(batch.low[:, 0])
-    second = network.advance(batch.low[:, 1], moved(network.feedback(first), batch.motions[:, 1]))
-    third = network.advance(batch.low[:, 2], moved(network.feedback(second), batch.motions[:, 2]))
-    errors = [[(image - batch.truth[:, t]).square().mean() for image in each.images]
+    exact, low, motions = deepcopy(network).double(), batch.low.double(), batch.motions.double()
+    first = exact.restore(low[:, 0])
+    second = exact.advance(low[:, 1], moved(exact.feedback(first), motions[:, 1]))
+    third = exact.advance(low[:, 2], moved(exact.feedback(second), motions[:, 2]))
+    errors = [[(image - batch.truth[:, t].double()).square().mean() for image in each.images]
               for t, each in enumerate((first, second, third))]  # fmt: skip
     final = (sum(errors[0]) / 2 + errors[1][0] + errors[2][0]) / 3
     maps = (
         sum(
-            (each.heatmaps - draw_heatmaps(batch.points[:, t], 8, 8)).square().mean()
+            (each.heatmaps - draw_heatmaps(batch.points[:, t].double(), 8, 8)).square().mean()
             for t, each in enumerate((first, second, third))
         )
         / 3
@@ -172,16 +177,16 @@ def test_vgg_face_compares_squares_of_its_last_rectified_layer(tmp_path: Path) -
     a, b = noise(2, 3, 32, 32), noise(2, 3, 32, 32, seed=2)
     features = []
     for x in (a, b):
-        x = 255 * x - torch.tensor([129.186, 104.762, 93.594]).view(1, 3, 1, 1)
+        x = 255 * x.double() - torch.tensor([129.186, 104.762, 93.594], dtype=torch.float64).view(1, 3, 1, 1)
         for stage, count in enumerate(counts, 1):
             for k in range(1, count + 1):
-                x = torch.relu(
-                    torch.conv2d(x, weights[f"conv{stage}_{k}.weight"], weights[f"conv{stage}_{k}.bias"], padding=1)
-                )
+                layer = (weights[f"conv{stage}_{k}.{part}"].double() for part in ("weight", "bias"))
+                x = torch.relu(torch.conv2d(x, *layer, padding=1))
             x = torch.max_pool2d(x, 2) if stage < 5 else x
         features.append(x)
     expected = (features[0] - features[1]).square().mean((1, 2, 3))
-    torch.testing.assert_close(VggFaceDistance(tmp_path / "face.pth")(a, b), expected, rtol=1e-4, atol=0)
+    found = VggFaceDistance(tmp_path / "face.pth")(a, b)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
     torch.save({"conv1_1.weight": weights["conv1_1.weight"]}, tmp_path / "other.pth")
     with pytest.raises(UsageError, match="as weights of VGG-Face"):
         VggFaceDistance(tmp_path / "other.pth")
