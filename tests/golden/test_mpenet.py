@@ -114,6 +114,18 @@ def test_the_network_computes_the_equations(form: str, more: dict[str, Any]) -> 
         assert np.abs(mistaken[-1] - images[-1]).max() > 1e-6, name
 
 
+@pytest.mark.parametrize("form", MPENET_FORMS)
+def test_fused_activations_change_nothing(form: str) -> None:
+    """Without gradients in float32 each activation is one operation with its convolution, where torch can do so."""
+    network, image = mpenet_network(form), noise(2, 3, 8, 12)
+    with torch.no_grad():
+        found = network.restore(image.float())
+        expected = network.double().restore(image)
+    for one, other in zip(found.images, expected.images, strict=True):
+        torch.testing.assert_close(one.double(), other, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found.feature.double(), expected.feature, atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("more", [{}, {"points": 0}])
 def test_the_second_step_becomes_time(more: dict[str, Any]) -> None:
     network = mpenet_network("fast", **more).double()

@@ -44,7 +44,8 @@ if FUSED_CONV is not None and torch.ops.mkldnn._is_mkldnn_bf16_supported():
     _TYPES.append(torch.bfloat16)
 
 
-def _can_fuse(x: Tensor, weight: Tensor) -> bool:
+def can_fuse(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution of `x` may be fused: on a CPU, without gradients, autocast or export to ONNX."""
     if FUSED_CONV is None or x.device.type != "cpu" or x.dtype != weight.dtype:
         return False
     if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.onnx.is_in_onnx_export():
@@ -72,14 +73,23 @@ class ActivatedConv2d(nn.Conv2d):
 
     def with_bias(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The same with `bias` (as many values as channels come out) in place of its own."""
-        if not _can_fuse(x, self.weight):
+        if not can_fuse(x, self.weight):
             x = self._conv_forward(x, self.weight, bias)
             return F.leaky_relu(x, self.slope, inplace=True) if self.slope else F.relu(x, inplace=True)
-        kind, scalars = ("leaky_relu", [self.slope]) if self.slope else ("relu", [])
-        result: Tensor = FUSED_CONV.default(
-            x, self.weight, bias, self.padding, self.stride, self.dilation, self.groups, kind, scalars, ""
-        )
-        return result
+        return _rectified(x, self, bias, self.slope)
+
+
+def convolve_and_rectify(x: Tensor, conv: nn.Conv2d, slope: float) -> Tensor:
+    """A leaky ReLU of `conv`, of inputs for which `can_fuse` holds."""
+    return _rectified(x, conv, conv.bias, slope)
+
+
+def _rectified(x: Tensor, conv: nn.Conv2d, bias: Tensor | None, slope: float) -> Tensor:
+    kind, scalars = ("leaky_relu", [slope]) if slope else ("relu", [])
+    result: Tensor = FUSED_CONV.default(
+        x, conv.weight, bias, conv.padding, conv.stride, conv.dilation, conv.groups, kind, scalars, ""
+    )
+    return result
 
 
 class SummedConv2d(nn.Conv2d):
@@ -100,7 +110,7 @@ def convolve_and_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tens
     The fused operation rounds only once.
     """
     padding = weight.shape[-1] // 2
-    if other.numel() > MAX_SUMMED or other.dtype != x.dtype or not _can_fuse(x, weight):
+    if other.numel() > MAX_SUMMED or other.dtype != x.dtype or not can_fuse(x, weight):
         return F.conv2d(x, weight, bias, padding=padding).add_(other)
     ones, around = (1, 1), (padding, padding)
     result: Tensor = FUSED_CONV.binary(x, other, weight, bias, around, ones, ones, 1, "add", 1.0, None, [], None)

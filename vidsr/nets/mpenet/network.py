@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import conv3x3, start_near_zero
+from vidsr.nets.layers.fused_conv import can_fuse, convolve_and_rectify
 from vidsr.nets.mpenet.alignment import AlignmentBranch, read_heatmaps
 from vidsr.nets.mpenet.config import MPENetConfig
 from vidsr.nets.mpenet.units import UnitClassifier, unit_maps
@@ -63,7 +64,7 @@ class Restored(NamedTuple):
 
 
 class _Projection(nn.Module):
-    """A convolution or deconvolution and a PReLU with one slope."""
+    """A convolution or deconvolution and a PReLU with one slope; one pass where torch supports it (fused_conv.py)."""
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d) -> None:
         super().__init__()
@@ -71,8 +72,13 @@ class _Projection(nn.Module):
         _keep_variance(conv, INITIAL_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.activate(self.conv(x))
-        return result
+        if not can_fuse(x, self.conv.weight):
+            result: Tensor = self.activate(self.conv(x))
+            return result
+        slope = float(self.activate.weight)
+        if isinstance(self.conv, nn.Conv2d):
+            return convolve_and_rectify(x, self.conv, slope)
+        return F.leaky_relu(self.conv(x), slope, inplace=True)
 
 
 def _keep_variance(conv: nn.Conv2d | nn.ConvTranspose2d, slope: float) -> None:
