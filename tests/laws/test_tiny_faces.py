@@ -33,13 +33,13 @@ def engine_of(quarters: int = 0, recurrent: bool = True) -> TinyFaceEngine:
     return TinyFaceEngine(mpenet_network("fast"), CPU, "fp32", quarters, recurrent)
 
 
-def run(engine: TinyFaceEngine, frames: list[Frame], within: Crop = WITHIN) -> list[EnlargedCrop]:
+def run(engine: TinyFaceEngine, frames: list[Frame], within: Crop = WITHIN, track: int = 1) -> list[EnlargedCrop]:
     state, results = engine.init_state(), []
     for frame in frames:
-        ready, state = engine.step(frame, {1: within}, thaw(freeze(state)))
-        crop, image = ready[1][:2]
+        ready, state = engine.step(frame, {track: within}, thaw(freeze(state)))
+        crop, image = ready[track][:2]
         assert image.shape == (3, 8 * crop.height, 8 * crop.width)
-        results.append(ready[1])
+        results.append(ready[track])
     return results
 
 
@@ -113,6 +113,43 @@ def test_crops_at_odd_borders_have_results_of_their_size() -> None:
     for result in run(engine_of(), frames_of([(90, 60, 12), (91, 60, 12)]), Crop(79, 47, 17, 17)):
         assert torch.isfinite(result.image).all() and contains(Crop(79, 47, 17, 17), result.crop)
     assert engine_of().flush({}, [1]) == {1: []}
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("area", [0, 1000, 8192])
+def test_faces_of_a_frame_look_as_if_each_were_alone(area: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches too: two of one size and one of another, a fourth that begins later, and one that ends."""
+    monkeypatch.setattr("vidsr.faces.tiny.BATCH_AREA_CPU", area)
+    rows = [
+        [face(track, 8 + 16 * track + t, 30 - track, side) for track, side in ((1, 12), (2, 12), (3, 9), (4, 12))]
+        for t in range(3)
+    ]
+    rows[0].pop()
+    rows[2].pop(0)
+    generator = torch.Generator().manual_seed(1)
+    frames = [replace(frame, image=torch.rand(3, 64, 96, generator=generator)) for frame in video(rows)]
+    engine, state, counts = engine_of(), {}, []
+    network = engine._network
+    for name in ("restore", "advance"):
+        plain = getattr(network, name)
+        monkeypatch.setattr(
+            network, name, lambda image, *rest, plain=plain: (counts.append(len(image)), plain(image, *rest))[1]
+        )
+    found = []
+    for frame in frames:
+        ready, state = engine.step(frame, {each.track: WITHIN for each in frame.faces}, thaw(freeze(state)))
+        found.append(ready)
+    assert counts == {0: [1] * 10, 1000: [1] * 10, 8192: [2, 1, 2, 1, 1, 2, 1]}[area]
+    for track in (1, 2, 3, 4):
+        mine = [t for t, frame in enumerate(frames) if track in found[t]]
+        alone = run(engine_of(), [only(frames[t], track) for t in mine], track=track)
+        for t, one in zip(mine, alone, strict=True):
+            assert found[t][track].crop == one.crop
+            torch.testing.assert_close(found[t][track].image, one.image, atol=1e-5, rtol=0)
+
+
+def only(frame: Frame, track: int) -> Frame:
+    return replace(frame, faces=tuple(each for each in frame.faces if each.track == track))
 
 
 # --------------------------------------------------------------------------------------------------------------- crops
