@@ -74,6 +74,16 @@ def test_two_runs_are_equal(room: Path, model: Path, tmp_path: Path) -> None:  #
     assert one == other
 
 
+def test_a_run_of_several_processes_says_what_such_faces_are(
+    room: Path,  # noqa: F811
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    options = ("--face-model", model, "--jobs", "2", "--report", tmp_path / "a.json")
+    upscale(room, "video.mkv", tmp_path / "a.mkv", *options)
+    assert any(SENTENCE in warning for warning in run_of(tmp_path / "a.json")["warnings"])
+
+
 def test_boxes_are_listed_and_drawn(room: Path, model: Path, tmp_path: Path) -> None:  # noqa: F811
     """The same boxes as in the report of `upscale`; without the model the listing has none."""
     listing, drawn, plain = (tmp_path / name for name in ("a.json", "a.mkv", "b.mkv"))

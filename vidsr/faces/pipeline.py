@@ -58,6 +58,13 @@ class FacePlan:
     embedding: EmbeddingChoice | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def tiny_model(self) -> str | None:
+        """The name of the model that restores tiny faces; None where they are left to a model for larger ones."""
+        if is_for_all_sizes(self.selection.card):
+            return self.selection.model
+        return None if self.tiny is None else self.tiny.model
+
     def blending_scale(self, network_scale: int, enlargement: int | None) -> int:
         """The factor at which faces are put into the frames, which a network enlarges by `network_scale`.
 
@@ -77,8 +84,10 @@ def plan_faces(options: RestoreConfig, compute: ComputeConfig, info: VideoInfo) 
     return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection, tiny)
 
 
-def tiny_warnings(reports: Sequence[TrackReport], model: str = TINY_MODEL) -> list[str]:
+def tiny_warnings(reports: Sequence[TrackReport], model: str | None) -> list[str]:
     """What the smallest faces of a video are worth, if `model`, which restores tiny faces, has restored any."""
+    if model is None:
+        return []
     small = [each for each in reports if each.restored and each.seen.smallest_side < HANDOVER[1]]
     if not small:
         return []
@@ -139,8 +148,7 @@ class Restoration:
             mixed_at = scale if scale > scale_of(plan.selection) else None
             engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine, mixed_at)
         self.scale = scale
-        is_for_all = is_for_all_sizes(plan.selection.card)
-        self._tiny_model = plan.selection.model if is_for_all else None if plan.tiny is None else plan.tiny.model
+        self._tiny_model = plan.tiny_model
         self._is_without_tiny = self._tiny_model is None and plan.options.min_face < HANDOVER[0]
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
@@ -167,7 +175,7 @@ class Restoration:
                 f"{TINY_MODEL}, the model for faces below {HANDOVER[0]:.0f} pixels, comes without weights: they are "
                 "restored by the model for larger ones"
             )
-        return [*found, *(tiny_warnings(self.reports, self._tiny_model) if self._tiny_model else ())]
+        return [*found, *tiny_warnings(self.reports, self._tiny_model)]
 
     @property
     def reports(self) -> list[TrackReport]:

@@ -227,7 +227,7 @@ def run_divided(
         from vidsr.faces.pipeline import tiny_warnings
 
         found = dict.fromkeys(text for result in results for text in result.warnings)
-        report.warnings += [*found, *(tiny_warnings(report.faces) if plan.faces.tiny is not None else ())]
+        report.warnings += [*found, *tiny_warnings(report.faces, plan.faces.tiny_model)]
     report.wall_seconds = time.monotonic() - started
     return report
 
