@@ -148,9 +148,9 @@ class SizedFaceEngine:
         Both hold all that is blended into the frame, so nothing is lost, and nothing jumps where one of them ends.
         """
         scale = self._scale or large.image.shape[-1] // large.crop.width
-        both = (_part(each, tiny.crop, scale) for each in (tiny, large))
+        small, image = (_part(each, tiny.crop, scale) for each in (tiny, large))
         shares_of_photographs = tuple(share * weight for weight in large.weights)
-        return EnlargedCrop(tiny.crop, torch.lerp(*both, share), shares_of_photographs)
+        return EnlargedCrop(tiny.crop, torch.lerp(small, image, share), shares_of_photographs)
 
 
 def _part(enlarged: EnlargedCrop, part: Crop, scale: int) -> Tensor:
