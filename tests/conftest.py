@@ -58,6 +58,7 @@ SLOW = (
     "train/test_detector_training.py",
     "train/test_mpenet_training.py::test_it_trains",
     "train/test_mpenet_training.py::test_the_loss_falls",
+    "train/test_training_on_samples.py",
     "media/test_tiny_restoration.py",
     "train/test_slowmo_training.py",
     "train/test_training.py",
