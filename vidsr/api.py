@@ -108,7 +108,8 @@ def upscale(
         with other people's models their own). size: (width,
         height) or "WxH", in pixels as displayed. height: in pixels as displayed, keeping the aspect ratio.
     model: a name from `list_models()`, "bicubic", the path of a model card (.toml) or of a file that was imported
-        (`vidsr models import`), or "auto".
+        (`vidsr models import`), or "auto": "secnet-fast-real" if a few frames show compression, noise or blur, else
+        "secnet-fast", also for a pipe.
     device: "auto", "cpu", "cuda", "cuda:N" or "mps".  precision: "auto", "fp32", "fp16" or "bf16".
     backend: "torch", or "onnx" for ONNX Runtime in fp32.  threads: CPU threads, 0 to 256; 0 lets torch choose.
     tile: "auto", "off", or the tile side in input pixels, 64 or more.
@@ -278,6 +279,7 @@ def enhance(
     give N, in the same order, or (N - 1) x `interp` + 1 with `interp` 2, 4 or 8. No more input frames are held than the
     model looks ahead, so a stream may be endless.
 
+    model: "auto" is "secnet-fast", or "zsm-fast" with `interp`: frames to come are not looked at.
     scale: 1 to 8; None: 4, or 1 with `interp`.  scenes: "auto" resets the network at cuts, "off" never does. Other
     options are as for `upscale`. Faces are not restored, and repeated frames are kept.
 

@@ -381,8 +381,9 @@ class RunReport:
     `decoder` is "software" or the device that decoded the input. N input frames give (N - 1) * `interp` + 1 output
     frames. The output is `stretch` times as long as the trimmed input. `duration_seconds` and `rate`, the average
     frames per second, are those of the output. `degradation` has an entry for each scene if the model works with
-    degradation levels, else none. `clean_model` has cleaned the frames first, None without. `defects` is None if the
-    video was not searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no
+    degradation levels, else none. `chosen_for` are the levels for which `--model auto` chose the model, None where it
+    did not go by the input. `clean_model` has cleaned the frames first, None without. `defects` is None if the video
+    was not searched for them. `memory_steps` are also among the warnings. `notes` are usual things that need no
     attention, such as colors that the file does not tag. `resumed_frames` of the output are from an interrupted run.
     """
 
@@ -399,6 +400,7 @@ class RunReport:
     output_size: tuple[int, int] = (0, 0)
     duplicates_replaced: int = 0
     defects: DefectReport | None = None
+    chosen_for: DegradationLevels | None = None
     clean_model: str | None = None
     clean_model_sha256: str | None = None
     face_model: str | None = None

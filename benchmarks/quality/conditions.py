@@ -101,8 +101,14 @@ JPEG: dict[str, Condition] = {
     f"jpeg-{quality}": (BI, lambda low, quality=quality: encode(low, "jpeg", quality=str(quality)))  # type: ignore[misc]
     for quality in (10, 20)
 }
+# Reduced only, with the color at half the size as in nearly all videos.
+SUBSAMPLED: dict[str, Condition] = {"clean-BI-420": (BI, lambda low: encode(low, "ffv1"))}
+H264: dict[str, Condition] = {
+    f"crf{crf}": (BI, lambda low, crf=crf: compressed(low, crf))  # type: ignore[misc]
+    for crf in (15, 18, 20, 25)
+}
 BD_REAL: dict[str, Condition] = {
     f"BD-crf{crf}": (BD, lambda low, crf=crf: compressed(low, crf))  # type: ignore[misc]
     for crf in (15, 25, 28, 35)
 }
-CONDITIONS = CLEAN | REAL | JPEG | BD_REAL
+CONDITIONS = CLEAN | SUBSAMPLED | REAL | JPEG | H264 | BD_REAL

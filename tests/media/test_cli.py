@@ -563,7 +563,7 @@ def test_info_as_json_is_all_of_stdout(tmp_path: Path) -> None:
     assert (values["rotation_degrees"], values["bit_depth"], values["time_base"]) == (90, 8, "1/12800")
     assert [stream["kind"] for stream in values["streams"]] == ["video", "audio"]
     assert (values["upscale"]["output_width"], values["upscale"]["output_height"]) == (256, 192)
-    assert values["upscale"]["model"] == "secnet-fast"
+    assert values["upscale"]["model"] in ("secnet-fast", "secnet-fast-real")
     assert list(values) == [
         "path", "container", "video_stream", "codec", "width", "height", "pixel_format", "bit_depth", "time_base",
         "colour", "rotation_degrees", "pixel_aspect", "is_interlaced", "has_alpha", "header_frame_count",

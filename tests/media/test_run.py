@@ -383,7 +383,7 @@ def test_report(tmp_path: Path) -> None:
 
 
 def test_report_of_a_network_names_its_weights(tmp_path: Path) -> None:
-    config = UpscaleConfig(compute=ComputeConfig(tile=64))
+    config = UpscaleConfig(compute=ComputeConfig(tile=64, model="secnet-fast"))
     report = run(media.clip(tmp_path / "a.mp4", 2, 80, 48), tmp_path / "b.mp4", config)
     assert report.model == "secnet-fast" and len(report.model_sha256 or "") == 64
     assert report.output_size == (320, 192) and report.tile == 64

@@ -103,10 +103,10 @@ def test_the_crop_is_where_the_detail_is() -> None:
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [
-        (DegradationLevels(0.22, 0.02, 0.14), False),  # the highest of clean films
-        (DegradationLevels(0.26, 0.0, 0.0), True),
+        (DegradationLevels(0.22, 0.02, 0.4), False),  # high for clean videos in 4:2:0
+        (DegradationLevels(0.34, 0.0, 0.0), True),
         (DegradationLevels(0.0, 0.1, 0.0), True),
-        (DegradationLevels(0.0, 0.0, 0.25), True),
+        (DegradationLevels(0.0, 0.0, 0.5), True),
     ],
 )
 def test_each_level_has_its_own_limit(levels: DegradationLevels, expected: bool) -> None:
@@ -118,7 +118,7 @@ def test_clean_videos_are_told_from_degraded_ones(tmp_path: Path) -> None:
     with av.open(str(ROOT / "samples" / "portrait_112x84.mp4")) as container:
         images = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), 5)]
     noise = np.random.default_rng(0).normal(0, 15, images[0].shape)
-    lossless, mpeg2 = ("-c:v", "ffv1", "-pix_fmt", "bgr0"), ("-c:v", "mpeg2video", "-qscale:v", "8")
+    lossless, mpeg2 = ("-c:v", "ffv1", "-pix_fmt", "bgr0"), ("-c:v", "mpeg2video", "-qscale:v", "24")
     versions = {
         "clean": (images, lossless),
         "mpeg2": (images, mpeg2),

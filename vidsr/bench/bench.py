@@ -10,7 +10,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidsr.bench.convolutions import Convolution, ConvolutionRecorder, PartClock, device_clock, watch_parts
 from vidsr.config import ComputeConfig, InputConfig, RestoreConfig, SizeConfig, UpscaleConfig
 from vidsr.engines.base import Measurable
-from vidsr.engines.select import build_engine, select_card
+from vidsr.engines.select import DEFAULT_MODELS, build_engine, select_card
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import UsageError
 from vidsr.pipeline.plan import plan
@@ -153,6 +153,8 @@ def bench(compute: ComputeConfig, size: tuple[int, int], frames: int) -> BenchRe
         raise UsageError(f"{frames} frames are too few to measure: give {ROUNDS} or more")
     keep_freed_memory()  # as `enhance` does
     width, height = size
+    if compute.model == "auto":  # by its frames, a synthetic video has no model of its own
+        compute = replace(compute, model=DEFAULT_MODELS["upscale"])
     options = UpscaleConfig(size=SizeConfig(scale=SCALE), compute=compute, faces=RestoreConfig(use=False))
     select_card(compute.model, "upscale")  # an unknown model is refused before a video is made
     use_threads(compute.threads)

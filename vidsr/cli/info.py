@@ -24,13 +24,13 @@ def info(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import InputConfig, UpscaleConfig
-        from vidsr.pipeline.degradation import estimate_degradation
         from vidsr.pipeline.plan import plan
         from vidsr.video.sources import source_of
 
         opened = source_of(source, InputConfig())
         planned = plan(opened, None, UpscaleConfig())
-        levels = estimate_degradation(opened)
+        assert planned.choice is not None, "the model of a file is chosen by its frames"
+        levels = planned.choice.levels
         width, height = planned.expected.size
         upscale = {
             "model": planned.model,
@@ -38,7 +38,7 @@ def info(
             "precision": planned.precision,
             "output_width": width,
             "output_height": height,
-            "faces": f"restored by {planned.face_model}",
+            "faces": f"restored by {planned.face_model}" if planned.face_model else "not restored",
             "codec": planned.options.output.codec,
         }
         values = dataclasses.asdict(planned.info)
@@ -59,7 +59,7 @@ def info(
         columns = list(streams[0]) if streams else []
         rows = [["" if value is None else str(value) for value in stream.values()] for stream in streams]
         screen.table("streams", columns, rows)
-        screen.fields("first frames", {"degradation": str(levels)})
+        screen.fields("a few frames", {"degradation": str(levels)})
         screen.fields("vidsr upscale would", {name: str(value) for name, value in upscale.items()})
 
 

@@ -265,6 +265,7 @@ class _Batch:
         assert self.board is not None, "the display is open while videos run"
         _say_times(self.screen, plan)
         _say_decoder(self.screen, plan)
+        _say_choice(self.screen, plan)
         _say_references(self.screen, plan)
         _say_job(self.screen, plan)
         self.running[source] = self.board.start(str(source), plan.device)
@@ -387,6 +388,7 @@ def _show_plan(screen: Screen, video: Path, estimated: Estimate) -> None:
     plan = estimated.plan
     _say_times(screen, plan)
     _say_decoder(screen, plan)
+    _say_choice(screen, plan)
     (width, height), frames, output = plan.expected.size, plan.expected.frames, plan.written
     screen.say(
         f"{video}: {plan.info.width}x{plan.info.height} to {width}x{height}, {_models(plan)} on {plan.device} "
@@ -413,6 +415,12 @@ def _say_decoder(screen: Screen, plan: Plan) -> None:
     """Prints what decodes the input, unless that is the usual."""
     if plan.options.input.decoder != SOFTWARE:
         screen.say(f"{plan.info.path}: decoded by {plan.decoder}")
+
+
+def _say_choice(screen: Screen, plan: Plan) -> None:
+    """Prints which model was chosen, and why, if the input made the choice."""
+    if plan.choice is not None:
+        screen.say(f"{plan.info.path}: {plan.choice}")
 
 
 def _models(run: Plan | RunReport) -> str:

@@ -21,7 +21,7 @@ from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_MODEL
 from vidsr.errors import InputError, UsageError
 from vidsr.files import atomic_write
 from vidsr.pipeline.compose import compose
-from vidsr.pipeline.degradation import estimate_degradation
+from vidsr.pipeline.degradation import estimate_degradation, is_degraded
 from vidsr.pipeline.plan import Plan, plan
 from vidsr.pipeline.run import load
 from vidsr.runtime.profiling import StageClock
@@ -29,13 +29,6 @@ from vidsr.types import DegradationLevels, VideoInfo
 from vidsr.video.probe import Source
 from vidsr.video.sources import open_reader, with_true_length
 
-# From one of these levels on, the model for degraded videos is chosen. The estimator gives clean reduced films a blur
-# of 0.10 to 0.22 and a compression of up to 0.14, and one of 18 more. Among thresholds of 0.2 to 0.3 for blur and 0.2
-# to 0.55 for compression, these give the best mean PSNR on 16 to 18 evaluation clips in each of 18 conditions. With
-# 0.2 for all three, 44 % of the clean clips went to the model for degraded ones, which has 0.14 dB less there. Weak
-# compression is not told from strong: at crf 16 (level 0.44) that model has 0.18 dB less, at crf 23 (0.50) 0.05 dB
-# more, at crf 28 (0.54) 0.23 dB more.
-DEGRADED = DegradationLevels(blur=0.26, noise=0.1, compression=0.25)
 # How much higher the levels of the third setting are, for videos that are worse than their estimate.
 STRONGER = 0.3
 LARGEST_HEIGHT = 2160  # of a result whose size the user leaves to vidsr
@@ -139,18 +132,13 @@ def tune(
     info = with_true_length(opened, opened.probe())
     trim = middle(info, seconds)
     size_options, size = _size(info, size)
-    levels = estimate_degradation(opened, trim)
+    levels = estimate_degradation(opened, trim, info)
     trials: list[Trial] = []
     for choice in candidates(levels, UpscaleConfig(input=trim, size=size, compute=compute)):
         on_trial(choice)
         crop = trials[0].crop if trials else None
         trials.append(_try(opened, choice, min((len(trial.images) for trial in trials), default=MAX_FRAMES), crop))
     return Tuning(levels, tuple(trials), trials[2 if is_degraded(levels) else 1], size_options)
-
-
-def is_degraded(levels: DegradationLevels) -> bool:
-    """Whether a video of these levels is for the model for degraded videos."""
-    return levels.blur >= DEGRADED.blur or levels.noise >= DEGRADED.noise or levels.compression >= DEGRADED.compression
 
 
 def middle(info: VideoInfo, seconds: Fraction) -> InputConfig:

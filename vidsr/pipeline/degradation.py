@@ -1,32 +1,107 @@
-"""Estimates how degraded a video is from its first frames, without enhancing it."""
+"""Estimates how degraded a video is from a few of its frames, and chooses the model for it, without enhancing it."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
 import torch
+from torch import nn
 
-from vidsr.config import InputConfig
-from vidsr.engines.select import DEGRADED_MODEL
+from vidsr.config import InputConfig, RunConfig, UpscaleConfig
+from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_MODEL, ESTIMATED
+from vidsr.errors import InputError, UsageError
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
-from vidsr.types import DegradationLevels
+from vidsr.types import DegradationLevels, VideoInfo
 from vidsr.video.probe import Source
 from vidsr.video.sources import open_reader
 
 FRAMES = 5
+CHOICES = DEFAULT_MODELS["upscale"], DEGRADED_MODEL
+# From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.25 to
+# 0.56, this one has the best mean PSNR but for those below 0.35, with which clean videos in 4:2:0 count as compressed:
+# the estimator gives them up to 0.5 (docs/quality.md, `python -m benchmarks.quality.choice`).
+DEGRADED = DegradationLevels(blur=0.34, noise=0.1, compression=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The model that `--model auto` is for a video, and the levels for which it was chosen."""
+
+    model: str
+    levels: DegradationLevels
+
+    def __str__(self) -> str:
+        """The choice and its reason, in words."""
+        return f"{self.model}, chosen by what a few frames show: {self.levels}"
+
+
+def choose_model(source: Source, info: VideoInfo, options: RunConfig) -> ModelChoice | None:
+    """The model that `--model auto` is for a video: `secnet-fast`, or `secnet-fast-real` if it is degraded.
+
+    None where the choice is not made by the input: with a model that is named, with levels that are given, for slow
+    motion, after `--clean`, and for a pipe, whose frames can be read only once.
+
+    Raises InputError if nothing can be decoded, ModelError if the estimator's files are missing or damaged.
+    """
+    if source.is_stream or not goes_by_input(options):
+        return None
+    levels = estimate_degradation(source, options.input, info)
+    return ModelChoice(CHOICES[is_degraded(levels)], levels)
+
+
+def goes_by_input(options: RunConfig) -> bool:
+    """Whether these options leave the choice of the model to a look at the input."""
+    return (
+        isinstance(options, UpscaleConfig)
+        and options.compute.model == "auto"
+        and options.cleaning.levels == ESTIMATED
+        and options.clean is None
+    )
+
+
+def is_degraded(levels: DegradationLevels) -> bool:
+    """Whether the model for degraded videos is the better one."""
+    return levels.blur >= DEGRADED.blur or levels.noise >= DEGRADED.noise or levels.compression >= DEGRADED.compression
 
 
 @torch.inference_mode()
-def estimate_degradation(source: Source, trim: InputConfig | None = None) -> DegradationLevels:
-    """The mean levels of the first frames of a video, or of a part of it.
+def estimate_degradation(
+    source: Source, trim: InputConfig | None = None, info: VideoInfo | None = None
+) -> DegradationLevels:
+    """The levels of a video, or of a part of it: the mean over its first frames or over those from its middle on.
 
-    They are those of the estimator of the model for degraded videos, which runs on the CPU.
+    The higher one counts for each level, because films begin with black frames and titles. They are those of the
+    estimator of the model for degraded videos, which runs on the CPU.
 
     Raises InputError if nothing can be decoded, ModelError if the model's files are missing or damaged.
     """
+    trim, info = trim or InputConfig(), info or source.probe()
     estimator: Any = load_network(find_card(DEGRADED_MODEL)).estimator
-    with open_reader(source, trim or InputConfig(), torch.device("cpu"), source.probe()) as reader:
+    found = [_mean_levels(estimator, source, info, trim)]
+    if (middle := _middle(info, trim)) is not None:
+        with suppress(InputError, UsageError):  # damaged there, or shorter than its header says
+            found.append(_mean_levels(estimator, source, info, replace(trim, start=middle)))
+    return DegradationLevels.of(torch.stack(found).amax(0).tolist())
+
+
+def _mean_levels(estimator: nn.Module, source: Source, info: VideoInfo, trim: InputConfig) -> torch.Tensor:
+    """The mean levels of the first frames of a part. Raises InputError."""
+    with open_reader(source, trim, torch.device("cpu"), info) as reader:
         levels = [estimator(frame.image[None]).overall[0] for frame in islice(reader.frames(), FRAMES)]
-    return DegradationLevels.of(torch.stack(levels).mean(0).tolist())
+    if not levels:
+        raise InputError(f"{source.path} has no frame in the chosen part")
+    return torch.stack(levels).mean(0)
+
+
+def _middle(info: VideoInfo, trim: InputConfig) -> Fraction | None:
+    """The time in the middle of a part, in seconds; None if the header states no length, or it is short."""
+    end = info.header_duration_seconds if trim.end is None else float(trim.end)
+    start = float(trim.start or 0)
+    if end is None or not info.header_rate or (end - start) * info.header_rate < 4 * FRAMES:
+        return None
+    return Fraction((start + end) / 2).limit_denominator(1000)

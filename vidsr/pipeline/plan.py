@@ -14,6 +14,7 @@ from vidsr.config import LARGEST_SCALE, SOFTWARE, InputConfig, RunConfig, SizeCo
 from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, own_scale, select, select_cleaner
 from vidsr.errors import UsageError
 from vidsr.models.registry import Task
+from vidsr.pipeline.degradation import ModelChoice, choose_model
 from vidsr.pipeline.options import files_read
 from vidsr.types import VideoInfo
 from vidsr.video.hardware import choose_decoder
@@ -73,8 +74,10 @@ class Plan:
     of the model that cleans frames first, None without; `faces` how faces
     are restored, None if they are not; `output` target, encoder and pixel format, None if nothing is written. Scenes,
     trim range, audio and subtitles are as in `options`. `fills_duplicates` depends on the model as well as on the
-    options. `warnings` are to be shown before the run. `job` is the folder in which a run keeps its finished work, None
-    if it keeps none, and `frames_done` the output frames that an interrupted run has left there; only a run knows them.
+    options. `choice` says why `--model auto` is this model, None where the input did not decide; `options` name the
+    chosen model. `warnings` are to be shown before the run. `job` is the folder in which a run keeps its finished work,
+    None if it keeps none, and `frames_done` the output frames that an interrupted run has left there; only a run knows
+    them.
     """
 
     source: Source | None
@@ -88,6 +91,7 @@ class Plan:
     fills_duplicates: bool
     output: AnyOutputPlan | None
     warnings: tuple[str, ...]
+    choice: ModelChoice | None = None
     job: Path | None = None
     frames_done: int = 0
 
@@ -142,9 +146,10 @@ class Plan:
 def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan:
     """Decides what a run does: the only place that chooses device, model, tile, encoder, sizes and face restoration.
 
-    Decodes the first frame of the input and tries the encoder; loads no weights and writes nothing. Where reference
-    photographs are looked for by their faces, it also reads the whole input. Without a `target` only the processing of
-    frames is planned. Raises the errors of vidsr.errors for all problems that can be detected beforehand.
+    Decodes the first frame of the input and tries the encoder; writes nothing. With `--model auto` it also looks at a
+    few frames, to choose the model; where reference photographs are looked for by their faces, it reads the whole
+    input. Without a `target` only the processing of frames is planned. Raises the errors of vidsr.errors for all
+    problems that can be detected beforehand.
     """
     source = source_of(source, options.input, target, options.interp)
     if target is not None:
@@ -153,6 +158,10 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     if target is not None:
         info = source.with_clock(info, options.input.end)
     source = source.decoded_by(choose_decoder(options.input.decoder, source, info))
+    expected_output(info, options)  # a size that is refused needs no look at frames
+    choice = choose_model(source, info, options)
+    if choice is not None:
+        options = replace(options, compute=replace(options.compute, model=choice.model))
     frames = plan_frames(info, options)
     output = None
     if target is not None:
@@ -167,7 +176,7 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
         raise UsageError(f"--resume is not possible, because {reason}: leave it out")
     decided = replace(
         frames, source=source, target=target, faces=faces, fills_duplicates=fills_duplicates, output=output,
-        warnings=warnings,
+        warnings=warnings, choice=choice,
     )  # fmt: skip
     decided = replace(decided, output=_signed(decided, source))
     if faces is None or not faces.options.photographs:

@@ -508,6 +508,7 @@ def initial_report(plan: Plan) -> RunReport:
         device=plan.device, precision=plan.precision, decoder=plan.decoder,
         input_size=(plan.info.width, plan.info.height),
         output_size=plan.expected.size, interp=plan.expected.interp, stretch=plan.expected.stretch,
+        chosen_for=None if plan.choice is None else plan.choice.levels,
         face_model=plan.face_model, clean_model=plan.clean_model,
         clean_model_sha256=None if plan.cleaner is None else plan.cleaner.sha256, warnings=list(plan.warnings),
         notes=[*([] if plan.info.color.guess is None else [plan.info.color.guess]),

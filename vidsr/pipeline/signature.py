@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from vidsr.faces.handover import tiny_card
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
 from vidsr.models.registry import architecture_of, config_of
+from vidsr.pipeline.degradation import CHOICES, goes_by_input
 from vidsr.pipeline.plan import default_scale, levels_of, task_of, wants_faces
 from vidsr.video.header import encoder_tag
 from vidsr.video.image_names import is_image, result_exists
@@ -130,17 +131,25 @@ def reason_to_skip(source: Path, target: Path, options: RunConfig) -> str | None
     found, may_replace = signature_of(target), options.output.overwrite
     if found is None:
         return None if may_replace else f"{target} already exists; it does not say that vidsr made it"
-    wanted = sign(source, options, chosen_weights(options))
-    if found == wanted:
+    candidates = [sign(source, each, chosen_weights(each)) for each in _choices(options)]
+    if found in candidates:
         return f"{target} already exists"
     if may_replace:
         return None
-    if how := found.difference(wanted):
+    differences = [found.difference(wanted) for wanted in candidates]
+    if None not in differences and (how := differences[0]):
         raise OutputError(
             f"{target} already exists, but vidsr made it {how}: "
             "give --overwrite to make it again, or choose another name"
         )
     return f"{target} already exists; vidsr {found.version} made it with the same options"
+
+
+def _choices(options: RunConfig) -> list[RunConfig]:
+    """The options with each model that `--model auto` may be for an input, without a look at it; else as they are."""
+    if not goes_by_input(options):
+        return [options]
+    return [replace(options, compute=replace(options.compute, model=model)) for model in CHOICES]
 
 
 def _short(content: str) -> str:

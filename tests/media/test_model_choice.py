@@ -1,0 +1,156 @@
+"""`--model auto`: the model for clean or for degraded videos, chosen by a look at the input."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.support import media
+from vidsr.cli import app
+from vidsr.config import (
+    CleaningConfig,
+    ComputeConfig,
+    InputConfig,
+    RestoreConfig,
+    RunConfig,
+    SlowmoConfig,
+    UpscaleConfig,
+)
+from vidsr.pipeline import degradation
+from vidsr.pipeline.degradation import CHOICES, DEGRADED, choose_model, estimate_degradation, is_degraded
+from vidsr.pipeline.plan import plan
+from vidsr.pipeline.signature import reason_to_skip
+from vidsr.types import DegradationLevels
+from vidsr.video.probe import Source
+
+CLEAN, POOR = DegradationLevels(0.1, 0.02, 0.05), DegradationLevels(0.1, 0.02, 0.9)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return media.clip(tmp_path / "in.mp4", 5)
+
+
+def found(monkeypatch: pytest.MonkeyPatch, levels: DegradationLevels) -> list[Source]:
+    """Sets what is found in every input; returns the inputs that were looked at."""
+    seen: list[Source] = []
+
+    def estimate(source: Source, *_: Any) -> DegradationLevels:
+        seen.append(source)
+        return levels
+
+    monkeypatch.setattr(degradation, "estimate_degradation", estimate)
+    return seen
+
+
+@pytest.mark.parametrize(("levels", "model", "has_faces"), [(CLEAN, CHOICES[0], True), (POOR, CHOICES[1], False)])
+def test_the_model_and_its_reason_are_said_and_reported(
+    monkeypatch: pytest.MonkeyPatch, video: Path, levels: DegradationLevels, model: str, has_faces: bool
+) -> None:
+    found(monkeypatch, levels)
+    result = CliRunner().invoke(
+        app, ["upscale", str(video), "--threads", "1", "--report", str(video.parent / "r.json")]
+    )
+    assert result.exit_code == 0, result.stderr
+    words = " ".join(result.stderr.split())
+    assert f"in.mp4: {model}, chosen by what a few frames show: {levels}" in words
+    [run] = json.loads((video.parent / "r.json").read_text())["runs"]
+    assert run["model"] == model and (run["face_model"] is not None) == has_faces
+    assert run["chosen_for"] == {name: getattr(levels, name) for name in ("blur", "noise", "compression")}
+    dry = CliRunner().invoke(app, ["upscale", str(video), str(video.parent / "b.mp4"), "--dry-run", "--threads", "1"])
+    assert f"{model}, chosen by what a few frames show: {levels}" in " ".join(dry.stderr.split())
+    shown = json.loads(CliRunner().invoke(app, ["info", str(video), "--json"]).stdout)
+    assert shown["upscale"]["model"] == model and shown["degradation"]["compression"] == levels.compression
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        UpscaleConfig(compute=ComputeConfig(model="secnet-fast")),
+        UpscaleConfig(compute=ComputeConfig(model="bicubic"), faces=RestoreConfig(use=False)),
+        UpscaleConfig(cleaning=CleaningConfig(denoise=0.5)),
+        UpscaleConfig(clean="any"),
+        SlowmoConfig(),
+    ],
+)
+def test_nothing_is_looked_at_where_the_choice_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, video: Path, options: RunConfig
+) -> None:
+    seen = found(monkeypatch, POOR)
+    source = Source(video)
+    assert choose_model(source, source.probe(), options) is None and not seen
+
+
+def test_a_plan_names_the_model_so_that_other_machines_take_the_same(
+    monkeypatch: pytest.MonkeyPatch, video: Path
+) -> None:
+    found(monkeypatch, POOR)
+    planned = plan(video, video.parent / "out.mp4", UpscaleConfig())
+    assert planned.options.compute.model == planned.model == CHOICES[1]
+
+
+@pytest.mark.parametrize("levels", [CLEAN, POOR])
+def test_what_was_made_is_skipped_without_another_look(
+    monkeypatch: pytest.MonkeyPatch, video: Path, levels: DegradationLevels
+) -> None:
+    seen, target = found(monkeypatch, levels), video.parent / "out.mp4"
+    result = CliRunner().invoke(app, ["upscale", str(video), str(target), "--threads", "1", "--no-faces"])
+    assert result.exit_code == 0, result.stderr
+    looks = len(seen)
+    options = UpscaleConfig(faces=RestoreConfig(use=False))
+    assert reason_to_skip(video, target, options) == f"{target} already exists" and len(seen) == looks
+    other = replace(options, compute=ComputeConfig(model=CHOICES[levels is CLEAN]))
+    with pytest.raises(Exception, match="with another model"):
+        reason_to_skip(video, target, other)
+
+
+@pytest.mark.parametrize("name", ["blur", "noise", "compression"])
+def test_each_level_alone_decides(name: str) -> None:
+    limit = getattr(DEGRADED, name)
+    assert not is_degraded(replace(CLEAN, **{name: limit - 0.01})) and is_degraded(replace(CLEAN, **{name: limit}))
+
+
+def test_the_middle_counts_where_a_film_begins_with_black(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
+    images = [np.zeros((48, 64, 3), np.uint8)] * 20 + list(noise[20:])
+    source = Source(media.encode(tmp_path / "in.mkv", images, ("-c:v", "ffv1", "-pix_fmt", "bgr0")))
+    first, whole = (estimate_degradation(source, InputConfig(end=end)) for end in (Fraction(1, 5), None))
+    assert whole.noise > first.noise + 0.3
+    late = estimate_degradation(source, InputConfig(start=Fraction(1)))
+    assert late.noise > first.noise + 0.3
+
+
+def test_a_header_that_promises_more_than_there_is(video: Path) -> None:
+    """The middle lies after the last frame; the first frames are enough."""
+    source = Source(video)
+    info = replace(source.probe(), header_duration_seconds=1000.0)
+    short = replace(info, header_duration_seconds=0.1)
+    assert estimate_degradation(source, info=info) == estimate_degradation(source, info=short)
+
+
+def test_a_part_without_frames_is_refused(video: Path) -> None:
+    source = Source(video)
+    with pytest.raises(Exception, match="after the last frame"):
+        estimate_degradation(source, InputConfig(start=Fraction(100)))
+
+
+def test_a_pipe_is_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its frames can be read only once, so it gets the model for clean videos."""
+    seen, content = found(monkeypatch, POOR), media.clip(tmp_path / "in.mkv", 5).read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(content), daemon=True)
+    writer.start()
+    planned = plan(tmp_path / "pipe", tmp_path / "out.mkv", UpscaleConfig())
+    assert (planned.choice, planned.model) == (None, CHOICES[0]) and not seen
+    with suppress(OSError):
+        writer.join(10)
