@@ -14,6 +14,7 @@ from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from vidsr.cli import app
 from vidsr.errors import DeviceError, UsageError
 from vidsr.models.cards import TrainedCard, models_folder, read_card
+from vidsr.runtime.device import choose_precision
 from vidsr.train.checkpoint import save_checkpoint
 from vidsr.train.publish import Provenance, package_commit, provenance_of, publish_model
 from vidsr.train.recipe import load_recipe
@@ -96,9 +97,13 @@ def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_hardware_is_the_device_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = ("MIT", "clips", "CC0")
-    assert f"{torch.get_num_threads()} threads" in provenance_of(RECIPE, tmp_path, "cpu", *values).hardware
+    on_cpu = provenance_of(RECIPE, tmp_path, "cpu", *values).hardware
+    is_native = choose_precision("auto", torch.device("cpu")) == "bf16"
+    assert f"{torch.get_num_threads()} threads" in on_cpu and on_cpu.endswith("bf16" if is_native else "fp32")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7 + device.index, 0))
+    assert provenance_of(RECIPE, tmp_path, "cuda:0", *values).hardware == "Card 0, fp32"
     assert provenance_of(RECIPE, tmp_path, "cuda:1", *values).hardware == "Card 1, bf16"
     with pytest.raises(DeviceError, match="device 'cuda:2' is not available"):
         provenance_of(RECIPE, tmp_path, "cuda:2", *values)

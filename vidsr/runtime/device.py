@@ -78,10 +78,11 @@ def choose_precision(wanted: str, device: torch.device, backend: str = "torch") 
     return "fp32"
 
 
-def training_autocast(device: torch.device) -> torch.autocast:
-    """bf16 autocast where the device computes in bf16 natively; elsewhere disabled, because emulation is slower.
+def trains_in_bf16(device: torch.device) -> bool:
+    """Whether networks are trained in bf16: only where the device computes in it natively; emulation is slower."""
+    return choose_precision("auto", device) == "bf16"
 
-    fp16, which would need scaled gradients, is never used.
-    """
-    is_native = choose_precision("auto", device) == "bf16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=is_native)
+
+def training_autocast(device: torch.device) -> torch.autocast:
+    """bf16 autocast where `trains_in_bf16`, else none. fp16, which would need scaled gradients, is never used."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bf16(device))

@@ -23,7 +23,7 @@ from vidsr.models.onnx_export import detector_graph
 from vidsr.models.registry import build
 from vidsr.models.writing import write_detector, write_model
 from vidsr.nets.facepyramid import FacePyramid
-from vidsr.runtime.device import choose_device
+from vidsr.runtime.device import choose_device, trains_in_bf16
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.recipe import Recipe
@@ -126,12 +126,13 @@ def _facts(recipe: Recipe | DetectorRecipe, recipe_path: Path, steps: int, prove
 
 
 def _hardware(device: torch.device) -> str:
-    """The description of the training device; all trainings compute in bf16 where autocast allows it."""
+    """The description of the training device, with the precision of its convolutions."""
+    precision = "bf16" if trains_in_bf16(device) else "fp32"
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, bf16"
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
     if device.type == "cpu":
-        return f"{torch.get_num_threads()} threads on {os.cpu_count()} CPU cores, {platform.machine()}, bf16"
-    return f"{device.type}, {platform.machine()}, bf16"
+        return f"{torch.get_num_threads()} threads on {os.cpu_count()} CPU cores, {platform.machine()}, {precision}"
+    return f"{device.type}, {platform.machine()}, {precision}"
 
 
 def package_commit(package: Path = Path(vidsr.__file__).parent) -> str:
