@@ -118,7 +118,7 @@ def test_without_weights_nothing_changes_and_nothing_is_claimed(room: Path, tmp_
     plan = plan_faces(RestoreConfig(min_face=8), ComputeConfig(threads=1), described())
     assert plan.tiny is None
     (warning,) = Restoration(plan, described(), 4).warnings
-    assert f"{TINY_MODEL}, the model for faces below 16 pixels, comes without weights" in warning
+    assert f"faces below 16 pixels are restored by the model for larger ones: {TINY_MODEL}" in warning
 
 
 def test_the_plan_and_the_signature_have_both_models(tiny_model: ModelCard) -> None:

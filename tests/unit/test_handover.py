@@ -19,7 +19,7 @@ from vidsr.faces.framewise import close_crop
 from vidsr.faces.handover import HANDOVER, PACE, SizedFaceEngine, share_of_large, tiny_card
 from vidsr.faces.restorer import EnlargedCrop, FaceRestorer, choose_crop
 from vidsr.faces.tiny import crop_around
-from vidsr.models.cards import list_cards
+from vidsr.models.cards import TrainedCard, list_cards
 from vidsr.nets.layers.resize import resize
 from vidsr.stages.base import through
 from vidsr.stages.saving import freeze, thaw
@@ -224,3 +224,14 @@ def test_without_weights_the_network_for_larger_faces_restores_all(monkeypatch: 
     assert tiny_card(FaceConfig().min_face) is None
     monkeypatch.setattr(handover, "TINY_MODEL", card.name)
     assert tiny_card(FaceConfig().min_face) == card and tiny_card(HANDOVER[1]) is None
+
+
+@pytest.mark.parametrize(("gain", "takes"), [(-0.01, False), (0.0, True), (0.3, True)])
+def test_the_measured_gain_decides_who_restores_tiny_faces(
+    monkeypatch: pytest.MonkeyPatch, gain: float, takes: bool
+) -> None:
+    card = next(card for card in list_cards() if card.name == "secnet-fast-face")
+    assert isinstance(card, TrainedCard)
+    tiny = replace(card, name=handover.TINY_MODEL, metrics=card.metrics | {handover.OVER_LARGER: gain})
+    monkeypatch.setattr(handover, "list_cards", lambda: [card, tiny])
+    assert (tiny_card(FaceConfig().min_face) is tiny) == takes

@@ -1,7 +1,8 @@
 """Which network restores which face: one rule by size, with a soft hand-over.
 
-Faces up to the first side of HANDOVER are restored by the network for tiny faces, from the second side on by the one
-for larger faces; between them both run, and their images are mixed. Faces below `--min-face` are left alone.
+Faces up to the first side of HANDOVER are restored by the network for tiny faces, if it measures better there; from the
+second side on by the one for larger faces; between them both run, and their images are mixed. Faces below `--min-face`
+are left alone.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import torch
 from torch import Tensor
 
 from vidsr.faces.restorer import FADE, EnlargedCrop, FaceNetwork
-from vidsr.models.cards import ModelCard, list_cards
+from vidsr.models.cards import ModelCard, TrainedCard, list_cards
 from vidsr.nets.layers.resize import resize
 from vidsr.types import Crop, Frame
 
 TINY_MODEL = "mpenet-fast"
-# Sides of a face in source pixels. Below 16 pixels the network for larger faces has not been measured.
+# The metric of its card that decides whether it takes the tiny faces: PSNR of luma in dB over the network for larger
+# ones (benchmarks/faces/tiny.py).
+OVER_LARGER = "tiny_12_to_16_px_psnr_y_over_larger"
+# Sides of a face in source pixels.
 HANDOVER = 16.0, 22.0
 # The share of a network changes by at most this much in a frame, as fast as a face fades in: detected sides are noisy,
 # and a side that jumps must not show.
@@ -27,10 +31,15 @@ PACE = 1 / (FADE + 1)
 
 
 def tiny_card(min_face: float) -> ModelCard | None:
-    """The card of the model for tiny faces; None without its weights, and where no face from `min_face` on is tiny."""
+    """The card of the model for tiny faces; None where it has none of its own to restore.
+
+    That is where no face from `min_face` on is tiny, without its weights, and as long as its card says that the network
+    for larger faces measures better.
+    """
     if min_face >= HANDOVER[1]:
         return None
-    return next((card for card in list_cards() if card.name == TINY_MODEL), None)
+    card = next((card for card in list_cards() if card.name == TINY_MODEL), None)
+    return None if isinstance(card, TrainedCard) and card.metrics.get(OVER_LARGER, 0.0) < 0 else card
 
 
 def share_of_large(side: float) -> float:

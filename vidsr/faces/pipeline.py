@@ -46,7 +46,7 @@ class PlannedReference:
 class FacePlan:
     """How a run restores faces: `options` with the detector's file filled in, and the selected face model.
 
-    `tiny` is the model for tiny faces; None while it comes without weights, and where no face is that small.
+    `tiny` is the model for tiny faces; None while it is not better than the other one, and where no face is that small.
     `references` are the photographs of people; `embedding` is what found their tracks, None if they were given by
     number. `warnings` say whom the video does not show.
     """
@@ -172,8 +172,8 @@ class Restoration:
         found = [self._search.warning] if self._search.warning else []
         if self._is_without_tiny:
             found.append(
-                f"{TINY_MODEL}, the model for faces below {HANDOVER[0]:.0f} pixels, comes without weights: they are "
-                "restored by the model for larger ones"
+                f"faces below {HANDOVER[0]:.0f} pixels are restored by the model for larger ones: {TINY_MODEL}, the "
+                "model for them, has no weights or does not measure better yet"
             )
         return [*found, *tiny_warnings(self.reports, self._tiny_model)]
 
