@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -125,8 +126,11 @@ def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -
     assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
 
 
-def test_with_estimator_only_nothing_else_learns(folder: Path, tmp_path: Path) -> None:
-    recipe = real_recipe(RealConfig(estimator_only=True))
+@pytest.mark.parametrize("learns_by", ["estimates", "results"])
+def test_with_estimator_only_nothing_else_learns(
+    folder: Path, tmp_path: Path, learns_by: Literal["estimates", "results"]
+) -> None:
+    recipe = real_recipe(RealConfig(estimator_only=learns_by))
     recipe = replace(recipe, data=replace(recipe.data, burn_in_share=0))
     saved = load_checkpoint(train(recipe, TrainOptions(folder, tmp_path / "run", workers=0)))
     torch.manual_seed(recipe.seed)
@@ -134,7 +138,7 @@ def test_with_estimator_only_nothing_else_learns(folder: Path, tmp_path: Path) -
     changed = {name for name, value in saved["network"].items() if not torch.equal(value, fresh[name])}
     assert changed and all(name.startswith("estimator.") for name in changed)
     entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
-    assert entry["total"] > 0 and "estimate" not in entry
+    assert entry["total"] > 0 and ("final" in entry) == (learns_by == "results")
     without = {key: value for key, value in recipe.network.items() if key != "estimator_width"}
     with pytest.raises(UsageError, match=r"needs network\.estimator_width"):
         train(replace(recipe, network=without), TrainOptions(folder, tmp_path / "other", workers=0))

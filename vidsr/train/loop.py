@@ -93,7 +93,7 @@ class UpscalingTask:
             )
         if network.estimator is not None and recipe.real is None:
             raise UsageError(f"the recipe '{recipe.name}' trains an estimator: add the table [real]")
-        if network.estimator is None and recipe.real is not None and recipe.real.estimator_only:
+        if network.estimator is None and recipe.real is not None and recipe.real.estimator_only != "no":
             raise UsageError(f"the recipe '{recipe.name}' needs network.estimator_width for real.estimator_only")
         if recipe.guidance is not None:
             raise UsageError(
@@ -117,7 +117,7 @@ class UpscalingTask:
     ) -> dict[str, Tensor]:  # fmt: skip
         """Burn-in frames run without gradient; `pretraining` trains only the local fusion and the motion."""
         low, overrides = batch.low, batch.overrides
-        if recipe.real is not None and recipe.real.estimator_only:
+        if recipe.real is not None and recipe.real.estimator_only == "estimates":
             return self._estimator_losses(network, low, batch.quantities)
         state = before = None
         with training_autocast(low.device):
@@ -397,7 +397,7 @@ def _trained(network: Network, recipe: Recipe) -> list[nn.Parameter]:
         network.requires_grad_(False)
         branch = network.get_submodule("references")
         return list(branch.requires_grad_(True).parameters())
-    if recipe.real is not None and recipe.real.estimator_only:
+    if recipe.real is not None and recipe.real.estimator_only != "no":
         network.requires_grad_(False)
         estimator = network.get_submodule("estimator")
         return list(estimator.requires_grad_(True).parameters())

@@ -106,7 +106,8 @@ class RealConfig:
     are encoded before the first frame of a sample, so that it is not always a key frame. A fraction `subsampled_share`
     of the samples that are not encoded, clean ones too, has chroma in 4:2:0, as nearly all videos have. Each true
     quantity replaces the network's estimate with probability `override_share`; `estimate_weight` weighs the loss of the
-    estimates. With `estimator_only` nothing else learns, and each frame is estimated alone.
+    estimates. With `estimator_only` other than "no" nothing else learns: by its "estimates" alone, without any results,
+    or by the "results" that the network makes with them too.
     """
 
     clean_share: float = 0.35
@@ -124,7 +125,7 @@ class RealConfig:
     subsampled_share: float = 0.0
     override_share: float = 0.5
     estimate_weight: float = 0.05
-    estimator_only: bool = False
+    estimator_only: Literal["no", "estimates", "results"] = "no"
 
 
 @dataclass(frozen=True, slots=True)
