@@ -37,7 +37,7 @@ from vidsr.models.registry import DOES, Task, architecture_of, config_of
 from vidsr.runtime.device import choose_device, choose_precision
 
 BICUBIC = "bicubic"
-# The model for `--model auto`.
+# The model for `--model auto`; for files, pipeline/degradation.py chooses between that of `upscale` and DEGRADED_MODEL.
 DEFAULT_MODELS: dict[Task, str] = {
     "upscale": "secnet-fast",
     "interpolate": "zsm-fast",
