@@ -20,16 +20,18 @@ from typer.testing import CliRunner
 
 from tests.support import media
 from vidsr.cli import app
-from vidsr.config import ComputeConfig, OutputConfig, SceneConfig, SizeConfig, UpscaleConfig
+from vidsr.config import ComputeConfig, OutputConfig, RestoreConfig, SceneConfig, SizeConfig, UpscaleConfig
 from vidsr.errors import DeviceError, InputError
-from vidsr.pipeline import ray_cluster
+from vidsr.pipeline import degradation, ray_cluster
 from vidsr.pipeline.divided import plan_divided
 from vidsr.pipeline.division import Division
 from vidsr.pipeline.job import folder_of
+from vidsr.pipeline.plan import plan_frames
 from vidsr.pipeline.ray_cluster import Carried, Cluster, Delivery, Facts, Node, Survey, ask, do
 from vidsr.pipeline.run import enhance
 from vidsr.pipeline.segment_task import SegmentTask
 from vidsr.pipeline.workers import FileTask, Seat
+from vidsr.types import DegradationLevels
 from vidsr.video.reader import Reader
 from vidsr.video.segments import SegmentWriter
 
@@ -137,6 +139,19 @@ def test_machines_that_would_compute_otherwise_are_refused(other: Facts, words: 
     with pytest.raises(DeviceError, match=f"the machine two of the Ray cluster has .*{words}|{words}"):
         cluster._answers([("one", 1), ("two", 2)])
     assert FACTS.difference(FACTS) is None
+
+
+def test_all_machines_take_the_model_that_was_chosen_by_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan that travels names it: a machine that has only the header cannot choose."""
+    levels = DegradationLevels(0.1, 0.0, 0.9)
+    monkeypatch.setattr(degradation, "estimate_degradation", lambda *_: levels)
+    options = replace(FAST, compute=ComputeConfig(device="cpu"), faces=RestoreConfig(use=False))
+    source, target = media.clip(tmp_path / "a.mkv", 3), tmp_path / "b.mkv"
+    plan = Cluster("auto", threads=1).plan(source, target, options)
+    assert plan.model == plan.options.compute.model == "secnet-fast-real"
+    assert plan_frames(plan.info, plan.options).engine.sha256 == plan.engine.sha256
 
 
 def test_the_answer_of_a_machine(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ class Cluster:
         here = replace(options, compute=replace(options.compute, device="cpu"))
         plan = planning.plan(source, target, here)
         check_divisible(plan, self.option)
-        return replace(plan, options=self.options(options))
+        return replace(plan, options=self.options(plan.options))
 
     def options(self, options: RunConfig) -> RunConfig:
         """The options for whoever does a task: a card if tasks have one, and their threads."""
