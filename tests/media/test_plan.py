@@ -29,6 +29,7 @@ from vidsr.pipeline.run import load, run
 from vidsr.pipeline.signature import chosen_weights, sign
 
 FP32 = ComputeConfig(device="cpu", precision="fp32")
+CLEAN = ComputeConfig(model="secnet-fast", device="cpu", precision="fp32")
 FAST = UpscaleConfig(compute=ComputeConfig(model="bicubic", device="cpu"), size=SizeConfig(scale=2.0))
 FACES = UpscaleConfig(compute=FP32, faces=RestoreConfig(use=True))
 
@@ -54,7 +55,7 @@ def test_what_a_plan_says_of_faces_and_duplicates(source: Path) -> None:
     target = source.with_name("b.mp4")
     bicubic, network, faces, slow = (
         plan(source, target, options)
-        for options in (FAST, UpscaleConfig(compute=FP32), FACES, SlowmoConfig(compute=FP32))
+        for options in (FAST, UpscaleConfig(compute=CLEAN), FACES, SlowmoConfig(compute=FP32))
     )
     assert (bicubic.faces, bicubic.fills_duplicates, bicubic.face_model) == (None, False, None)
     assert network.face_model == faces.face_model == "secnet-fast-face"
@@ -130,7 +131,7 @@ def test_the_signature_uses_what_the_plan_has_chosen(
     source: Path, monkeypatch: pytest.MonkeyPatch, faces: bool
 ) -> None:
     """It asks for no model again, and yet is the one that is looked for where there is no plan."""
-    options = UpscaleConfig(faces=RestoreConfig(use=faces))
+    options = UpscaleConfig(compute=CLEAN, faces=RestoreConfig(use=faces))
     expected = str(sign(source, options, chosen_weights(options)))
 
     def asked(*_: object, **__: object) -> None:

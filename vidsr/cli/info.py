@@ -24,13 +24,13 @@ def info(
     screen = Screen()
     with o.reporting(screen):
         from vidsr.config import InputConfig, UpscaleConfig
+        from vidsr.pipeline.degradation import estimate_degradation
         from vidsr.pipeline.plan import plan
         from vidsr.video.sources import source_of
 
         opened = source_of(source, InputConfig())
         planned = plan(opened, None, UpscaleConfig())
-        assert planned.choice is not None, "the model of a file is chosen by its frames"
-        levels = planned.choice.levels
+        levels = estimate_degradation(opened) if planned.choice is None else planned.choice.levels
         width, height = planned.expected.size
         upscale = {
             "model": planned.model,

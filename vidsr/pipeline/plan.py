@@ -157,9 +157,9 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     info = source.probe()
     if target is not None:
         info = source.with_clock(info, options.input.end)
-    source = source.decoded_by(choose_decoder(options.input.decoder, source, info))
     expected_output(info, options)  # a size that is refused needs no look at frames
     choice = choose_model(source, info, options)
+    source = source.decoded_by(choose_decoder(options.input.decoder, source, info))
     if choice is not None:
         options = replace(options, compute=replace(options.compute, model=choice.model))
     frames = plan_frames(info, options)
