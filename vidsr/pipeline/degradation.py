@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
@@ -21,6 +22,7 @@ from vidsr.video.probe import Source
 from vidsr.video.sources import open_reader
 
 FRAMES = 5
+LARGEST_SIDE = 512  # of the middle of a frame, in pixels, that is looked at: more of it takes seconds and says the same
 CHOICES = DEFAULT_MODELS["upscale"], DEGRADED_MODEL
 # From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.25 to
 # 0.56, this one has the best mean PSNR but for those below 0.35, with which clean videos in 4:2:0 count as compressed:
@@ -90,12 +92,29 @@ def estimate_degradation(
 
 
 def _mean_levels(estimator: nn.Module, source: Source, info: VideoInfo, trim: InputConfig) -> torch.Tensor:
-    """The mean levels of the first frames of a part. Raises InputError."""
-    with open_reader(source, trim, torch.device("cpu"), info) as reader:
-        levels = [estimator(frame.image[None]).overall[0] for frame in islice(reader.frames(), FRAMES)]
+    """The mean levels of the first frames of a part, with one thread. Raises InputError."""
+    with _one_thread(), open_reader(source, trim, torch.device("cpu"), info) as reader:
+        levels = [estimator(_center(frame.image)[None]).overall[0] for frame in islice(reader.frames(), FRAMES)]
     if not levels:
         raise InputError(f"{source.path} has no frame in the chosen part")
     return torch.stack(levels).mean(0)
+
+
+def _center(image: torch.Tensor) -> torch.Tensor:
+    """The middle of an image 3 x h x w, of at most LARGEST_SIDE on each side."""
+    top, left = (max(0, length - LARGEST_SIDE) // 2 for length in image.shape[-2:])
+    return image[:, top : top + LARGEST_SIDE, left : left + LARGEST_SIDE]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch from starting threads before a run says how many it may have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _middle(info: VideoInfo, trim: InputConfig) -> Fraction | None:
