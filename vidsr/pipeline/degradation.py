@@ -77,7 +77,7 @@ def estimate_degradation(
 ) -> DegradationLevels:
     """The levels of a video, or of a part of it: the mean over its first frames or over those from its middle on.
 
-    The higher one counts for each level, because films begin with black frames and titles. They are those of the
+    The higher one counts for each level, because videos begin with black frames and titles. They are those of the
     estimator of the model for degraded videos, which runs on the CPU.
 
     Raises InputError if nothing can be decoded, ModelError if the model's files are missing or damaged.
