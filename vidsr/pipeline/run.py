@@ -475,7 +475,7 @@ def _measured(source: Iterator[Frame], stages: Stages, count: int) -> tuple[floa
 
 @contextmanager
 def limit_worker_threads() -> Iterator[Callable[[], None]]:
-    """Yields a function for worker threads to call first: it limits them to one core and to the lowest priority.
+    """Yields a function for worker threads to call first: it limits them to one core and to a low priority.
 
     OpenMP gives each thread its own pool; with two more full-sized pools they would wait for each other.
     """

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-ENCODER_NICENESS = 19
+# With 19, the lowest, a run starves beside other busy programs: its encoder gets a seventieth of a shared core.
+ENCODER_NICENESS = 10
 
 
 def lower_thread_priority() -> None:
-    """Gives the calling thread, and all threads that it starts later, the lowest priority (Linux only).
+    """Gives the calling thread, and all threads that it starts later, a low priority (Linux only).
 
     The network's threads synchronize after each operation. When an encoder occupies one core, the others wait too, so
     each second of encoding costs a second on every core (two cores: a run takes 1.34 times the network's time, and 1.25
