@@ -35,7 +35,7 @@ import torch
 
 from benchmarks.common.clips import markdown
 from benchmarks.common.paper_results import rows_of
-from benchmarks.quality.ledger import Figures, Ledger, mean
+from benchmarks.quality.ledger import Figures, Ledger, known, mean
 from benchmarks.quality.real_footage import (
     FOLDERS,
     Protocol,
@@ -99,14 +99,8 @@ class Measured:
     def gain(self, folder: str, condition: str, model: str, figure: str = "psnr", scale: int = 4) -> tuple[float, str]:
         """The gain of a model over bicubic in dB, and both figures in words."""
         row = self.row(folder, condition, ["bicubic", model], scale)
-        base, own = _known(row["bicubic"], figure), _known(row[model], figure)
+        base, own = known(row["bicubic"], figure), known(row[model], figure)
         return own - base, f"{own:.2f}, bicubic {base:.2f}"
-
-
-def _known(figures: Figures, name: str) -> float:
-    value = figures[name]
-    assert value is not None
-    return value
 
 
 def after_crf28(measured: Measured, models: Models) -> Iterator[Bar]:
@@ -130,8 +124,8 @@ def near_the_eye(measured: Measured, models: Models) -> Iterator[Bar]:
     for folder, clean, degraded in (("faces", 0.127, 0.235), ("general", 0.196, 0.295), ("vid4", 0.352, 0.480)):
         for condition, bar, words in (("crf28", degraded, "crf 28, BI"), ("clean-BI", clean, "clean, BI")):
             row = measured.row(folder, condition, [*others, models["real"]])
-            beside = ", ".join(f"{title(name)} {_known(row[name], 'lpips'):.3f}" for name in others)
-            yield Bar(f"LPIPS, {words}, {NAMES[folder]}", title(models["real"]), _known(row[models["real"]], "lpips"),
+            beside = ", ".join(f"{title(name)} {known(row[name], 'lpips'):.3f}" for name in others)
+            yield Bar(f"LPIPS, {words}, {NAMES[folder]}", title(models["real"]), known(row[models["real"]], "lpips"),
                       bar, AT_MOST, 3, beside)  # fmt: skip
 
 
@@ -147,8 +141,8 @@ def clean_input(measured: Measured, models: Models) -> Iterator[Bar]:
         ("vid4", "clean-BI", "psnr_y", "Vid4, BI, PSNR Y", 25.45),
     ):
         row = measured.row(folder, condition, ["bicubic", model])
-        beside = f"bicubic {_known(row['bicubic'], figure):.2f}"
-        yield Bar(f"clean, {words}", title(model), _known(row[model], figure), bar, beside=beside)
+        beside = f"bicubic {known(row['bicubic'], figure):.2f}"
+        yield Bar(f"clean, {words}", title(model), known(row[model], figure), bar, beside=beside)
     for folder, bar in (("faces", 2.95), ("general", 2.0)):
         gain, beside = measured.gain(folder, "clean-BI", model)
         yield Bar(f"clean, BI, {NAMES[folder]}, PSNR RGB over bicubic", title(model), gain, bar, beside=beside)
@@ -202,7 +196,7 @@ def slow_motion(measured: Measured, models: Models) -> Iterator[Bar]:
         for path in clip_paths(measured.data / folder):
             for system, clips in figures.items():
                 clips.append(_slowed_down(measured, path, system))
-        base, own = (_known(mean(clips), "psnr_y") for clips in figures.values())
+        base, own = (known(mean(clips), "psnr_y") for clips in figures.values())
         beside = f"{own:.2f}, {TWO_STAGES} {base:.2f}"
         yield Bar(f"slow motion x2 and x4, BI, crf 28, {NAMES[folder]}, PSNR Y of all frames over {TWO_STAGES}",
                   title(models["slowmo"]), own - base, 0.4, beside=beside)  # fmt: skip

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.common.clips import markdown
 from benchmarks.quality.conditions import CLEAN, CONDITIONS, H264, REAL, SUBSAMPLED
-from benchmarks.quality.ledger import Figures, Ledger
+from benchmarks.quality.ledger import Ledger, known
 from benchmarks.quality.real_footage import FOLDERS, Clip, Protocol, measure
 from benchmarks.quality.runner import clip_paths
 from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_MODEL
@@ -60,21 +60,15 @@ def rows_of(folder: Path, conditions: list[str], model: str, protocol: Protocol,
                 levels = levels_of(clip.degraded(condition), model)
                 kept = {quantity: getattr(levels, quantity) for quantity in QUANTITIES}
                 ledger.put(at, kept)
-            levels = DegradationLevels.of([_known(kept, quantity) for quantity in QUANTITIES])
+            levels = DegradationLevels.of([known(kept, quantity) for quantity in QUANTITIES])
             base, clean, degraded = (
-                _known(ledger.get(protocol.key(name, condition, each), ["psnr"]) or {}, "psnr") for each in models
+                known(ledger.get(protocol.key(name, condition, each), ["psnr"]) or {}, "psnr") for each in models
             )
             chosen = degraded if is_degraded(levels) else clean
             found.append([levels.blur, levels.noise, levels.compression, float(is_degraded(levels)),
                           *(value - base for value in (clean, degraded, chosen, max(clean, degraded)))])  # fmt: skip
         rows.append([fmean(column) for column in zip(*found, strict=True)])
     return rows
-
-
-def _known(figures: Figures, name: str) -> float:
-    value = figures[name]
-    assert value is not None
-    return value
 
 
 def main() -> None:

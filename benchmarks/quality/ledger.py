@@ -42,6 +42,13 @@ class Ledger:
                 hidden.write_text(json.dumps(self._entries, indent=1, allow_nan=False) + "\n")
 
 
+def known(figures: Figures, name: str) -> float:
+    """A figure that was measured."""
+    value = figures[name]
+    assert value is not None
+    return value
+
+
 def mean(figures: list[Figures]) -> Figures:
     """The mean over clips. A figure that is None for some clips is averaged over the others."""
     names = dict.fromkeys(name for each in figures for name in each)

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.common.clips import markdown
-from benchmarks.quality.ledger import Figures, Ledger
+from benchmarks.quality.ledger import Figures, Ledger, known
 from benchmarks.quality.real_footage import FOLDERS, Protocol, enlarged, identity, score
 from benchmarks.quality.runner import clip_paths, read_truth, reduced
 from vidsr.models.cards import find_card
@@ -187,7 +187,7 @@ def crf_offsets(found: dict[tuple[Path, Setting], Figures], paths: Sequence[Path
     gaps: tuple[list[float], list[float]] = ([], [])
     for (path, setting), figures in found.items():
         if setting.family == "x264" and len(setting.strengths) == 1 and setting.strengths[0] > 0:
-            gaps[paths.index(path) % 2].append(_number(figures, "quantizer") - setting.strengths[0])
+            gaps[paths.index(path) % 2].append(known(figures, "quantizer") - setting.strengths[0])
     medians = [median(each) for each in gaps]
     return {path: medians[1 - index % 2] for index, path in enumerate(paths)}
 
@@ -196,12 +196,6 @@ def level_of(quantizer: float, setting: Setting, offset: float) -> float:
     """The compression in 0..1 that a mean quantizer stands for."""
     crf = quantizer - offset if setting.family == "x264" else equivalent_crf(setting.family, quantizer)
     return compression_of(crf)
-
-
-def _number(figures: Figures, name: str) -> float:
-    value = figures[name]
-    assert value is not None
-    return value
 
 
 def main() -> None:
@@ -226,15 +220,15 @@ def main() -> None:
     for setting in SETTINGS:
         levels = np.array(
             [
-                (_number(found[path, setting], "estimate"),
-                 level_of(_number(found[path, setting], "quantizer"), setting, offsets[path]))
+                (known(found[path, setting], "estimate"),
+                 level_of(known(found[path, setting], "quantizer"), setting, offsets[path]))
                 for path in paths
             ]
         )  # fmt: skip
-        base = [_number(found[path, setting], "psnr") for path in paths]
+        base = [known(found[path, setting], "psnr") for path in paths]
         rules = (levels[:, 1], levels.max(1), (levels - (LOWERING, 0)).max(1))
         results = [
-            [_number(found[path, setting], "psnr_true") for path in paths],
+            [known(found[path, setting], "psnr_true") for path in paths],
             *(
                 [told(path, setting, level, model, frames, ledger) for path, level in zip(paths, rule, strict=True)]
                 for rule in rules

@@ -35,7 +35,7 @@ from benchmarks.common.clips import markdown
 from benchmarks.common.engines import run_engine
 from benchmarks.quality.baselines import BASELINES, SCALE, fitted, lanczos, stream
 from benchmarks.quality.conditions import BI, CLEAN, CONDITIONS, REAL
-from benchmarks.quality.ledger import Figures, Ledger, mean
+from benchmarks.quality.ledger import Figures, Ledger, known, mean
 from benchmarks.quality.runner import clip_paths, read_truth
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.select import ESTIMATED, Levels
@@ -202,7 +202,7 @@ def _table(results: dict[str, dict[str, Row]], models: Sequence[str], measure: s
                 gains = measure == "psnr" and model != models[0]
                 cells.append(
                     " / ".join(
-                        f"{_value(row[model], name) - _value(row[models[0]], name):+.2f}"
+                        f"{known(row[model], name) - known(row[models[0]], name):+.2f}"
                         if gains
                         else shown(row[model].get(name), 2 if measure in ("psnr", "flicker") else 3)
                         for name in names
@@ -210,12 +210,6 @@ def _table(results: dict[str, dict[str, Row]], models: Sequence[str], measure: s
                 )
             rows.append((folder, condition, *cells))
     yield markdown(("clips", "condition", *(title(model) for model in models)), rows)
-
-
-def _value(figures: Figures, name: str) -> float:
-    value = figures[name]
-    assert value is not None
-    return value
 
 
 def shown(value: float | None, digits: int) -> str:

@@ -22,7 +22,9 @@ from vidsr.video.probe import Source
 from vidsr.video.sources import open_reader
 
 FRAMES = 5
-LARGEST_SIDE = 512  # of the middle of a frame, in pixels, that is looked at: more of it takes seconds and says the same
+# Of the middle of a frame, in pixels, that is looked at: all of it takes seconds where frames are large, and the levels
+# of three videos of 700 to 1080 lines differed from these by 0.04 at most.
+LARGEST_SIDE = 512
 CHOICES = DEFAULT_MODELS["upscale"], DEGRADED_MODEL
 # From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.25 to
 # 0.56, this one has the best mean PSNR but for those below 0.35, with which clean videos in 4:2:0 count as compressed:
