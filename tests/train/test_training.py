@@ -24,13 +24,13 @@ from vidsr.nets.layers.resize import resize
 from vidsr.nets.secnet.network import SECNet
 from vidsr.runtime.device import training_autocast
 from vidsr.train import loop
-from vidsr.train.checkpoint import load_checkpoint
+from vidsr.train.checkpoint import check_same_recipe, load_checkpoint, plain_values
 from vidsr.train.data import Batch
 from vidsr.train.dataset import cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import degrade_bi
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import secnet_losses
-from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, Recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, OptimizationConfig, PolicyConfig, Recipe
 from vidsr.train.trainer import TrainOptions, learning_rate
 
 CPU = torch.device("cpu")
@@ -115,6 +115,21 @@ def test_another_recipe_is_refused(data: Path, whole: Path) -> None:
         train(replace(RECIPE, seed=8), options(data, whole))
     train(replace(RECIPE, summary="said in other words"), options(data, whole))
     assert (whole / "last.pt").read_bytes() == before
+
+
+def test_a_setting_that_came_later_counts_as_its_default(tmp_path: Path) -> None:
+    saved, default = plain_values(RECIPE), OptimizationConfig().gamma
+    del saved["optimisation"]["gamma"], saved["policy"]
+
+    def check(gamma: float, policy: PolicyConfig | None) -> None:
+        optimization = replace(RECIPE.optimisation, gamma=gamma)
+        check_same_recipe(saved, replace(RECIPE, optimisation=optimization, policy=policy), tmp_path)
+
+    check(default, None)
+    with pytest.raises(UsageError, match="'optimisation' differs"):
+        check(default + 1, None)
+    with pytest.raises(UsageError, match="'policy' differs"):
+        check(default, PolicyConfig())
 
 
 # -------------------------------------------------------------------------------------------------------- learning

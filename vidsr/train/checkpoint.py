@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vidsr.errors import InputError, OutputError, UsageError
 from vidsr.files import atomic_write
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -38,11 +42,34 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_same_recipe(saved: dict[str, Any], current: dict[str, Any], path: Path) -> None:
-    """Raises UsageError if a checkpoint was made by another recipe; only the summary may differ."""
+def check_same_recipe(saved: dict[str, Any], recipe: DataclassInstance, path: Path) -> None:
+    """Raises UsageError if a checkpoint was made by another recipe; only the summary may differ.
+
+    A setting that came after the checkpoint was made counts there as its default.
+    """
+    current = plain_values(recipe)
     for key in sorted((saved.keys() | current.keys()) - {"summary"}):
-        if saved.get(key) != current.get(key):
+        part, before = getattr(recipe, key, None), saved.get(key)
+        if dataclasses.is_dataclass(part) and not isinstance(part, type) and before is not None:
+            before = _defaults(part) | before
+        if before != current.get(key):
             raise UsageError(f"{path} was made by another recipe ('{key}' differs); choose another --output folder")
+
+
+def plain_values(recipe: DataclassInstance) -> dict[str, Any]:
+    """The recipe as JSON values, so that a checkpoint can be read without running code."""
+    return _as_json(dataclasses.asdict(recipe))
+
+
+def _defaults(part: DataclassInstance) -> dict[str, Any]:
+    """The settings of a table that have a default, with these."""
+    fields = dataclasses.fields(part)
+    return _as_json({field.name: field.default for field in fields if field.default is not dataclasses.MISSING})
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def _first_line(error: Exception) -> str:

@@ -6,8 +6,6 @@ The caller supplies the training step and the validation.
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from vidsr.errors import OutputError
 from vidsr.train.adversarial import Adversary
-from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, save_checkpoint
+from vidsr.train.checkpoint import append_entry, check_same_recipe, load_checkpoint, plain_values, save_checkpoint
 from vidsr.train.detector.recipe import DetectorRecipe
 from vidsr.train.recipe import Recipe
 
@@ -136,7 +134,7 @@ class Trainer(Generic[N]):
 
     def _resume(self) -> None:
         saved = load_checkpoint(self._last)
-        check_same_recipe(saved["recipe"], plain_values(self._recipe), self._last)
+        check_same_recipe(saved["recipe"], self._recipe, self._last)
         self._network.load_state_dict(saved["network"])
         self._average.load_state_dict(saved["average"])
         self._optimizer.load_state_dict(saved["optimiser"])
@@ -186,9 +184,3 @@ def create_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot create the folder {path}: {error.strerror}") from error
-
-
-def plain_values(recipe: Recipe | DetectorRecipe) -> dict[str, Any]:
-    """The recipe as JSON values, so that a checkpoint can be read without running code."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(recipe)))
-    return plain
