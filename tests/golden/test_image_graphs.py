@@ -19,7 +19,7 @@ from tests.support import media
 from tests.support.image_graphs import Small, graph_of, settings_of, write_graph
 from vidsr.cli import app
 from vidsr.config import ComputeConfig, InputConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import Selection, build_engine, select, select_cleaner
+from vidsr.engines.select import Selection, build_engine, default_scale, select, select_cleaner
 from vidsr.engines.tiled import JOINED_BYTES_PER_PIXEL, TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import ImportedCard, model_files, own_models_folder, read_card, resolve_model
@@ -27,7 +27,7 @@ from vidsr.models.graph_measures import bytes_per_pixel
 from vidsr.models.image_graph import ImageGraph
 from vidsr.models.zoo import import_foreign
 from vidsr.pipeline import plan as planning
-from vidsr.pipeline.plan import default_scale, plan_frames
+from vidsr.pipeline.plan import plan_frames
 from vidsr.pipeline.signature import Signature, chosen_weights, sign
 from vidsr.types import Color, Frame, VideoInfo
 from vidsr.video.reader import Reader

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vidsr.config import ComputeConfig
+from vidsr.config import ComputeConfig, RunConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.base import Engine, Overlapping
 from vidsr.engines.bicubic import BicubicEngine, bicubic_bytes_per_pixel
 from vidsr.engines.chain import ChainEngine
@@ -226,6 +226,25 @@ def select_cleaner(compute: ComputeConfig, clean: str, height: int, width: int) 
             "give --clean a model of scale 1"
         )
     return select(own, "upscale", height, width, enlargement=1)
+
+
+def task_of(options: RunConfig) -> Task:
+    """The task that the model of a run must support."""
+    return "interpolate" if isinstance(options, SlowmoConfig) else "upscale"
+
+
+def levels_of(options: RunConfig) -> Levels:
+    """The degradation levels that the options fix; None where they are estimated."""
+    return options.cleaning.levels if isinstance(options, UpscaleConfig) else ESTIMATED
+
+
+def default_scale(config: RunConfig) -> float:
+    """The factor where no size is given: for `upscale` with one of other people's models its own, else the command's.
+
+    Raises ModelError for a card that cannot be read, or a model that cannot enlarge.
+    """
+    scale = own_scale(config.compute.model, task_of(config)) if isinstance(config, UpscaleConfig) else None
+    return config.default_scale if scale is None else float(scale)
 
 
 def own_scale(model: str, task: Task) -> int | None:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidsr.config import RunConfig, UpscaleConfig
+from vidsr.engines.select import DEFAULT_MODELS
 from vidsr.faces.restorer import FADE, EnlargedCrop, FaceNetwork
 from vidsr.models.cards import ModelCard, TrainedCard, list_cards
 from vidsr.nets.layers.resize import resize
@@ -40,6 +42,19 @@ def tiny_card(min_face: float) -> ModelCard | None:
         return None
     card = next((card for card in list_cards() if card.name == TINY_MODEL), None)
     return None if isinstance(card, TrainedCard) and card.metrics.get(OVER_LARGER, 0.0) < 0 else card
+
+
+def wants_faces(options: RunConfig, model: str, is_own_matter: bool) -> bool:
+    """Whether faces are restored; by default not with bicubic (a pure baseline), the face model, or `is_own_matter`.
+
+    That is true of a model with an estimator of degradation, which is for degraded videos, where the face model, which
+    has only seen clean ones, gains less than the model itself; and of other people's models, to which the face model
+    was not fitted. With reference photographs they are restored.
+    """
+    if not isinstance(options, UpscaleConfig) or options.faces.strength == 0:
+        return False
+    by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not is_own_matter
+    return by_default or bool(options.faces.photographs) if options.faces.use is None else options.faces.use
 
 
 def share_of_large(side: float) -> float:

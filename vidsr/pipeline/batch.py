@@ -211,7 +211,7 @@ def _usual_scale(options: RunConfig) -> float:
     """The factor of enlargement where no size is given. Raises ModelError for a card that cannot be read."""
     if not options.compute.model.endswith(".toml"):
         return options.default_scale
-    from vidsr.pipeline.plan import default_scale  # imports torch, which names alone do not need
+    from vidsr.engines.select import default_scale  # imports torch, which names alone do not need
 
     return default_scale(options)
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from vidsr.config import RunConfig
-from vidsr.engines.select import select_card
+from vidsr.engines.select import levels_of, select_card, task_of
 from vidsr.errors import InputError
-from vidsr.pipeline.plan import levels_of, plan_frames, task_of
+from vidsr.pipeline.plan import plan_frames
 from vidsr.pipeline.run import load
 from vidsr.runtime.device import choose_device
 from vidsr.stages.base import chain

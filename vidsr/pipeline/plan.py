@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidsr.config import LARGEST_SCALE, SOFTWARE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, own_scale, select, select_cleaner
+from vidsr.engines.select import Selection, default_scale, levels_of, select, select_cleaner, task_of
 from vidsr.errors import UsageError
-from vidsr.models.registry import Task
+from vidsr.faces.handover import wants_faces
 from vidsr.pipeline.degradation import ModelChoice, choose_model
 from vidsr.pipeline.options import files_read
+from vidsr.pipeline.signature import planned_weights, sign
 from vidsr.types import VideoInfo
 from vidsr.video.hardware import choose_decoder
 from vidsr.video.output import OutputPlan
@@ -193,8 +194,6 @@ def _signed(decided: Plan, source: Source) -> AnyOutputPlan | None:
     output = decided.output
     if not isinstance(output, OutputPlan) or not source.path.is_file():
         return output
-    from vidsr.pipeline.signature import planned_weights, sign  # which imports this module
-
     weights = planned_weights(decided.engine, decided.cleaner, decided.faces)
     return replace(output, signature=str(sign(source.path, decided.options, weights)))
 
@@ -230,16 +229,6 @@ def plan_frames(info: VideoInfo, options: RunConfig) -> Plan:
     )  # fmt: skip
 
 
-def task_of(options: RunConfig) -> Task:
-    """The task that the model of a run must support."""
-    return "interpolate" if isinstance(options, SlowmoConfig) else "upscale"
-
-
-def levels_of(options: RunConfig) -> Levels:
-    """The degradation levels that the options fix; None where they are estimated."""
-    return options.cleaning.levels if isinstance(options, UpscaleConfig) else ESTIMATED
-
-
 def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str, ...]]:
     """Whether repeated frames are replaced, and a warning if the model cannot do so."""
     if not isinstance(options, SlowmoConfig) or options.duplicates == "off":
@@ -247,19 +236,6 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
     if engine.has_interpolator:
         return True, ()
     return False, (f"repeated frames are kept: the model '{engine.model}' cannot interpolate at the input's size",)
-
-
-def wants_faces(options: RunConfig, model: str, is_own_matter: bool) -> bool:
-    """Whether faces are restored; by default not with bicubic (a pure baseline), the face model, or `is_own_matter`.
-
-    That is true of a model with an estimator of degradation, which is for degraded videos, where the face model, which
-    has only seen clean ones, gains less than the model itself; and of other people's models, to which the face model
-    was not fitted. With reference photographs they are restored.
-    """
-    if not isinstance(options, UpscaleConfig) or options.faces.strength == 0:
-        return False
-    by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not is_own_matter
-    return by_default or bool(options.faces.photographs) if options.faces.use is None else options.faces.use
 
 
 def plan_face_restoration(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
@@ -284,15 +260,6 @@ def expected_output(info: VideoInfo, config: RunConfig) -> ExpectedOutput:
         input_seconds=_input_seconds(info, config.input),
         input_rate=info.header_rate,
     )
-
-
-def default_scale(config: RunConfig) -> float:
-    """The factor where no size is given: for `upscale` with one of other people's models its own, else the command's.
-
-    Raises ModelError for a card that cannot be read, or a model that cannot enlarge.
-    """
-    scale = own_scale(config.compute.model, task_of(config)) if isinstance(config, UpscaleConfig) else None
-    return config.default_scale if scale is None else float(scale)
 
 
 def _target_size(info: VideoInfo, config: SizeConfig, default_scale: float) -> tuple[int, int]:

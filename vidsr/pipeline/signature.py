@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from vidsr import __version__
 from vidsr.config import RestoreConfig, RunConfig, UpscaleConfig
-from vidsr.engines.select import ENGINES, Selection, select_card
+from vidsr.engines.select import ENGINES, Selection, default_scale, levels_of, select_card, task_of
 from vidsr.errors import InputError, OutputError
-from vidsr.faces.handover import tiny_card
+from vidsr.faces.handover import tiny_card, wants_faces
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
 from vidsr.models.registry import architecture_of, config_of
 from vidsr.pipeline.degradation import CHOICES, goes_by_input
-from vidsr.pipeline.plan import default_scale, levels_of, task_of, wants_faces
 from vidsr.video.header import encoder_tag
 from vidsr.video.image_names import is_image, result_exists
 
