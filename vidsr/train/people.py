@@ -99,18 +99,25 @@ def find_people(items: Sequence[Item], pattern: str, cache: Path, find: Find) ->
     `pattern` as in ReferencesConfig; `find` finds the faces of an image, H x W x 3. Where faces are is computed once
     and kept in `cache`.
     """
+    found = (find_person(name, files, cache, find) for name, files in sorted(group_files(items, pattern).items()))
+    return [person for person in found if person is not None]
+
+
+def group_files(items: Sequence[Item], pattern: str) -> dict[str, list[Item]]:
+    """The clips and photographs of faces by person, sorted by path. `pattern` as in ReferencesConfig."""
     identities = {item.source: item.identity for item in items if item.identity}
     groups: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         if item.kind in KINDS:
             groups[_name_of(item, pattern, identities)].append(item)
-    people = []
-    for name, group in sorted(groups.items()):
-        placed = [(item, cached_places(item, cache, find)) for item in sorted(group, key=lambda item: item.path)]
-        placed = [(item, places) for item, places in placed if not np.isnan(places).all()]
-        if placed:
-            people.append(Person(name, *zip(*placed, strict=True)))
-    return people
+    return {name: sorted(group, key=lambda item: item.path) for name, group in groups.items()}
+
+
+def find_person(name: str, files: Sequence[Item], cache: Path, find: Find) -> Person | None:
+    """A person with those of their files that show a face; None if none does. `cache` and `find` as in `find_people`."""
+    placed = [(item, cached_places(item, cache, find)) for item in files]
+    placed = [(item, places) for item, places in placed if not np.isnan(places).all()]
+    return Person(name, *zip(*placed, strict=True)) if placed else None
 
 
 def _name_of(item: Item, pattern: str, identities: Mapping[str, str]) -> str:
@@ -137,9 +144,14 @@ def cached_places(item: Item, cache: Path, find: Find) -> Array:
 def split_people(people: Sequence[Person], count: int) -> tuple[list[Person], list[Person]]:
     """Splits off `count` people for validation, in a fixed order; each has two files or more."""
     able = [person for person in people if len(person.items) > 1]
-    ranked = sorted(able, key=lambda person: hashlib.sha256(person.name.encode()).digest())
+    ranked = sorted(able, key=lambda person: holdout_rank(person.name))
     held = {person.name for person in ranked[:count]}
     return [person for person in people if person.name not in held], ranked[:count]
+
+
+def holdout_rank(name: str) -> bytes:
+    """By this, people are chosen for validation: the smallest first."""
+    return hashlib.sha256(name.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
