@@ -38,6 +38,7 @@ SIDES, CRFS = (12.0, 64.0), (20, 38)
 # Halves that count: the least side of the face, and the largest crf.
 RANGES = ((12.0, 38), (16.0, 34), (20.0, 32), (24.0, 30))
 PRECISION, RECALL = 0.98, 0.8
+WHAT_PAIRS, WHAT_SWITCHES = "pairs of track halves", "person numbers that pass to another person"
 SEED = 1
 MOST_CLIPS = 3  # of one source
 # One signer in all of these videos.
@@ -168,7 +169,7 @@ def measure(data: Path, embedding: FaceEmbedding, cache: Path | None = None) -> 
     for least, most in RANGES:
         chosen = [half for half in halves if half.side >= least and half.crf <= most]
         where = f"{least:.0f} to {SIDES[1]:.0f} pixels, crf {CRFS[0]} to {most}"
-        yield _pairs_figure(chosen, head, "pairs of track halves", f"{where} ({note})" if least == SIDES[0] else where)
+        yield _pairs_figure(chosen, head, WHAT_PAIRS, f"{where} ({note})" if least == SIDES[0] else where)
         yield _pairs_figure(chosen, plain, "the same by plain averaging", where)
         yield _switches_figure(chosen, head, where)
 
@@ -203,7 +204,7 @@ def _switches_figure(halves: Sequence[Half], head: Head, on: str) -> Figure:
         mixed += len({numbers[0], numbers[2]} & {numbers[1], numbers[3]})
         split += (numbers[0] != numbers[2]) + (numbers[1] != numbers[3])
     text = f"{mixed} in {len(pairs)} videos of two people and four shots; {split} of {2 * len(pairs)} people have two"
-    return Figure("person numbers that pass to another person", on, mixed, text, "0", mixed == 0)
+    return Figure(WHAT_SWITCHES, on, mixed, text, "0", mixed == 0)
 
 
 def _clustered(halves: Sequence[Half], head: Head) -> NDArray[np.int64]:

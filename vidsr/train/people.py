@@ -114,7 +114,7 @@ def group_files(items: Sequence[Item], pattern: str) -> dict[str, list[Item]]:
 
 
 def find_person(name: str, files: Sequence[Item], cache: Path, find: Find) -> Person | None:
-    """A person with those of their files that show a face; None if none does. `cache` and `find` as in `find_people`."""
+    """A person, with those of these files that show a face; None if none does. The rest as in `find_people`."""
     placed = [(item, cached_places(item, cache, find)) for item in files]
     placed = [(item, places) for item, places in placed if not np.isnan(places).all()]
     return Person(name, *zip(*placed, strict=True)) if placed else None
