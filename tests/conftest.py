@@ -97,6 +97,8 @@ SLOW = (
     "unit/test_readme.py::test_the_sizes_of_a_model_are_true",
     "unit/test_workers.py::test_two_workers",
     "benchmarks/test_real_footage.py::test_rows_with_networks",
+    "benchmarks/test_references_benchmark.py::test_photographs_change",
+    "benchmarks/test_references_benchmark.py::test_the_sheet",
     "benchmarks/test_slowmo_benchmark.py::test_the_plain_forward_pass_is_the_network",
 )
 
