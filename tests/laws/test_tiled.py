@@ -497,6 +497,16 @@ def test_a_tile_leaves_room_for_the_result(monkeypatch: pytest.MonkeyPatch, free
         assert found**2 * cost + 24 * 16 * height * width <= free * 1e9
 
 
+def test_a_result_that_cannot_fit_is_refused_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """4.6 GB for the result of 24 megapixels."""
+    monkeypatch.setattr(vidsr.engines.tiled, "free_memory", lambda _: int(4.5e9))
+    with pytest.raises(
+        DeviceError, match=r"6000x4000 pixels, which the model enlarges by 4: each result takes 4\.3 GiB"
+    ):
+        vidsr.engines.tiled.choose_tile("auto", 4000, 6000, 1800.0, torch.device("cpu"), 4)
+    assert vidsr.engines.tiled.choose_tile("auto", 4000, 6000, 1800.0, torch.device("cpu"), 2) == 976
+
+
 def test_frames_keep_what_the_input_said() -> None:
     frame = Frame(torch.rand(3, 80, 70), pts=7, time_base=Fraction(1001, 30000), duration=1, starts_scene=True)
     (result,) = run(TiledEngine(BicubicEngine(2), 64), [frame])

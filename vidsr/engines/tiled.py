@@ -401,7 +401,7 @@ def choose_tile(
     """The tile side for `--tile`, in input pixels; None for the whole frame.
 
     Beside the network in a tile, the frame into which tiles are joined, `scale` times as large, has to fit, and a band
-    of it.
+    of it. Raises DeviceError if not even that frame fits.
     """
     if wanted == "off":
         return None
@@ -411,4 +411,10 @@ def choose_tile(
     if auto_tile(height, width, bytes_per_pixel, free) is None:
         return None
     joined = JOINED_BYTES_PER_PIXEL * scale**2 * height * width
+    if joined // 2 > free:
+        raise DeviceError(
+            f"not enough memory for frames of {width}x{height} pixels, which the model enlarges by {scale}: each "
+            f"result takes {joined / 2 / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; choose a model with a "
+            "smaller scale (`vidsr models list`) or a smaller input"
+        )
     return auto_tile(height, width, bytes_per_pixel, max(0, free - joined))
