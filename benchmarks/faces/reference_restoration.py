@@ -48,6 +48,7 @@ MIN_FACE = 12.0  # the smallest faces of SIDES are at the border of what is rest
 GAINS = {ONE: ("1 photograph", 0.25), THREE: ("3 photographs", 0.35)}
 STRANGER_COST, WEIGHT_RATIO = 0.05, 3.0
 WHAT_STRANGER = "cost of a stranger's photographs, PSNR Y"
+WHAT_CONTROL = "PSNR Y, photographs of the person over a stranger's"
 WHAT_WEIGHT = "weight of the right photograph to the wrong one"
 OTHER = f"{DAYS} and {PICTURES}"
 WHAT_VT, WHAT_FLICKER = "SSIM_vt with photographs over without", "flicker with photographs over without"
@@ -198,6 +199,7 @@ def figures_of(rows: Sequence[tuple[Sample, Figures]], condition: str, lost: int
     for side in SIDES:
         yield _gain([row for row in other if row[0].side == side], ONE, f"{condition}, {OTHER}, {side:.0f} px")
     yield _stranger(rows, condition)
+    yield _control(rows, condition)
     yield _weights(rows, condition)
     yield from _steadiness(rows, condition)
     if lost:
@@ -210,6 +212,11 @@ def _nothing(what: str, on: str, bar: str = "") -> Figure:
 
 def _values(rows: Sequence[tuple[Sample, Figures]], name: str) -> Array:
     return np.array([figures[name] for _, figures in rows], np.float64)
+
+
+def _with_most(rows: Sequence[tuple[Sample, Figures]], name: str) -> Array:
+    """A figure with three photographs where there are as many, otherwise with one."""
+    return np.array([figures.get(f"{THREE} {name}", figures[f"{ONE} {name}"]) for _, figures in rows], np.float64)
 
 
 def _on(rows: Sequence[tuple[Sample, Figures]], label: str) -> str:
@@ -238,6 +245,16 @@ def _stranger(rows: Sequence[tuple[Sample, Figures]], condition: str) -> Figure:
     return Figure(WHAT_STRANGER, _on(rows, condition), cost, text, bar, round(cost, 3) <= STRANGER_COST)
 
 
+def _control(rows: Sequence[tuple[Sample, Figures]], condition: str) -> Figure:
+    """What is left of the gain when a stranger's photographs stand beside: the rest is not due to the person."""
+    if not rows:
+        return _nothing(WHAT_CONTROL, condition)
+    gains = _with_most(rows, "psnr") - _values(rows, f"{STRANGER} psnr")
+    gain = float(gains.mean())
+    text = f"{gain:+.3f} dB (more in {int((gains > 0).sum())})"
+    return Figure(WHAT_CONTROL, _on(rows, condition), gain, text)
+
+
 def _weights(rows: Sequence[tuple[Sample, Figures]], condition: str) -> Figure:
     bar = f">= {WEIGHT_RATIO:.0f}"
     if not rows:
@@ -250,14 +267,13 @@ def _weights(rows: Sequence[tuple[Sample, Figures]], condition: str) -> Figure:
 
 
 def _steadiness(rows: Sequence[tuple[Sample, Figures]], condition: str) -> Iterator[Figure]:
-    """With three photographs where there are as many, otherwise with one."""
+    """What photographs do to motion."""
     for what, name, digits, is_more_better in ((WHAT_VT, "ssim_vt", 4, True), (WHAT_FLICKER, "flicker", 2, False)):
         bar = ">= 0" if is_more_better else "<= 0"
         if not rows:
             yield _nothing(what, condition, bar)
             continue
-        most = [figures.get(f"{THREE} {name}", figures[f"{ONE} {name}"]) for _, figures in rows]
-        before, after = _values(rows, f"{NONE} {name}"), np.array(most, np.float64)
+        before, after = _values(rows, f"{NONE} {name}"), _with_most(rows, name)
         change = round(float((after - before).mean()), digits)
         text = f"{change:+.{digits}f} ({before.mean():.{digits}f}, {after.mean():.{digits}f})"
         is_met = change >= 0 if is_more_better else change <= 0

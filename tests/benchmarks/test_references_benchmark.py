@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.faces import persons, reference_cost, reference_restoration, reference_sheet, references
-from benchmarks.faces.reference_restoration import BOTH, NONE, ONE, STRANGER, THREE, figures_of, measure, missing
+from benchmarks.faces.reference_restoration import (
+    BOTH,
+    NONE,
+    ONE,
+    STRANGER,
+    THREE,
+    WHAT_CONTROL,
+    figures_of,
+    measure,
+    missing,
+)
 from benchmarks.faces.reference_samples import (
     AWAY,
     CLIP,
@@ -180,6 +190,10 @@ def test_targets_are_met_where_they_are_met() -> None:
     assert by_bar[0].on.endswith("2 samples of 2 people") and "more in 2" in by_bar[0].text
     assert figures[by_bar[0].what, f"clean, {CLIP}"].value == pytest.approx(10)
     assert figures[by_bar[0].what, f"clean, {CLIP}"].is_met is None
+    control = figures[WHAT_CONTROL, "clean"]
+    assert (
+        control.value == pytest.approx((0.4 + 0.16 + 10) / 3) and control.is_met is None and "more in 3" in control.text
+    )
     assert figures["samples whose face is not tracked", "clean"].text == "2 of 5"
     nothing = list(figures_of([], "clean", 0))
     assert all(np.isnan(each.value) and each.is_met is None for each in nothing)
