@@ -48,11 +48,11 @@ from vidsr.engines.slowmo import WINDOW
 from vidsr.errors import DeviceError, InputError, OutputError, UsageError
 from vidsr.pipeline import divided, segment_task
 from vidsr.pipeline.divided import Devices, plan_divided, run_divided
-from vidsr.pipeline.division import GRID, Division, _NoInterpolator, with_verdicts
+from vidsr.pipeline.division import GRID, Division, with_verdicts
 from vidsr.pipeline.job import folder_of
 from vidsr.pipeline.run import Progress, enhance
 from vidsr.pipeline.workers import Message, Pool, Seat, Task, parse_devices, perform, seats_of
-from vidsr.stages.duplicates import Duplicates
+from vidsr.stages.duplicates import Duplicates, NoInterpolator
 from vidsr.types import RunReport
 from vidsr.video.reader import Reader
 
@@ -168,7 +168,7 @@ def test_a_cadence_is_known_across_a_cut(room: Path, tmp_path: Path) -> None:
     with Reader(source, config.input, cpu) as reader:
         division = Division(reader, SceneConfig(), True, 5)
         at_cut = next(each for each in division.ranges() if each.first == CUT)
-    stage = Duplicates(_NoInterpolator())
+    stage = Duplicates(NoInterpolator())
     state = stage.start()
     with Reader(source, config.input, cpu) as reader:
         for number, frame in enumerate(reader.frames()):

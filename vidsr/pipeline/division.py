@@ -19,7 +19,7 @@ from typing import Any
 
 from vidsr.config import SceneConfig
 from vidsr.stages.base import FrameStage
-from vidsr.stages.duplicates import MAX_CADENCE, PERIODS, Duplicates
+from vidsr.stages.duplicates import MAX_CADENCE, PERIODS, Duplicates, NoInterpolator
 from vidsr.stages.scenes import SceneMarker
 from vidsr.types import Frame
 from vidsr.video.reader import Reader
@@ -97,7 +97,7 @@ class _Repeats:
     """Decides which frames are repeats, as `Duplicates` does, without interpolating any."""
 
     def __init__(self) -> None:
-        self.stage = Duplicates(_NoInterpolator())
+        self.stage = Duplicates(NoInterpolator())
         self._state = self.stage.start()
         self.verdicts = array("b")
 
@@ -105,19 +105,6 @@ class _Repeats:
         ready, self._state = self.stage.step(frame, self._state)
         if ready:
             self.verdicts.extend(list(self._state.past)[-len(ready) :])
-
-
-class _NoInterpolator:
-    """Stands for an interpolator: the images that it would make decide nothing."""
-
-    def init_state(self, height: int, width: int) -> list[Frame]:  # noqa: ARG002 - the signature of an engine
-        return []
-
-    def step(self, frame: Frame, state: list[Frame]) -> tuple[list[Frame], list[Frame]]:
-        return [], [*state, frame, frame]
-
-    def flush(self, state: list[Frame]) -> list[Frame]:
-        return state[:3]
 
 
 @dataclass(slots=True)

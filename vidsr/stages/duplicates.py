@@ -75,6 +75,22 @@ class Interpolator(Protocol):
         ...
 
 
+class NoInterpolator:
+    """Stands for an interpolator where repeats are only counted: the images that it would make decide nothing."""
+
+    def init_state(self, height: int, width: int) -> list[Frame]:  # noqa: ARG002 - the signature of an engine
+        """No frame yet."""
+        return []
+
+    def step(self, frame: Frame, state: list[Frame]) -> tuple[list[Frame], list[Frame]]:
+        """Keeps the frame, and once more for the one that would be interpolated."""
+        return [], [*state, frame, frame]
+
+    def flush(self, state: list[Frame]) -> list[Frame]:
+        """Two frames, and one between them."""
+        return state[:3]
+
+
 @dataclass(slots=True)
 class _Step:
     """A frame, the reduced images of the previous frame (`start`) and of itself (`end`), and the change between them.
