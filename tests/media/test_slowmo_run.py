@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -21,16 +22,19 @@ from typer.testing import CliRunner, Result
 from tests.support import media
 from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from vidsr.cli import app
-from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig
+from vidsr.config import ComputeConfig, InputConfig, OutputConfig, SizeConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.slowmo import InterpolationEngine
 from vidsr.errors import CheckError, UsageError
 from vidsr.models.cards import models_folder
+from vidsr.pipeline import look_ahead
+from vidsr.pipeline.plan import plan
 from vidsr.pipeline.run import Progress, enhance, estimate
+from vidsr.pipeline.time_left import Ahead
 from vidsr.train.checkpoint import save_checkpoint
 from vidsr.train.publish import Provenance, publish_model
 from vidsr.train.recipe import load_recipe
 from vidsr.types import RunReport
-from vidsr.video.probe import probe
+from vidsr.video.probe import Source, probe
 
 pytestmark = pytest.mark.usefixtures("two_threads")  # engines that overlap
 
@@ -190,6 +194,75 @@ def test_repeated_frames_get_a_moment_of_their_own(tmp_path: Path, card: Path, m
     assert report.frames_out == 2 * len(given) - 1 and all(kept[::2])
     assert report.duplicates_replaced == kept.count(False)
     assert report.duplicates_replaced >= 8 if mode == "auto" else all(kept)
+
+
+@pytest.fixture
+def read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading ahead begins with the run, and makes no pauses."""
+    monkeypatch.setattr(look_ahead, "START_SECONDS", 0.0)
+    monkeypatch.setattr(look_ahead, "SHARE", 1.0)
+
+
+@pytest.fixture
+def animation(tmp_path: Path) -> Path:
+    """Every image twice, as in animation on twos, and a cut in the middle."""
+    images = [media.numbered_image(n) for n in range(0, 24, 2)]
+    images = [image if n < 6 else 255 - image for n, image in enumerate(images)]
+    lossless = ("-c:v", "ffv1", "-pix_fmt", "gbrp10le")
+    return media.encode(tmp_path / "a.mkv", [image for image in images for _ in range(2)], lossless)
+
+
+@pytest.mark.usefixtures("read_at_once")
+@pytest.mark.parametrize("resume", [False, True])
+def test_reading_ahead_tells_what_will_be_interpolated(
+    tmp_path: Path, card: Path, animation: Path, resume: bool
+) -> None:
+    told: list[Progress] = []
+
+    def progressed(progress: Progress) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "vidsr-look-ahead":
+                thread.join()  # from now on it is all known
+        told.append(progress)
+
+    report = enhance(animation, tmp_path / "b.mkv", config(card, output=LOSSLESS, resume=resume), progressed)
+    assert report.scenes == 2 and report.duplicates_replaced >= 8
+    assert told[-1].interpolations == 24 - 2 + report.duplicates_replaced  # twos need one image for each repeat
+    assert len(told) > 20
+    for progress in told[1:]:
+        assert progress.ahead is not None
+        assert progress.frames_done + progress.ahead.frames == report.frames_out
+        assert progress.interpolations + progress.ahead.extra == told[-1].interpolations
+
+
+@pytest.mark.usefixtures("read_at_once")
+def test_reading_ahead_ends_where_the_input_cannot_be_read(tmp_path: Path, card: Path, animation: Path) -> None:
+    planned = plan(animation, tmp_path / "b.mkv", config(card))
+    reading = look_ahead.LookAhead(planned)
+    reading.read()
+    assert (reading.after(0, 0), reading.after(24, 47)) == (Ahead(47, reading.after(0, 0).extra), Ahead(0, 0))
+    assert reading.after(25, 49) is None  # the run is farther
+    animation.unlink()
+    reading = look_ahead.LookAhead(planned)
+    reading.read()
+    assert reading.after(0, 0) is None
+
+
+def test_nothing_is_read_ahead_without_interpolation_or_from_a_pipe(
+    tmp_path: Path, card: Path, animation: Path
+) -> None:
+    planned = plan(animation, tmp_path / "b.mkv", config(card))
+    with look_ahead.looking_ahead(planned, lambda: None) as ahead:
+        assert ahead is not None
+    upscale = plan(animation, tmp_path / "b.mkv", UpscaleConfig(compute=ComputeConfig(model="bicubic")))
+    with look_ahead.looking_ahead(upscale, lambda: None) as ahead:
+        assert ahead is None
+
+    class Stream(Source):
+        is_stream = True
+
+    with look_ahead.looking_ahead(replace(planned, source=Stream(animation)), lambda: None) as ahead:
+        assert ahead is None
 
 
 @pytest.mark.parametrize(("size", "expected"), [({"scale": 4}, (256, 192)), ({"height": 72}, (96, 72))])

@@ -55,8 +55,9 @@ class Running:
         """Takes over the latest progress."""
         self.progress, self.memory_bytes, self.told = progress, memory_bytes, time.monotonic()
         if not progress.is_finishing:
-            done = progress.frames_done
-            self._time_left.update(progress.seconds, done, progress.frames_expected, progress.face_pixels)
+            self._time_left.update(
+                progress.seconds, progress.frames_done, progress.frames_expected, progress.extra_work, progress.ahead
+            )
 
     @property
     def rate(self) -> float | None:

@@ -22,8 +22,10 @@ from vidsr.nets.layers.resize import resize
 from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.job import Job, Mark, ResumePoint, check_space, folder_of
+from vidsr.pipeline.look_ahead import LookAhead, interpolations, looking_ahead
 from vidsr.pipeline.plan import Plan
 from vidsr.pipeline.sightings import Sightings
+from vidsr.pipeline.time_left import Ahead
 from vidsr.runtime.heap import keep_freed_memory, return_freed_memory
 from vidsr.runtime.memory import peak_memory_bytes
 from vidsr.runtime.priority import lower_thread_priority
@@ -67,9 +69,10 @@ class Progress:
 
     `memory_steps` are the steps to less memory so far. `scene_starts` are the output frames that begin a scene, as far
     as the input has been read: a little farther than `frames_done`. `faces` is the number of face tracks so far, None
-    where no faces are searched; `face_pixels` is that of `Sightings`. `stage_seconds` are those of the report so far.
-    `resumed_frames` of those that are done are from an interrupted run. With `is_finishing` all frames are done, and
-    the output is being completed and checked.
+    where no faces are searched; `face_pixels` is that of `Sightings`. `interpolations` is the number of interpolated
+    images so far, and `ahead` what is known of those to come, None if nothing is. `stage_seconds` are those of the
+    report so far. `resumed_frames` of those that are done are from an interrupted run. With `is_finishing` all frames
+    are done, and the output is being completed and checked.
     """
 
     frames_done: int
@@ -79,9 +82,16 @@ class Progress:
     scene_starts: tuple[int, ...] = ()
     faces: int | None = None
     face_pixels: float = 0.0
+    interpolations: int = 0
+    ahead: Ahead | None = None
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     resumed_frames: int = 0
     is_finishing: bool = False
+
+    @property
+    def extra_work(self) -> float:
+        """What makes some frames take longer: faces, or in slow motion, which has none, interpolated images."""
+        return self.face_pixels or float(self.interpolations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,13 +281,17 @@ class _Callbacks(NamedTuple):
     started: float
     seen: Sightings
 
-    def progressed(self, report: RunReport, plan: Plan, is_finishing: bool = False) -> None:
+    def progressed(
+        self, report: RunReport, plan: Plan, parts: Parts, look_ahead: LookAhead | None, is_finishing: bool = False
+    ) -> None:
         seen, interp = self.seen, plan.expected.interp
         self.on_progress(
             Progress(
                 report.frames_out, plan.expected.frames, time.monotonic() - self.started, tuple(report.memory_steps),
                 scene_starts=tuple(number * interp for number in seen.scene_starts),
                 faces=None if plan.faces is None else len(seen.tracks), face_pixels=seen.face_pixels,
+                interpolations=interpolations(report.frames_in, report.scenes, interp, parts.duplicates),
+                ahead=None if look_ahead is None else look_ahead.after(report.frames_in, report.frames_out),
                 stage_seconds=dict(report.stage_seconds), resumed_frames=report.resumed_frames,
                 is_finishing=is_finishing,
             )
@@ -295,12 +309,13 @@ def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callback
             limit_worker_threads() as limit,
             prefetch(decoded, QUEUE_DEPTH, limit, reader.cancel) as frames,
             background(clock.timing("encode", writer.write), stages.depth_behind, limit, writer.cancel) as put,
+            looking_ahead(plan, limit) as ahead,
         ):
             counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], frames)
             for frame in chain([OutputCount(report)], compose(counted, stages.beside, clock)):
                 put(frame)
-                callbacks.progressed(report, plan)
-            callbacks.progressed(report, plan, is_finishing=True)
+                callbacks.progressed(report, plan, parts, ahead)
+            callbacks.progressed(report, plan, parts, ahead, is_finishing=True)
         report.damages = list(reader.damages)
         refuse_damage(plan, report)
         with clock.counting("commit"):
@@ -339,10 +354,11 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
 
             with (
                 limit_worker_threads() as limit,
-                prefetch(compose(items, stages.ahead, clock, saved.ahead), QUEUE_DEPTH, limit) as ahead,
+                prefetch(compose(items, stages.ahead, clock, saved.ahead), QUEUE_DEPTH, limit) as arriving,
                 background(clock.timing("encode", write), stages.depth_behind, limit) as put,
+                looking_ahead(plan, limit) as ahead,
             ):
-                counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], ahead, saved.counted_in)
+                counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], arriving, saved.counted_in)
                 enhanced = compose(counted, stages.beside, clock, saved.beside)
                 for item in chain([OutputCount(report)], enhanced, saved.counted_out):
                     if isinstance(item, Border):
@@ -352,8 +368,8 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
                         put(mark)
                     else:
                         put(item)
-                        callbacks.progressed(report, plan)
-                callbacks.progressed(report, plan, is_finishing=True)
+                        callbacks.progressed(report, plan, parts, ahead)
+                callbacks.progressed(report, plan, parts, ahead, is_finishing=True)
             report.damages = list(reader.damages)
             refuse_damage(plan, report)
             with clock.counting("commit"):

@@ -1,9 +1,10 @@
 """Estimates the time that a run still takes, from how long its frames took so far.
 
-A frame takes a part that is the same for all, and a part in proportion to the area of the faces in it. Both are fitted
-to all that was measured; the ratio of measured to fitted time in the recent past says how fast the machine is now; and
-the frames to come are taken to have as many faces as those so far. So neither a slow start nor a scene full of faces
-is taken for the rule.
+A frame takes a part that is the same for all, and a part in proportion to the extra work for it: the area of its faces,
+or in slow motion the images that are interpolated. Both are fitted to all that was measured; the ratio of measured to
+fitted time in the recent past says how fast the machine is now; and the frames to come are taken to have as much extra
+work as those that are known, which may be more than those that are done. So neither a slow start nor a scene full of
+faces is taken for the rule.
 """
 
 from __future__ import annotations
@@ -15,14 +16,26 @@ from typing import NamedTuple
 RECENT_SHARE, RECENT_SECONDS = 1 / 3, 20.0
 # Measurements are kept at least so far apart, and at most so many; then every other one is dropped.
 SPACING_SECONDS, MOST_KEPT = 0.5, 400
+# A frame without extra work takes at least this part of the mean.
+LEAST_SHARE = 0.05
 
 
 class Measured(NamedTuple):
-    """Where a run stood: seconds since its beginning, output frames done, and area of faces in their inputs."""
+    """Where a run stood: seconds since its beginning, output frames done, and the extra work for them, in any unit."""
 
     seconds: float
     frames: int
-    face_pixels: float
+    extra: float
+
+
+class Ahead(NamedTuple):
+    """What is known of the next output frames: their number, and the extra work for all of them."""
+
+    frames: int
+    extra: float
+
+
+NOTHING_AHEAD = Ahead(0, 0.0)
 
 
 @dataclass(slots=True)
@@ -32,12 +45,15 @@ class TimeLeft:
     expected: int | None = None
     _kept: list[Measured] = field(default_factory=list)
     _last: Measured | None = None
+    _ahead: Ahead = NOTHING_AHEAD
     _spacing: float = SPACING_SECONDS
 
-    def update(self, seconds: float, frames: int, expected: int | None, face_pixels: float = 0.0) -> None:
+    def update(
+        self, seconds: float, frames: int, expected: int | None, extra: float = 0.0, ahead: Ahead | None = None
+    ) -> None:
         """Takes a measurement later than all before. `expected` is the number of output frames, None if unknown."""
-        self.expected = expected
-        self._last = Measured(seconds, frames, face_pixels)
+        self.expected, self._ahead = expected, ahead or NOTHING_AHEAD
+        self._last = Measured(seconds, frames, extra)
         if not self._kept or seconds - self._kept[-1].seconds >= self._spacing:
             self._kept.append(self._last)
         if len(self._kept) > MOST_KEPT:
@@ -57,12 +73,13 @@ class TimeLeft:
         last, since = self._last, self._recent()
         if last is None or since is None or self.expected is None or last.frames <= since.frames:
             return None
-        first = self._kept[0]
-        per_face = self._seconds_per_face_pixel()
-        done = last.frames - first.frames + per_face * (last.face_pixels - first.face_pixels)
-        recent = last.frames - since.frames + per_face * (last.face_pixels - since.face_pixels)
-        left = max(0, self.expected - last.frames) * done / (last.frames - first.frames)
-        return left * (last.seconds - since.seconds) / recent
+        first, ahead = self._kept[0], self._ahead
+        frame, unit = self._costs()
+        left = max(0, self.expected - last.frames, ahead.frames)
+        extra_of_known = (last.extra - first.extra + ahead.extra) / (last.frames - first.frames + ahead.frames)
+        extra_left = ahead.extra + (left - ahead.frames) * extra_of_known
+        recent = frame * (last.frames - since.frames) + unit * (last.extra - since.extra)
+        return (frame * left + unit * extra_left) * (last.seconds - since.seconds) / recent
 
     def _recent(self) -> Measured | None:
         """The measurement at the beginning of the recent past; without time since the first one, None."""
@@ -72,19 +89,21 @@ class TimeLeft:
         since = self._last.seconds - length
         return next((kept for kept in reversed(self._kept) if kept.seconds <= since), self._kept[0])
 
-    def _seconds_per_face_pixel(self) -> float:
-        """How much longer a frame takes for a pixel of faces, in units of a frame without faces; at least 0.
+    def _costs(self) -> tuple[float, float]:
+        """The time of a frame, above 0, and of a unit of extra work, at least 0, relative to each other.
 
         By least squares over the intervals between the measurements.
         """
-        ff = fp = pp = ft = pt = 0.0
+        ff = fe = ee = ft = et = 0.0
         for before, after in zip(self._kept, self._kept[1:], strict=False):
-            frames, pixels = after.frames - before.frames, after.face_pixels - before.face_pixels
+            frames, extra = after.frames - before.frames, after.extra - before.extra
             seconds = after.seconds - before.seconds
-            ff, fp, pp = ff + frames * frames, fp + frames * pixels, pp + pixels * pixels
-            ft, pt = ft + frames * seconds, pt + pixels * seconds
-        determinant = ff * pp - fp * fp
-        if determinant <= 1e-3 * ff * pp:  # all frames have as many faces: the parts cannot be told apart
-            return 0.0
-        frame, pixel = (ft * pp - pt * fp) / determinant, (pt * ff - ft * fp) / determinant
-        return pixel / frame if frame > 0 and pixel > 0 else 0.0
+            ff, fe, ee = ff + frames * frames, fe + frames * extra, ee + extra * extra
+            ft, et = ft + frames * seconds, et + extra * seconds
+        determinant = ff * ee - fe * fe
+        if determinant <= 1e-3 * ff * ee:  # all frames have as much of it: the parts cannot be told apart
+            return 1.0, 0.0
+        mean = (self._kept[-1].seconds - self._kept[0].seconds) / (self._kept[-1].frames - self._kept[0].frames)
+        frame = max((ft * ee - et * fe) / determinant, LEAST_SHARE * mean)
+        unit = (et - frame * fe) / ee
+        return (frame, unit) if unit > 0 else (1.0, 0.0)

@@ -11,8 +11,8 @@ from functools import cache
 
 from vidsr.errors import NO_THREADS, DeviceError
 
-# Threads of decoder, encoder and queues, at least, beside one for each core.
-THREADS_BESIDE = 6
+# Threads of decoder, encoder, queues and what reads ahead, at least, beside one for each core.
+THREADS_BESIDE = 7
 
 
 def check_threads(count: int = 0) -> None:

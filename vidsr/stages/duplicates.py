@@ -138,6 +138,8 @@ class DuplicateState:
 class Duplicates:
     """The stage that replaces runs of repeats; `replaced` counts the images replaced so far.
 
+    `interpolated` counts the images that this object has interpolated, with those that were only steps to others.
+
     Number and times of frames do not change. A frame that repeats the previous one gets an image interpolated at its
     own time, if 1 to MAX_RUN repeats lie between two different images of a scene. This needs a look-ahead of at most
     MAX_RUN + 1 frames. Repeats before a cut and at the end of the video are kept.
@@ -147,7 +149,7 @@ class Duplicates:
 
     def __init__(self, interpolator: Interpolator) -> None:
         """`interpolator` interpolates halfway between two images; other times are reached by repeated halving."""
-        self.replaced = 0
+        self.replaced = self.interpolated = 0
         self._interpolator = interpolator
 
     def start(self) -> DuplicateState:
@@ -229,6 +231,7 @@ class Duplicates:
         return known[time]
 
     def _interpolate(self, before: Tensor, after: Tensor) -> Tensor:
+        self.interpolated += 1
         engine = self._interpolator
         state = engine.init_state(*before.shape[-2:])
         first, state = engine.step(Frame(before, 0, Fraction(1), 1, starts_scene=True), state)
