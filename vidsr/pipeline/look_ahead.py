@@ -30,27 +30,37 @@ START_SECONDS = 10.0
 SHARE = 0.05
 
 
-def interpolations(frames: int, scenes: int, interp: int, duplicates: Duplicates | None) -> int:
-    """How many images are interpolated for the first `frames` input frames, with the replaced repeats among them."""
-    return (interp - 1) * (frames - scenes) + (0 if duplicates is None else duplicates.interpolated)
+def inputs_done(frames_out: int, interp: int) -> int:
+    """How many input frames are among the first output frames."""
+    return -(-frames_out // interp)
 
 
 class LookAhead:
-    """What has been read so far: the interpolations for the first input frames, by their number."""
+    """What has been read so far, by the number of input frames.
+
+    `_pairs` are the pairs of frames without a cut between them, and `_filled` the images interpolated for repeats.
+    """
 
     def __init__(self, plan: Plan) -> None:
         """Reads nothing yet."""
         self._plan = plan
-        self._interpolations = array("q", [0])
+        self._pairs, self._filled = array("q", [0]), array("q", [0])
         self._is_over = threading.Event()
 
     def after(self, frames_in: int, frames_out: int) -> Ahead | None:
-        """What is known to come after so many input and output frames; None if the run has overtaken the reading."""
-        known = len(self._interpolations) - 1
+        """What is known to come when so many input frames have been taken and so many output frames are done.
+
+        None if the run has overtaken the reading. Repeats are filled when they are taken, and the other images are
+        interpolated shortly before they are done.
+        """
+        interp = self._plan.expected.interp
+        known = len(self._filled) - 1
         if known < max(frames_in, 1):
             return None
-        frames = (known - 1) * self._plan.expected.interp + 1 - frames_out
-        return Ahead(frames, self._interpolations[known] - self._interpolations[frames_in])
+        pairs = self._pairs[known] - self._pairs[inputs_done(frames_out, interp)]
+        return Ahead(
+            (known - 1) * interp + 1 - frames_out, (interp - 1) * pairs + self._filled[known] - self._filled[frames_in]
+        )
 
     def stop(self) -> None:
         """Ends the reading at the next frame."""
@@ -80,7 +90,8 @@ class LookAhead:
                 seen, scenes = seen + 1, scenes + marked.starts_scene
                 if duplicates is not None:
                     _, repeats = duplicates.step(marked, repeats)
-                self._interpolations.append(interpolations(seen, scenes, plan.expected.interp, duplicates))
+                self._pairs.append(seen - scenes)
+                self._filled.append(0 if duplicates is None else duplicates.interpolated)
                 spent = time.thread_time() - began  # by the core: waiting for it is no reason to pause
                 if self._is_over.wait(spent * (1 / SHARE - 1)):
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from vidsr.nets.layers.resize import resize
 from vidsr.pipeline import plan as planning
 from vidsr.pipeline.compose import compose
 from vidsr.pipeline.job import Job, Mark, ResumePoint, check_space, folder_of
-from vidsr.pipeline.look_ahead import LookAhead, interpolations, looking_ahead
+from vidsr.pipeline.look_ahead import LookAhead, inputs_done, looking_ahead
 from vidsr.pipeline.plan import Plan
 from vidsr.pipeline.sightings import Sightings
 from vidsr.pipeline.time_left import Ahead
@@ -285,12 +286,14 @@ class _Callbacks(NamedTuple):
         self, report: RunReport, plan: Plan, parts: Parts, look_ahead: LookAhead | None, is_finishing: bool = False
     ) -> None:
         seen, interp = self.seen, plan.expected.interp
+        inputs = inputs_done(report.frames_out, interp)
+        between = (interp - 1) * (inputs - bisect_left(seen.scene_starts, inputs))  # none across a cut
         self.on_progress(
             Progress(
                 report.frames_out, plan.expected.frames, time.monotonic() - self.started, tuple(report.memory_steps),
                 scene_starts=tuple(number * interp for number in seen.scene_starts),
                 faces=None if plan.faces is None else len(seen.tracks), face_pixels=seen.face_pixels,
-                interpolations=interpolations(report.frames_in, report.scenes, interp, parts.duplicates),
+                interpolations=between + (parts.duplicates.interpolated if parts.duplicates else 0),
                 ahead=None if look_ahead is None else look_ahead.after(report.frames_in, report.frames_out),
                 stage_seconds=dict(report.stage_seconds), resumed_frames=report.resumed_frames,
                 is_finishing=is_finishing,
