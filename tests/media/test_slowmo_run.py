@@ -235,6 +235,15 @@ def test_reading_ahead_tells_what_will_be_interpolated(
         assert progress.interpolations + progress.ahead.extra == told[-1].interpolations
 
 
+def test_images_count_when_they_are_made_and_not_across_a_cut(tmp_path: Path, card: Path, animation: Path) -> None:
+    """However many frames wait in stages: otherwise their time would be that of others."""
+    told: list[Progress] = []
+    enhance(animation, tmp_path / "b.mkv", config(card, output=LOSSLESS, duplicates="off"), told.append)
+    assert [progress.frames_done for progress in told] == [*range(1, 48), 47]
+    inputs = [(progress.frames_done + 1) // 2 for progress in told]
+    assert [progress.interpolations for progress in told] == [count - (1 if count <= 12 else 2) for count in inputs]
+
+
 @pytest.mark.usefixtures("read_at_once")
 def test_reading_ahead_ends_where_the_input_cannot_be_read(tmp_path: Path, card: Path, animation: Path) -> None:
     planned = plan(animation, tmp_path / "b.mkv", config(card))
