@@ -261,16 +261,16 @@ def test_nothing_is_read_ahead_without_interpolation_or_from_a_pipe(
     tmp_path: Path, card: Path, animation: Path
 ) -> None:
     planned = plan(animation, tmp_path / "b.mkv", config(card))
-    with look_ahead.looking_ahead(planned, lambda: None) as ahead:
+    with look_ahead.looking_ahead(planned) as ahead:
         assert ahead is not None
     upscale = plan(animation, tmp_path / "b.mkv", UpscaleConfig(compute=ComputeConfig(model="bicubic")))
-    with look_ahead.looking_ahead(upscale, lambda: None) as ahead:
+    with look_ahead.looking_ahead(upscale) as ahead:
         assert ahead is None
 
     class Stream(Source):
         is_stream = True
 
-    with look_ahead.looking_ahead(replace(planned, source=Stream(animation)), lambda: None) as ahead:
+    with look_ahead.looking_ahead(replace(planned, source=Stream(animation))) as ahead:
         assert ahead is None
 
 

@@ -312,7 +312,7 @@ def _run_whole(plan: Plan, parts: Parts, report: RunReport, callbacks: _Callback
             limit_worker_threads() as limit,
             prefetch(decoded, QUEUE_DEPTH, limit, reader.cancel) as frames,
             background(clock.timing("encode", writer.write), stages.depth_behind, limit, writer.cancel) as put,
-            looking_ahead(plan, limit) as ahead,
+            looking_ahead(plan) as ahead,
         ):
             counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], frames)
             for frame in chain([OutputCount(report)], compose(counted, stages.beside, clock)):
@@ -359,7 +359,7 @@ def _run_in_segments(plan: Plan, parts: Parts, report: RunReport, callbacks: _Ca
                 limit_worker_threads() as limit,
                 prefetch(compose(items, stages.ahead, clock, saved.ahead), QUEUE_DEPTH, limit) as arriving,
                 background(clock.timing("encode", write), stages.depth_behind, limit) as put,
-                looking_ahead(plan, limit) as ahead,
+                looking_ahead(plan) as ahead,
             ):
                 counted = chain([InputCount(report, callbacks.seen, _largest_face(plan))], arriving, saved.counted_in)
                 enhanced = compose(counted, stages.beside, clock, saved.beside)
