@@ -26,10 +26,10 @@ FRAMES = 5
 # of three videos of 700 to 1080 lines differed from these by 0.04 at most.
 LARGEST_SIDE = 512
 CHOICES = DEFAULT_MODELS["upscale"], DEGRADED_MODEL
-# From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.25 to
-# 0.56, this one has the best mean PSNR but for those below 0.35, with which clean videos in 4:2:0 count as compressed:
-# the estimator gives them up to 0.5 (docs/quality.md, `python -m benchmarks.quality.choice`).
-DEGRADED = DegradationLevels(blur=0.34, noise=0.1, compression=0.5)
+# From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.14 to
+# 0.54, this one has the best mean PSNR but for those below 0.2, with which clean videos in 4:2:0 count as compressed: the
+# estimator gives them up to 0.32 (docs/quality.md, `python -m benchmarks.quality.choice`).
+DEGRADED = DegradationLevels(blur=0.34, noise=0.1, compression=0.34)
 
 
 @dataclass(frozen=True, slots=True)
