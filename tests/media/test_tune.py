@@ -103,10 +103,10 @@ def test_the_crop_is_where_the_detail_is() -> None:
 @pytest.mark.parametrize(
     ("levels", "expected"),
     [
-        (DegradationLevels(0.22, 0.02, 0.4), False),  # high for clean videos in 4:2:0
+        (DegradationLevels(0.22, 0.02, 0.32), False),  # high for clean videos in 4:2:0
         (DegradationLevels(0.34, 0.0, 0.0), True),
         (DegradationLevels(0.0, 0.1, 0.0), True),
-        (DegradationLevels(0.0, 0.0, 0.5), True),
+        (DegradationLevels(0.0, 0.0, 0.34), True),
     ],
 )
 def test_each_level_has_its_own_limit(levels: DegradationLevels, expected: bool) -> None:

@@ -101,11 +101,13 @@ def test_without_a_head_only_the_enlarging_engine_is_left(tmp_path: Path) -> Non
             choose(path, enlargement, interp)
 
 
-def test_memory_decides_the_tile(tmp_path: Path) -> None:
+def test_memory_decides_the_tile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_card(tmp_path)
     assert choose(path, tile=64).engine.tile == 64
     compute = ComputeConfig(model=str(path), device="cpu", precision="fp32")
-    assert select(compute, "interpolate", 100_000, 100_000, interp=2).tile is not None
+    monkeypatch.setattr("vidsr.engines.tiled.free_memory", lambda _: 1 << 30)
+    assert select(compute, "interpolate", 2000, 2000, interp=2).tile is not None
+    assert select(compute, "interpolate", 32, 32, interp=2).tile is None
     for config in (ZSMConfig(), ZSMConfig(kernel=1, width=32, state_width=16)):
         prices = [
             slowmo_bytes_per_pixel(config, precision, is_enlarged)
