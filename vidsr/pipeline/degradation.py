@@ -27,8 +27,8 @@ FRAMES = 5
 LARGEST_SIDE = 512
 CHOICES = DEFAULT_MODELS["upscale"], DEGRADED_MODEL
 # From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.14 to
-# 0.54, this one has the best mean PSNR but for those below 0.2, with which clean videos in 4:2:0 count as compressed: the
-# estimator gives them up to 0.32 (docs/quality.md, `python -m benchmarks.quality.choice`).
+# 0.54, this one has the best mean PSNR but for those below 0.2, with which clean videos in 4:2:0 count as compressed:
+# the estimator gives them up to 0.32 (docs/quality.md, `python -m benchmarks.quality.choice`).
 DEGRADED = DegradationLevels(blur=0.34, noise=0.1, compression=0.34)
 
 
