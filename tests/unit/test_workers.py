@@ -43,7 +43,7 @@ def test_a(number, worker_id):
     assert os.environ["PYTEST_XDIST_WORKER_COUNT"] == "2" and worker_id in ("gw0", "gw1")
     assert os.environ["OMP_NUM_THREADS"] == "2" and os.environ["DEPTH"] == "2"
     done.append(number)
-    assert done[0] == {"gw0": 6, "gw1": 7}[worker_id]
+    assert done[0] in (6, 7)  # one of the longest: which one depends on the worker that is ready first
 """
 
 
