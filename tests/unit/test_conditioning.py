@@ -22,7 +22,6 @@ from vidsr.engines.onnx import OnnxRecurrentEngine
 from vidsr.engines.recurrent import RecurrentEngine, StreamState
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
-from vidsr.faces.engine import FaceEngine
 from vidsr.models.registry import build
 from vidsr.nets.secnet.conditioning import MIN_RATE, Estimate, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.network import SECNet
@@ -305,8 +304,6 @@ def test_overrides_need_a_network_with_an_estimator() -> None:
         engine_of(plain, (0.5, None, None))
     with pytest.raises(UsageError, match="the model 'conditioned' does not take degradation levels"):
         OnnxRecurrentEngine(plain, "conditioned", CPU, (0.5, None, None))
-    with pytest.raises(UsageError, match="cannot restore faces"):
-        FaceEngine(conditioned_network(), CPU, "fp32")
 
 
 def test_the_loss_of_the_estimates_and_the_gradients_of_the_estimator() -> None:

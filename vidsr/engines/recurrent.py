@@ -201,14 +201,15 @@ def checked_overrides(
 def prepare_frame(network: SECNet, frame: Frame, image: Tensor, before: FrameFeatures | None = None) -> FrameFeatures:
     """Computes what is needed once per frame from `image` 3 x h x w, which is `frame` or a crop of it.
 
-    `before` is the previous frame of the scene. `frame.levels` replaces the estimate of the overall levels.
+    `before` is the previous frame of the scene. `frame.levels`, B x 3 or 1 x 3, replaces the estimate of the overall
+    levels.
     """
     image = _batch(network, image)
     estimate = smoothed = None
     if network.estimator is not None:
         estimate = network.estimator(image)
         if frame.levels is not None:
-            estimate = estimate._replace(overall=frame.levels)
+            estimate = estimate._replace(overall=frame.levels.expand_as(estimate.overall))
         smoothed = smooth(estimate.overall, None if before is None else before.smoothed)
     return FrameFeatures(frame, image, network.pyramid(image), estimate, smoothed)
 
@@ -257,15 +258,15 @@ def levels_of(features: FrameFeatures, overrides: Tensor | None) -> Tensor | Non
 
 def advance(
     network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
-    references: PosedReferences | None = None,
+    references: PosedReferences | None = None, overrides: Tensor | None = None,
 ) -> tuple[Tensor, RecurrentState, Tensor | None]:  # fmt: skip
     """The result of frame `here`, B x 3 x H x W in 0..1, and the state after it; `past` is None before a scene.
 
     `references` are those of the frame, for a network that takes them; the third result is the weight that each got, B
-    x n x h x w, None without any.
+    x n x h x w, None without any. `overrides` as in `apply_overrides`.
     """
     past = network.init_state(window[here].image) if past is None else past
-    fused = estimate_motion_and_fuse(network, window, here)._replace(references=references)
+    fused = estimate_motion_and_fuse(network, window, here, overrides)._replace(references=references)
     encoded = network.encode(fused, past.results, network.recall(past.memory, fused))
     return (*network.decode(fused, encoded, past, is_final=True), encoded.weights)
 

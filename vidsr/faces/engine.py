@@ -3,6 +3,10 @@
 A crop may move and change its size by whole pixels. Its state is shifted along, and newly uncovered areas start empty,
 as at the first frame. So nothing is resampled, which would lose the detail that is to be restored: reference
 photographs come to the pose of the face, not the face to theirs.
+
+A network with an estimator estimates the degradation of each face by itself: it may be another one than that of the
+frame around it, and no face depends on another. The overall levels of a face, a mean over its frames, go on when its
+crop moves; the local ones are those of the new crop.
 """
 
 from __future__ import annotations
@@ -18,8 +22,8 @@ from torch import Tensor
 
 from vidsr.config import ComputeConfig, FaceConfig, Precision
 from vidsr.engines.base import prepared
-from vidsr.engines.recurrent import FrameFeatures, advance, merge_ensemble, prepare_frame
-from vidsr.engines.select import DEFAULT_MODELS, Selection, select
+from vidsr.engines.recurrent import FrameFeatures, advance, checked_overrides, merge_ensemble, prepare_frame
+from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.attended import AttentionFaceEngine
 from vidsr.faces.handover import TINY_MODEL, tiny_card
@@ -29,6 +33,7 @@ from vidsr.faces.tiny import TinyFaceEngine
 from vidsr.models.cards import Card, untrained_presets
 from vidsr.models.loading import load_network
 from vidsr.models.registry import config_of
+from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.nets.secnet.references import PosedReferences
@@ -73,15 +78,16 @@ class FaceEngine:
     def __init__(
         self, network: SECNet, device: torch.device, precision: str, quarters: int = 0,
         photographs: Mapping[int, Sequence[FacePhotograph]] | None = None, strength: float = 1.0,
+        levels: Levels = ESTIMATED,
     ) -> None:  # fmt: skip
         """`network` is copied, not changed. `precision`: of the convolutions. `photographs` of people, by track;
-        `strength`, 0..1, multiplies what they add.
+        `strength`, 0..1, multiplies what they add. `levels` are those of blur, noise and compression in 0..1; None
+        means the network's own estimate.
 
-        Raises UsageError for a network with an estimator, because a face's crop moves, and its estimate would be lost;
-        and for photographs if the network takes none.
+        Raises UsageError for a level outside 0..1, for any level if the network has no estimator, and for photographs
+        if the network takes none.
         """
-        if network.estimator is not None:
-            raise UsageError("a network with a degradation estimator cannot restore faces: use one without")
+        self._overrides = checked_overrides(network, levels, "for faces", device)
         self._network = prepared(network, device, precision)
         if self._network.references is not None and strength != 1:
             self._network.references.gain.data *= strength
@@ -165,10 +171,10 @@ class FaceEngine:
         """As `advance`; with several cores, the two halves of an even batch run in parallel."""
         overlap = self._overlap
         if not overlap.enabled or window[0].image.shape[0] % 2:
-            return advance(network, window, here, past, posed)
+            return advance(network, window, here, past, posed, self._overrides)
         pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
         both = [None if posed is None else half_posed(posed, k) for k in range(2)]
-        halves = [([_half(each, k) for each in window], here, pasts[k], both[k]) for k in range(2)]
+        halves = [([_half(each, k) for each in window], here, pasts[k], both[k], self._overrides) for k in range(2)]
         with overlap.open():
             later = overlap.start(partial(advance, network, *halves[1]))
             first, first_past, first_weights = advance(network, *halves[0])
@@ -186,7 +192,8 @@ class FaceEngine:
             stream = FaceStream(crop, self._network.config.mirrored and crop.area <= MAX_MIRRORED_AREA)
         else:
             stream = self._moved(stream, crop)
-        return replace(stream, window=(*stream.window, self._prepare_frame(stream, frame, crop)))
+        before = stream.window[-1] if stream.window else None
+        return replace(stream, window=(*stream.window, self._prepare_frame(stream, frame, crop, before)))
 
     def _face_of(self, track: int, stream: FaceStream) -> Face | None:
         """The face of a track in the stream's next frame; None if it has no photographs, or the frame has no faces."""
@@ -201,9 +208,16 @@ class FaceEngine:
         scale = self._references.scale_of(face, stream.scale)
         return self._references.posed(face, stream.crop, self._quarters, scale, stream.is_mirrored)
 
-    def _prepare_frame(self, stream: FaceStream, frame: Frame, crop: Crop) -> FrameFeatures:
+    def _prepare_frame(
+        self, stream: FaceStream, frame: Frame, crop: Crop, before: FrameFeatures | None
+    ) -> FrameFeatures:
+        """The features of a crop of a frame; `before` are those of the face's previous frame."""
         part = frame.image[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-        return prepare_frame(self._network_of(stream), frame, torch.rot90(part, self._quarters, (1, 2)))
+        return prepare_frame(self._network_of(stream), frame, torch.rot90(part, self._quarters, (1, 2)), before)
+
+    def _seen_at(self, stream: FaceStream, features: FrameFeatures, crop: Crop) -> FrameFeatures:
+        """The features of a frame of the window at another crop, with the smoothed levels that the face had there."""
+        return replace(self._prepare_frame(stream, features.frame, crop, None), smoothed=features.smoothed)
 
     def _network_of(self, stream: FaceStream) -> SECNet:
         return self._network if stream.is_mirrored else self._single
@@ -212,7 +226,7 @@ class FaceEngine:
         """The stream moved to another crop, as if it had always had it, as far as its data cover it."""
         if crop == stream.crop:
             return stream
-        window = tuple(self._prepare_frame(stream, each.frame, crop) for each in stream.window)
+        window = tuple(self._seen_at(stream, each, crop) for each in stream.window)
         if stream.past is None:
             return replace(stream, crop=crop, window=window)
         fresh = self._network_of(stream).init_state(window[max(0, stream.done - 1)].image)
@@ -270,13 +284,24 @@ def _batch(frames: Sequence[FrameFeatures]) -> FrameFeatures:
     if len(frames) == 1:
         return first
     pyramid = stack_pyramids([each.pyramid for each in frames])
-    return FrameFeatures(first.frame, torch.cat([each.image for each in frames]), pyramid)
+    estimates = [each.estimate for each in frames if each.estimate is not None]
+    estimate = Estimate(*(torch.cat(parts) for parts in zip(*estimates, strict=True))) if estimates else None
+    levels = [each.smoothed for each in frames if each.smoothed is not None]
+    smoothed = torch.cat(levels) if levels else None
+    return FrameFeatures(first.frame, torch.cat([each.image for each in frames]), pyramid, estimate, smoothed)
 
 
 def _half(features: FrameFeatures, number: int) -> FrameFeatures:
     """The first (0) or second (1) half of a batch."""
     pyramid = Pyramid(tuple(level.chunk(2)[number] for level in features.pyramid.levels), features.pyramid.size)
-    return FrameFeatures(features.frame, features.image.chunk(2)[number], pyramid)
+    estimate, smoothed = features.estimate, features.smoothed
+    return FrameFeatures(
+        features.frame,
+        features.image.chunk(2)[number],
+        pyramid,
+        None if estimate is None else Estimate(*(part.chunk(2)[number] for part in estimate)),
+        None if smoothed is None else smoothed.chunk(2)[number],
+    )
 
 
 def _part(past: RecurrentState, number: int, count: int) -> RecurrentState:
