@@ -117,8 +117,8 @@ def upscale(
         needs a model with an estimator of degradation.
     clean: a model of scale 1 that cleans every frame first, as for `model`.
     dust: "report" counts dust, dirt, hairs and scratches of film in the report, "repair" also fills them; "off".
-    faces: whether to restore faces; None: yes, except with bicubic, the face model or a model with an
-        estimator.  face_strength: 0 to 1.
+    faces: whether to restore faces; None: yes, except with bicubic, a face model or other people's models, and with a
+        model with an estimator only if vidsr comes with weights of "secnet-fast-face-real".  face_strength: 0 to 1.
     min_face: side of the smallest face in input pixels, 8 or more.  max_faces: maximum per frame, 1 or more.
     face_detector: a YuNet model (.onnx); None: the built-in one.
     face_embedding: what tells people apart: a file with SFace's interface (.onnx), "auto" for that of the extra

@@ -289,15 +289,16 @@ class FaceConfig(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoreConfig(FaceConfig):
-    """Face detection and restoration. `use` None: on, except with bicubic, the face model or a model with an estimator.
+    """Face detection and restoration. `use` None: on where a face model fits the model for the frames.
 
     `strength`, 0..1, is the opacity of a restored face. Faces from `min_face` to `largest` input pixels are restored,
     at most `max_faces` per frame. From 15 to 115 pixels the gain is 0.36 to 0.62 dB on moved stills; the gain for
     larger faces could not be measured, and they cost most.
 
-    `model` restores them, "auto" for the shipped one. `references` are photographs of people, as pairs of a name, or of
-    the number of a track, and a path; `reference_strength`, 0..1, multiplies what they add, and with 0 none is used.
-    `boxes` is how many boxes a face model that chooses them has for a face, None for its own number.
+    `model` restores them, "auto" for the shipped one that fits (faces/handover.py). `references` are photographs of
+    people, as pairs of a name, or of the number of a track, and a path; `reference_strength`, 0..1, multiplies what
+    they add, and with 0 none is used. `boxes` is how many boxes a face model that chooses them has for a face, None for
+    its own number.
     """
 
     use: bool | None = option("--faces", None, _or_none(_flag))

@@ -27,6 +27,7 @@ from vidsr.config import CleaningConfig, ComputeConfig, InputConfig, RestoreConf
 from vidsr.engines.recurrent import RecurrentEngine
 from vidsr.engines.select import select
 from vidsr.errors import UsageError
+from vidsr.faces.handover import BodyModel, fitting_face_model
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
 from vidsr.models.writing import write_model
@@ -233,7 +234,8 @@ def test_the_estimate_rises_with_the_degradation() -> None:
 def test_auto_with_a_level_is_the_model_for_degraded_videos(video: Path, tmp_path: Path) -> None:
     options = UpscaleConfig(cleaning=CleaningConfig(deblock=0.5))
     planned = plan(video, tmp_path / "b.mp4", options)
-    assert (planned.model, planned.faces) == ("secnet-fast-real", None)
+    assert planned.model == "secnet-fast-real"
+    assert planned.face_model == fitting_face_model(BodyModel.of(planned.engine.card))
     wanted = replace(options, faces=RestoreConfig(use=True))
     assert plan(video, tmp_path / "b.mp4", wanted).faces is not None
 

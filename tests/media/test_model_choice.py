@@ -25,6 +25,8 @@ from vidsr.config import (
     SlowmoConfig,
     UpscaleConfig,
 )
+from vidsr.faces.handover import BodyModel, fitting_face_model
+from vidsr.models.cards import find_card
 from vidsr.pipeline import degradation
 from vidsr.pipeline.degradation import CHOICES, DEGRADED, choose_model, estimate_degradation, is_degraded
 from vidsr.pipeline.plan import plan
@@ -52,9 +54,9 @@ def found(monkeypatch: pytest.MonkeyPatch, levels: DegradationLevels) -> list[So
     return seen
 
 
-@pytest.mark.parametrize(("levels", "model", "has_faces"), [(CLEAN, CHOICES[0], True), (POOR, CHOICES[1], False)])
+@pytest.mark.parametrize(("levels", "model"), [(CLEAN, CHOICES[0]), (POOR, CHOICES[1])])
 def test_the_model_and_its_reason_are_said_and_reported(
-    monkeypatch: pytest.MonkeyPatch, video: Path, levels: DegradationLevels, model: str, has_faces: bool
+    monkeypatch: pytest.MonkeyPatch, video: Path, levels: DegradationLevels, model: str
 ) -> None:
     found(monkeypatch, levels)
     result = CliRunner().invoke(
@@ -64,7 +66,7 @@ def test_the_model_and_its_reason_are_said_and_reported(
     words = " ".join(result.stderr.split())
     assert f"in.mp4: {model}, chosen by what a few frames show: {levels}" in words
     [run] = json.loads((video.parent / "r.json").read_text())["runs"]
-    assert run["model"] == model and (run["face_model"] is not None) == has_faces
+    assert run["model"] == model and run["face_model"] == fitting_face_model(BodyModel.of(find_card(model)))
     assert run["chosen_for"] == {name: getattr(levels, name) for name in ("blur", "noise", "compression")}
     dry = CliRunner().invoke(app, ["upscale", str(video), str(video.parent / "b.mp4"), "--dry-run", "--threads", "1"])
     assert f"{model}, chosen by what a few frames show: {levels}" in " ".join(dry.stderr.split())

@@ -89,6 +89,24 @@ def test_the_initial_network_equals_the_one_without_an_estimator(tmp_path: Path,
         assert torch.equal(*(stream(engine, clip[0])[0] for engine in engines))
 
 
+def test_weights_of_one_network_with_the_estimator_of_another(tmp_path: Path) -> None:
+    """As the recipe secnet-fast-face-real starts: the results of the one, the levels of the other."""
+    torch.manual_seed(3)
+    plain = build("secnet", NARROW).requires_grad_(False).eval()
+    for parameter in plain.parameters():
+        parameter.add_(torch.randn(parameter.shape) * 0.1)
+    other = conditioned_network()
+    estimator = {name: tensor for name, tensor in other.state_dict().items() if name.startswith("estimator.")}
+    save_file(plain.state_dict() | estimator, tmp_path / "start.safetensors")
+    joined = build("secnet", CONDITIONED).requires_grad_(False).eval()
+    start_from(joined, tmp_path / "start.safetensors")
+    clip = clip_of(4)
+    assert isinstance(plain, SECNet) and isinstance(joined, SECNet)
+    assert torch.equal(joined(clip[None]).results, plain(clip[None]).results)
+    assert other.estimator is not None and joined.estimator is not None
+    assert all(torch.equal(*pair) for pair in zip(joined.estimator(clip), other.estimator(clip), strict=True))
+
+
 def test_networks_without_an_estimator_have_none_of_its_tensors() -> None:
     assert not [name for name in build("secnet", {}).state_dict() if name.startswith(("estimator", "tune_"))]
 

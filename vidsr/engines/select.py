@@ -45,6 +45,9 @@ DEFAULT_MODELS: dict[Task, str] = {
 }
 # The model for `--model auto` where degradation levels are given, and the estimator of `vidsr info`.
 DEGRADED_MODEL = "secnet-fast-real"
+# The face model for `--face-model auto` behind a model with an estimator, where vidsr comes with its weights
+# (faces/handover.py).
+DEGRADED_FACE_MODEL = "secnet-fast-face-real"
 FACTORS = (2, 4, 8)  # interpolation factors
 Levels = tuple[float | None, float | None, float | None]
 ESTIMATED: Levels = (None, None, None)

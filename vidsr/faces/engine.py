@@ -26,7 +26,7 @@ from vidsr.engines.recurrent import FrameFeatures, advance, checked_overrides, m
 from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.attended import AttentionFaceEngine
-from vidsr.faces.handover import TINY_MODEL, tiny_card
+from vidsr.faces.handover import TINY_MODEL, BodyModel, fitting_face_model, tiny_card
 from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed, mean_weights
 from vidsr.faces.restorer import EnlargedCrop, FaceNetwork
 from vidsr.faces.tiny import TinyFaceEngine
@@ -324,19 +324,22 @@ def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | Non
 
 def select_face_engine(
     compute: ComputeConfig, height: int, width: int, model: str = "auto", wants_references: bool = False,
-    boxes: int | None = None,
+    boxes: int | None = None, levels: Levels = ESTIMATED,
 ) -> Selection:  # fmt: skip
     """Selects the face engine for a video of this size; it runs on torch whatever the backend. Loads no weights.
 
-    `model` is that of `--face-model`, `boxes` that of `--face-boxes`. Raises UsageError for a model that takes no
-    reference photographs if the run `wants_references`, and for one that chooses no boxes if their number is given;
-    ModelError or DeviceError.
+    `model` is that of `--face-model`, `boxes` that of `--face-boxes`. The degradation `levels` are those of a model
+    with an estimator; another one needs none, as they are given to the model for the frames. Raises UsageError for a
+    model that takes no reference photographs if the run `wants_references`, and for one that chooses no boxes if their
+    number is given; ModelError or DeviceError.
     """
     precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
     name = face_model_name(model, wants_references)
     _refuse_untrained(name)
     options = replace(compute, model=name, backend="torch", precision=precision, tile="off")
     selection = select(options, "restore_face", height, width)
+    if selection.has_estimator:
+        selection = replace(selection, levels=levels)
     assert selection.card is not None, "bicubic does not restore faces"
     if wants_references and not FACE_ENGINES[selection.card.architecture].takes_references(_config_of(selection)):
         raise UsageError(
@@ -389,11 +392,17 @@ def _refuse_untrained(name: str) -> None:
             )
 
 
-def face_model_name(model: str, wants_references: bool) -> str:
-    """The name of the face model for a value of `--face-model`, and whether reference photographs are used."""
+def face_model_name(model: str, wants_references: bool, body: BodyModel | None = None) -> str:
+    """The name of the face model for a value of `--face-model`, and whether reference photographs are used.
+
+    `body` is the model that enlarges the frames, None where faces are all there is.
+    """
     if model != "auto":
         return model
-    return REFERENCE_MODEL if wants_references else DEFAULT_MODELS["restore_face"]
+    if wants_references:
+        return REFERENCE_MODEL
+    fitting = None if body is None else fitting_face_model(body)
+    return fitting or DEFAULT_MODELS["restore_face"]
 
 
 def build_face_engine(
@@ -408,7 +417,8 @@ def build_face_engine(
     assert selection.card is not None, "bicubic does not restore faces"
     row, device = FACE_ENGINES[selection.card.architecture], torch.device(selection.device)
     network, precision = load_network(selection.card), selection.precision
-    return row.make(network, device, precision, quarters, FaceSettings(photographs, strength, boxes))
+    settings = FaceSettings(photographs, strength, boxes, selection.levels)
+    return row.make(network, device, precision, quarters, settings)
 
 
 def scale_of(selection: Selection) -> int:
@@ -423,11 +433,12 @@ def _config_of(selection: Selection) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class FaceSettings:
-    """What some face engines are told: photographs and their strength as in FaceEngine, and the number of boxes."""
+    """What some face engines are told: photographs, their strength and levels as in FaceEngine; the number of boxes."""
 
     photographs: Mapping[int, Sequence[FacePhotograph]] | None
     strength: float
     boxes: int | None
+    levels: Levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,7 +459,7 @@ class FaceEngineRow:
 FACE_ENGINES: dict[str, FaceEngineRow] = {
     "secnet": FaceEngineRow(
         lambda network, device, precision, quarters, settings: FaceEngine(
-            network, device, precision, quarters, settings.photographs, settings.strength
+            network, device, precision, quarters, settings.photographs, settings.strength, settings.levels
         ),
         lambda config: config.reference_blocks > 0,
     ),

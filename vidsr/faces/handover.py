@@ -1,8 +1,8 @@
-"""Which network restores which face: one rule by size, with a soft hand-over.
+"""Which network restores faces: one rule by the model that enlarges the frames, one by size, with a soft hand-over.
 
 Faces up to the first side of HANDOVER are restored by the network for tiny faces, if it measures better there; from the
 second side on by the one for larger faces; between them both run, and their images are mixed. Faces below `--min-face`
-are left alone.
+are left alone. The one for larger faces follows the model that enlarges the frames: `fitting_face_model`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from vidsr.config import RunConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS
+from vidsr.engines.select import BICUBIC, DEFAULT_MODELS, DEGRADED_FACE_MODEL, ENGINES
 from vidsr.faces.restorer import FADE, EnlargedCrop, FaceNetwork
-from vidsr.models.cards import ModelCard, TrainedCard, list_cards
+from vidsr.models.cards import Card, ModelCard, TrainedCard, list_cards
+from vidsr.models.registry import architecture_of, config_of
 from vidsr.nets.layers.resize import resize
 from vidsr.types import Crop, Frame
 
@@ -44,17 +45,51 @@ def tiny_card(min_face: float) -> ModelCard | None:
     return None if isinstance(card, TrainedCard) and card.metrics.get(OVER_LARGER, 0.0) < 0 else card
 
 
-def wants_faces(options: RunConfig, model: str, is_own_matter: bool) -> bool:
-    """Whether faces are restored; by default not with bicubic (a pure baseline), the face model, or `is_own_matter`.
+@dataclass(frozen=True, slots=True)
+class BodyModel:
+    """The model that enlarges the frames, as far as the restoration of faces depends on it.
 
-    That is true of a model with an estimator of degradation, which is for degraded videos, where the face model, which
-    has only seen clean ones, gains less than the model itself; and of other people's models, to which the face model
-    was not fitted. With reference photographs they are restored.
+    `has_estimator` and `is_foreign` as in Selection.
+    """
+
+    name: str
+    has_estimator: bool = False
+    is_foreign: bool = False
+
+    @classmethod
+    def of(cls, card: Card | None) -> BodyModel:
+        """That of a card; None: bicubic."""
+        if card is None:
+            return cls(BICUBIC)
+        config = config_of(card.architecture, card.network)
+        is_foreign = architecture_of(card.architecture).is_foreign
+        return cls(card.name, ENGINES[card.architecture].has_estimator(config), is_foreign)
+
+
+def fitting_face_model(body: BodyModel) -> str | None:
+    """The shipped face model that was trained for what the body model is for; None if there is none.
+
+    A model with an estimator of degradation is for degraded videos, where a face model that has only seen clean ones
+    gains less than the model itself. To other people's models no face model was fitted.
+    """
+    if body.is_foreign:
+        return None
+    if not body.has_estimator:
+        return DEFAULT_MODELS["restore_face"]
+    return DEGRADED_FACE_MODEL if any(card.name == DEGRADED_FACE_MODEL for card in list_cards()) else None
+
+
+def wants_faces(options: RunConfig, body: BodyModel) -> bool:
+    """Whether faces are restored: by default with reference photographs, and where a face model fits the body model.
+
+    That is not where frames are enlarged by bicubic (a pure baseline) or by a face model.
     """
     if not isinstance(options, UpscaleConfig) or options.faces.strength == 0:
         return False
-    by_default = model not in ("bicubic", DEFAULT_MODELS["restore_face"]) and not is_own_matter
-    return by_default or bool(options.faces.photographs) if options.faces.use is None else options.faces.use
+    if options.faces.use is not None or options.faces.photographs:
+        return options.faces.use is not False
+    is_plain = body.name in (BICUBIC, DEFAULT_MODELS["restore_face"], DEGRADED_FACE_MODEL)
+    return not is_plain and fitting_face_model(body) is not None
 
 
 def share_of_large(side: float) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vidsr.config import LARGEST_SCALE, SOFTWARE, InputConfig, RunConfig, SizeConfig, SlowmoConfig, UpscaleConfig
 from vidsr.engines.select import Selection, default_scale, levels_of, select, select_cleaner, task_of
 from vidsr.errors import UsageError
-from vidsr.faces.handover import wants_faces
+from vidsr.faces.handover import BodyModel, wants_faces
 from vidsr.pipeline.degradation import ModelChoice, choose_model
 from vidsr.pipeline.options import files_read
 from vidsr.pipeline.signature import planned_weights, sign
@@ -240,13 +240,11 @@ def _duplicates(options: RunConfig, engine: Selection) -> tuple[bool, tuple[str,
 
 def plan_face_restoration(options: RunConfig, engine: Selection, info: VideoInfo) -> FacePlan | None:
     """How faces are restored; None without. Raises ModelError, UsageError or DeviceError."""
-    if not isinstance(options, UpscaleConfig) or not wants_faces(
-        options, engine.model, engine.has_estimator or engine.is_foreign
-    ):
+    if not isinstance(options, UpscaleConfig) or not wants_faces(options, BodyModel.of(engine.card)):
         return None
     from vidsr.faces.pipeline import plan_faces  # imports SciPy, a third of start-up time where faces are off
 
-    return plan_faces(options.faces, options.compute, info)
+    return plan_faces(options.faces, options.compute, info, engine)
 
 
 def expected_output(info: VideoInfo, config: RunConfig) -> ExpectedOutput:

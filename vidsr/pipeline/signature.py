@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from vidsr import __version__
 from vidsr.config import RestoreConfig, RunConfig, UpscaleConfig
-from vidsr.engines.select import ENGINES, Selection, default_scale, levels_of, select_card, task_of
+from vidsr.engines.select import Selection, default_scale, levels_of, select_card, task_of
 from vidsr.errors import InputError, OutputError
-from vidsr.faces.handover import tiny_card, wants_faces
+from vidsr.faces.handover import BodyModel, tiny_card, wants_faces
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
-from vidsr.models.registry import architecture_of, config_of
 from vidsr.pipeline.degradation import CHOICES, goes_by_input
 from vidsr.video.header import encoder_tag
 from vidsr.video.image_names import is_image, result_exists
@@ -159,20 +158,15 @@ def _short(content: str) -> str:
 def chosen_weights(options: RunConfig) -> Weights:
     """The weights of a run with these options that has no plan yet. Raises ModelError or UsageError."""
     card = select_card(options.compute.model, task_of(options), levels_of(options))
-    name, is_own_matter = "bicubic", False
-    if card is not None:
-        name = card.name
-        has_estimator = ENGINES[card.architecture].has_estimator(config_of(card.architecture, card.network))
-        is_own_matter = has_estimator or architecture_of(card.architecture).is_foreign
-    model = None if card is None else card.sha256
+    body, model = BodyModel.of(card), None if card is None else card.sha256
     cleaner = None if options.clean is None else select_card(options.clean, "upscale")
     clean_model = None if cleaner is None else cleaner.sha256
-    if not isinstance(options, UpscaleConfig) or not wants_faces(options, name, is_own_matter):
+    if not isinstance(options, UpscaleConfig) or not wants_faces(options, body):
         return Weights(model, clean_model=clean_model)
     from vidsr.faces.engine import face_model_name, is_for_all_sizes
 
     faces = options.faces
-    face_card = find_card(face_model_name(faces.model, bool(faces.photographs)))
+    face_card = find_card(face_model_name(faces.model, bool(faces.photographs), body))
     tiny = None if is_for_all_sizes(face_card) else tiny_card(faces.min_face)
     detector, tiny_model = faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
     return Weights(model, face_card.sha256, detector, tiny_model, clean_model, tuple(_references(faces)))
