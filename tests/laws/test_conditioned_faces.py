@@ -22,6 +22,7 @@ from vidsr.errors import UsageError
 from vidsr.faces.engine import FaceEngine, FaceStream
 from vidsr.nets.secnet.conditioning import overrides_tensor, smooth
 from vidsr.nets.secnet.network import SECNet
+from vidsr.stages.saving import freeze, thaw
 from vidsr.types import Crop, Frame
 
 pytestmark = pytest.mark.numeric
@@ -189,14 +190,15 @@ def test_a_rotated_video_has_the_same_results(quarters: int) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_state_can_be_saved_and_restored(form: str) -> None:
+    """As a long job saves it."""
     network, frames = conditioned_network(**FORMS[form]), changing(9)
     engine, streams = FaceEngine(network, CPU, "fp32"), {}
     for frame in frames[:5]:
         _, streams = engine.step(frame, {1: CROP, 2: Crop(24, 0, 24, 16)}, streams)
     file = io.BytesIO()
-    torch.save(streams, file)
+    torch.save(freeze(streams), file)
     file.seek(0)
-    loaded: dict[int, FaceStream] = torch.load(file, weights_only=False)
+    loaded: dict[int, FaceStream] = thaw(torch.load(file, weights_only=True))
 
     def going_on(engine: FaceEngine, streams: Mapping[int, FaceStream]) -> list[Tensor]:
         images = []

@@ -22,6 +22,7 @@ from vidsr.engines.base import DTYPES, Engine
 from vidsr.engines.bicubic import BicubicEngine
 from vidsr.engines.chain import ChainEngine
 from vidsr.engines.recurrent import RecurrentEngine
+from vidsr.engines.select import ESTIMATED, Levels
 from vidsr.engines.single_image import SingleImageEngine
 from vidsr.engines.slowmo import InterpolationEngine, SlowmoEngine
 from vidsr.engines.tiled import TiledEngine, side_within
@@ -185,12 +186,19 @@ def test_tiles_stay_on_the_device(name: str) -> None:
         check(engine, frames_for(inner, (TILED_SIDE, TILED_SIDE)))
 
 
-@pytest.mark.parametrize(("precision", "quarters"), [*((precision, 0) for precision in DTYPES), ("fp16", 1)])
-def test_faces_stay_on_the_device(precision: str, quarters: int) -> None:
+FACES: list[tuple[str, str, int, Levels]] = [
+    *(("secnet-fast-face", precision, 0, ESTIMATED) for precision in DTYPES),
+    ("secnet-fast-face", "fp16", 1, ESTIMATED),
+    ("secnet-fast-face-real", "fp16", 0, (0.5, None, None)),
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "quarters", "levels"), FACES)
+def test_faces_stay_on_the_device(name: str, precision: str, quarters: int, levels: Levels) -> None:
     """Two faces of one size, and a third that moves, grows and is lost; their restored images are blended."""
-    sizes = next(preset.network for preset in list_presets() if preset.name == "secnet-fast-face")
+    sizes = next(preset.network for preset in list_presets() if preset.name == name)
     with pretend_cuda():
-        engine = FaceEngine(secnet(sizes), CUDA, precision, quarters)
+        engine = FaceEngine(secnet(sizes), CUDA, precision, quarters, levels=levels)
         streams, results = engine.init_state(), []
         for t, frame in enumerate(frames_on_cuda(FACES_HEIGHT, FACES_WIDTH)):
             windows = {1: Crop(0, 0, 16, 16), 2: Crop(16, 8, 16, 16)}
