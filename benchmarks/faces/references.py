@@ -75,7 +75,7 @@ def load_branch(model: str) -> Branch:
         card = find_card(model)
         network, digest, held = load_network(card), card.sha256, hold_out_of(shipped_recipe())
     if not isinstance(network, SECNet) or network.references is None or held is None:
-        raise ModelError(f"{model} has no branch of references: give a model with reference_blocks")
+        raise ModelError(f"{model} has no branch of references: give a model with a reference_width")
     return Branch(network.eval().requires_grad_(False), f"{title(model)} {digest[:12]}", held)
 
 

@@ -141,7 +141,7 @@ def test_photographs_change_what_is_restored_and_a_resumed_run_measures_nothing(
     found: list[Sample], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     some = [next(each for each in found if each.group == group) for group in (DAYS, CLIP)]
-    network, file = secnet(BRANCH, gain=0.5), tmp_path / "figures.json"
+    network, file = secnet(BRANCH, strength=0.5), tmp_path / "figures.json"
     first = list(measure(some, network, "toy", cache, Ledger(file, resume=False)))
     kept: dict[str, Figures] = json.loads(file.read_text())
     assert len(kept) == 4 and {each["is_tracked"] for each in kept.values()} == {1.0}
@@ -162,7 +162,7 @@ def test_photographs_change_what_is_restored_and_a_resumed_run_measures_nothing(
 
 
 def test_a_branch_without_gain_gains_and_costs_nothing(found: list[Sample], cache: Path) -> None:
-    figures = list(measure(found[:1], secnet(BRANCH, gain=0.0), "toy", cache, Ledger(None, False)))
+    figures = list(measure(found[:1], secnet(BRANCH, strength=0.0), "toy", cache, Ledger(None, False)))
     barred = [figure for figure in figures if figure.bar and not figure.what.startswith("weight")]
     assert len(barred) == 10 and [figure.value for figure in barred] == [0.0] * 10
     assert [figure.is_met for figure in barred] == [False, False, True, True, True] * 2
@@ -241,7 +241,7 @@ def test_persons_are_measured_with_the_embedding_that_is_given(tmp_path: Path, m
 
 def test_three_photographs_cost_what_their_convolutions_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_cost, "ROUNDS", 1)
-    network = secnet(BRANCH, gain=0.5)
+    network = secnet(BRANCH, strength=0.5)
     time, work = reference_cost.measure(network)
     assert work.value > 0 and np.isfinite(time.value)
     frames, images = reference_cost.clip(), reference_cost.images()
@@ -259,7 +259,7 @@ def checkpoint(path: Path, network: SECNet) -> Path:
 
 
 def test_a_checkpoint_says_who_was_held_out(tmp_path: Path) -> None:
-    branch = load_branch(str(checkpoint(tmp_path / "last.pt", secnet(BRANCH, gain=0.5))))
+    branch = load_branch(str(checkpoint(tmp_path / "last.pt", secnet(BRANCH, strength=0.5))))
     assert branch.held == HELD and branch.network.references is not None
     recipe = load_recipe(ROOT / "models" / "recipes" / "secnet-fast-face-references.toml")
     assert references.shipped_recipe() == recipe
@@ -272,7 +272,7 @@ def test_the_sheet_shows_people_of_an_open_licence_and_names_their_files(
 ) -> None:
     held = [person.name for person in held_out(folder, replace(HELD, count=3), cache) if person.name != "rosa"][:2]
     monkeypatch.setattr(reference_sheet, "load_branch", lambda _: references.Branch(
-        secnet(BRANCH, gain=0.5), "toy", replace(HELD, count=4)))  # fmt: skip
+        secnet(BRANCH, strength=0.5), "toy", replace(HELD, count=4)))  # fmt: skip
     arguments = ["sheet", "--data", str(folder), "--output", str(tmp_path / "sheet.png"), "--cache", str(cache)]
     monkeypatch.setattr(
         "sys.argv", [*arguments, "--side", "16", "--people", *held, "--sequences", str(tmp_path / "ten")]

@@ -130,7 +130,7 @@ def test_a_moved_crop_keeps_the_levels(form: str) -> None:
         ]
         past, images = None, []
         for here in range(len(window)):
-            image, past, _ = advance(network, window, here, past)
+            image, past = advance(network, window, here, past)
             images.append(merge_ensemble(network, image, window[here].image))
         return images
 

@@ -275,7 +275,7 @@ def test_moved_state_pixel_by_pixel(form: str, after: Crop) -> None:
             )
         )
         for here, (_, image, *_) in zip((3, 4), results, strict=True):
-            wanted, past, _ = advance(network, window, here, past)
+            wanted, past = advance(network, window, here, past)
             torch.testing.assert_close(
                 image, merge_ensemble(network, wanted, window[here].image), atol=gap(form), rtol=0
             )

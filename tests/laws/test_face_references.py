@@ -19,7 +19,8 @@ from vidsr.errors import UsageError
 from vidsr.faces.alignment import UPRIGHT, similarity_between, transformed, warped
 from vidsr.faces.engine import FaceEngine
 from vidsr.faces.references import CANVAS, KEPT, STEP, FacePhotograph
-from vidsr.nets.secnet.network import ClipReferences, SECNet
+from vidsr.nets.secnet.network import SECNet
+from vidsr.nets.secnet.references import PosedReferences, ReferenceBranch
 from vidsr.types import Crop, Face, Frame
 
 pytestmark = pytest.mark.numeric
@@ -67,38 +68,42 @@ def images(results: Results, track: int = 1) -> Tensor:
 
 
 def expected(network: SECNet, is_mirrored: bool) -> Tensor:
-    """The network on the cropped clip, with the photographs at the poses of the points."""
+    """The network on the cropped clip, and what photographs at the poses of the points add to its results.
+
+    With `is_mirrored` these results are the means of those of the clip and of its mirror image.
+    """
     frames = clip()
     low = torch.stack([f.image[:, 4:28, 8:40] for f in frames])[None]
     scale = STEP ** round(math.log(4 * EYES) / math.log(STEP))
     side = 8 * math.ceil(CANVAS * scale / 8)
     target = side / 2 + scale * UPRIGHT
     photographs = [warped(each.image, similarity_between(each.points, target), side, side) for each in PHOTOGRAPHS]
-    points = [points_at(t) - [8, 4] for t in range(LENGTH)]
-    if is_mirrored:  # everything is mirrored as an image, its points as points
-        low, photographs = low.flip(-1), [each[:, ::-1].copy() for each in photographs]
-        points, target = [[32, 0] + each * [-1, 1] for each in points], [side, 0] + target * [-1, 1]
-    poses = np.stack([similarity_between(each, target / 4) for each in points])[None, :, None].repeat(2, 2)
     shown = torch.from_numpy(np.stack(photographs)).permute(0, 3, 1, 2).float()[None] / 255
-    return network(low, references=ClipReferences(shown, torch.from_numpy(poses).float())).results[0].clamp(0, 1)
+    results = network(low).results[0].clamp(0, 1)
+    if is_mirrored:
+        results = (results + network(low.flip(-1)).results[0].clamp(0, 1).flip(-1)) / 2
+    assert network.references is not None
+    details, images = network.references.describe(shown), []
+    for t, result in enumerate(results):
+        pose = torch.from_numpy(similarity_between(points_at(t) - [8, 4], target / 4)).float()
+        posed = PosedReferences(details, pose.expand(1, 2, -1, -1))
+        images.append(network.refer(result[None], posed).image[0])
+    return torch.stack(images).clamp(0, 1)
 
 
 @pytest.mark.parametrize("is_mirrored", [False, True])
 def test_results_are_the_networks_at_the_poses_of_the_points(is_mirrored: bool) -> None:
-    network = secnet(BRANCH, gain=0.5)
-    engine = engine_of(secnet(BRANCH | {"mirrored": is_mirrored}, gain=0.5))
+    network = secnet(BRANCH, strength=0.5)
+    engine = engine_of(secnet(BRANCH | {"mirrored": is_mirrored}, strength=0.5))
     found = images(run(engine, clip(), [{1: CROP}] * LENGTH))
-    wanted = expected(network, False)
-    if is_mirrored:
-        wanted = (wanted + expected(network, True).flip(-1)) / 2
-    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
+    torch.testing.assert_close(found, expected(network, is_mirrored), atol=2e-5, rtol=0)
     plain = images(run(FaceEngine(network, CPU, "fp32"), clip(), [{1: CROP}] * LENGTH))
     assert (plain - found).abs().max() > 1e-3
 
 
 def test_a_rotated_video_has_the_same_results() -> None:
     """Coded a quarter turn clockwise, displayed upright."""
-    network = secnet(BRANCH, gain=0.5)
+    network = secnet(BRANCH, strength=0.5)
     upright = images(run(engine_of(network), clip(), [{1: CROP}] * LENGTH))
     coded = []
     for t, frame in enumerate(clip()):
@@ -112,7 +117,7 @@ def test_a_rotated_video_has_the_same_results() -> None:
 
 def test_other_faces_change_nothing() -> None:
     """Three tracks of one size in the same frames: two with photographs, one without."""
-    network = secnet(BRANCH, gain=0.5)
+    network = secnet(BRANCH, strength=0.5)
     alone = images(run(engine_of(network), clip(), [{1: CROP}] * LENGTH))
     both = [1, 2, 3]
     plan: list[Crops] = [{1: CROP, 2: Crop(8, 8, 32, 24), 3: CROP}] * LENGTH
@@ -125,7 +130,7 @@ def test_other_faces_change_nothing() -> None:
 
 def test_a_crop_that_moves_keeps_the_pose_in_the_frame() -> None:
     """Where the references are sampled does not depend on the crop: in the middle, results hardly differ."""
-    network = secnet(BRANCH, gain=0.5)
+    network = secnet(BRANCH, strength=0.5)
     still = images(run(engine_of(network), clip(), [{1: Crop(0, 0, 48, 40)}] * LENGTH))
     plan: list[Crops] = [{1: Crop(0, 0, 40, 32)}] * 3 + [{1: Crop(8, 8, 40, 32)}] * 2
     moved = run(engine_of(network), clip(), plan)[1]
@@ -138,9 +143,11 @@ def test_a_crop_that_moves_keeps_the_pose_in_the_frame() -> None:
 
 def test_photographs_are_described_once_per_size(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    describe = SECNet.describe
-    monkeypatch.setattr(SECNet, "describe", lambda self, images: calls.append(images.shape) or describe(self, images))
-    engine = engine_of(secnet(BRANCH, gain=0.5))
+    describe = ReferenceBranch.describe
+    monkeypatch.setattr(
+        ReferenceBranch, "describe", lambda self, images: calls.append(images.shape) or describe(self, images)
+    )
+    engine = engine_of(secnet(BRANCH, strength=0.5))
     for _ in range(2):  # the track is lost and comes back
         run(engine, clip(), [{1: CROP}] * LENGTH)
     assert len(calls) == 1 and calls[0][:2] == (1, 2)
@@ -150,7 +157,7 @@ def test_photographs_are_described_once_per_size(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_state_can_be_saved_and_restored() -> None:
-    network = secnet(BRANCH, gain=0.5)
+    network = secnet(BRANCH, strength=0.5)
     whole = run(engine_of(network), clip(), [{1: CROP}] * LENGTH)[1]
     first, second = engine_of(network), engine_of(network)
     streams: Any = first.init_state()
@@ -168,7 +175,7 @@ def test_the_state_can_be_saved_and_restored() -> None:
 
 
 def test_a_network_without_the_branch_refuses_photographs() -> None:
-    with pytest.raises(UsageError, match="takes no reference photographs: use one with reference_blocks"):
+    with pytest.raises(UsageError, match="takes no reference photographs: use one with a reference_width"):
         engine_of(secnet(SIZES))
 
 

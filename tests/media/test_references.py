@@ -78,7 +78,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
         photograph(folder / f"{name}.png", *people)
     write_yunet(folder / "blobs.onnx", blob_finder())
     write_sface(folder / "sface.onnx")
-    for name, network in {"main": secnet(SIZES), "faces": secnet(BRANCH, gain=0.5)}.items():
+    for name, network in {"main": secnet(SIZES), "faces": secnet(BRANCH, strength=0.5)}.items():
         head = {"name": name, "summary": "a test", "architecture": "secnet"}
         write_model(folder, head, network, torch.float32, np.float32, FACTS)
     upscale(folder, "plain.mkv")

@@ -189,7 +189,7 @@ def test_other_networks_refuse_the_tables(architecture: str, table: str) -> None
     network = build(architecture, OTHERS[architecture])
     why = rf"cannot use the table \[{table}\]"
     if (architecture, table) == ("secnet", "references"):
-        why = r"needs network.reference_blocks for the table \[references\]"
+        why = r"needs network.reference_width for the table \[references\]"
     with pytest.raises(UsageError, match=f"trains a {architecture} network; that {why}"):
         task_of(network).check(network, recipe)
 

@@ -16,7 +16,7 @@ from vidsr.faces.detections import Detections
 from vidsr.train.data import Batch
 from vidsr.train.dataset import Item, find_training_files
 from vidsr.train.degrade import degrade_bi
-from vidsr.train.people import Person, ReferenceBatches, find_people, split_people
+from vidsr.train.people import Person, Reference, ReferenceBatches, find_people, split_people
 from vidsr.train.recipe import DataConfig, DegradationConfig, RealConfig, Recipe, ReferencesConfig
 
 BI = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)
@@ -187,6 +187,28 @@ def test_shares_of_strangers_and_of_none(people: list[Person], tmp_path: Path) -
     assert all(4 <= kinds.count(kind) <= 28 for kind in range(3))  # of 40; 12, 16 and 12 are expected
 
 
+def test_strangers_are_marked(people: list[Person], tmp_path: Path) -> None:
+    made, marks = batches(people, tmp_path, stranger_share=0.6, none_share=0.1), set()
+    for index in range(6):
+        batch = made[index]
+        assert batch.strangers is not None
+        for (image, references), strangers in zip(images_of(batch), batch.strangers.tolist(), strict=True):
+            found = [person_of(reference) != person_of(image) for reference in references]
+            assert strangers == [*found, *[False] * (2 - len(found))]
+            marks.update(found)
+    assert marks == {False, True}
+
+
+def test_a_share_of_the_samples_is_its_own_reference(people: list[Person], tmp_path: Path) -> None:
+    """Exactly, without noise; with it, moved."""
+    shares = {"none_share": 0.0, "stranger_share": 0.0, "moment_share": 1.0}
+    for noise, bounds in ((0.0, (0, 8)), (0.3, (8, 80))):
+        batch = batches(people, tmp_path, moment_noise=noise, **shares)[1]
+        assert batch.present is not None and batch.present.tolist() == [[True, False]] * 4
+        apart = np.mean([np.abs(r[0].astype(int) - image).mean() for image, r in images_of(batch)])
+        assert bounds[0] <= apart < bounds[1]
+
+
 def test_noise_moves_references_but_not_the_sample(people: list[Person], tmp_path: Path) -> None:
     exact, noisy = (
         batches(people, tmp_path, point_noise=noise, stranger_share=0.0, none_share=0.0)[0] for noise in (0.0, 0.2)
@@ -202,7 +224,7 @@ def candidates(items: list[Item], file: int, frames: int = 8) -> dict[str, set[i
     made = ReferenceBatches(RECIPE, [person, Person("q", tuple(items[:1]), places[:1])], Path(), None)
     found: dict[str, set[int]] = {}
     for seed in range(60):
-        for each in made._candidates(person, file, np.random.default_rng(seed)):
+        for each in made._candidates(Reference(person, file, 0), np.random.default_rng(seed)):
             found.setdefault(items[each.item].path.name, set()).add(each.frame)
     return found
 

@@ -16,7 +16,6 @@ from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import Pyramid
 from vidsr.nets.secnet.network import FusedFrame, RecurrentState, SECNet
-from vidsr.nets.secnet.references import PosedReferences
 from vidsr.runtime.overlap import Overlap
 from vidsr.types import Frame
 
@@ -258,17 +257,16 @@ def levels_of(features: FrameFeatures, overrides: Tensor | None) -> Tensor | Non
 
 def advance(
     network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
-    references: PosedReferences | None = None, overrides: Tensor | None = None,
-) -> tuple[Tensor, RecurrentState, Tensor | None]:  # fmt: skip
+    overrides: Tensor | None = None,
+) -> tuple[Tensor, RecurrentState]:  # fmt: skip
     """The result of frame `here`, B x 3 x H x W in 0..1, and the state after it; `past` is None before a scene.
 
-    `references` are those of the frame, for a network that takes them; the third result is the weight that each got, B
-    x n x h x w, None without any. `overrides` as in `apply_overrides`.
+    `overrides` as in `apply_overrides`.
     """
     past = network.init_state(window[here].image) if past is None else past
-    fused = estimate_motion_and_fuse(network, window, here, overrides)._replace(references=references)
+    fused = estimate_motion_and_fuse(network, window, here, overrides)
     encoded = network.encode(fused, past.results, network.recall(past.memory, fused))
-    return (*network.decode(fused, encoded, past, is_final=True), encoded.weights)
+    return network.decode(fused, encoded, past, is_final=True)
 
 
 def merge_ensemble(network: SECNet, image: Tensor, source: Tensor) -> Tensor:

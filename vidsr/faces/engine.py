@@ -27,7 +27,7 @@ from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, s
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.attended import AttentionFaceEngine
 from vidsr.faces.handover import TINY_MODEL, BodyModel, fitting_face_model, tiny_card
-from vidsr.faces.references import FacePhotograph, TrackReferences, half_posed, join_posed, mean_weights
+from vidsr.faces.references import FacePhotograph, TrackReferences, mean_weights
 from vidsr.faces.restorer import EnlargedCrop, FaceNetwork
 from vidsr.faces.tiny import TinyFaceEngine
 from vidsr.models.cards import Card, untrained_presets
@@ -36,7 +36,6 @@ from vidsr.models.registry import config_of
 from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
-from vidsr.nets.secnet.references import PosedReferences
 from vidsr.runtime.overlap import Overlap
 from vidsr.types import Crop, Face, Frame
 
@@ -89,8 +88,8 @@ class FaceEngine:
         """
         self._overrides = checked_overrides(network, levels, "for faces", device)
         self._network = prepared(network, device, precision)
-        if self._network.references is not None and strength != 1:
-            self._network.references.gain.data *= strength
+        if self._network.references is not None:
+            self._network.references.scale_by(strength)
         self._single = copy.copy(self._network)  # the same weights
         self._single.config = replace(network.config, mirrored=False)
         self._references = TrackReferences(self._network, photographs or {})
@@ -139,8 +138,7 @@ class FaceEngine:
             size = stream.crop.height, stream.crop.width
             # Bidirectional encodings store a growing number of features at first.
             remembered = -1 if stream.past is None else len(stream.past.memory)
-            references = self._references.count(track) if self._face_of(track, stream) is not None else 0
-            key = (*size, stream.is_mirrored, len(stream.window), stream.done, remembered, references)
+            key = (*size, stream.is_mirrored, len(stream.window), stream.done, remembered)
             groups.setdefault(key, {})[track] = stream
         ready: dict[int, EnlargedCrop] = {}
         after: dict[int, FaceStream] = {}
@@ -148,43 +146,48 @@ class FaceEngine:
             members = list(group.values())
             network, here = self._network_of(members[0]), members[0].done
             window = [_batch(frames) for frames in zip(*(stream.window for stream in members), strict=True)]
-            posed = [found for track, stream in group.items() if (found := self._posed(track, stream)) is not None]
             pasts = _batch_pasts([stream.past for stream in members])
-            joined = join_posed(posed) if posed else None
-            images, past, weights = self._advance_batch(network, window, here, pasts, joined)
-            shares = mean_weights(weights, joined, len(members))
+            images, past = self._advance_batch(network, window, here, pasts)
             drop = max(0, here + 1 - self._keep)
             for index, (track, stream) in enumerate(group.items()):
                 image = merge_ensemble(network, images.chunk(len(members))[index], window[here].image)
-                upright = torch.rot90(image, -self._quarters, (1, 2))
-                ready[track] = EnlargedCrop(stream.crop, upright, shares[index])
+                image, weights, scale = self._referred(track, stream, image)
+                ready[track] = EnlargedCrop(stream.crop, torch.rot90(image, -self._quarters, (1, 2)), weights)
                 own = _part(past, index, len(members))
-                face = self._face_of(track, stream)
-                scale = stream.scale if face is None else self._references.scale_of(face, stream.scale)
                 after[track] = replace(stream, window=stream.window[drop:], done=here + 1 - drop, past=own, scale=scale)
         return ready, after
 
     def _advance_batch(
-        self, network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None,
-        posed: PosedReferences | None = None,
-    ) -> tuple[Tensor, RecurrentState, Tensor | None]:  # fmt: skip
+        self, network: SECNet, window: Sequence[FrameFeatures], here: int, past: RecurrentState | None
+    ) -> tuple[Tensor, RecurrentState]:
         """As `advance`; with several cores, the two halves of an even batch run in parallel."""
         overlap = self._overlap
         if not overlap.enabled or window[0].image.shape[0] % 2:
-            return advance(network, window, here, past, posed, self._overrides)
+            return advance(network, window, here, past, self._overrides)
         pasts = [None if past is None else _part(past, k, 2) for k in range(2)]
-        both = [None if posed is None else half_posed(posed, k) for k in range(2)]
-        halves = [([_half(each, k) for each in window], here, pasts[k], both[k], self._overrides) for k in range(2)]
+        halves = [([_half(each, k) for each in window], here, pasts[k], self._overrides) for k in range(2)]
         with overlap.open():
             later = overlap.start(partial(advance, network, *halves[1]))
-            first, first_past, first_weights = advance(network, *halves[0])
-            second, second_past, second_weights = later()
+            first, first_past = advance(network, *halves[0])
+            second, second_past = later()
         joined = _batch_pasts((first_past, second_past))
         assert joined is not None
-        weights = None
-        if first_weights is not None and second_weights is not None:
-            weights = torch.cat((first_weights, second_weights))
-        return torch.cat((first, second)), joined, weights
+        return torch.cat((first, second)), joined
+
+    def _referred(
+        self, track: int, stream: FaceStream, image: Tensor
+    ) -> tuple[Tensor, tuple[float, ...], float | None]:
+        """The image 3 x H x W of a stream's next frame with what the photographs of its track add, if it has any.
+
+        Besides their mean weights, and the scale at which they are described.
+        """
+        face = self._face_of(track, stream)
+        if face is None:
+            return image, (), stream.scale
+        scale = self._references.scale_of(face, stream.scale)
+        posed = self._references.posed(face, stream.crop, self._quarters, scale)
+        referred = self._network.refer(image[None], posed)
+        return referred.image[0].clamp(0, 1), mean_weights(referred), scale
 
     def _extended(self, frame: Frame, crop: Crop, stream: FaceStream | None) -> FaceStream:
         """The stream with one more frame, at its new crop."""
@@ -199,14 +202,6 @@ class FaceEngine:
         """The face of a track in the stream's next frame; None if it has no photographs, or the frame has no faces."""
         faces = stream.window[stream.done].frame.faces if self._references.count(track) else ()
         return next((face for face in faces if face.track == track), None)
-
-    def _posed(self, track: int, stream: FaceStream) -> PosedReferences | None:
-        """The photographs of a track at the pose of its face in the stream's next frame."""
-        face = self._face_of(track, stream)
-        if face is None:
-            return None
-        scale = self._references.scale_of(face, stream.scale)
-        return self._references.posed(face, stream.crop, self._quarters, scale, stream.is_mirrored)
 
     def _prepare_frame(
         self, stream: FaceStream, frame: Frame, crop: Crop, before: FrameFeatures | None
@@ -344,7 +339,7 @@ def select_face_engine(
     if wants_references and not FACE_ENGINES[selection.card.architecture].takes_references(_config_of(selection)):
         raise UsageError(
             f"the face model '{selection.model}' takes no reference photographs: leave out --reference, or give a "
-            f"--face-model with reference_blocks, such as {REFERENCE_MODEL}"
+            f"--face-model with reference_width, such as {REFERENCE_MODEL}"
         )
     if boxes is not None:
         require_boxes(selection)
@@ -461,7 +456,7 @@ FACE_ENGINES: dict[str, FaceEngineRow] = {
         lambda network, device, precision, quarters, settings: FaceEngine(
             network, device, precision, quarters, settings.photographs, settings.strength, settings.levels
         ),
-        lambda config: config.reference_blocks > 0,
+        lambda config: config.reference_width > 0,
     ),
     "mpenet": FaceEngineRow(
         lambda network, device, precision, quarters, _: TinyFaceEngine(network, device, precision, quarters),

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from vidsr.errors import UsageError
-from vidsr.faces.alignment import UPRIGHT, Image, mirrored_transform, similarity_between, warped
+from vidsr.faces.alignment import UPRIGHT, Image, similarity_between, warped
 from vidsr.faces.detections import Array, rotate_points
-from vidsr.nets.layers.references import References
 from vidsr.nets.secnet.network import SECNet
-from vidsr.nets.secnet.references import PosedReferences, pose_references
+from vidsr.nets.secnet.references import PosedReferences, Referred
 from vidsr.types import Crop, Face
 
 CANVAS = 5.0  # side of a described photograph in distances between the eyes; a face is about 3.5 high
@@ -37,9 +36,9 @@ class TrackReferences:
     def __init__(self, network: SECNet, photographs: Mapping[int, Sequence[FacePhotograph]]) -> None:
         """`network` is the one that will use them, on its device. Raises UsageError if it cannot."""
         if photographs and network.references is None:
-            raise UsageError("the face model takes no reference photographs: use one with reference_blocks")
+            raise UsageError("the face model takes no reference photographs: use one with a reference_width")
         self._network, self._photographs = network, {track: tuple(each) for track, each in photographs.items() if each}
-        self._described: dict[tuple[int, float, bool], References] = {}
+        self._described: dict[tuple[int, float], Tensor] = {}
 
     def count(self, track: int) -> int:
         """The number of photographs of a track."""
@@ -55,56 +54,36 @@ class TrackReferences:
             return before
         return float(STEP ** round(math.log(scale) / math.log(STEP)))
 
-    def posed(self, face: Face, crop: Crop, quarters: int, scale: float, is_mirrored: bool) -> PosedReferences:
-        """The photographs of the face's track at its pose in a crop, for the crop's features turned by `quarters`.
+    def posed(self, face: Face, crop: Crop, quarters: int, scale: float) -> PosedReferences:
+        """The photographs of the face's track and its pose in a crop that is turned by `quarters`.
 
-        `scale` is the result of `scale_of`. With `is_mirrored` there is a second entry for the mirrored crop.
+        `scale` is the result of `scale_of`.
         """
-        factor, side = self._network.config.scale, _canvas(scale)
         points = rotate_points(_points(face) - [crop.left, crop.top], quarters, crop.width, crop.height)
-        height, width = (crop.width, crop.height) if quarters % 2 else (crop.height, crop.width)
-        pose = similarity_between(points, _upright(scale) / factor)
-        poses = [pose, mirrored_transform(pose, width, side / factor)] if is_mirrored else [pose]
-        described = self._describe(face.track, scale, is_mirrored)
-        matrices = torch.from_numpy(np.stack(poses)).float().to(described.high.device)
-        matrices = matrices[:, None].expand(-1, described.high.shape[1], -1, -1)
-        return pose_references(described, matrices, None, (height, width))
+        pose = similarity_between(points, _upright(scale) / self._network.config.scale)
+        details = self._describe(face.track, scale)
+        matrix = torch.from_numpy(pose).float().to(details.device)
+        return PosedReferences(details, matrix.expand(1, details.shape[1], -1, -1))
 
-    def _describe(self, track: int, scale: float, is_mirrored: bool) -> References:
-        key = track, scale, is_mirrored
+    def _describe(self, track: int, scale: float) -> Tensor:
+        key = track, scale
         if key not in self._described:
-            side, target = _canvas(scale), _upright(scale)
+            branch, side, target = self._network.references, _canvas(scale), _upright(scale)
+            assert branch is not None, "it has photographs"
             images = [
                 warped(each.image, similarity_between(each.points, target), side, side)
                 for each in self._photographs[track]
             ]
             photographs = _tensor(np.stack(images)).to(next(self._network.parameters()).device)
-            both = torch.stack((photographs, photographs.flip(-1))) if is_mirrored else photographs[None]
-            self._described[key] = self._network.describe(both)
+            self._described[key] = branch.describe(photographs[None])
         return self._described[key]
 
 
-def join_posed(parts: Sequence[PosedReferences]) -> PosedReferences:
-    """Several streams' references with the same sizes as one batch."""
-    return PosedReferences(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
-
-def half_posed(posed: PosedReferences, number: int) -> PosedReferences:
-    """The first (0) or second (1) half of a batch."""
-    return PosedReferences(*(tensor.chunk(2)[number] for tensor in posed))
-
-
-def mean_weights(weights: Tensor | None, posed: PosedReferences | None, count: int) -> list[tuple[float, ...]]:
-    """The mean weight of each photograph, where it covers the crop, for each of `count` equal parts of a batch.
-
-    `weights`, B x n x h x w, are those of the network; without any, the results are empty.
-    """
-    if weights is None or posed is None:
-        return [()] * count
-    covered = posed.present.to(weights.dtype)
-    sums = [(part.sum((0, 2, 3))) for part in (weights * covered).chunk(count)]
-    areas = [part.sum((0, 2, 3)).clamp(min=1e-6) for part in covered.chunk(count)]
-    return [tuple((total / area).tolist()) for total, area in zip(sums, areas, strict=True)]
+def mean_weights(referred: Referred) -> tuple[float, ...]:
+    """The mean weight of each photograph of one face, where it covers the crop."""
+    area = referred.covered.sum((0, 2, 3)).clamp(min=1e-6)
+    means: list[float] = ((referred.weights * referred.covered).sum((0, 2, 3)) / area).tolist()
+    return tuple(means)
 
 
 def _points(face: Face) -> Array:

@@ -47,6 +47,7 @@ from vidsr.train.people import ReferenceBatches, ReferenceClip, find_faces, find
 from vidsr.train.perceptual import Distance, PerceptualDistance, Vgg19Distance, VggFaceDistance
 from vidsr.train.policy_task import PolicyTask
 from vidsr.train.recipe import Recipe, refuse_unfit
+from vidsr.train.reference_losses import reference_losses
 from vidsr.train.trainer import Trainer, TrainOptions, create_folder
 
 VALIDATION_QUALITY = 40  # JPEG quality
@@ -101,9 +102,9 @@ class UpscalingTask:
             )
         references, tables = recipe.references, _without_references(recipe)
         demands = {
-            "needs network.reference_blocks for the table [references]": references is None
+            "needs network.reference_width for the table [references]": references is None
             or network.references is not None,
-            "needs the table [references] for network.reference_blocks": references is not None
+            "needs the table [references] for network.reference_width": references is not None
             or network.references is None,
             "needs references.canvas": references is None or references.canvas > 0,
             "needs network.scale of 4 with [references]": references is None or network.config.scale == SCALE,
@@ -125,15 +126,20 @@ class UpscalingTask:
                 before, low = low[:, : batch.burn_in], low[:, batch.burn_in :]
                 if not pretraining:
                     with torch.no_grad():
-                        earlier = _clip_references(batch, slice(batch.burn_in))
-                        state = network(before, overrides=overrides, references=earlier).state
-            references = _clip_references(batch, slice(batch.burn_in, None))
+                        state = network(before, overrides=overrides).state
+            references = _clip_references(batch)
             output = network(low, state, before, pretraining, overrides, references)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
         found = losses._asdict()
         if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
             found["estimate"] = estimate_loss(output.estimates, batch.quantities)
             found["total"] = found["total"] + recipe.real.estimate_weight * found["estimate"]
+        if output.referred is not None and recipe.references is not None and batch.strangers is not None:
+            strangers = batch.strangers[:, None].expand(-1, low.shape[1], -1).flatten(0, 1)
+            more = reference_losses(output.referred, batch.truth.flatten(0, 1), strangers)
+            found |= more._asdict()
+            found["total"] = found["total"] + recipe.references.align_weight * more.align
+            found["total"] = found["total"] + recipe.references.match_weight * more.match
         if recipe.perceptual is not None and distance is not None and not pretraining:
             with training_autocast(low.device):
                 found["perceptual"] = perceptual_loss(output.results, batch.truth, distance, recipe.perceptual.crop)
@@ -183,11 +189,11 @@ class UpscalingTask:
         return scores
 
 
-def _clip_references(batch: Batch, frames: slice) -> ClipReferences | None:
-    """The reference photographs of these frames of a batch, if it has any."""
+def _clip_references(batch: Batch) -> ClipReferences | None:
+    """The reference photographs of the frames of a batch behind the burn-in, if it has any."""
     if batch.references is None or batch.poses is None:
         return None
-    return ClipReferences(batch.references, batch.poses[:, frames], batch.present)
+    return ClipReferences(batch.references, batch.poses[:, batch.burn_in :], batch.present)
 
 
 class SlowmoTask:

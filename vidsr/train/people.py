@@ -41,8 +41,9 @@ MIN_SCORE, MIN_FACE = 0.7, 40.0  # of a face, the second in pixels
 MOST_ENLARGED = 2.0  # references whose face is smaller than half of the sample's are not used
 TRIES = 20  # draws until a face is found that fits
 
-Role = Literal["person", "stranger", "none"]  # whom the references of a sample show; "stranger": at least one of them
-ROLES: tuple[Role, ...] = ("person", "stranger", "none")
+# Whom the references of a sample show; "stranger": at least one of them; "moment": the only one is the sample itself.
+Role = Literal["person", "stranger", "none", "moment"]
+ROLES: tuple[Role, ...] = ("person", "stranger", "none", "moment")
 Find = Callable[[Frames], Detections]
 
 
@@ -264,7 +265,7 @@ class ReferenceBatches(PeopleBatches):
                 f"no training data is left: beside {recipe.references.holdout_people} held-out people, two more with "
                 "clips or photographs of their faces are needed; add files or lower 'holdout_people'"
             )
-        rest = recipe.references.stranger_share, recipe.references.none_share
+        rest = recipe.references.stranger_share, recipe.references.none_share, recipe.references.moment_share
         self._shares = (1 - sum(rest), *rest)
 
     def __getitem__(self, index: int) -> Batch:
@@ -274,13 +275,14 @@ class ReferenceBatches(PeopleBatches):
         burn_in = data.burn_in_frames if generator.random() < data.burn_in_share else 0
         lows, truth = [], []
         side = self.references.canvas or data.crop
-        references, present, poses = np.zeros((data.batch, count, side, side, 3), np.uint8), [], []
+        references = np.zeros((data.batch, count, side, side, 3), np.uint8)
+        present, poses, strangers = [], [], []
         for number in range(data.batch):
             lead = 0 if self.recipe.real is None else int(generator.integers(self.recipe.real.lead_frames + 1))
             role = ROLES[generator.choice(len(ROLES), p=self._shares)]
-            person, file, frames, points = self._draw_target(role, lead + burn_in + data.frames, generator)
+            moment, frames, points = self._draw_target(role, lead + burn_in + data.frames, generator)
             target = self._target_points(points)
-            images = self._draw_references(role, person, file, target, generator)
+            images, is_stranger = self._draw_references(role, moment, target, generator)
             pose = self._poses(points[lead:], target, generator)
             if generator.random() < 0.5:  # both together (table 5.6)
                 frames, images = frames[:, :, ::-1], images[:, :, ::-1]
@@ -291,11 +293,13 @@ class ReferenceBatches(PeopleBatches):
             truth.append(clip[lead + burn_in :])
             references[number, : len(images)] = images
             present.append(torch.arange(count) < len(images))
+            strangers.append(torch.tensor([*is_stranger, *[False] * (count - len(images))]))
         images_of_all = from_bytes(references.reshape(-1, *references.shape[2:]))
         return Batch(
             torch.stack(lows), torch.stack(truth), burn_in,
             references=images_of_all.view(data.batch, count, *images_of_all.shape[1:]),
             present=torch.stack(present), poses=torch.stack(poses) if self.references.canvas else None,
+            strangers=torch.stack(strangers),
         )  # fmt: skip
 
     def validation(self, held: Sequence[Person]) -> list[ReferenceClip]:
@@ -307,13 +311,13 @@ class ReferenceBatches(PeopleBatches):
             target = self._target(person, file, length, generator)
             if target is None:
                 continue
-            frames, points = target
+            moment, frames, points = target
             pose = self._poses(points, middle := self._target_points(points), generator)
-            own = self._aligned(self._candidates(person, file, generator), self.references.count, middle, generator)
+            own, _ = self._aligned(self._candidates(moment, generator), middle, generator)
             rest = [other for other in held if other is not person] or self.people
             some = generator.permutation(len(rest))[: self.references.count]
             strangers = [_any_frame(rest[k], generator) for k in some]
-            wrong = self._aligned(strangers, self.references.count, middle, generator)
+            wrong, _ = self._aligned(strangers, middle, generator)
             if len(own) and len(wrong):
                 poses = torch.from_numpy(pose).float()[:, None].expand(-1, self.references.count, -1, -1)
                 truth, right, others = (from_bytes(each) for each in (frames, own, wrong))
@@ -322,39 +326,49 @@ class ReferenceBatches(PeopleBatches):
 
     # ---------------------------------------------------------------------------------------------------------- target
 
-    def _draw_target(
-        self, role: Role, length: int, generator: np.random.Generator
-    ) -> tuple[Person, int, Frames, Array]:
-        """A person who has other images, unless the role needs none; a file; frames and points of `_target`."""
+    def _draw_target(self, role: Role, length: int, generator: np.random.Generator) -> tuple[Reference, Frames, Array]:
+        """The `_target` of a person who has other images, unless the role needs none."""
         for _ in range(TRIES):
             person, file = self._draw_file(generator, is_alone=role != "person")
             if (target := self._target(person, file, length, generator)) is not None:
-                return person, file, *target
+                return target
         raise InputError(f"{person.items[file].path} and others show no face in most frames: remove them")
 
     def _target(
         self, person: Person, file: int, length: int, generator: np.random.Generator
-    ) -> tuple[Frames, Array] | None:
-        """A clip, length x crop x crop x 3, around a face, and its points, length x 5 x 2; None if a frame has none."""
+    ) -> tuple[Reference, Frames, Array] | None:
+        """A clip, length x crop x crop x 3, around a face, and its points, length x 5 x 2; None if a frame has none.
+
+        The first value is the file's frame in the middle of the clip.
+        """
         item, places = person.items[file], person.places[file]
         cut = cut_face(item, places, length, self.recipe.data, self.references.face_side, self.cache, generator)
-        return None if cut is None else (cut.frames, cut.points(places[:, 4:].reshape(-1, LANDMARKS, 2)))
+        if cut is None:
+            return None
+        moment = Reference(person, file, int(cut.order[len(cut.order) // 2]))
+        return moment, cut.frames, cut.points(places[:, 4:].reshape(-1, LANDMARKS, 2))
 
     # ------------------------------------------------------------------------------------------------------ references
 
     def _draw_references(
-        self, role: Role, person: Person, file: int, points: Array, generator: np.random.Generator
-    ) -> Frames:
-        """Up to `count` references for a sample, aligned to its `points`: n x crop x crop x 3."""
-        count = self.references.count
-        wanted = int(generator.integers(1, count + 1))
-        chosen = [] if role == "none" else self._candidates(person, file, generator)[:wanted]
+        self, role: Role, moment: Reference, points: Array, generator: np.random.Generator
+    ) -> tuple[Frames, list[bool]]:
+        """Up to `count` references for a sample that shows `moment`, aligned to its `points`: n x crop x crop x 3.
+
+        Besides, which of them show a stranger.
+        """
+        wanted = int(generator.integers(1, self.references.count + 1))
+        if role == "moment":
+            images, used = self._aligned([moment], points, generator, self.references.moment_noise)
+            return images, [False] * len(used)
+        chosen = [] if role == "none" else self._candidates(moment, generator)[:wanted]
         if role == "stranger":
-            others = [other for other in self.people if other is not person]
+            others = [other for other in self.people if other is not moment.person]
             wrong = int(generator.integers(1, wanted + 1))
             picked = [others[int(generator.integers(len(others)))] for _ in range(wrong)]
             chosen = [*chosen[: wanted - wrong], *(_any_frame(each, generator) for each in picked)]
-        return self._aligned(chosen, count, points, generator)
+        images, used = self._aligned(chosen, points, generator)
+        return images, [each.person is not moment.person for each in used]
 
     def _target_points(self, points: Array) -> Array:
         """The points, 5 x 2, to which references are brought; `points`, T x 5 x 2, are those of a sample's frames."""
@@ -375,8 +389,8 @@ class ReferenceBatches(PeopleBatches):
         poses[:, :, 2] /= SCALE
         return poses
 
-    def _candidates(self, person: Person, file: int, generator: np.random.Generator) -> list[Reference]:
-        """Other images of the person, one of each file, in random order, none from the same moment as `file`.
+    def _candidates(self, moment: Reference, generator: np.random.Generator) -> list[Reference]:
+        """Other images of the person, one of each file, in random order, none from the file of `moment`.
 
         Files of one video: its clips follow each other, so a neighbor of the sample's clip serves only if there is
         nothing else, and then with the half that is farther away, a second or so. Its stills lie far apart (the index's
@@ -385,6 +399,7 @@ class ReferenceBatches(PeopleBatches):
         """
         far: list[Reference] = []
         near: list[Reference] = []
+        person, file = moment.person, moment.item
         target = person.items[file]
         clips = [k for k, item in enumerate(person.items) if item.kind in CLIPS and item.source == target.source]
         for k in generator.permutation(len(person.items)).tolist():
@@ -402,19 +417,26 @@ class ReferenceBatches(PeopleBatches):
                 found.append(Reference(person, k, int(rows[int(generator.integers(len(rows)))])))
         return far or near
 
-    def _aligned(self, chosen: Sequence[Reference], most: int, points: Array, generator: np.random.Generator) -> Frames:
-        """The first `most` of these references that are large enough, brought to `points`: n x S x S x 3."""
+    def _aligned(
+        self, chosen: Sequence[Reference], points: Array, generator: np.random.Generator, noise: float | None = None
+    ) -> tuple[Frames, list[Reference]]:
+        """The first `count` of these that are large enough, brought to `points`: n x S x S x 3, and which they are.
+
+        `noise` of the points, `point_noise` if None, is in distances between the eyes.
+        """
         side = self.references.canvas or self.recipe.data.crop
+        noise = (self.references.point_noise if noise is None else noise) * float(np.hypot(*(points[1] - points[0])))
         images: list[Frames] = []
+        used: list[Reference] = []
         for reference in chosen:
             own = reference.person.places[reference.item][reference.frame, 4:].reshape(LANDMARKS, 2)
-            noise = self.references.point_noise * float(np.hypot(*(points[1] - points[0])))
             matrix = similarity_between(own, points + generator.normal(0, 1, points.shape) * noise)
-            if np.hypot(matrix[0, 0], matrix[1, 0]) > MOST_ENLARGED or len(images) == most:
+            if np.hypot(matrix[0, 0], matrix[1, 0]) > MOST_ENLARGED or len(images) == self.references.count:
                 continue
             frames = cached_frames(reference.person.items[reference.item], self.cache)
             images.append(warped(np.asarray(frames[reference.frame]), matrix, side, side))
-        return np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8)
+            used.append(reference)
+        return np.stack(images) if images else np.zeros((0, side, side, 3), np.uint8), used
 
 
 def _any_frame(person: Person, generator: np.random.Generator) -> Reference:

@@ -215,6 +215,10 @@ class ReferencesConfig:
     With a `canvas` references are upright on squares with this side in ground-truth pixels, and samples come with their
     poses; with 0 they are brought to the place and pose of the sample's face. With `branch_only` only the branch of
     references learns, and the rest of the network stays as it is.
+
+    In a fraction `moment_share` of the samples, the only reference is a frame of the sample itself, with
+    `moment_noise` in place of `point_noise`: from these alignment is learned first. `align_weight` and `match_weight`
+    are those of the losses in train/reference_losses.py, for SECNet's branch.
     """
 
     count: int = 3
@@ -226,6 +230,10 @@ class ReferencesConfig:
     point_noise: float = 0.03
     canvas: int = 0
     branch_only: bool = False
+    moment_share: float = 0.0
+    moment_noise: float = 0.1
+    align_weight: float = 0.0
+    match_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,16 +370,23 @@ def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
     """The demands on [references] and on the losses that came with it."""
     references, correlation = recipe.references or ReferencesConfig(), recipe.correlation or CorrelationConfig()
     adversarial = recipe.adversarial or AdversarialConfig()
-    shares = references.stranger_share, references.none_share
+    shares = references.stranger_share, references.none_share, references.moment_share
     return {
         "references.count must be at least 1": references.count >= 1,
-        "references.stranger_share and none_share must not be negative, nor above 1 together": (
+        "references.stranger_share, none_share and moment_share must not be negative, nor above 1 together": (
             min(shares) >= 0 and sum(shares) <= 1
         ),
         "references.person_pattern must be a regular expression with a group": _has_group(references.person_pattern),
         "references.face_side must be a range above 0": 0 < references.face_side[0] <= references.face_side[1],
-        "references.point_noise and holdout_people must not be negative": (
-            min(references.point_noise, references.holdout_people) >= 0
+        "references.point_noise, moment_noise, holdout_people and weights must not be negative": (
+            min(
+                references.point_noise,
+                references.moment_noise,
+                references.holdout_people,
+                references.align_weight,
+                references.match_weight,
+            )
+            >= 0
         ),
         "references.canvas must be 0 or a multiple of 8, and larger than face_side": references.canvas == 0
         or (references.canvas % 8 == 0 and references.canvas > references.face_side[1]),

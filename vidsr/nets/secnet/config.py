@@ -9,8 +9,6 @@ from vidsr.nets.requirements import refuse_unmet
 from vidsr.nets.secnet.conditioning import CELL
 from vidsr.nets.secnet.feature_encoding import Strategy
 
-REFERENCE_GROUPS = 8  # of channels with their own offsets, in the branch of reference photographs
-
 
 @dataclass(frozen=True, slots=True)
 class SECNetConfig:
@@ -22,8 +20,8 @@ class SECNetConfig:
     `estimator_width` (ours) above 0 adds the estimator of blur, noise and compression and the modulation by their
     levels, with `modulation_width` hidden units. With an `unshuffle` above 1 (ours, for small scales) all layers see
     the frame at 1/`unshuffle` of its size, every pixel of which has the pixels of a square of the frame as channels;
-    motion is estimated at that size, too. `reference_blocks` (ours) above 0 adds the branch of reference photographs,
-    with as many residual blocks in their extractor.
+    motion is estimated at that size, too. A `reference_width` (ours) above 0 adds the branch of reference photographs,
+    with as many channels.
     """
 
     scale: int = 4
@@ -49,7 +47,7 @@ class SECNetConfig:
     estimator_width: int = 0
     modulation_width: int = 32
     unshuffle: int = 1
-    reference_blocks: int = 0
+    reference_width: int = 0
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -105,17 +103,7 @@ def check(config: SECNetConfig) -> None:
         "unshuffle is 1 or 2, above 1 only in a narrow network (no detail_widths, no fusion_tail)": (
             config.unshuffle == 1 or (config.unshuffle == 2 and not config.detail_widths and not config.fusion_tail)
         ),
-        "reference_blocks cannot be negative": config.reference_blocks >= 0,
-        "references belong to a narrow network with both fusions, without estimator or unshuffle, with a "
-        f"recurrent_width that is a multiple of {REFERENCE_GROUPS}": config.reference_blocks == 0
-        or (
-            config.local_fusion
-            and config.recurrent_fusion
-            and not config.detail_widths
-            and not config.estimator_width
-            and config.unshuffle == 1
-            and config.recurrent_width % REFERENCE_GROUPS == 0
-        ),
+        "reference_width cannot be negative": config.reference_width >= 0,
         "aligned needs a past result's motion (t2 of 1 or more)": not config.aligned or config.t2 >= 1,
     }
     refuse_unmet(requirements)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -81,9 +81,6 @@ class DetailDecoder(nn.Module):
         return out
 
 
-Change = Callable[[Tensor], Tensor]
-
-
 class Encoded(NamedTuple):
     """A frame between encoder and decoder: E_3, E_3 enhanced (both B x width x h x w), and the skips E_1, E_2."""
 
@@ -132,27 +129,19 @@ class RecurrentFusion(nn.Module):
         self.out = conv3x3(ups[-1], 3 if details else 3 * scale**2)
         start_near_zero(self.out)
 
-    def forward(
-        self, images: Tensor, recalled: Memory, tuning: Tuning | None = None, change: Change | None = None
-    ) -> tuple[Encoded, Memory]:
-        """Encodes the stacked first and past results `images`; `recalled` is the memory recalled by the encoding.
-
-        `change` is applied to the feature behind the first convolution.
-        """
-        feature, skips = self.encode(images, tuning, change)
+    def forward(self, images: Tensor, recalled: Memory, tuning: Tuning | None = None) -> tuple[Encoded, Memory]:
+        """Encodes the stacked first and past results `images`; `recalled` is the memory recalled by the encoding."""
+        feature, skips = self.encode(images, tuning)
         enhanced, memory = self.encoding(feature, recalled)
         return Encoded(feature, enhanced, skips), memory
 
-    def encode(
-        self, images: Tensor, tuning: Tuning | None = None, change: Change | None = None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def encode(self, images: Tensor, tuning: Tuning | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The feature E_3 (B x width x h x w) and the skip connections E_1, E_2 of the stacked images."""
         x, skips = images, []
         for detail in self.details_in:
             x = detail(x)
             skips.append(x)
         x = run(self.head, x)
-        x = x if change is None else change(x)
         if tuning is None:
             return self.encoder(x), tuple(skips)
         return run_blocks(self.encoder, x + tuning.added, tuning.blocks[: len(self.encoder)]), tuple(skips)

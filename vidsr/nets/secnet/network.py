@@ -5,7 +5,7 @@ refines it with the warped past results and the encoded past features (section I
 paper's network and the narrow ones. Ours, where the paper gives no detail: the first result is a residual to the
 bicubic enlargement. Ours, for narrow networks only (no `detail_widths`): images are folded to low resolution as
 residuals to the bicubic enlargement, so that bf16 only holds small numbers, and missing past results are that
-enlargement, not 0. Ours as well: the branch of reference photographs, for narrow networks.
+enlargement, not 0. Ours as well: the branch of reference photographs.
 """
 
 from __future__ import annotations
@@ -18,23 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vidsr.nets.base import Network
-from vidsr.nets.layers.blocks import (
-    BicubicPhases,
-    BicubicReduction,
-    depth_to_space,
-    fill_squares,
-    run,
-    space_to_depth,
-)
+from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space, fill_squares, space_to_depth
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
-from vidsr.nets.layers.references import References
 from vidsr.nets.layers.warp import enlarge_flow, warp
 from vidsr.nets.secnet.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
-from vidsr.nets.secnet.config import REFERENCE_GROUPS, SECNetConfig, check
+from vidsr.nets.secnet.config import SECNetConfig, check
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import FlowNet, Pyramid, stack_pyramids
 from vidsr.nets.secnet.fusion import Encoded, LocalFusion, RecurrentFusion
-from vidsr.nets.secnet.references import PosedReferences, ReferenceBranch, pose_references
+from vidsr.nets.secnet.references import PosedReferences, ReferenceBranch, Referred
 
 
 class RecurrentState(NamedTuple):
@@ -50,8 +42,7 @@ class FusedFrame(NamedTuple):
     `base`, the bicubic enlargement, and `first`, the first result as a residual to it, are folded: B x (3 * fold^2) x
     h/U x w/U. `flows` is the motion, B x K x 2 x h/U x w/U; `large` are its fields to the past results at full size, B
     x 2 x H x W. U is the configuration's `unshuffle`, `fold` is U times the scale. `tuning` is the modulation of
-    the recurrent module, for a network with an estimator. `references`
-    are those of this frame, if there are any.
+    the recurrent module, for a network with an estimator.
     """
 
     base: Tensor
@@ -59,27 +50,26 @@ class FusedFrame(NamedTuple):
     flows: Tensor
     large: tuple[Tensor, ...]
     tuning: Tuning | None = None
-    references: PosedReferences | None = None
 
 
 class EncoderOutput(NamedTuple):
     """A frame after the encoder: its memory is final, its result not yet decoded.
 
     `initial` is the first result at full size, None in a narrow network; `encoded` is the input of the decoder, None
-    without a recurrent module. `weights` are those of the references, B x n x h x w, None without any.
+    without a recurrent module.
     """
 
     initial: Tensor | None
     encoded: Encoded | None
     memory: Memory
-    weights: Tensor | None = None
 
 
 class ClipOutput(NamedTuple):
     """Results and first results of a clip, both B x T x 3 x H x W, and motion fields B x T x K x 2 x h/U x w/U.
 
     The K fields of a frame are those of `SECNetConfig.offsets`. `estimates`, for a network with an estimator, are the
-    logits of each frame, not smoothed: B x T x 3 and B x T x 3 x h/4 x w/4.
+    logits of each frame, not smoothed: B x T x 3 and B x T x 3 x h/4 x w/4. `referred`, with references, has those of
+    frame t of clip b at index b * T + t.
     """
 
     results: Tensor
@@ -87,12 +77,13 @@ class ClipOutput(NamedTuple):
     flows: Tensor
     state: RecurrentState
     estimates: Estimate | None = None
+    referred: Referred | None = None
 
 
 class ClipReferences(NamedTuple):
-    """Reference photographs of a clip, B x n x 3 x S x S, as `SECNet.describe` takes them.
+    """Reference photographs of a clip, B x n x 3 x S x S in 0..1, upright at the scale of enlarged faces.
 
-    `poses`, B x T x n x 2 x 3, and `present`, B x n, are as in `pose_references`.
+    `poses`, B x T x n x 2 x 3, and `present`, B x n, are as in PosedReferences.
     """
 
     photographs: Tensor
@@ -122,11 +113,8 @@ class SECNet(Network):
             )  # fmt: skip
         self.bicubic = BicubicPhases(config.scale, config.unshuffle)
         self.references = None
-        if config.reference_blocks:
-            self.references = ReferenceBranch(
-                config.recurrent_width, config.reference_blocks, config.scale, REFERENCE_GROUPS
-            )
-            self.reduction = BicubicReduction(config.scale)
+        if config.reference_width:
+            self.references = ReferenceBranch(config.reference_width, config.scale)
         self.estimator = self.tune_fusion = self.tune_recurrent = None
         if config.estimator_width:
             hidden, unshuffle = config.modulation_width, config.unshuffle
@@ -192,37 +180,15 @@ class SECNet(Network):
         tuning: Tuning = modulation(condition, (like.shape[-2], like.shape[-1]))
         return tuning
 
-    def describe(self, photographs: Tensor) -> References:
-        """The features of reference photographs, B x n x 3 x S x S in 0..1, upright at the scale of enlarged faces.
-
-        They serve all frames. The low-resolution feature is that of a still video of the reduced photograph. Only for a
-        network with `reference_blocks`. Raises ValueError if S is no multiple of the scale.
-        """
-        assert self.references is not None and self.recurrent is not None
-        if any(side % self.config.scale for side in photographs.shape[-2:]):
-            raise ValueError(f"the sides of reference photographs must be multiples of {self.config.scale}")
-        images = photographs.flatten(0, 1)
-        low = self.reduction(images)
-        flows = low.new_zeros(len(low), len(self.config.offsets), 2, *low.shape[-2:])
-        first = self.fuse([low] * (1 + 2 * self.config.t1), flows)
-        past = first.new_zeros(len(first), first.shape[1] * self.config.t2, *first.shape[-2:])
-        feature = run(self.recurrent.head, torch.cat((first, past), dim=1))
-        features = self.references.high(images), self.references.alignment.of_reference(feature)
-        return References(*(feature.view(*photographs.shape[:2], *feature.shape[1:]) for feature in features))
-
-    def fused_frame(
-        self, base: Tensor, first: Tensor, flows: Tensor, condition: Estimate | None = None,
-        references: PosedReferences | None = None,
-    ) -> FusedFrame:  # fmt: skip
+    def fused_frame(self, base: Tensor, first: Tensor, flows: Tensor, condition: Estimate | None = None) -> FusedFrame:
         """Prepares a frame for the recurrent module from `base`, the folded bicubic enlargement, `first` and `flows`.
 
         `first` is the result of `fuse`, `flows` that of `motion`; from here on, no gradient reaches the motion (III-A).
-        `references` only for a network with `reference_blocks`.
         """
         flows = flows.detach()
         large = tuple(enlarge_flow(flows[:, k], self.config.fold) for k in range(self.config.t2))
         tuning = self._tuning(self.tune_recurrent, condition, base)
-        return FusedFrame(base, first, flows, large if self.recurrent is not None else (), tuning, references)
+        return FusedFrame(base, first, flows, large if self.recurrent is not None else (), tuning)
 
     def recall(self, memory: Memory, fused: FusedFrame) -> Memory:
         """The part of the encoding that needs only the previous memory and the motion of this frame."""
@@ -240,20 +206,9 @@ class SECNet(Network):
             encoded, memory = self.recurrent(torch.cat((initial, *past), dim=1), recalled, fused.tuning)
             return EncoderOutput(initial, encoded, memory)
         folded = [fold_warped(result, field, base, fold, first.dtype) for result, field in pairs]
-        images, posed, weights = torch.cat((first, *folded), dim=1), fused.references, None
-        if self.references is None or posed is None:
-            encoded, memory = self.recurrent(images, recalled, fused.tuning)
-            return EncoderOutput(None, encoded, memory)
-        branch = self.references
-
-        def change(feature: Tensor) -> Tensor:
-            nonlocal weights
-            changed: Tensor
-            changed, weights = branch(feature, posed)
-            return changed
-
-        encoded, memory = self.recurrent(images, recalled, fused.tuning, change)
-        return EncoderOutput(None, encoded, memory, weights)
+        images = torch.cat((first, *folded), dim=1)
+        encoded, memory = self.recurrent(images, recalled, fused.tuning)
+        return EncoderOutput(None, encoded, memory)
 
     def decode(
         self, fused: FusedFrame, encoder_output: EncoderOutput, state: RecurrentState, is_final: bool = False
@@ -280,6 +235,16 @@ class SECNet(Network):
         kept = result if is_final else result.clamp(0, 1)
         return result, RecurrentState((kept, *state.results)[: self.config.t2], encoder_output.memory)
 
+    def refer(self, result: Tensor, references: PosedReferences) -> Referred:
+        """A result of `decode`, B x 3 x H x W in 0..1, with the details of references; not for the state.
+
+        Past results stay without them, so that what a photograph adds to one frame does not reach the next. Only for a
+        network with a `reference_width`.
+        """
+        assert self.references is not None
+        referred: Referred = self.references(result, references)
+        return referred
+
     def refine(self, fused: FusedFrame, state: RecurrentState, is_final: bool = False) -> tuple[Tensor, RecurrentState]:
         """Runs `recall`, `encode` and `decode`; `state` is that of the previous frame."""
         encoder_output = self.encode(fused, state.results, self.recall(state.memory, fused))
@@ -299,7 +264,7 @@ class SECNet(Network):
         `state` and `before` (B x P x 3 x h x w, the frames before the first one, oldest first) continue an earlier
         clip. `local_only` skips the recurrent module (to pretrain local fusion and motion); results are first results.
         `overrides`, B x 3, replaces the network's own estimates of the degradation levels where it is not NaN.
-        `references` are photographs, for a network with `reference_blocks`.
+        `references` are photographs, for a network with a `reference_width`.
         """
         batch, length = clip.shape[:2]
         earlier = clip[:, :0] if before is None else before
@@ -324,17 +289,25 @@ class SECNet(Network):
         if local_only:
             return ClipOutput(firsts, firsts, per_frame, state, estimates)
         results = []
-        described = None if references is None else self.describe(references.photographs)
         for t in range(length):
-            posed = None
-            if references is not None and described is not None:
-                size = (clip.shape[-2], clip.shape[-1])
-                posed = pose_references(described, references.poses[:, t], references.present, size)
             condition = None if conditions is None else Estimate(*(part[:, t] for part in conditions))
-            fused = self.fused_frame(folded_base[:, t], folded_first[:, t], per_frame[:, t], condition, posed)
+            fused = self.fused_frame(folded_base[:, t], folded_first[:, t], per_frame[:, t], condition)
             result, state = self.refine(fused, state)
             results.append(result[..., :height, :width])
-        return ClipOutput(torch.stack(results, dim=1), firsts, per_frame, state, estimates)
+        stacked, referred = torch.stack(results, dim=1), None
+        if references is not None:
+            referred = self.refer(stacked.flatten(0, 1), self._posed(references, length))
+            stacked = referred.image.view(stacked.shape)
+        return ClipOutput(stacked, firsts, per_frame, state, estimates, referred)
+
+    def _posed(self, references: ClipReferences, length: int) -> PosedReferences:
+        """The references of a clip for each of its `length` frames, as one batch."""
+        assert self.references is not None
+        photographs, poses, present = references
+        details = self.references.describe(photographs)[:, None].expand(-1, length, -1, -1, -1, -1).flatten(0, 1)
+        if present is not None:
+            present = present[:, None].expand(-1, length, -1).flatten(0, 1)
+        return PosedReferences(details, poses.flatten(0, 1), present)
 
     def _conditions(
         self, frames: Tensor, length: int, overrides: Tensor | None

@@ -1,10 +1,16 @@
-"""The branch of reference photographs (ours): details of a known face join SECNet's recurrent module.
+"""The branch of reference photographs (ours): details of a known face, added to a result of SECNet.
 
-The parts are HIME's (`nets/layers/references.py`), one deformable convolution with a kernel of one point. A photograph
-is described once: upright, on a square canvas, at the scale of the enlarged face. A frame samples these features
-through a similarity transform, its pose, and only then aligns them by learned offsets, so that a moving face needs no
-new description. The aggregated feature is added behind the first convolution of the recurrent module, multiplied by a
-gain for each channel that starts at 0: an untrained branch changes nothing.
+What it takes from HIME (dissertation, section 5.3): one channel of a photograph in place of three, folded by
+space-to-depth (5.3.1); an alignment whose offsets depend on both images (5.3.2); an aggregation of any number of
+references by content (5.3.3). Where it differs, and why:
+
+- Photographs stay images until they are aligned. A pixel of a folded feature holds the 16 of a square; between two such
+  pixels there is nothing to interpolate, so that aligning features to a fraction of a pixel destroys the detail that is
+  to be transferred. Here the pose of the face and the offsets act on the photograph at full size, in one sampling, and
+  the sample is folded afterwards.
+- The guide of the alignment sees the result of the network, which has more detail than the small frame.
+- "No reference" has a weight too, so that photographs that do not fit can count nothing.
+- The branch follows the network, whose weights, memory and past results do not change. It starts without effect.
 """
 
 from __future__ import annotations
@@ -15,59 +21,168 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidsr.nets.layers.references import Aggregation, Alignment, HighExtractor, References
+from vidsr.nets.layers.blocks import LEAKY_SLOPE, active3x3, conv3x3, depth_to_space, leaky_relu, run, space_to_depth
+from vidsr.nets.layers.fused_conv import ActivatedConv2d
+
+LUMA = (0.299, 0.587, 0.114)
+SURROUNDINGS = 9  # side in low-resolution pixels of the surroundings whose mean luma is subtracted
+CONTRAST = 4.0  # detail is multiplied by this, to have about the size of the features
+INITIAL_NO_REFERENCE = -2.0  # its sigmoid is 0.12, a quarter of the weight that a reference has at first
+COARSE_REACH = 8.0  # full-size pixels by which a coarse offset of 1 moves a sample; a fine one moves it by `scale`
 
 
 class PosedReferences(NamedTuple):
-    """References at the pose of one frame, `present` 1 where the canvas of an existing one covers a pixel, else 0.
+    """Reference photographs, and where a frame finds them.
 
-    `high` and `low` are B x n x C x h x w, `present` is B x n x h x w.
+    `details`, B x n x 1 x S x S, is the result of `describe`. `poses`, B x n x 2 x 3, act on columns (x, y, 1) of
+    pixels of the small frame, from its upper left corner, and give those of the photographs' canvas at low resolution.
+    `present`, B x n, is 1 where a reference exists, else 0; None means that all do.
     """
 
-    high: Tensor
-    low: Tensor
-    present: Tensor
+    details: Tensor
+    poses: Tensor
+    present: Tensor | None = None
+
+
+class Referred(NamedTuple):
+    """A result with what the references add, and what is known about them.
+
+    `image` is B x 3 x H x W, not clamped. `weights` of the references and `covered`, 1 where the canvas of an existing
+    one covers a pixel, else 0, are B x n x h x w. `logits`, of the same size, are the scores behind the weights;
+    `aligned`, B x n x H x W, are the samples.
+    """
+
+    image: Tensor
+    weights: Tensor
+    covered: Tensor
+    logits: Tensor
+    aligned: Tensor
 
 
 class ReferenceBranch(nn.Module):
-    """Transfers features of references into a feature of the recurrent module."""
+    """Adds details of reference photographs to a result."""
 
-    def __init__(self, width: int, blocks: int, scale: int, groups: int) -> None:
-        """`width` channels of the recurrent module; `blocks` of the extractor; `groups` of the alignment."""
+    def __init__(self, width: int, scale: int) -> None:
+        """`width` channels; `scale` of the network."""
         super().__init__()
-        self.high = HighExtractor(width, blocks, scale)
-        self.alignment = Alignment(width, 0, 1, 1, groups)
-        self.aggregation = Aggregation(width, no_reference=True)
-        self.gain = nn.Parameter(torch.zeros(width))
+        self.scale = scale
+        phases = scale**2
+        self.content = nn.Sequential(active1x1(3 * phases, width), active3x3(width, width))
+        self.guide_content, self.guide_reference = conv3x3(width, width), conv3x3(phases, width)
+        self.coarse = nn.Sequential(
+            active3x3(width, width, stride=2), active3x3(width, width), active3x3(width, width), conv3x3(width, 2)
+        )
+        self.fine = conv3x3(width, 2)
+        self.extract = active3x3(phases, width)
+        self.score = nn.Sequential(active1x1(2 * width, width), conv3x3(width, 1))
+        self.no_reference = nn.Parameter(torch.tensor(INITIAL_NO_REFERENCE))
+        self.join, self.out = active3x3(width, width), conv3x3(width, 3 * phases)
+        for layer in (self.coarse[-1], self.fine, self.out):
+            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
-    def forward(self, feature: Tensor, posed: PosedReferences) -> tuple[Tensor, Tensor]:
-        """The feature, B x C x h x w, with what the references add, and the weight of each, B x n x h x w."""
-        content = self.alignment.of_content(feature)[:, None].expand(posed.low.shape).flatten(0, 1)
-        aligned = self.alignment(posed.high.flatten(0, 1), posed.low.flatten(0, 1), content)
-        added, weights = self.aggregation(aligned.view(posed.high.shape), feature, posed.present)
-        return feature + (self.gain[:, None, None] * added).to(feature.dtype), weights
+    def describe(self, photographs: Tensor) -> Tensor:
+        """The details of photographs, B x n x 3 x S x S in 0..1: B x n x 1 x S x S. They serve all frames."""
+        luma = luma_of(photographs.flatten(0, 1))
+        side = SURROUNDINGS * self.scale // 2 * 2 + 1
+        return (CONTRAST * (luma - box_mean(luma, side))).view(*photographs.shape[:2], 1, *photographs.shape[-2:])
+
+    def scale_by(self, strength: float) -> None:
+        """Multiplies what references add by `strength`."""
+        assert self.out.bias is not None
+        with torch.no_grad():
+            self.out.weight *= strength
+            self.out.bias *= strength
+
+    def forward(self, result: Tensor, references: PosedReferences) -> Referred:
+        """`result` is B x 3 x H x W in 0..1, float32."""
+        details, poses, present = references
+        batch, count, _, *canvas = details.shape
+        folded = space_to_depth(result, self.scale)
+        mean = box_mean(F.avg_pool2d(luma_of(result), self.scale), SURROUNDINGS)
+        content = _run_all(self.content, CONTRAST * (folded - mean))
+        height, width = content.shape[-2:]
+        places = self._places(poses.flatten(0, 1), height, width)
+        images = details.flatten(0, 1)
+        posed = space_to_depth(sample(images, places), self.scale)
+        of_content = run(self.guide_content, content)
+        guide = leaky_relu(_for_each(of_content, count) + run(self.guide_reference, posed))
+        aligned = sample(images, places + self._offsets(guide))
+        covered = F.avg_pool2d(coverage(places, canvas)[:, None], self.scale).view(batch, count, height, width)
+        if present is not None:
+            covered = covered * present.to(covered.dtype)[..., None, None]
+        features = run(self.extract, space_to_depth(aligned, self.scale))
+        scores = _run_all(self.score, torch.cat((features, _for_each(content, count)), dim=1))
+        logits = _wide(scores).view(batch, count, height, width)
+        scored = torch.sigmoid(logits) * covered
+        weights = scored / (scored.sum(1, keepdim=True) + torch.sigmoid(self.no_reference).to(scored.dtype))
+        total = weights.sum(1, keepdim=True)
+        found = (weights[:, :, None] * features.view(batch, count, -1, height, width).to(weights.dtype)).sum(1)
+        change = run(self.out, run(self.join, content.to(weights.dtype) * total + found)).to(weights.dtype) * total
+        image = result + depth_to_space(change, self.scale)
+        return Referred(image, weights, covered, logits, aligned.view(batch, count, *aligned.shape[-2:]))
+
+    def _places(self, poses: Tensor, height: int, width: int) -> Tensor:
+        """Where the pixels of a result lie on the canvas, N x H x W x 2, x first, in pixels from its corner."""
+        matrix = _wide(poses)[..., None, None]
+        x = (torch.arange(width * self.scale, device=poses.device, dtype=matrix.dtype) + 0.5) / self.scale
+        y = (torch.arange(height * self.scale, device=poses.device, dtype=matrix.dtype)[:, None] + 0.5) / self.scale
+        rows = [matrix[:, k, 0] * x + matrix[:, k, 1] * y + matrix[:, k, 2] for k in range(2)]
+        return self.scale * torch.stack(rows, dim=-1)
+
+    def _offsets(self, guide: Tensor) -> Tensor:
+        """How far samples are moved, N x H x W x 2 in pixels of the canvas."""
+        size = [self.scale * side for side in guide.shape[-2:]]
+        coarse, fine = COARSE_REACH * _wide(_run_all(self.coarse, guide)), self.scale * _wide(run(self.fine, guide))
+        offsets = sum(F.interpolate(each, size=size, mode="bilinear") for each in (coarse, fine))
+        assert isinstance(offsets, Tensor)
+        return offsets.permute(0, 2, 3, 1)
 
 
-def pose_references(
-    references: References, poses: Tensor, present: Tensor | None, size: tuple[int, int]
-) -> PosedReferences:
-    """The references at one frame's poses, for features of `size` (height, width).
+def active1x1(in_channels: int, out_channels: int) -> ActivatedConv2d:
+    """A convolution of single pixels followed by a leaky ReLU."""
+    return ActivatedConv2d(in_channels, out_channels, 1, slope=LEAKY_SLOPE)
 
-    `poses`, B x n x 2 x 3, act on columns (x, y, 1) of pixels of the frame, from its upper left corner, and give those
-    of the reference's canvas at low resolution. `present`, B x n, tells which references exist; None means all.
-    """
-    batch, count, channels, tall, wide = references.high.shape
-    height, width = size
-    dtype = torch.promote_types(references.high.dtype, torch.float32)  # bfloat16 has too few bits for positions
-    matrix = poses.flatten(0, 1).to(dtype)[..., None, None]
-    x = torch.arange(width, device=matrix.device, dtype=dtype) + 0.5
-    y = torch.arange(height, device=matrix.device, dtype=dtype)[:, None] + 0.5
-    u, v = (matrix[:, k, 0] * x + matrix[:, k, 1] * y + matrix[:, k, 2] for k in range(2))
-    grid = torch.stack((u * (2 / wide) - 1, v * (2 / tall) - 1), dim=-1)
-    both = torch.cat((references.high, references.low), dim=2).flatten(0, 1).to(dtype)
-    both = torch.cat((both, torch.ones_like(both[:, :1])), dim=1)
-    sampled = F.grid_sample(both, grid, padding_mode="zeros", align_corners=False)
-    sampled = sampled.view(batch, count, -1, height, width)
-    covered = sampled[:, :, -1] if present is None else sampled[:, :, -1] * present[..., None, None]
-    high, low = (sampled[:, :, k * channels : (k + 1) * channels].to(references.high.dtype) for k in range(2))
-    return PosedReferences(high, low, covered)
+
+def luma_of(images: Tensor) -> Tensor:
+    """The luma, N x 1 x H x W, of RGB images N x 3 x H x W."""
+    weights = torch.tensor(LUMA, device=images.device, dtype=images.dtype)
+    return (images * weights[:, None, None]).sum(1, keepdim=True)
+
+
+def box_mean(image: Tensor, side: int) -> Tensor:
+    """The mean over a square with an odd `side` around each pixel of N x 1 x H x W, as far as it is inside."""
+    rows = F.avg_pool2d(image, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
+
+
+def sample(images: Tensor, places: Tensor) -> Tensor:
+    """Bilinear samples of images N x C x S x S at `places`, N x H x W x 2 in pixels from the corner; 0 outside."""
+    size = torch.tensor(images.shape[:-3:-1], device=places.device, dtype=places.dtype)
+    return F.grid_sample(images.to(places.dtype), places * (2 / size) - 1, padding_mode="zeros", align_corners=False)
+
+
+def coverage(places: Tensor, canvas: list[int]) -> Tensor:
+    """1 where `places`, N x H x W x 2, lie on a canvas of these sides (height, width), else 0: N x H x W."""
+    x, y = places.unbind(-1)
+    inside = (x >= 0) & (y >= 0) & (x <= canvas[1]) & (y <= canvas[0])
+    return inside.to(places.dtype)
+
+
+def _run_all(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Applies convolutions one after another, in the precision of their weights."""
+    first = layers[0]
+    assert isinstance(first, nn.Conv2d)
+    out: Tensor = layers[1:](run(first, x))
+    return out
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: bf16 has too few bits for positions and weights."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _for_each(feature: Tensor, count: int) -> Tensor:
+    """A feature B x C x h x w for each of `count` references: (B * count) x C x h x w."""
+    return feature[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
