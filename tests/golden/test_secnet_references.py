@@ -143,8 +143,7 @@ def expected_branch(
         covered = inside.reshape(height, 4, width, 4).mean((1, 3)) * exists
         scores.append(covered / (1 + np.exp(-score)))
         features.append(feature)
-    total = sum(scores) + 1 / (1 + np.exp(-weights["no_reference"]))
-    shares = np.array(scores) / total
+    shares = np.array(scores) ** 2 / np.maximum(sum(scores), 1e-6)
     found = sum(share[..., None] * feature for share, feature in zip(shares, features, strict=True))
     change = conv(leaky(conv(content * shares.sum(0)[..., None] + found, "join")), "out") * shares.sum(0)[..., None]
     unfolded = change.reshape(height, width, 3, 4, 4).transpose(0, 3, 1, 4, 2).reshape(4 * height, 4 * width, 3)
@@ -188,6 +187,21 @@ def test_the_branch_computes_its_formulas() -> None:
     assert np.abs(image - as_map(result[0])).max() > 1e-2
     assert not found.weights[0, 2].any() and 0.05 < float(found.weights[0, :2].sum(0).mean()) < 0.95
     assert 0 < float(found.covered[0, 1].mean()) < 1
+
+
+def test_the_same_photograph_twice_counts_once() -> None:
+    branch = secnet(strength=0.5).references
+    assert branch is not None
+    result, photograph = noise(1, 3, 32, 32).float(), noise(1, 1, 3, 48, 48, seed=2).float()
+    images, totals = [], []
+    for count in (1, 3):
+        poses = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 2.0]]).expand(1, count, 2, 3)
+        found = branch(result, PosedReferences(branch.describe(photograph.expand(1, count, 3, 48, 48)), poses))
+        images.append(found.image)
+        totals.append(found.weights.sum(1))
+    torch.testing.assert_close(*images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(*totals, atol=1e-5, rtol=0)
+    assert (images[0] - result).abs().max() > 1e-3
 
 
 def test_detail_moves_by_fractions_of_a_pixel() -> None:
@@ -276,7 +290,7 @@ def test_the_stored_example_uses_the_branch() -> None:
 def test_the_branch_keeps_its_budget() -> None:
     """With three references less than a quarter of the multiply-adds of both passes of secnet-fast-face."""
     branch = ReferenceBranch(32, 4)
-    assert sum(p.numel() for p in branch.parameters() if p.requires_grad) == 83_734
+    assert sum(p.numel() for p in branch.parameters() if p.requires_grad) == 83_733
     references = PosedReferences(torch.zeros(1, 3, 1, 160, 160), torch.eye(2, 3).expand(1, 3, 2, 3))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         branch(torch.zeros(1, 3, 128, 128), references)

@@ -9,7 +9,9 @@ references by content (5.3.3). Where it differs, and why:
   to be transferred. Here the pose of the face and the offsets act on the photograph at full size, in one sampling, and
   the sample is folded afterwards.
 - The guide of the alignment sees the result of the network, which has more detail than the small frame.
-- "No reference" has a weight too, so that photographs that do not fit can count nothing.
+- Weights do not sum to 1: what no photograph gets stays with the result. From scores s_k in 0..1, which training makes
+  probabilities that photograph k fits, its weight is s_k^2 / sum_j s_j. The sum of the weights is a mean of the scores,
+  so that photographs that do not fit count little, however many there are.
 - The branch follows the network, whose weights, memory and past results do not change. It starts without effect.
 """
 
@@ -27,7 +29,7 @@ from vidsr.nets.layers.fused_conv import ActivatedConv2d
 LUMA = (0.299, 0.587, 0.114)
 SURROUNDINGS = 9  # side in low-resolution pixels of the surroundings whose mean luma is subtracted
 CONTRAST = 4.0  # detail is multiplied by this, to have about the size of the features
-INITIAL_NO_REFERENCE = -2.0  # its sigmoid is 0.12, a quarter of the weight that a reference has at first
+SMALLEST_SUM = 1e-6  # of scores; below it the references count nothing
 COARSE_REACH = 8.0  # full-size pixels by which a coarse offset of 1 moves a sample; a fine one moves it by `scale`
 
 
@@ -75,7 +77,6 @@ class ReferenceBranch(nn.Module):
         self.fine = conv3x3(width, 2)
         self.extract = active3x3(phases, width)
         self.score = nn.Sequential(active1x1(2 * width, width), conv3x3(width, 1))
-        self.no_reference = nn.Parameter(torch.tensor(INITIAL_NO_REFERENCE))
         self.join, self.out = active3x3(width, width), conv3x3(width, 3 * phases)
         for layer in (self.coarse[-1], self.fine, self.out):
             assert isinstance(layer, nn.Conv2d) and layer.bias is not None
@@ -116,7 +117,7 @@ class ReferenceBranch(nn.Module):
         scores = _run_all(self.score, torch.cat((features, _for_each(content, count)), dim=1))
         logits = _wide(scores).view(batch, count, height, width)
         scored = torch.sigmoid(logits) * covered
-        weights = scored / (scored.sum(1, keepdim=True) + torch.sigmoid(self.no_reference).to(scored.dtype))
+        weights = scored.square() / scored.sum(1, keepdim=True).clamp(min=SMALLEST_SUM)
         total = weights.sum(1, keepdim=True)
         found = (weights[:, :, None] * features.view(batch, count, -1, height, width).to(weights.dtype)).sum(1)
         change = run(self.out, run(self.join, content.to(weights.dtype) * total + found)).to(weights.dtype) * total
