@@ -17,7 +17,7 @@ from tests.support.face_models import degraded_face_model, ship
 from vidsr.config import CleaningConfig, ComputeConfig, RestoreConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_FACE_MODEL, DEGRADED_MODEL
 from vidsr.errors import ModelError
-from vidsr.faces.engine import REFERENCE_MODEL, FaceEngine, build_face_engine
+from vidsr.faces.engine import REFERENCE_MODELS, FaceEngine, build_face_engine
 from vidsr.faces.handover import BodyModel, fitting_face_model, wants_faces
 from vidsr.models.cards import ModelCard, find_card, list_presets
 from vidsr.models.loading import load_network
@@ -123,7 +123,7 @@ def test_levels_reach_the_face_model(shipped: ModelCard, video: Path) -> None:
 
 @pytest.mark.usefixtures("shipped")
 def test_reference_photographs_have_their_own_model(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"{REFERENCE_MODEL}.toml"):
+    with pytest.raises(ModelError, match=f"{REFERENCE_MODELS[DEGRADED_FACE_MODEL]}.toml"):
         plan(video, tmp_path / "b.mp4", options(DEGRADED_MODEL, references=(("1", tmp_path / "a.png"),)))
 
 
