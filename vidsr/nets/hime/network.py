@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from vidsr.nets.base import Network
 from vidsr.nets.hime.config import HIMEConfig
+from vidsr.nets.hime.transfer import Aggregation, Alignment, HighExtractor, References
 from vidsr.nets.layers.blocks import (
     BicubicPhases,
     BicubicReduction,
@@ -45,7 +46,6 @@ from vidsr.nets.layers.blocks import (
     depth_to_space,
     start_near_zero,
 )
-from vidsr.nets.layers.references import Aggregation, Alignment, HighExtractor, References
 
 
 class Restored(NamedTuple):
