@@ -50,8 +50,8 @@ class Referred(NamedTuple):
     """A result with what the references add, and what is known about them.
 
     `image` is B x 3 x H x W, not clamped. `weights` of the references and `covered`, 1 where the canvas of an existing
-    one covers a pixel, else 0, are B x n x h x w. `logits`, of the same size, are the scores behind the weights;
-    `aligned`, B x n x H x W, are the samples.
+    one covers the middle of a pixel, else 0, are B x n x h x w. `logits`, of the same size, are the scores behind the
+    weights; `aligned`, B x n x H x W, are the samples.
     """
 
     image: Tensor
@@ -99,23 +99,24 @@ class ReferenceBranch(nn.Module):
     def forward(self, result: Tensor, references: PosedReferences) -> Referred:
         """`result` is B x 3 x H x W in 0..1, float32."""
         details, poses, present = references
-        batch, count, _, *canvas = details.shape
+        batch, count = details.shape[:2]
         folded = space_to_depth(result, self.scale)
-        mean = box_mean(F.avg_pool2d(luma_of(result), self.scale), SURROUNDINGS)
+        mean = box_mean(luma_of(F.avg_pool2d(result, self.scale)), SURROUNDINGS)
         content = _run_all(self.content, CONTRAST * (folded - mean))
         height, width = content.shape[-2:]
-        places = self._places(poses.flatten(0, 1), height, width)
         images = details.flatten(0, 1)
+        matrices = _wide(poses.flatten(0, 1)) * (2 * self.scale / _size_of(images)[..., 0])
+        places = positions(matrices, height, width, self.scale)
         posed = space_to_depth(sample(images, places), self.scale)
         of_content = run(self.guide_content, content)
-        guide = leaky_relu(_for_each(of_content, count) + run(self.guide_reference, posed))
-        aligned = sample(images, places + self._offsets(guide))
-        covered = F.avg_pool2d(coverage(places, canvas)[:, None], self.scale).view(batch, count, height, width)
+        guide = leaky_relu(_add_to_each(run(self.guide_reference, posed), of_content))
+        aligned = sample(images, places + self._offsets(guide, images))
+        inside = positions(matrices, height, width).abs().amax(1) <= 1
+        covered = inside.to(places.dtype).view(batch, count, height, width)
         if present is not None:
             covered = covered * present.to(covered.dtype)[..., None, None]
         features = run(self.extract, space_to_depth(aligned, self.scale))
-        scores = _run_all(self.score, torch.cat((features, _for_each(content, count)), dim=1))
-        logits = _wide(scores).view(batch, count, height, width)
+        logits = _wide(self._scores(features, content)).view(batch, count, height, width)
         scored = torch.sigmoid(logits) * covered
         weights = scored.square() / scored.sum(1, keepdim=True).clamp(min=SMALLEST_SUM)
         total = weights.sum(1, keepdim=True)
@@ -124,21 +125,24 @@ class ReferenceBranch(nn.Module):
         image = result + depth_to_space(change, self.scale)
         return Referred(image, weights, covered, logits, aligned.view(batch, count, *aligned.shape[-2:]))
 
-    def _places(self, poses: Tensor, height: int, width: int) -> Tensor:
-        """Where the pixels of a result lie on the canvas, N x H x W x 2, x first, in pixels from its corner."""
-        matrix = _wide(poses)[..., None, None]
-        x = (torch.arange(width * self.scale, device=poses.device, dtype=matrix.dtype) + 0.5) / self.scale
-        y = (torch.arange(height * self.scale, device=poses.device, dtype=matrix.dtype)[:, None] + 0.5) / self.scale
-        rows = [matrix[:, k, 0] * x + matrix[:, k, 1] * y + matrix[:, k, 2] for k in range(2)]
-        return self.scale * torch.stack(rows, dim=-1)
+    def _scores(self, features: Tensor, content: Tensor) -> Tensor:
+        """The scores of both together, of which the contribution of the content is the same for all references."""
+        first, last = self.score
+        assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+        width = content.shape[1]
+        of_feature = F.conv2d(features, first.weight[:, :width])
+        of_content = F.conv2d(content, first.weight[:, width:], first.bias)
+        return run(last, leaky_relu(_add_to_each(of_feature, of_content)))
 
-    def _offsets(self, guide: Tensor) -> Tensor:
-        """How far samples are moved, N x H x W x 2 in pixels of the canvas."""
+    def _offsets(self, guide: Tensor, images: Tensor) -> Tensor:
+        """How far samples are moved, N x 2 x H x W in the units of `positions`."""
         size = [self.scale * side for side in guide.shape[-2:]]
+        unit = 2 / _size_of(images)
         coarse, fine = COARSE_REACH * _wide(_run_all(self.coarse, guide)), self.scale * _wide(run(self.fine, guide))
-        offsets = sum(F.interpolate(each, size=size, mode="bilinear") for each in (coarse, fine))
-        assert isinstance(offsets, Tensor)
-        return offsets.permute(0, 2, 3, 1)
+        # Planar, because torch interpolates two interleaved channels four times as slowly.
+        planes = ((each * unit).contiguous() for each in (coarse, fine))
+        first, second = (F.interpolate(each, size=size, mode="bilinear") for each in planes)
+        return first + second
 
 
 def active1x1(in_channels: int, out_channels: int) -> ActivatedConv2d:
@@ -158,17 +162,22 @@ def box_mean(image: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
+def positions(matrices: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """Where the pixels of a frame at `scale` times height x width lie on the canvas: N x 2 x H x W, x first.
+
+    -1..1 is the whole width and height, as grid sampling counts. `matrices`, N x 2 x 3, act on columns (x, y, 1) of
+    pixels at scale 1 and give half widths and half heights from the upper left corner.
+    """
+    matrix = matrices[..., None, None]
+    x = (torch.arange(width * scale, device=matrix.device, dtype=matrix.dtype) + 0.5) / scale
+    y = (torch.arange(height * scale, device=matrix.device, dtype=matrix.dtype)[:, None] + 0.5) / scale
+    return matrix[:, :, 0] * x + (matrix[:, :, 1] * y + (matrix[:, :, 2] - 1))
+
+
 def sample(images: Tensor, places: Tensor) -> Tensor:
-    """Bilinear samples of images N x C x S x S at `places`, N x H x W x 2 in pixels from the corner; 0 outside."""
-    size = torch.tensor(images.shape[:-3:-1], device=places.device, dtype=places.dtype)
-    return F.grid_sample(images.to(places.dtype), places * (2 / size) - 1, padding_mode="zeros", align_corners=False)
-
-
-def coverage(places: Tensor, canvas: list[int]) -> Tensor:
-    """1 where `places`, N x H x W x 2, lie on a canvas of these sides (height, width), else 0: N x H x W."""
-    x, y = places.unbind(-1)
-    inside = (x >= 0) & (y >= 0) & (x <= canvas[1]) & (y <= canvas[0])
-    return inside.to(places.dtype)
+    """Bilinear samples of images N x C x S x S at `places`, N x 2 x H x W in the units of `positions`; 0 outside."""
+    grid = places.permute(0, 2, 3, 1)  # planes stay separate in memory, as in `warp`
+    return F.grid_sample(images.to(places.dtype), grid, padding_mode="zeros", align_corners=False)
 
 
 def _run_all(layers: nn.Sequential, x: Tensor) -> Tensor:
@@ -179,11 +188,18 @@ def _run_all(layers: nn.Sequential, x: Tensor) -> Tensor:
     return out
 
 
+def _size_of(images: Tensor) -> Tensor:
+    """Width and height of images in float32 at least: 2 x 1 x 1."""
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    return torch.tensor(images.shape[:-3:-1], device=images.device, dtype=dtype)[:, None, None]
+
+
 def _wide(x: Tensor) -> Tensor:
     """In float32 at least: bf16 has too few bits for positions and weights."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _for_each(feature: Tensor, count: int) -> Tensor:
-    """A feature B x C x h x w for each of `count` references: (B * count) x C x h x w."""
-    return feature[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
+def _add_to_each(features: Tensor, content: Tensor) -> Tensor:
+    """Features (B * n) x C x h x w plus the content B x C x h x w of their frame."""
+    each = features.view(len(content), -1, *features.shape[1:])
+    return (each + content[:, None]).flatten(0, 1)
