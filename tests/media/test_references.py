@@ -22,6 +22,7 @@ import vidsr
 from tests.golden.test_secnet_references import BRANCH, SIZES, secnet
 from tests.media.test_restoration import FIRST, HEIGHT, PLACES, SECOND, SIDE, WIDTH, near
 from tests.support import media
+from tests.support.face_models import ship
 from tests.support.sface_files import write_sface
 from tests.support.yunet_files import blob_finder, write_yunet
 from vidsr.cli import app
@@ -241,15 +242,27 @@ def test_what_cannot_be_used_is_refused(
     assert sentence in " ".join(result.stderr.split()) and list(tmp_path.iterdir()) == []
 
 
-def test_the_shipped_face_models_take_none_and_the_way_to_one_is_said(room: Path, tmp_path: Path) -> None:
-    """To be replaced when a trained one ships."""
+def test_photographs_are_for_the_model_that_was_trained_with_them(room: Path, tmp_path: Path) -> None:
+    """It is chosen by itself, and adds something; the face model without the branch is refused."""
+    reference = ("--reference", f"1={room / 'anna.png'}")
+    upscale(room, tmp_path / "a.mkv", *reference, "--face-model", "auto", "--report", tmp_path / "a.json")
+    (run,) = json.loads((tmp_path / "a.json").read_text())["runs"]
+    assert run["face_model"] == "secnet-fast-face-references"
+    upscale(room, tmp_path / "b.mkv", "--face-model", "auto")
+    assert not same(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    upscale(room, tmp_path / "c.mkv", *reference, "--reference-strength", "0", "--face-model", "auto")
+    assert same(tmp_path / "c.mkv", tmp_path / "b.mkv")
+    result = upscale(room, tmp_path / "a.mkv", *reference, "--face-model", "secnet-fast-face", "-y", code=2)
+    assert "'secnet-fast-face' takes no reference photographs" in " ".join(result.stderr.split())
+
+
+def test_without_weights_the_way_to_them_is_said(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ship(monkeypatch, "secnet-fast-face-references", None)
     reference = ("--reference", f"1={room / 'anna.png'}")
     result = upscale(room, tmp_path / "a.mkv", *reference, "--face-model", "auto", code=5)
     said = " ".join(result.stderr.split())
     assert "--reference needs a face model that takes photographs" in said
     assert "secnet-fast-face-references.toml --data DIR" in said and "--face-model FOLDER/" in said
-    result = upscale(room, tmp_path / "a.mkv", *reference, "--face-model", "secnet-fast-face", code=2)
-    assert "'secnet-fast-face' takes no reference photographs" in " ".join(result.stderr.split())
 
 
 def test_a_pipe_cannot_be_searched_for_a_name(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
