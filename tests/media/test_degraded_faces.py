@@ -17,7 +17,14 @@ from tests.support.face_models import degraded_face_model, ship
 from vidsr.config import CleaningConfig, ComputeConfig, RestoreConfig, UpscaleConfig
 from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_FACE_MODEL, DEGRADED_MODEL
 from vidsr.errors import ModelError
-from vidsr.faces.engine import REFERENCE_MODELS, FaceEngine, build_face_engine
+from vidsr.faces.engine import (
+    DEGRADED_REFERENCE_MODEL,
+    REFERENCE_MODEL,
+    FaceEngine,
+    build_face_engine,
+    face_model_name,
+    select_face_engine,
+)
 from vidsr.faces.handover import BodyModel, fitting_face_model, wants_faces
 from vidsr.models.cards import ModelCard, find_card, list_presets
 from vidsr.models.loading import load_network
@@ -121,10 +128,15 @@ def test_levels_reach_the_face_model(shipped: ModelCard, video: Path) -> None:
     assert estimated.faces is not None and estimated.faces.selection.levels == (None, None, None)
 
 
-@pytest.mark.usefixtures("shipped")
-def test_reference_photographs_have_their_own_model(video: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=f"{REFERENCE_MODELS[DEGRADED_FACE_MODEL]}.toml"):
-        plan(video, tmp_path / "b.mp4", options(DEGRADED_MODEL, references=(("1", tmp_path / "a.png"),)))
+def test_reference_photographs_have_a_model_for_clean_and_one_for_degraded_videos(video: Path) -> None:
+    """Whether or not there is a face model for degraded videos without photographs."""
+    bodies = {body: BodyModel.of(find_card(body)) for body in ("secnet-fast", DEGRADED_MODEL)}
+    assert face_model_name("auto", True, bodies["secnet-fast"]) == face_model_name("auto", True) == REFERENCE_MODEL
+    assert face_model_name("auto", True, bodies[DEGRADED_MODEL]) == DEGRADED_REFERENCE_MODEL
+    assert face_model_name("auto", True, BodyModel("any", has_estimator=True, is_foreign=True)) == REFERENCE_MODEL
+    assert face_model_name("mine.toml", True, bodies[DEGRADED_MODEL]) == "mine.toml"
+    for name in (REFERENCE_MODEL, DEGRADED_REFERENCE_MODEL):
+        assert select_face_engine(ComputeConfig(), 64, 64, name, wants_references=True).model == name
 
 
 @pytest.mark.usefixtures("untrained")

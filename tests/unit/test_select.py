@@ -96,7 +96,8 @@ def test_a_model_for_another_task_is_refused_by_what_it_does(name: str) -> None:
 
 def test_an_unknown_model_is_refused_with_the_names_of_those_for_the_task() -> None:
     wanted = (
-        "unknown model 'secnet-fst'; known are bicubic, cajnn-fast, mpenet-fast, secnet-fast-face-references, "
+        "unknown model 'secnet-fst'; known are bicubic, cajnn-fast, mpenet-fast, "
+        "secnet-fast-face-real-references, secnet-fast-face-references, "
         "secnet-fast-face, secnet-fast-real, secnet-fast-x2, secnet-fast, or the path of a model card"
     )
     with pytest.raises(ModelError, match=wanted):

@@ -23,7 +23,7 @@ from torch import Tensor
 from vidsr.config import ComputeConfig, FaceConfig, Precision
 from vidsr.engines.base import prepared
 from vidsr.engines.recurrent import FrameFeatures, advance, checked_overrides, merge_ensemble, prepare_frame
-from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_FACE_MODEL, ESTIMATED, Levels, Selection, select
+from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, select
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.attended import AttentionFaceEngine
 from vidsr.faces.handover import TINY_MODEL, BodyModel, fitting_face_model, tiny_card
@@ -43,12 +43,10 @@ from vidsr.types import Crop, Face, Frame
 # crops cover 30 % of a frame of 640x360, the second pass alone would add a third to the time of the whole video, for
 # 0.09 dB of a gain of 0.4 dB (moved photographs, faces of 64 and 72 pixels).
 MAX_MIRRORED_AREA = 144 * 144
-# The face model for `--face-model auto` where reference photographs are given, by the one without.
+# The face model for `--face-model auto` where reference photographs are given; the second one behind a model with an
+# estimator of degradation.
 REFERENCE_MODEL = "secnet-fast-face-references"
-REFERENCE_MODELS = {
-    DEFAULT_MODELS["restore_face"]: REFERENCE_MODEL,
-    DEGRADED_FACE_MODEL: "secnet-fast-face-real-references",
-}
+DEGRADED_REFERENCE_MODEL = "secnet-fast-face-real-references"
 # The model that chooses where in a face it works.
 BOX_MODEL = "attention-fh-fast"
 
@@ -383,7 +381,7 @@ def select_tiny_engine(compute: ComputeConfig, options: FaceConfig, height: int,
 
 def _refuse_untrained(name: str) -> None:
     """Raises ModelError for a model of reference photographs as long as it comes without weights."""
-    for preset in untrained_presets() if name in REFERENCE_MODELS.values() else ():
+    for preset in untrained_presets() if name in (REFERENCE_MODEL, DEGRADED_REFERENCE_MODEL) else ():
         if preset.name == name:
             raise ModelError(
                 f"--reference needs a face model that takes photographs, and vidsr comes with none that is trained: "
@@ -398,8 +396,11 @@ def face_model_name(model: str, wants_references: bool, body: BodyModel | None =
     """
     if model != "auto":
         return model
-    fitting = (None if body is None else fitting_face_model(body)) or DEFAULT_MODELS["restore_face"]
-    return REFERENCE_MODELS[fitting] if wants_references else fitting
+    if wants_references:
+        is_degraded = body is not None and body.has_estimator and not body.is_foreign
+        return DEGRADED_REFERENCE_MODEL if is_degraded else REFERENCE_MODEL
+    fitting = None if body is None else fitting_face_model(body)
+    return fitting or DEFAULT_MODELS["restore_face"]
 
 
 def build_face_engine(
