@@ -116,7 +116,8 @@ def chain() -> Engine:
 ENGINES: dict[str, Callable[[], Engine]] = {
     f"bicubic x{scale}": lambda scale=scale: BicubicEngine(scale, CUDA) for scale in (1, 2, 3, 4)
 }  # type: ignore[misc]
-WITH_WEIGHTS = {card.name for card in list_cards()}
+# In every precision; those for reference photographs are other face models where, as here, there are none.
+WITH_WEIGHTS = {card.name for card in list_cards() if not card.name.endswith("-references")}
 for each in list_presets():
     for its_precision in DTYPES if each.name in WITH_WEIGHTS else ("fp16",):
         ENGINES |= engines_of(each, its_precision)
