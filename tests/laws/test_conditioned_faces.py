@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.laws.test_face_engine import CPU, Crops, assert_same, cropped, noise, run, turned
+from tests.laws.test_face_engine import CPU, Crops, assert_same, cropped, crops_by_frame, noise, run, turned
 from tests.support.rounding import rounding_gap
 from tests.support.tiny_networks import paper_network
 from tests.support.torch_threads import torch_threads
@@ -95,11 +95,7 @@ def test_faces_are_independent(form: str) -> None:
         5: (Crop(0, 16, 16, 16), 10, 11),
         6: (Crop(32, 8, 16, 16), 0, 8),
     }
-    plan = [
-        {track: crop for track, (crop, first, end) in lives.items() if first <= t < end}
-        for t in range(len(frames))
-    ]  # fmt: skip
-    results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
+    results = run(FaceEngine(network, CPU, "fp32"), frames, crops_by_frame(lives, len(frames)))
     for track, (crop, first, end) in lives.items():
         assert_same(results[track], forward(network, frames[first:end], crop), gap(form))
 

@@ -139,6 +139,13 @@ def test_static_crop_of_odd_size_at_the_edge(form: str, crop: Crop) -> None:
     assert_same(results[1], alone(network, frames, crop), gap(form))
 
 
+def crops_by_frame(lives: Mapping[int, tuple[Crop, int, int]], length: int) -> list[Crops]:
+    """The crops of each frame; a track has one crop from its first frame to before its last number."""
+    return [
+        {track: crop for track, (crop, first, end) in lives.items() if first <= t < end} for t in range(length)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_faces_are_independent(form: str) -> None:
     """Long enough that two faces hold equally many frames, one of them with a longer past than the other."""
@@ -151,11 +158,7 @@ def test_faces_are_independent(form: str) -> None:
         5: (Crop(0, 16, 16, 16), 12, 13),
         6: (Crop(16, 8, 16, 16), 0, 8),
     }
-    plan = [
-        {track: crop for track, (crop, first, end) in lives.items() if first <= t < end}
-        for t in range(len(frames))
-    ]  # fmt: skip
-    results = run(FaceEngine(network, CPU, "fp32"), frames, plan)
+    results = run(FaceEngine(network, CPU, "fp32"), frames, crops_by_frame(lives, len(frames)))
     for track, (crop, first, end) in lives.items():
         assert_same(results[track], alone(network, frames[first:end], crop), gap(form))
 

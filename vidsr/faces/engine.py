@@ -321,22 +321,22 @@ def _batch_pasts(pasts: Sequence[RecurrentState | None]) -> RecurrentState | Non
 
 def select_face_engine(
     compute: ComputeConfig, height: int, width: int, model: str = "auto", wants_references: bool = False,
-    boxes: int | None = None, levels: Levels = ESTIMATED,
+    boxes: int | None = None, body: Selection | None = None,
 ) -> Selection:  # fmt: skip
     """Selects the face engine for a video of this size; it runs on torch whatever the backend. Loads no weights.
 
-    `model` is that of `--face-model`, `boxes` that of `--face-boxes`. The degradation `levels` are those of a model
-    with an estimator; another one needs none, as they are given to the model for the frames. Raises UsageError for a
-    model that takes no reference photographs if the run `wants_references`, and for one that chooses no boxes if their
-    number is given; ModelError or DeviceError.
+    `model` is that of `--face-model`, `boxes` that of `--face-boxes`. `body` is what enlarges the frames, None where
+    faces are all there is: "auto" fits it, and a face model with an estimator has its degradation levels. Raises
+    UsageError for a model that takes no reference photographs if the run `wants_references`, and for one that chooses
+    no boxes if their number is given; ModelError or DeviceError.
     """
     precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
-    name = face_model_name(model, wants_references)
+    name = face_model_name(model, wants_references, None if body is None else BodyModel.of(body.card))
     _refuse_untrained(name)
     options = replace(compute, model=name, backend="torch", precision=precision, tile="off")
     selection = select(options, "restore_face", height, width)
-    if selection.has_estimator:
-        selection = replace(selection, levels=levels)
+    if selection.has_estimator and body is not None:
+        selection = replace(selection, levels=body.levels)
     assert selection.card is not None, "bicubic does not restore faces"
     if wants_references and not FACE_ENGINES[selection.card.architecture].takes_references(_config_of(selection)):
         raise UsageError(

@@ -9,20 +9,19 @@ from dataclasses import dataclass, replace
 import torch
 
 from vidsr.config import ComputeConfig, FaceConfig, RestoreConfig
-from vidsr.engines.select import ESTIMATED, Selection
+from vidsr.engines.select import Selection
 from vidsr.faces.blending import FaceBlender
 from vidsr.faces.detector import FaceDetector, View, load_detector
 from vidsr.faces.embedding import EmbeddingChoice
 from vidsr.faces.engine import (
     build_face_engine,
-    face_model_name,
     is_for_all_sizes,
     scale_of,
     select_face_engine,
     select_tiny_engine,
 )
 from vidsr.faces.finding import FaceFinder
-from vidsr.faces.handover import HANDOVER, TINY_MODEL, BodyModel, SizedFaceEngine
+from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
 from vidsr.faces.landmark_smoothing import LandmarkSmoothing
 from vidsr.faces.photographs import FoundPhotograph, load_photograph
 from vidsr.faces.restorer import FaceRestorer, FaceWork
@@ -84,9 +83,9 @@ def plan_faces(
     where faces are all there is.
     """
     wants_references = bool(options.photographs)
-    name = face_model_name(options.model, wants_references, None if body is None else BodyModel.of(body.card))
-    levels = ESTIMATED if body is None else body.levels
-    selection = select_face_engine(compute, info.height, info.width, name, wants_references, options.boxes, levels)
+    selection = select_face_engine(
+        compute, info.height, info.width, options.model, wants_references, options.boxes, body
+    )
     tiny = None
     if not is_for_all_sizes(selection.card):
         tiny = select_tiny_engine(compute, options, info.height, info.width)

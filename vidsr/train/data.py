@@ -32,11 +32,11 @@ class Batch(NamedTuple):
     blur, noise and compression of each clip in 0..1. `overrides`, B x 3, holds those of them that replace the network's
     own estimates, else NaN. With reference photographs `references`, B x n x 3 x H x W, are aligned to the faces of the
     samples, and `present`, B x n, tells which of them exist. Photographs on a canvas are upright instead, B x n x 3 x S
-    x S, and `poses`, B x (burn_in + T) x n x 2 x 3, are those of nets/secnet/references.py; `strangers`, B x n, tells
-    which show somebody else. Clips of faces with labels
-    have `points`, B x T x P x 2 in pixels of the truth, `motions`, B x (burn_in + T) x 2 x 3, which bring places of a
-    low-resolution frame to those in the frame before, and perhaps `units`, B x T x U, of which `unit_rates`, U, tells
-    how frequent they are in all data. `seed` is for random decisions of the training itself, such as boxes.
+    x S, and `poses`, B x (burn_in + T) x n x 2 x 3, are those of nets/secnet/references.py. `strangers`, B x n, tells
+    which show somebody else. Clips of faces with labels have `points`, B x T x P x 2 in pixels of the truth, `motions`,
+    B x (burn_in + T) x 2 x 3, which bring places of a low-resolution frame to those in the frame before, and perhaps
+    `units`, B x T x U, of which `unit_rates`, U, tells how frequent they are in all data. `seed` is for random
+    decisions of the training itself, such as boxes.
     """
 
     low: Tensor

@@ -152,8 +152,8 @@ def active1x1(in_channels: int, out_channels: int) -> ActivatedConv2d:
 
 def luma_of(images: Tensor) -> Tensor:
     """The luma, N x 1 x H x W, of RGB images N x 3 x H x W."""
-    weights = torch.tensor(LUMA, device=images.device, dtype=images.dtype)
-    return (images * weights[:, None, None]).sum(1, keepdim=True)
+    red, green, blue = (weight * images[:, k : k + 1] for k, weight in enumerate(LUMA))
+    return red + green + blue
 
 
 def box_mean(image: Tensor, side: int) -> Tensor:
