@@ -28,7 +28,7 @@ from benchmarks.quality.runner import clip_paths
 from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_MODEL
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
-from vidsr.nets.secnet.conditioning import QUANTITIES
+from vidsr.nets.layers.conditioning import QUANTITIES
 from vidsr.pipeline.degradation import FRAMES, is_degraded
 from vidsr.types import DegradationLevels
 

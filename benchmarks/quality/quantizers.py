@@ -37,7 +37,7 @@ from benchmarks.quality.real_footage import FOLDERS, Protocol, enlarged, identit
 from benchmarks.quality.runner import clip_paths, read_truth, reduced
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
-from vidsr.nets.secnet.conditioning import QUANTITIES, smooth
+from vidsr.nets.layers.conditioning import QUANTITIES, smooth
 from vidsr.train.codecs import compression_of, equivalent_crf
 from vidsr.train.degrade import from_bytes, to_bytes
 from vidsr.video.encoder import repeatable_options

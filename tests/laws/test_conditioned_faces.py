@@ -20,7 +20,7 @@ from tests.unit.test_conditioning import NONE, Overrides, conditioned_network
 from vidsr.engines.recurrent import RecurrentEngine, advance, merge_ensemble, prepare_frame
 from vidsr.errors import UsageError
 from vidsr.faces.engine import FaceEngine, FaceStream
-from vidsr.nets.secnet.conditioning import overrides_tensor, smooth
+from vidsr.nets.layers.conditioning import overrides_tensor, smooth
 from vidsr.nets.secnet.network import SECNet
 from vidsr.stages.saving import freeze, thaw
 from vidsr.types import Crop, Frame

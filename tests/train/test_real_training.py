@@ -15,7 +15,7 @@ import torch
 from tests.support.tiny_training_data import TINY_NETWORK, tiny_recipe, training_folder
 from vidsr.errors import UsageError
 from vidsr.models.registry import build
-from vidsr.nets.secnet.conditioning import Estimate, Estimator
+from vidsr.nets.layers.conditioning import Estimate, Estimator
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batches
 from vidsr.train.dataset import find_training_files

@@ -23,7 +23,7 @@ from vidsr.engines.recurrent import RecurrentEngine, StreamState
 from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.registry import build
-from vidsr.nets.secnet.conditioning import MIN_RATE, Estimate, apply_overrides, overrides_tensor, smooth
+from vidsr.nets.layers.conditioning import MIN_RATE, Estimate, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.network import SECNet
 from vidsr.train.initialization import start_from
 from vidsr.train.losses import estimate_loss

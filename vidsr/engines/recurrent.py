@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vidsr.engines.base import DTYPES, OVERLAP, EngineInfo, prepared
 from vidsr.errors import UsageError
-from vidsr.nets.secnet.conditioning import Estimate, apply_overrides, overrides_tensor, smooth
+from vidsr.nets.layers.conditioning import Estimate, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import Pyramid

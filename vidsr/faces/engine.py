@@ -33,7 +33,7 @@ from vidsr.faces.tiny import TinyFaceEngine
 from vidsr.models.cards import Card, untrained_presets
 from vidsr.models.loading import load_network
 from vidsr.models.registry import config_of
-from vidsr.nets.secnet.conditioning import Estimate
+from vidsr.nets.layers.conditioning import Estimate
 from vidsr.nets.secnet.flow import Pyramid, stack_pyramids
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 from vidsr.runtime.overlap import Overlap

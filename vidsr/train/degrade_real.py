@@ -53,7 +53,7 @@ class AppliedDegradation:
     drawn: dict[str, float | str] = field(default_factory=dict)
 
     def values(self) -> tuple[float, float, float]:
-        """Blur, noise and compression, in the order of QUANTITIES (nets/secnet)."""
+        """Blur, noise and compression, in the order of QUANTITIES (nets/layers/conditioning.py)."""
         return self.blur, self.noise, self.compression
 
 

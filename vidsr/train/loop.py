@@ -21,7 +21,7 @@ from vidsr.models.registry import build, id_of
 from vidsr.nets.base import Network
 from vidsr.nets.cajnn.network import CAJNN
 from vidsr.nets.hime.network import HIME
-from vidsr.nets.secnet.conditioning import Estimate
+from vidsr.nets.layers.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipReferences, SECNet
 from vidsr.nets.zsm.config import WINDOW
 from vidsr.nets.zsm.network import ZoomingSlowMo

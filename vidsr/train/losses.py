@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidsr.nets.layers.conditioning import Estimate
 from vidsr.nets.layers.warp import enlarge_flow, warp
-from vidsr.nets.secnet.conditioning import Estimate
 from vidsr.nets.secnet.network import ClipOutput
 from vidsr.nets.zsm.network import GuidedOutput
 from vidsr.train.perceptual import Distance

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from vidsr.nets.layers.conditioning import CELL
 from vidsr.nets.requirements import refuse_unmet
-from vidsr.nets.secnet.conditioning import CELL
 from vidsr.nets.secnet.feature_encoding import Strategy
 
 

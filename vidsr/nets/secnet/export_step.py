@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vidsr.nets.export_step import Shapes, Step
-from vidsr.nets.secnet.conditioning import apply_overrides, overrides_tensor, smooth
+from vidsr.nets.layers.conditioning import apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.feature_encoding import Bidirectional, Memory
 from vidsr.nets.secnet.network import RecurrentState, SECNet
 

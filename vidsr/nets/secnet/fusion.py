@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidsr.nets.layers.blocks import LEAKY_SLOPE, ResidualBlock, active3x3, conv3x3, run, run_blocks, start_near_zero
-from vidsr.nets.secnet.conditioning import Tuning
+from vidsr.nets.layers.conditioning import Tuning
 from vidsr.nets.secnet.feature_encoding import Memory, Strategy, build_encoding
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space, fill_squares, space_to_depth
+from vidsr.nets.layers.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.warp import enlarge_flow, warp
-from vidsr.nets.secnet.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
 from vidsr.nets.secnet.config import SECNetConfig, check
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import FlowNet, Pyramid, stack_pyramids
