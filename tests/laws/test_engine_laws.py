@@ -240,7 +240,7 @@ ENGINES |= {f"untrained {name}": untrained(form, "fp32") for name, form in PAPER
 ENGINES |= {"untrained paper bf16": untrained({}, "bf16")}
 ENGINES |= {
     f"untrained {kind.__name__} {form} {precision}": untrained_slowmo(kind, form, precision)
-    for form, precision in zip(SLOWMO_FORMS, ("fp32", "bf16"), strict=True)
+    for form, precision in zip(SLOWMO_FORMS, ("fp32", "bf16", "fp32"), strict=True)
     for kind in (slowmo, interpolation)
 }
 ENGINES |= {

@@ -19,7 +19,7 @@ from torch import Tensor
 import vidsr.engines.onnx
 from tests.laws.test_engine_laws import LAWS, Case
 from tests.support import media
-from tests.support.tiny_networks import slowmo_network
+from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from tests.support.toy_engine import make_clip
 from tests.unit.test_onnx_export import NETWORKS
 from vidsr.config import ComputeConfig, UpscaleConfig
@@ -61,14 +61,15 @@ def slowmo_pair(form: str) -> tuple[Engine, Engine]:
 def interpolation_pair(form: str) -> tuple[Engine, Engine]:
     network = slowmo_network(form)
     return InterpolationEngine.of_network(network, form, CPU, "fp32"), InterpolationEngine(
-        interpolation_graphs(network, CPU), form, PRECISIONS
+        interpolation_graphs(network, CPU), form, CPU, PRECISIONS
     )
 
 
 PAIRS: dict[str, Callable[[], tuple[Engine, Engine]]] = {
     **{f"secnet {form}": lambda form=form: secnet_pair(form) for form in SECNETS},  # type: ignore[misc]
-    **{f"slowmo {form}": lambda form=form: slowmo_pair(form) for form in ("published", "fast")},  # type: ignore[misc]
+    **{f"slowmo {form}": lambda form=form: slowmo_pair(form) for form in SLOWMO_FORMS},  # type: ignore[misc]
     "interpolation fast": lambda: interpolation_pair("fast"),
+    "interpolation conditioned": lambda: interpolation_pair("conditioned"),
 }
 
 

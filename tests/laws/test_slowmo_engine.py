@@ -24,6 +24,7 @@ from vidsr.engines.tiled import TiledEngine
 from vidsr.errors import ModelError, UsageError
 from vidsr.models.cards import list_presets
 from vidsr.models.registry import build
+from vidsr.nets.layers.conditioning import Estimate
 from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.types import Frame
 
@@ -39,12 +40,35 @@ def network_of(form: str) -> ZoomingSlowMo:
     return slowmo_network(form)
 
 
+Levels = tuple[float | None, float | None, float | None]
+ESTIMATED: Levels = (None, None, None)
+
+
+def conditions_of(network: ZoomingSlowMo, clip: Tensor, overrides: Levels = ESTIMATED) -> list[Estimate | None]:
+    """What a network with an estimator works with in a scene N x 3 x h x w; None for every frame without one.
+
+    The overall levels are the mean of those so far, in which no frame weighs less than a tenth.
+    """
+    if network.estimator is None:
+        return [None] * len(clip)
+    mean, found = torch.zeros(1, 3), list[Estimate | None]()
+    for count, frame in enumerate(clip, 1):
+        overall, local = network.estimator(frame[None])
+        mean = mean + (overall - mean) / min(count, 10)
+        levels, cells = mean.clone(), local.clone()
+        for index, value in enumerate(overrides):
+            if value is not None:
+                levels[:, index], cells[:, index] = value, value
+        found.append(Estimate(levels, cells))
+    return found
+
+
 def slowmo(form: str = "fast", precision: str = "fp32", **arguments: Any) -> SlowmoEngine:
     return SlowmoEngine.of_network(network_of(form), "untrained", CPU, precision, **arguments)
 
 
-def interpolation(form: str = "fast", precision: str = "fp32") -> InterpolationEngine:
-    return InterpolationEngine.of_network(network_of(form), "untrained", CPU, precision)
+def interpolation(form: str = "fast", precision: str = "fp32", **arguments: Any) -> InterpolationEngine:
+    return InterpolationEngine.of_network(network_of(form), "untrained", CPU, precision, **arguments)
 
 
 def run(engine: Engine, frames: list[Frame]) -> list[Frame]:
@@ -60,13 +84,22 @@ def images(frames: list[Frame]) -> Tensor:
 
 
 @torch.inference_mode()
-def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: int, carry: bool) -> Tensor:
+def whole_scene(
+    network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: int, carry: bool, overrides: Levels = ESTIMATED
+) -> Tensor:
     """All outputs for a scene N x 3 x h x w, computed in memory by the documented rule.
 
     Window k begins with the frame that window k - 1 ended with. The forward state runs over the whole scene, or from
     each window's first frame; the backward one from `lookahead` frames behind each window, or the scene's end.
     """
-    features = [network.features(frame[None]) for frame in clip]
+    known = conditions_of(network, clip, overrides)
+    conditions = known[:1]
+    for one, other in pairwise(known):
+        between = None
+        if one is not None and other is not None:
+            between = Estimate(0.5 * (one.overall + other.overall), 0.5 * (one.local + other.local))
+        conditions += [between, other]
+    features = [network.features(frame[None], condition) for frame, condition in zip(clip, known, strict=True)]
     moments = [features[0][0]]
     for before, after in pairwise(features):
         moments += [network.interpolate(before, after), after[0]]
@@ -90,12 +123,13 @@ def whole_scene(network: ZoomingSlowMo, clip: Tensor, window: int, lookahead: in
         for t in range(first, end + 1):
             image = clip[t // 2][None] if t % 2 == 0 else None
             # A frame shared by two windows is output by the first.
-            results.setdefault(t, network.reconstruct(moments[t], forwards[t], backwards[t], image)[0])
+            result = network.reconstruct(moments[t], forwards[t], backwards[t], image, conditions[t])
+            results.setdefault(t, result[0])
         first += 2 * (window - 1)
     return torch.stack([results[t] for t in range(last + 1)]).clamp(0, 1)
 
 
-@pytest.mark.parametrize("form", SLOWMO_FORMS)
+@pytest.mark.parametrize("form", ["published", "fast"])  # an estimate goes on from window to window
 @torch.inference_mode()
 def test_at_the_papers_setting_each_window_is_what_the_published_network_makes(form: str) -> None:
     for length, is_overlapped in product((1, 2, 3, 4, 7, 9), (False, True)):
@@ -128,6 +162,57 @@ def test_streaming_equals_the_whole_scene_in_memory(
     torch.testing.assert_close(images(results), torch.cat(parts), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("overrides", [ESTIMATED, (None, 0.9, 0.0), (0.3, 1.0, 0.2)])
+def test_a_stream_notes_the_levels_it_works_with(overrides: Levels) -> None:
+    """For every input frame, those of the scene so far.
+
+    An interpolated frame has the mean of its neighbors', at the input's size those of the frame before it.
+    """
+    frames = make_clip(9, 12, 10, cuts=(0, 4))
+    scenes = [images(frames[:4]), images(frames[4:])]
+    network, engine = network_of("conditioned"), slowmo("conditioned", overrides=overrides)
+    results = run(engine, frames)
+    expected = torch.cat([whole_scene(network, scene, 4, 0, True, overrides) for scene in scenes])
+    torch.testing.assert_close(images([*results[:7], *results[8:]]), expected, rtol=0, atol=1e-5)
+    for make, share in ((slowmo, 0.5), (interpolation, 0.0)):
+        wanted = []
+        for scene in scenes:
+            known = [each.overall[0] for each in conditions_of(network, scene, overrides) if each is not None]
+            for one, other in pairwise([*known, known[-1]]):
+                wanted += [one, one + share * (other - one)]
+        found = [frame.levels for frame in run(make("conditioned", overrides=overrides), frames)]
+        torch.testing.assert_close(torch.stack(found), torch.stack(wanted[:-1]), rtol=0, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_levels_change_the_result_and_need_an_estimator() -> None:
+    frames = make_clip(4)
+    estimated, clean, coarse = (
+        images(run(slowmo("conditioned", overrides=each), frames)) for each in (ESTIMATED, (0, 0, 0), (0, 0, 1))
+    )
+    assert min((clean - coarse).abs().max(), (clean - estimated).abs().max()) > 1e-3
+    for make in (slowmo, interpolation):
+        with pytest.raises(UsageError, match="the model 'untrained' does not take degradation levels"):
+            make("fast", overrides=(0.5, None, None))
+        with pytest.raises(UsageError, match=r"must be in 0\.\.1"):
+            make("conditioned", overrides=(1.5, None, None))
+
+
+def test_all_tiles_work_with_the_levels_of_the_whole_frame() -> None:
+    """One half of the frames is flat and the other noise, so that each tile alone would estimate other levels."""
+    random = torch.rand(4, 3, 40, 88, generator=torch.Generator().manual_seed(2))
+    clip = torch.where(torch.arange(88) < 44, 0.5, random)
+    frames = [Frame(image, t, Fraction(1, 25), 1, t in (0, 3)) for t, image in enumerate(clip)]
+    chain = ChainEngine([interpolation("conditioned"), slowmo("conditioned")])
+    for engine in (slowmo("conditioned"), interpolation("conditioned"), chain):
+        whole, tiled = (
+            torch.stack([frame.levels for frame in run(TiledEngine(engine, tile, 8, 8), frames)])  # type: ignore[misc]
+            for tile in (None, 44)
+        )
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-4)
+        left = run(engine, [frame.with_image(frame.image[..., :44].contiguous()) for frame in frames])[-1].levels
+        assert left is not None and (left - whole[-1]).abs().max() > 0.005
+
+
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 def test_carried_state_and_lookahead_change_the_result(lookahead: int) -> None:
     """Shows that the tests above can fail: carrying the state and looking ahead both have an effect."""
@@ -145,7 +230,8 @@ def test_interpolated_frames_are_the_heads_and_input_frames_unchanged(form: str)
     assert len(results) == 11
     for t, frame in enumerate(frames):
         assert torch.equal(results[2 * t].image, frame.image)
-    features = [network.features(frame.image[None]) for frame in frames]
+    known = conditions_of(network, images(frames[:4])) + conditions_of(network, images(frames[4:]))
+    features = [network.features(frame.image[None], each) for frame, each in zip(frames, known, strict=True)]
     for t in range(5):
         expected = network.synthesize(network.interpolate(features[t], features[t + 1]))[0].clamp(0, 1)
         if t == 3:

@@ -25,7 +25,7 @@ NARROW_FORM: dict[str, Any] = {
     "flow_width": 4, "flow_depth": 2, "flow_levels": 1, "fusion_width": 6, "fusion_blocks": 1, "recurrent_width": 6,
     "decoder_blocks": 1,
 }  # fmt: skip
-# Zooming SlowMo as published, with the low-resolution head, and as in the recipe zsm-fast.
+# Zooming SlowMo as published, with the low-resolution head, as in the recipe zsm-fast, and as in zsm-fast-real.
 SLOWMO_FORMS: dict[str, dict[str, Any]] = {
     "published": {
         "width": 4, "front_blocks": 1, "back_blocks": 1, "levels": 2, "groups": 2, "state_width": 4,
@@ -37,6 +37,7 @@ SLOWMO_FORMS: dict[str, dict[str, Any]] = {
         "shared_sides": True, "residual": True,
     },
 }  # fmt: skip
+SLOWMO_FORMS["conditioned"] = SLOWMO_FORMS["fast"] | {"estimator_width": 4, "modulation_width": 4}
 # CAJNN with the upsampler of the printed size, and with that of equation (4.3) as in the recipe cajnn-fast.
 CAJNN_FORMS: dict[str, dict[str, Any]] = {
     "printed": {"width": 6, "blocks": 2, "growth": 4, "upsampler_width": 5},
@@ -97,6 +98,8 @@ def slowmo_network(form: str, **arguments: Any) -> ZoomingSlowMo:
     network = build("zsm", SLOWMO_FORMS[form] | arguments).requires_grad_(False).eval()
     for name, parameter in network.named_parameters():
         parameter.add_(torch.randn(parameter.shape) * (0.3 if "conv_offset_mask" in name else 0.1))
+    if network.estimator is not None:
+        network.estimator.overall.weight.mul_(20)  # so that the levels of frames differ
     return network
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vidsr.engines.base import Engine, EngineInfo
+from torch import Tensor
+
+from vidsr.engines.base import Engine, EngineInfo, Estimating
 from vidsr.engines.slowmo import repeat_before_cut
 from vidsr.types import Frame
 
@@ -39,6 +41,11 @@ class ChainEngine:
     def info(self) -> EngineInfo:
         """The name of the first engine; scale and interp are products, look-aheads are summed, cells fit into all."""
         return self._info
+
+    def estimate_levels(self, image: Tensor) -> Tensor | None:
+        """The levels of a whole frame that the first engine needs; the others get those that it worked with."""
+        first = self._engines[0]
+        return first.estimate_levels(image) if isinstance(first, Estimating) else None
 
     def init_state(self, height: int, width: int) -> ChainState:
         """The state of each engine."""

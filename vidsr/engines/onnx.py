@@ -18,6 +18,7 @@ from vidsr.engines.recurrent import checked_overrides, whole_frame_levels
 from vidsr.models.onnx_export import graph_of
 from vidsr.nets.base import Network
 from vidsr.nets.export_step import Step
+from vidsr.nets.layers.conditioning import Estimate
 from vidsr.nets.secnet.export_step import SECNetStep
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.single_image import SingleImageStep
@@ -159,11 +160,18 @@ class OnnxParts:
     def __init__(self, network: ZoomingSlowMo, device: torch.device, wanted: Sequence[str]) -> None:
         """Makes graphs of the `wanted` parts of `network`. Raises UsageError or DeviceError."""
         self.config = network.config
+        self.estimator = network.estimator
+        if self.estimator is not None:
+            self.estimator.to(device)
         self._graphs = {name: Graph(step, device) for name, step in parts_of(network).items() if name in wanted}
 
-    def features(self, frames: Tensor) -> Pyramid:
+    def estimate(self, frames: Tensor) -> Estimate | None:
+        """The degradation levels of one frame 1 x 3 x h x w; None without an estimator."""
+        return None if self.estimator is None else Estimate(*self._run("estimate", frames, frames))
+
+    def features(self, frames: Tensor, condition: Estimate | None = None) -> Pyramid:
         """The feature pyramid of one frame 1 x 3 x h x w."""
-        return self._run("features", frames, frames)
+        return self._run("features", frames, frames, *(condition or ()))
 
     def interpolate(self, before: Pyramid, after: Pyramid) -> Tensor:
         """The feature halfway between two frames."""
@@ -197,20 +205,21 @@ class OnnxParts:
         return LSTMState(hidden, cell)
 
     def reconstruct(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
-    ) -> Tensor:
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None,
+        condition: Estimate | None = None,
+    ) -> Tensor:  # fmt: skip
         """The enlarged image of a moment."""
-        hidden = forward_hidden, backward_hidden
-        if not self.config.residual:
-            return self._run("result", feature, *hidden)[0]
-        image = self.synthesize(feature) if image is None else image
-        return self._run("result", feature, *hidden, feature, image)[0]
+        values = [forward_hidden, backward_hidden]
+        if self.config.residual:
+            values += [feature, self.synthesize(feature) if image is None else image]
+        return self._run("result", feature, *values, *(condition or ()))[0]
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
-    ) -> Tensor:
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None,
+        condition: Estimate | None = None,
+    ) -> Tensor:  # fmt: skip
         """As `reconstruct`, clamped."""
-        return self.reconstruct(feature, forward_hidden, backward_hidden, image).clamp_(0, 1)
+        return self.reconstruct(feature, forward_hidden, backward_hidden, image, condition).clamp_(0, 1)
 
     def _run(self, part: str, like: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         height, width = like.shape[-2:]
@@ -219,13 +228,13 @@ class OnnxParts:
 
 def slowmo_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
     """The parts needed by SlowmoEngine. Raises UsageError or DeviceError."""
-    wanted = ["features", "between", "shares", "step", "result"]
+    wanted = ["estimate", "features", "between", "shares", "step", "result"]
     return OnnxParts(network, device, wanted + ["picture"] * network.config.residual)
 
 
 def interpolation_graphs(network: ZoomingSlowMo, device: torch.device) -> OnnxParts:
     """The parts needed by InterpolationEngine. Raises UsageError or DeviceError."""
-    return OnnxParts(network, device, ("features", "between", "picture"))
+    return OnnxParts(network, device, ("estimate", "features", "between", "picture"))
 
 
 def single_image_graph(network: Network, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from vidsr.engines.base import DTYPES, OVERLAP, EngineInfo, prepared
 from vidsr.errors import UsageError
-from vidsr.nets.layers.conditioning import Estimate, apply_overrides, overrides_tensor, smooth
+from vidsr.nets.layers.conditioning import Estimate, Estimator, apply_overrides, overrides_tensor, smooth
 from vidsr.nets.secnet.config import SECNetConfig
 from vidsr.nets.secnet.feature_encoding import Memory
 from vidsr.nets.secnet.flow import Pyramid
@@ -181,8 +182,17 @@ def _recall(network: SECNet, memory: Memory, fused: Callable[[], FusedFrame]) ->
     return network.recall(memory, fused())
 
 
+class WithEstimator(Protocol):
+    """A network that may have an estimator of degradation."""
+
+    @property
+    def estimator(self) -> Estimator | None:
+        """The estimator; None without one."""
+        ...
+
+
 def checked_overrides(
-    network: SECNet, values: Sequence[float | None], name: str, device: torch.device
+    network: WithEstimator, values: Sequence[float | None], name: str, device: torch.device
 ) -> Tensor | None:
     """The overrides of a stream as a tensor for `apply_overrides`.
 
@@ -206,11 +216,14 @@ def prepare_frame(network: SECNet, frame: Frame, image: Tensor, before: FrameFea
     image = _batch(network, image)
     estimate = smoothed = None
     if network.estimator is not None:
-        estimate = network.estimator(image)
-        if frame.levels is not None:
-            estimate = estimate._replace(overall=frame.levels.expand_as(estimate.overall))
+        estimate = with_levels(network.estimator(image), frame)
         smoothed = smooth(estimate.overall, None if before is None else before.smoothed)
     return FrameFeatures(frame, image, network.pyramid(image), estimate, smoothed)
+
+
+def with_levels(estimate: Estimate, frame: Frame) -> Estimate:
+    """The estimate of a frame or a crop of it, with the overall levels of the whole frame if they are known."""
+    return estimate if frame.levels is None else estimate._replace(overall=frame.levels.expand_as(estimate.overall))
 
 
 def _batch(network: SECNet, image: Tensor) -> Tensor:

@@ -386,8 +386,10 @@ def _backend_memory(selection: Selection) -> float:
 
 def _slowmo(network: Any, selection: Selection) -> Built:
     arguments = network, selection.model, torch.device(selection.device), selection.precision
-    interpolator = InterpolationEngine.of_network(*arguments) if selection.has_interpolator else None
-    return _doublings(selection, interpolator, lambda: SlowmoEngine.of_network(*arguments))
+    interpolator = None
+    if selection.has_interpolator:
+        interpolator = InterpolationEngine.of_network(*arguments, selection.levels)
+    return _doublings(selection, interpolator, lambda: SlowmoEngine.of_network(*arguments, overrides=selection.levels))
 
 
 def _slowmo_onnx(network: Any, selection: Selection) -> Built:
@@ -395,10 +397,13 @@ def _slowmo_onnx(network: Any, selection: Selection) -> Built:
 
     name, device, interpolator = selection.model, torch.device(selection.device), None
     if selection.has_interpolator:
-        interpolator = InterpolationEngine(interpolation_graphs(network, device), name, PRECISIONS)
+        interpolator = InterpolationEngine(
+            interpolation_graphs(network, device), name, device, PRECISIONS, selection.levels
+        )
 
     def enlarging() -> Engine:
-        return SlowmoEngine(slowmo_graphs(network, device), name, device, PRECISIONS, is_overlapped=False)
+        parts = slowmo_graphs(network, device)
+        return SlowmoEngine(parts, name, device, PRECISIONS, is_overlapped=False, overrides=selection.levels)
 
     return _doublings(selection, interpolator, enlarging)
 
@@ -513,6 +518,7 @@ ENGINES: dict[str, EngineRow] = {
         bytes_per_pixel=_slowmo_bytes,
         check=_check_slowmo,
         has_interpolator=lambda config: config.synthesis_blocks > 0,
+        has_estimator=lambda config: config.estimator_width > 0,
     ),
     "cajnn": EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=_cajnn_bytes),
     "hime": EngineRow(torch=single_image, onnx=single_image_onnx, bytes_per_pixel=_hime_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from vidsr.engines.base import DTYPES, EngineInfo, prepared
+from vidsr.engines.recurrent import checked_overrides, with_levels
 from vidsr.errors import ModelError, UsageError
+from vidsr.nets.layers.conditioning import Estimate, Estimator, apply_overrides, halfway, smooth
 from vidsr.nets.zsm.alignment import Prepared, Pyramid
 from vidsr.nets.zsm.config import WINDOW, ZSMConfig
 from vidsr.nets.zsm.deformable_lstm import LSTMState, StepInput
@@ -57,12 +60,14 @@ class Moment:
     """The moment of an input frame or of a frame to interpolate, with its features, which are computed once.
 
     `frame` has its time in half ticks, and the input image; for an interpolated moment the previous input image.
+    `condition`, of a network with an estimator, are the degradation levels that it works with.
     """
 
     frame: Frame
     is_interpolated: bool
     feature: Tensor
     step_input: StepInput
+    condition: Estimate | None = None
 
 
 @dataclass(slots=True)
@@ -71,7 +76,8 @@ class SlowmoState:
 
     `waiting` are the moments without output, oldest first, and `newest` the features of its newest input frame. `fresh`
     are the input frames after that, not yet processed. `backwards` are the hidden states of the backward LSTM at the
-    moments of the next window, oldest first; empty if that window has not been prepared.
+    moments of the next window, oldest first; empty if that window has not been prepared. `smoothed` are the degradation
+    levels of the scene so far (`smooth`), of a network with an estimator.
     """
 
     newest: Prepared | None = None
@@ -79,6 +85,7 @@ class SlowmoState:
     fresh: tuple[Frame, ...] = ()
     past: LSTMState | None = None
     backwards: tuple[Tensor, ...] = ()
+    smoothed: Tensor | None = None
 
 
 class SlowmoParts(Protocol):
@@ -93,8 +100,20 @@ class SlowmoParts(Protocol):
         """The network's configuration."""
         ...
 
-    def features(self, frames: Tensor) -> Pyramid:
-        """The feature pyramid of one frame 1 x 3 x h x w in 0..1, finest level first."""
+    @property
+    def estimator(self) -> Estimator | None:
+        """The estimator of degradation; None without one."""
+        ...
+
+    def estimate(self, frames: Tensor) -> Estimate | None:
+        """The degradation levels of one frame 1 x 3 x h x w in 0..1; None without an estimator."""
+        ...
+
+    def features(self, frames: Tensor, condition: Estimate | None = None) -> Pyramid:
+        """The feature pyramid of one frame 1 x 3 x h x w in 0..1, finest level first.
+
+        `condition`: the levels that a network with an estimator works with, here and in `finish`.
+        """
         ...
 
     def prepare_neighbor(self, levels: Pyramid) -> Prepared:
@@ -122,10 +141,41 @@ class SlowmoParts(Protocol):
         ...
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
-    ) -> Tensor:
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None,
+        condition: Estimate | None = None,
+    ) -> Tensor:  # fmt: skip
         """The enlarged image of a moment, 1 x 3 x H x W in 0..1; `image` is the input frame, None if interpolated."""
         ...
+
+
+class Conditions:
+    """The degradation levels with which a network works on the frames of a stream."""
+
+    def __init__(self, network: SlowmoParts, values: Sequence[float | None], name: str, device: torch.device) -> None:
+        """`values`: blur, noise and compression in 0..1; None is the network's own estimate.
+
+        Raises UsageError for a level outside 0..1, and for any level if the network has no estimator.
+        """
+        self._network, self._overrides = network, checked_overrides(network, values, name, device)
+
+    def of(self, frame: Frame, before: Tensor | None) -> tuple[Estimate | None, Tensor | None]:
+        """The condition of a frame and the smoothed levels up to it; `before` are those up to the frame before it."""
+        estimate = self._network.estimate(frame.image[None])
+        if estimate is None:
+            return None, None
+        estimate = with_levels(estimate, frame)
+        smoothed = smooth(estimate.overall, before)
+        return apply_overrides(estimate, smoothed, self._overrides), smoothed
+
+    def overall(self, image: Tensor) -> Tensor | None:
+        """The overall levels of a whole frame 3 x h x w, 1 x 3, computed in bands; None without an estimator."""
+        estimator = self._network.estimator
+        return None if estimator is None else estimator.estimate_overall(image[None])
+
+
+def _noted(frame: Frame, condition: Estimate | None) -> Frame:
+    """The frame with the overall levels that it was enhanced with; unchanged without an estimator."""
+    return frame if condition is None else replace(frame, levels=condition.overall[0])
 
 
 class SlowmoEngine:
@@ -149,11 +199,12 @@ class SlowmoEngine:
         lookahead: int = LOOKAHEAD,
         carry: bool = True,
         is_overlapped: bool = True,
+        overrides: Sequence[float | None] = (None, None, None),
     ) -> None:
         """`network` is ready to run on `device`, in one of the supported `precisions`.
 
         `window`, at least 2, and `lookahead`, at least 0, count input frames; other values raise UsageError. Without
-        `carry` the forward state starts at zero in each window.
+        `carry` the forward state starts at zero in each window. `overrides` as in Conditions.
         """
         if window < 2 or lookahead < 0:
             raise UsageError(
@@ -162,8 +213,9 @@ class SlowmoEngine:
             )
         self._network = network
         self._without_overlap = partial(
-            SlowmoEngine, network, name, device, precisions, window, lookahead, carry, is_overlapped=False
+            SlowmoEngine, network, name, device, precisions, window, lookahead, carry, False, overrides
         )
+        self._conditions = Conditions(network, overrides, name, device)
         self._overlap = Overlap(device, 0.5, is_overlapped)
         self._ahead, self._carry = lookahead, carry
         self._stride = 2 * (window - 1)  # moments from the start of one window to the start of the next
@@ -184,10 +236,11 @@ class SlowmoEngine:
         lookahead: int = LOOKAHEAD,
         carry: bool = True,
         is_overlapped: bool = True,
+        overrides: Sequence[float | None] = (None, None, None),
     ) -> SlowmoEngine:
         """Engine of a network, which is copied; `precision` is that of its convolutions."""
         parts = prepared(network, device, precision)
-        return cls(parts, name, device, tuple(DTYPES), window, lookahead, carry, is_overlapped)
+        return cls(parts, name, device, tuple(DTYPES), window, lookahead, carry, is_overlapped, overrides)
 
     @property
     def info(self) -> EngineInfo:
@@ -198,6 +251,11 @@ class SlowmoEngine:
     def network(self) -> SlowmoParts:
         """The network; must not be modified."""
         return self._network
+
+    @torch.inference_mode()
+    def estimate_levels(self, image: Tensor) -> Tensor | None:
+        """The network's estimate of the overall levels of a frame, 1 x 3; None for a network without an estimator."""
+        return self._conditions.overall(image)
 
     @property
     def is_overlapped(self) -> bool:
@@ -260,20 +318,23 @@ class SlowmoEngine:
 
     def _prepare_frames(self, state: SlowmoState) -> SlowmoState:
         """Moves fresh frames, with the interpolated moments before them and their features, to the waiting moments."""
-        newest, waiting = state.newest, list(state.waiting)
+        newest, waiting, smoothed = state.newest, list(state.waiting), state.smoothed
         for frame in state.fresh:
-            levels = self._network.features(frame.image[None])
+            condition, smoothed = self._conditions.of(frame, smoothed)
+            levels = self._network.features(frame.image[None], condition)
             known = self._network.prepare_neighbor(levels)
             if newest is not None:
-                before, new = interpolate_timestamps(waiting[-1].frame, frame, waiting[-1].frame.image)
-                waiting[-1] = replace(waiting[-1], frame=before)
-                waiting.append(self._moment(new, True, self._network.between(newest, known)))
-            waiting.append(self._moment(frame, False, levels[0]))
+                last = waiting[-1]
+                before, new = interpolate_timestamps(last.frame, frame, last.frame.image)
+                waiting[-1] = replace(last, frame=before)
+                between = None if last.condition is None or condition is None else halfway(last.condition, condition)
+                waiting.append(self._moment(new, True, self._network.between(newest, known), between))
+            waiting.append(self._moment(frame, False, levels[0], condition))
             newest = known
-        return replace(state, newest=newest, waiting=tuple(waiting), fresh=())
+        return replace(state, newest=newest, waiting=tuple(waiting), fresh=(), smoothed=smoothed)
 
-    def _moment(self, frame: Frame, is_interpolated: bool, feature: Tensor) -> Moment:
-        return Moment(frame, is_interpolated, feature, self._network.prepare_step(feature))
+    def _moment(self, frame: Frame, is_interpolated: bool, feature: Tensor, condition: Estimate | None) -> Moment:
+        return Moment(frame, is_interpolated, feature, self._network.prepare_step(feature), condition)
 
     def _run_window(self, state: SlowmoState) -> tuple[list[Frame], SlowmoState]:
         """The outputs of the next window, computed one by one to save memory, and the state after it."""
@@ -290,8 +351,8 @@ class SlowmoEngine:
             for moment, backward in zip(window, state.backwards, strict=True):
                 past = network.step(moment.step_input, past)
                 image = None if moment.is_interpolated else moment.frame.image[None]
-                result = network.finish(moment.feature, past.hidden, backward, image)
-                results.append(moment.frame.with_image(result[0]))
+                result = network.finish(moment.feature, past.hidden, backward, image, moment.condition)
+                results.append(_noted(moment.frame, moment.condition).with_image(result[0]))
         if not self._carry:  # the last frame of this window is the first of the next
             past = network.step(window[-1].step_input, rest)
         return results, replace(prepared_window() if prepared_window else after, past=past)
@@ -299,10 +360,11 @@ class SlowmoEngine:
 
 @dataclass(slots=True)
 class InterpolationState:
-    """The newest input frame, whose output duration is not known yet, and its features."""
+    """The newest input frame, whose output duration is not known yet, its features, and the smoothed levels."""
 
     newest: Frame | None = None
     features: Prepared | None = None
+    smoothed: Tensor | None = None
 
 
 class InterpolationEngine:
@@ -311,16 +373,27 @@ class InterpolationEngine:
     Input frames are returned bit for bit.
     """
 
-    def __init__(self, network: SlowmoParts, name: str, precisions: tuple[str, ...]) -> None:
+    def __init__(
+        self, network: SlowmoParts, name: str, device: torch.device, precisions: tuple[str, ...],
+        overrides: Sequence[float | None] = (None, None, None),
+    ) -> None:  # fmt: skip
         """As in SlowmoEngine. Raises ModelError for a network without the low-resolution head."""
         check_has_head(network.config, name)
-        self._network = network
+        self._network, self._conditions = network, Conditions(network, overrides, name, device)
         self._info = EngineInfo(name, 1, 1, network.config.multiple_of, precisions, interp=2)
 
     @classmethod
-    def of_network(cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str) -> InterpolationEngine:
+    def of_network(
+        cls, network: ZoomingSlowMo, name: str, device: torch.device, precision: str,
+        overrides: Sequence[float | None] = (None, None, None),
+    ) -> InterpolationEngine:  # fmt: skip
         """Engine of a network, which is copied; `precision` is that of its convolutions."""
-        return cls(prepared(network, device, precision), name, tuple(DTYPES))
+        return cls(prepared(network, device, precision), name, device, tuple(DTYPES), overrides)
+
+    @torch.inference_mode()
+    def estimate_levels(self, image: Tensor) -> Tensor | None:
+        """As SlowmoEngine."""
+        return self._conditions.overall(image)
 
     @property
     def info(self) -> EngineInfo:
@@ -334,15 +407,17 @@ class InterpolationEngine:
     @torch.inference_mode()
     def step(self, frame: Frame, state: InterpolationState) -> tuple[list[Frame], InterpolationState]:
         """Processes frame t; returns frame t - 1 and the interpolated frame between the two."""
-        network, before, current = self._network, state.newest, to_half_ticks(frame)
-        features = network.prepare_neighbor(network.features(frame.image[None]))
+        network, before = self._network, state.newest
+        condition, smoothed = self._conditions.of(frame, None if frame.starts_scene else state.smoothed)
+        current = _noted(to_half_ticks(frame), condition)
+        features = network.prepare_neighbor(network.features(frame.image[None], condition))
         ready: list[Frame] = []
         if before is not None and frame.starts_scene:
             ready += repeat_before_cut(before, current.pts)
         elif before is not None and state.features is not None:
             image = network.synthesize(network.between(state.features, features))
             ready += interpolate_timestamps(before, current, image[0].clamp(0, 1))
-        return ready, InterpolationState(current, features)
+        return ready, InterpolationState(current, features, smoothed)
 
     def flush(self, state: InterpolationState) -> list[Frame]:
         """Returns the last frame, with its own duration."""

@@ -43,7 +43,7 @@ GROWTH: dict[str, Growth] = {
         optional=(".attention.", "estimator.", "tune_fusion.", "tune_recurrent.", "references."),
         unshuffled=("fusion.head.weight",),
     ),
-    "zsm": Growth(sequences=("recon_trunk",)),
+    "zsm": Growth(sequences=("recon_trunk",), optional=("estimator.", "tune_features.", "tune_trunk.")),
 }
 
 

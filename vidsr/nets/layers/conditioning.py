@@ -164,6 +164,27 @@ def overrides_tensor(values: Sequence[float | None]) -> Tensor | None:
     return torch.tensor([[float("nan") if value is None else value for value in values]])
 
 
+def clip_conditions(estimator: Estimator, frames: Tensor, overrides: Tensor | None) -> tuple[Estimate, Estimate]:
+    """Estimates (logits) and conditions of a clip B x T x 3 x h x w that starts a scene, both B x T x ...
+
+    `overrides` as in `apply_overrides`. Gradients of the reconstruction reach only the local estimate, so that the
+    overall levels keep their meaning.
+    """
+    logits = Estimate(*(x.view(*frames.shape[:2], *x.shape[1:]) for x in estimator.logits(frames.flatten(0, 1))))
+    overall, local = (torch.sigmoid(part) for part in logits)
+    overrides = None if overrides is None else overrides.to(frames.device)
+    smoothed, decisions = None, []
+    for t in range(frames.shape[1]):
+        smoothed = smooth(overall[:, t].detach(), smoothed)
+        decisions.append(apply_overrides(Estimate(overall[:, t], local[:, t]), smoothed, overrides))
+    return logits, Estimate(*(torch.stack(parts, dim=1) for parts in zip(*decisions, strict=True)))
+
+
+def halfway(before: Estimate, after: Estimate) -> Estimate:
+    """The condition of the moment halfway between two frames: the mean of theirs."""
+    return Estimate(*((a + b) / 2 for a, b in zip(before, after, strict=True)))
+
+
 class Modulation(nn.Module):
     """Computes the modulation of a sequence of residual blocks from a condition; initialized to have no effect."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidsr.nets.base import Network
 from vidsr.nets.layers.blocks import BicubicPhases, depth_to_space, fill_squares, space_to_depth
-from vidsr.nets.layers.conditioning import Estimate, Estimator, Modulation, Tuning, apply_overrides, smooth
+from vidsr.nets.layers.conditioning import Estimate, Estimator, Modulation, Tuning, clip_conditions
 from vidsr.nets.layers.pixel_shuffle import fold_warped, unfold_sum
 from vidsr.nets.layers.warp import enlarge_flow, warp
 from vidsr.nets.secnet.config import SECNetConfig, check
@@ -312,21 +312,8 @@ class SECNet(Network):
     def _conditions(
         self, frames: Tensor, length: int, overrides: Tensor | None
     ) -> tuple[Estimate | None, Estimate | None]:
-        """Estimates (logits) and conditions of the last `length` of `frames`, both B x T x ...
-
-        Gradients of the reconstruction reach only the local estimate, so that the overall levels keep their meaning.
-        """
+        """Estimates (logits) and conditions of the last `length` of `frames`, both B x T x ..."""
         if self.estimator is None:
             return None, None
-        logits = Estimate(
-            *(x.view(*frames.shape[:2], *x.shape[1:]) for x in self.estimator.logits(frames.flatten(0, 1)))
-        )
-        overall, local = (torch.sigmoid(part) for part in logits)
-        overrides = None if overrides is None else overrides.to(frames.device)
-        smoothed, decisions = None, []
-        for t in range(frames.shape[1]):
-            smoothed = smooth(overall[:, t].detach(), smoothed)
-            decisions.append(apply_overrides(Estimate(overall[:, t], local[:, t]), smoothed, overrides))
-        kept = decisions[-length:]
-        conditions = Estimate(*(torch.stack(parts, dim=1) for parts in zip(*kept, strict=True)))
-        return Estimate(*(part[:, -length:] for part in logits)), conditions
+        logits, conditions = clip_conditions(self.estimator, frames, overrides)
+        return Estimate(*(part[:, -length:] for part in logits)), Estimate(*(part[:, -length:] for part in conditions))

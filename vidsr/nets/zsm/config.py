@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from vidsr.nets.layers.conditioning import CELL
 
 SCALE = 4
 WINDOW = 4  # input frames of a clip, as published and trained
@@ -18,7 +21,9 @@ class ZSMConfig:
     hidden state. `upsampler_width`: 0 for one convolution and one pixel shuffle. `synthesis_blocks`: residual blocks of
     the low-resolution head (k3, 5 in the paper); 0 for no head, as in the released checkpoint. `residual`: the
     ConvLSTM's result is added to its input, and the network's result to the bicubic enlargement of the frame, or of the
-    head's image for interpolated frames.
+    head's image for interpolated frames. An `estimator_width` (ours) above 0 adds the estimator of blur, noise and
+    compression of SECNet, and the modulation of the feature extraction and of the reconstruction by their levels, with
+    `modulation_width` hidden units.
     """
 
     width: int = 64
@@ -35,6 +40,8 @@ class ZSMConfig:
     synthesis_blocks: int = 0
     shared_sides: bool = False
     residual: bool = False
+    estimator_width: int = 0
+    modulation_width: int = 32
 
     def __post_init__(self) -> None:
         """Raises ValueError for sizes that do not fit together."""
@@ -46,6 +53,8 @@ class ZSMConfig:
             raise ValueError("the kernel must be odd, the state sides 1 or 2, the levels at least 1")
         if self.state_joint and (self.state_sides, self.state_levels) != (1, 1):
             raise ValueError("hidden state and cell move together (state_joint) with one state side and level only")
+        if self.estimator_width < 0 or self.estimator_width == 1 or self.modulation_width < 1:
+            raise ValueError("estimator_width must be 0 or 2 or more, modulation_width 1 or more")
         if self.residual and not self.synthesis_blocks:
             raise ValueError("residual results need the low-resolution head (synthesis_blocks of 1 or more)")
 
@@ -57,7 +66,8 @@ class ZSMConfig:
     @property
     def multiple_of(self) -> int:
         """Side in pixels of the coarsest cells of a frame; its last ones may be smaller."""
-        return int(2 ** (max(self.levels, self.state_levels) - 1))
+        cell = int(2 ** (max(self.levels, self.state_levels) - 1))
+        return math.lcm(cell, CELL) if self.estimator_width else cell
 
     @property
     def lookahead(self) -> int:

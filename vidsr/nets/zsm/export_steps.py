@@ -2,7 +2,9 @@
 
 A stream runs `features` once per input frame, `between` once per pair of neighbors, `shares` once per input or
 interpolated moment, `step` forwards with the propagated state and backwards over the moments ahead, `result` with the
-hidden states of both directions, and `picture` for an interpolated moment whose result is a residual.
+hidden states of both directions, and `picture` for an interpolated moment whose result is a residual. A network with an
+estimator of degradation also has `estimate`, for each input frame. What it finds are inputs of `features` and `result`:
+the overall levels as their mean over the scene so far, and for an interpolated moment the means of its neighbors'.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vidsr.nets.export_step import Shapes, Step
+from vidsr.nets.layers.conditioning import CELL, Estimate
 from vidsr.nets.zsm.alignment import DeformableBlend, Prepared
 from vidsr.nets.zsm.deformable_lstm import DeformableConvLSTM, LSTMState, StepInput
 from vidsr.nets.zsm.network import ZoomingSlowMo
@@ -25,20 +28,38 @@ class NetworkStep(Step):
         self.network = network
 
 
-class Features(NetworkStep):
-    """Maps a frame in 0..1 to its features on all levels, the finest first."""
+class Levels(NetworkStep):
+    """Maps a frame in 0..1 to its degradation levels."""
 
     def inputs(self, height: int, width: int) -> Shapes:
         """The frame."""
         return {"frame": (1, 3, height, width)}
 
     def outputs(self, height: int, width: int) -> Shapes:
+        """The overall levels and those of the cells."""
+        return _condition_shapes(height, width)
+
+    def forward(self, frame: Tensor) -> Estimate:
+        """The levels."""
+        estimate = self.network.estimate(frame)
+        assert estimate is not None, "only a network with an estimator has this step"
+        return estimate
+
+
+class Features(NetworkStep):
+    """Maps a frame in 0..1, with an estimator also its levels, to its features on all levels, the finest first."""
+
+    def inputs(self, height: int, width: int) -> Shapes:
+        """The frame, and with an estimator its levels."""
+        return {"frame": (1, 3, height, width)} | _conditions(self.network, height, width)
+
+    def outputs(self, height: int, width: int) -> Shapes:
         """The levels."""
         return _levels("level", self.network.config.width, self.network.config.levels, height, width)
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, frame: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
         """Levels of the frame."""
-        return self.network.features(frame)
+        return self.network.features(frame, Estimate(*condition) if condition else None)
 
 
 class Between(NetworkStep):
@@ -116,38 +137,42 @@ class Result(NetworkStep):
     """Maps the hidden states of both directions at a moment to the enlarged image, not clamped.
 
     A residual network also takes the moment's feature and an image: the input frame, or the output of `Picture` for an
-    interpolated moment.
+    interpolated moment. A network with an estimator also takes the moment's levels.
     """
 
     def inputs(self, height: int, width: int) -> Shapes:
-        """Hidden states; for a residual network also feature and image."""
+        """Hidden states; for a residual network also feature and image; with an estimator also the levels."""
         config = self.network.config
         hidden = (1, config.state_width, height, width)
         shapes: Shapes = {"forward": hidden, "backward": hidden}
         if config.residual:
             shapes |= {"feature": (1, config.width, height, width), "picture": (1, 3, height, width)}
-        return shapes
+        return shapes | _conditions(self.network, height, width)
 
     def outputs(self, height: int, width: int) -> Shapes:
         """The result."""
         scale = self.network.config.scale
         return {"result": (1, 3, height * scale, width * scale)}
 
-    def forward(
-        self, forward: Tensor, backward: Tensor, feature: Tensor | None = None, picture: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, forward: Tensor, backward: Tensor, *others: Tensor) -> Tensor:
         """The result."""
-        # Only a residual network uses the feature.
-        return self.network.reconstruct(forward if feature is None else feature, forward, backward, picture)
+        feature, picture, *condition = others if self.network.config.residual else (forward, None, *others)
+        assert feature is not None
+        levels = Estimate(*condition) if condition else None  # type: ignore[arg-type]  # only the picture may be None
+        return self.network.reconstruct(feature, forward, backward, picture, levels)
 
 
 def parts_of(network: ZoomingSlowMo) -> dict[str, Step]:
-    """All steps by name; `picture` only with a low-resolution head."""
+    """All steps by name; `picture` only with a low-resolution head, `estimate` only with an estimator."""
     parts: dict[str, Step] = {
         "features": Features(network), "between": Between(network), "shares": Contributions(network),
         "step": RecurrentStep(network), "result": Result(network),
     }  # fmt: skip
-    return parts | ({"picture": Picture(network)} if network.config.synthesis_blocks else {})
+    if network.config.synthesis_blocks:
+        parts["picture"] = Picture(network)
+    if network.estimator is not None:
+        parts["estimate"] = Levels(network)
+    return parts
 
 
 def flatten(contributions: StepInput) -> tuple[Tensor, ...]:
@@ -193,6 +218,15 @@ def _contribution_shapes(network: ZoomingSlowMo, height: int, width: int) -> Sha
         for kind in _kinds(blend):
             shapes |= _levels(f"share_{name}_{kind}", config.state_width, config.state_levels, height, width)
     return shapes | {"share_gates": (1, 4 * config.state_width, height, width)}
+
+
+def _conditions(network: ZoomingSlowMo, height: int, width: int) -> Shapes:
+    """The levels as inputs; none without an estimator."""
+    return {} if network.estimator is None else _condition_shapes(height, width)
+
+
+def _condition_shapes(height: int, width: int) -> Shapes:
+    return {"overall": (1, 3), "local": (1, 3, -(-height // CELL), -(-width // CELL))}
 
 
 def _levels(name: str, channels: int, levels: int, height: int, width: int) -> Shapes:

@@ -3,8 +3,8 @@
 Extracts features of the input frames, interpolates the features between them by deformable alignment, runs a
 bidirectional deformable ConvLSTM over all of them, and reconstructs frame by frame. Module names are those of the
 authors' checkpoint, so that it loads unchanged. Our additions, for narrow networks and off by default (see config.py):
-a narrower ConvLSTM, alignment of the state alone, deformable kernels of one point, one-step reconstruction, and
-residual results.
+a narrower ConvLSTM, alignment of the state alone, deformable kernels of one point, one-step reconstruction, residual
+results, and an estimate of the degradation that modulates feature extraction and reconstruction.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from vidsr.nets.layers.blocks import (
     conv3x3,
     depth_to_space,
     run,
+    run_blocks,
     start_near_zero,
 )
+from vidsr.nets.layers.conditioning import Estimate, Estimator, Modulation, clip_conditions, halfway
 from vidsr.nets.layers.pixel_shuffle import unfold_sum
 from vidsr.nets.zsm.alignment import DeformableBlend, Prepared, Pyramid
 from vidsr.nets.zsm.config import SCALE, ZSMConfig
@@ -35,11 +37,13 @@ from vidsr.nets.zsm.deformable_lstm import BidirectionalConvLSTM, LSTMState, Ste
 class GuidedOutput(NamedTuple):
     """`results` of all frames, B x (2N-1) x 3 x 4h x 4w; `firsts`: the head's images of the 2nd, 4th ... frame,
     B x (N-1) x 3 x h x w; `seconds`: those of the 3rd, 5th ... from features interpolated twice, B x (N-2) x 3 x h x w.
+    `estimates`, of a network with an estimator, are the logits of each input frame, B x N x ...
     """
 
     results: Tensor
     firsts: Tensor
     seconds: Tensor
+    estimates: Estimate | None = None
 
 
 class FrameSynthesis(nn.Module):
@@ -88,10 +92,26 @@ class ZoomingSlowMo(DeformableBlend, Network):
         if config.residual:
             self.bicubic = BicubicPhases(SCALE)
             start_near_zero(self.conv_last)
+        self.estimator = self.tune_features = self.tune_trunk = None
+        if config.estimator_width:
+            self.estimator = Estimator(config.estimator_width)
+            self.tune_features = Modulation(width, config.front_blocks, config.modulation_width)
+            self.tune_trunk = Modulation(width, config.back_blocks, config.modulation_width)
 
-    def features(self, frames: Tensor) -> Pyramid:
-        """Features of frames B x 3 x h x w in 0..1 on all levels, the finest first, B x C x h x w."""
-        return self.pyramid(self.feature_extraction(run(self.conv_first, frames)))
+    def estimate(self, frames: Tensor) -> Estimate | None:
+        """The degradation levels of frames B x 3 x h x w in 0..1; None without an estimator."""
+        if self.estimator is None:
+            return None
+        levels: Estimate = self.estimator(frames)
+        return levels
+
+    def features(self, frames: Tensor, condition: Estimate | None = None) -> Pyramid:
+        """Features of frames B x 3 x h x w in 0..1 on all levels, the finest first, B x C x h x w.
+
+        `condition`: the degradation levels of the frames, required by a network with an estimator.
+        """
+        x = run(self.conv_first, frames)
+        return self.pyramid(_tuned(self.feature_extraction, x, self.tune_features, condition))
 
     def interpolate(self, before: Pyramid, after: Pyramid) -> Tensor:
         """The feature B x C x h x w of the moment halfway between two neighbors (equation (6.4))."""
@@ -131,14 +151,16 @@ class ZoomingSlowMo(DeformableBlend, Network):
         return self.ConvBLSTM.step(current, state)
 
     def reconstruct(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
-    ) -> Tensor:
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None,
+        condition: Estimate | None = None,
+    ) -> Tensor:  # fmt: skip
         """The result B x 3 x 4h x 4w float32, not clamped, from a frame's feature and both hidden states.
 
         `image`: the input frame, B x 3 x h x w, or None for an interpolated moment. Only a residual network uses it;
-        if it is None, the low-resolution head makes the image.
+        if it is None, the low-resolution head makes the image. `condition`: the degradation levels of the moment, as
+        in `features`; those of an interpolated one are `halfway` between its neighbors'.
         """
-        x, base = self._trunk(feature, forward_hidden, backward_hidden, image)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, image, condition)
         if not self.config.upsampler_width:
             folded = run(self.conv_last, x).float()
             return depth_to_space(folded if base is None else folded.add_(base), SCALE)
@@ -148,46 +170,56 @@ class ZoomingSlowMo(DeformableBlend, Network):
         return result if base is None else result + depth_to_space(base, SCALE)
 
     def finish(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None
-    ) -> Tensor:
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None = None,
+        condition: Estimate | None = None,
+    ) -> Tensor:  # fmt: skip
         """`reconstruct` clamped to 0..1; inference only."""
         if not self.config.residual or self.config.upsampler_width:
-            return self.reconstruct(feature, forward_hidden, backward_hidden, image).clamp_(0, 1)
-        x, base = self._trunk(feature, forward_hidden, backward_hidden, image)
+            return self.reconstruct(feature, forward_hidden, backward_hidden, image, condition).clamp_(0, 1)
+        x, base = self._trunk(feature, forward_hidden, backward_hidden, image, condition)
         assert base is not None
         return unfold_sum(base, (run(self.conv_last, x),), SCALE)
 
     def _trunk(
-        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, feature: Tensor, forward_hidden: Tensor, backward_hidden: Tensor, image: Tensor | None,
+        condition: Estimate | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """The input of the last layers and, for a residual network, its base: the folded bicubic enlargement."""
-        x = self.ConvBLSTM.fuse(forward_hidden, backward_hidden)
-        if not self.config.residual:
-            return self.recon_trunk(x), None
-        return self.recon_trunk(x + feature), self.bicubic(self.synthesize(feature) if image is None else image)
+        x, base = self.ConvBLSTM.fuse(forward_hidden, backward_hidden), None
+        if self.config.residual:
+            x, base = x + feature, self.bicubic(self.synthesize(feature) if image is None else image)
+        return _tuned(self.recon_trunk, x, self.tune_trunk, condition), base
 
-    def forward(self, clip: Tensor) -> Tensor:
+    def forward(self, clip: Tensor, overrides: Tensor | None = None) -> Tensor:
         """Maps a clip B x N x 3 x h x w in 0..1, as published, to B x (2N-1) x 3 x 4h x 4w float32, not clamped.
 
-        The input frames are the 1st, 3rd ... of the result; the state starts at zero in both directions.
+        The input frames are the 1st, 3rd ... of the result; the state starts at zero in both directions. `overrides`,
+        B x 3, replaces the network's own estimates of the degradation levels where it is not NaN.
         """
         batch = clip.shape[0]
-        inputs, between = self._moments(clip)
+        _, conditions = self._conditions(clip, overrides)
+        inputs, between = self._moments(clip, conditions)
         images = self.synthesize(between) if self.config.residual else None
-        return self._results(clip, _in_time(inputs[0], batch), between, images)
+        return self._results(clip, _in_time(inputs[0], batch), between, images, conditions)
 
-    def forward_guided(self, clip: Tensor) -> GuidedOutput:
+    def forward_guided(self, clip: Tensor, overrides: Tensor | None = None) -> GuidedOutput:
         """`forward` for training, on a clip of at least three frames, with the images for the guidance losses."""
         batch = clip.shape[0]
-        inputs, between = self._moments(clip)
+        estimates, conditions = self._conditions(clip, overrides)
+        inputs, between = self._moments(clip, conditions)
         firsts = self.synthesize(between)
-        results = self._results(clip, _in_time(inputs[0], batch), between, firsts)
+        results = self._results(clip, _in_time(inputs[0], batch), between, firsts, conditions)
         seconds = self.synthesize(self._between(self.pyramid(between), batch))
-        return GuidedOutput(results, _in_time(firsts, batch), _in_time(seconds, batch))
+        return GuidedOutput(results, _in_time(firsts, batch), _in_time(seconds, batch), estimates)
 
-    def _moments(self, clip: Tensor) -> tuple[Pyramid, Tensor]:
+    def _conditions(self, clip: Tensor, overrides: Tensor | None) -> tuple[Estimate | None, Estimate | None]:
+        """Estimates (logits) and conditions of the input frames, both B x N x ..., with an estimator."""
+        return (None, None) if self.estimator is None else clip_conditions(self.estimator, clip, overrides)
+
+    def _moments(self, clip: Tensor, conditions: Estimate | None) -> tuple[Pyramid, Tensor]:
         """Features of the input frames, (B N) x C x h x w per level, and of the moments between, (B (N-1)) x ..."""
-        inputs = self.features(clip.flatten(0, 1))
+        flat = None if conditions is None else Estimate(*(part.flatten(0, 1) for part in conditions))
+        inputs = self.features(clip.flatten(0, 1), flat)
         return inputs, self._between(inputs, clip.shape[0])
 
     def _between(self, levels: Pyramid, batch: int) -> Tensor:
@@ -200,7 +232,9 @@ class ZoomingSlowMo(DeformableBlend, Network):
 
         return self.between(part(slice(None, -1)), part(slice(1, None)))
 
-    def _results(self, clip: Tensor, inputs: Tensor, between: Tensor, images: Tensor | None) -> Tensor:
+    def _results(
+        self, clip: Tensor, inputs: Tensor, between: Tensor, images: Tensor | None, conditions: Estimate | None
+    ) -> Tensor:
         """Runs the recurrence over all moments and reconstructs them; `inputs` is B x N x C x h x w."""
         length = clip.shape[1]
         sequence = _interleave(inputs, between)
@@ -214,8 +248,26 @@ class ZoomingSlowMo(DeformableBlend, Network):
             hidden.append(hidden_states)
         forwards, backwards = torch.stack(hidden[0], dim=1), torch.stack(hidden[1][::-1], dim=1)
         low = None if images is None else _interleave(clip, images).flatten(0, 1)
-        results = self.reconstruct(sequence.flatten(0, 1), forwards.flatten(0, 1), backwards.flatten(0, 1), low)
+        condition = None if conditions is None else _in_all_moments(conditions)
+        states = forwards.flatten(0, 1), backwards.flatten(0, 1)
+        results = self.reconstruct(sequence.flatten(0, 1), *states, low, condition)
         return _in_time(results, clip.shape[0])
+
+
+def _tuned(blocks: nn.Sequential, x: Tensor, modulation: Modulation | None, condition: Estimate | None) -> Tensor:
+    """Runs residual blocks, modulated by a condition in a network with an estimator."""
+    if modulation is None:
+        return run_blocks(blocks, x)
+    assert condition is not None, "a network with an estimator needs a condition"
+    tuning = modulation(condition, (x.shape[-2], x.shape[-1]))
+    return run_blocks(blocks, x + tuning.added.to(x.dtype), tuning.blocks)
+
+
+def _in_all_moments(conditions: Estimate) -> Estimate:
+    """The conditions of input frames, B x N x ..., with those of the moments between: (B (2N-1)) x ..."""
+    between = halfway(*(Estimate(*(part[:, k : part.shape[1] - 1 + k] for part in conditions)) for k in (0, 1)))
+    pairs = zip(conditions, between, strict=True)
+    return Estimate(*(_interleave(inputs, others.flatten(0, 1)).flatten(0, 1) for inputs, others in pairs))
 
 
 def _in_time(x: Tensor, batch: int) -> Tensor:
