@@ -144,6 +144,19 @@ def test_with_estimator_only_nothing_else_learns(
         train(replace(recipe, network=without), TrainOptions(folder, tmp_path / "other", workers=0))
 
 
+def test_a_frozen_estimator_stays_and_all_else_learns(folder: Path, tmp_path: Path) -> None:
+    recipe = real_recipe(RealConfig(estimator_frozen=True))
+    recipe = replace(recipe, data=replace(recipe.data, burn_in_share=0))
+    saved = load_checkpoint(train(recipe, TrainOptions(folder, tmp_path / "run", workers=0)))
+    torch.manual_seed(recipe.seed)
+    fresh = build("secnet", ESTIMATOR_NETWORK).state_dict()
+    changed = {name for name, value in saved["network"].items() if not torch.equal(value, fresh[name])}
+    assert {"tune_fusion.tune.weight", "flow.levels.0.0.weight"} & changed
+    assert not any(name.startswith("estimator.") for name in changed)
+    entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert "estimate" not in entry
+
+
 def test_an_estimator_learns_the_noise() -> None:
     """On soft images with more or less noise; tested on new images."""
     generator, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
@@ -188,7 +201,10 @@ def test_the_table_real_is_read(tmp_path: Path) -> None:
     "text, message",
     [
         ("[real]\n", r"\[degradation\] describes clean samples"),
-        (NOT_DEGRADED + "[real]\n[guidance]\n", r"\[real\] and \[guidance\] cannot be combined"),
+        (
+            NOT_DEGRADED + '[real]\nestimator_only = "results"\nestimator_frozen = true\n',
+            r"real\.estimator_only and estimator_frozen leave nothing to learn",
+        ),
         (NOT_DEGRADED + "[real]\nshare = 1\n", "unknown key 'share'"),
     ],
 )

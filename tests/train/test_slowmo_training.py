@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.laws.test_slowmo_engine import run
+from tests.support.tiny_networks import SLOWMO_FORMS, slowmo_network
 from tests.support.tiny_training_data import moving, tiny_recipe, training_folder, write_clip
 from vidsr.config import ComputeConfig
 from vidsr.engines.select import select, select_card
+from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.errors import InputError, ModelError, UsageError
 from vidsr.evaluation.metrics import to_8_bits
 from vidsr.models.cards import list_cards, list_presets, read_card
 from vidsr.models.loading import describe, verify
 from vidsr.models.registry import build
+from vidsr.nets.layers.conditioning import Estimator
 from vidsr.nets.layers.resize import resize
 from vidsr.nets.zsm.network import GuidedOutput, ZoomingSlowMo
 from vidsr.train.checkpoint import load_checkpoint
 from vidsr.train.data import Batch, Batches
-from vidsr.train.dataset import Item
+from vidsr.train.dataset import Item, find_training_files
 from vidsr.train.degrade import degrade_alternate, degrade_bd, degrade_bi
+from vidsr.train.degrade_real import degrade_real_alternate
+from vidsr.train.initialization import start_from
 from vidsr.train.loop import train, train_step, validate
 from vidsr.train.losses import slowmo_losses
 from vidsr.train.publish import Provenance, publish_model
-from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimizationConfig, Recipe
+from vidsr.train.recipe import DataConfig, DegradationConfig, GuidanceConfig, OptimizationConfig, RealConfig, Recipe
 from vidsr.train.trainer import TrainOptions
+from vidsr.types import Frame
+from vidsr.video.roundtrip import codec_roundtrip
 
 CPU = torch.device("cpu")
 CLEAN = DegradationConfig(weight_blur=0, weight_area=0, noise_share=0, jpeg_share=0, h264_share=0)
@@ -134,6 +144,49 @@ def test_only_input_frames_have_noise_and_the_guides_are_as_sharp() -> None:
     low, guides = degrade_alternate(clip, noisy, np.random.default_rng(1), None)
     assert torch.equal(guides, degrade_bd(clip))
     assert float((low - guides[::2]).std()) == pytest.approx(8 / 255, rel=0.1)
+
+
+def real_recipe(**real: Any) -> Recipe:
+    return replace(
+        RECIPE, network=TINY_ZSM | {"estimator_width": 4, "modulation_width": 4}, degradation=CLEAN,
+        real=RealConfig(**real),
+    )  # fmt: skip
+
+
+def test_an_encoder_sees_every_second_frame_with_those_before_the_sample(data: Path, tmp_path: Path) -> None:
+    """The encoder's frames follow each other in the input video; the frames between are truth, and never seen."""
+    seen: list[int] = []
+
+    def codec(frames: np.ndarray, _codec: str, _options: Mapping[str, str]) -> np.ndarray:
+        seen.append(len(frames))
+        return np.full_like(frames, len(seen))
+
+    recipe = real_recipe(clean_share=0, encode_share=1, twice_share=0, noise_share=0, blur_share=0, lead_frames=3)
+    items = find_training_files(data, recipe.data.licence_classes)
+    made = Batches(recipe, items, tmp_path / "frames", None, codec)
+    lows = []
+    for index in range(6):
+        batch = made[index]
+        assert batch.low.shape == (2, 4, 3, 8, 8) and batch.truth.shape == (2, 7, 3, 32, 32)
+        assert batch.guides is not None and batch.guides.shape == (2, 7, 3, 8, 8)
+        assert batch.quantities is not None and batch.overrides is not None
+        # As sharp as the input frames, which differ from plain reductions by what was drawn, but not encoded.
+        reduced = torch.stack([degrade_bi(clip) for clip in batch.truth])
+        assert (batch.guides - reduced).abs().mean() < 0.1
+        lows += list(batch.low)
+    assert {count - 4 for count in seen} == {0, 1, 2, 3}
+    is_encoded = [float(low.std()) < 1e-6 for low in lows]
+    assert sum(is_encoded) == len(seen) > 6, "the others are JPEG images"
+
+
+def test_without_degradation_real_samples_are_those_of_clean_training() -> None:
+    clip, clean = clip_of(9), RealConfig(clean_share=1.0)
+    generators = [np.random.default_rng(2) for _ in range(2)]
+    generators[1].random()  # whether the sample is clean
+    low, guides, applied = degrade_real_alternate(clip, CLEAN, clean, generators[0], codec_roundtrip)
+    expected, whole = degrade_alternate(clip, CLEAN, generators[1], None)
+    assert torch.equal(low, expected) and torch.equal(guides, whole)
+    assert applied.values()[1:] == (0.0, 0.0)
 
 
 def test_input_frames_are_compressed_as_one_video() -> None:
@@ -243,6 +296,45 @@ def test_validation_psnr_of_a_blend_by_hand(count: int, used: int) -> None:
     )
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_with_an_estimator_it_starts_as_the_network_without(tmp_path: Path, batch: int) -> None:
+    """Bit for bit, also where the weights are modulated instead of the pixels (batch size 1)."""
+    plain = slowmo_network("fast")
+    estimator = {f"estimator.{name}": value for name, value in Estimator(4).state_dict().items()}
+    save_file(plain.state_dict() | estimator, tmp_path / "start.safetensors")
+    network = build("zsm", SLOWMO_FORMS["conditioned"]).requires_grad_(False).eval()
+    start_from(network, tmp_path / "start.safetensors")
+    clip = torch.rand(batch, 4, 3, 18, 23, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(clip), plain(clip))
+    guided, expected = network.forward_guided(clip), plain.forward_guided(clip)
+    assert all(torch.equal(*pair) for pair in zip(guided[:3], expected[:3], strict=True))
+    assert guided.estimates is not None and expected.estimates is None
+    overall, local = guided.estimates
+    assert overall.shape == (batch, 4, 3) and local.shape == (batch, 4, 3, 5, 6)
+    for image, each in zip(clip[0], overall[0], strict=True):
+        torch.testing.assert_close(network.estimator.logits(image[None]).overall[0], each, atol=1e-5, rtol=0)
+    frames = [Frame(image, t, Fraction(1, 25), 1, t == 0) for t, image in enumerate(clip[0])]
+    engines = [SlowmoEngine.of_network(each, "", CPU, "fp32", is_overlapped=False) for each in (network, plain)]
+    results = [[frame.image for frame in run(engine, frames)] for engine in engines]
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_with_an_estimator_it_learns_realistic_degradation(data: Path, tmp_path: Path, is_frozen: bool) -> None:
+    recipe, entries = real_recipe(estimator_frozen=is_frozen), list[dict[str, float]]()
+    saved = load_checkpoint(train(recipe, options(data, tmp_path / "run"), entries.append))
+    torch.manual_seed(recipe.seed)
+    fresh = build("zsm", recipe.network).state_dict()
+    changed = {name for name, value in saved["network"].items() if not torch.equal(value, fresh[name])}
+    assert {"tune_trunk.tune.weight", "tune_features.add.weight", "conv_first.weight"} <= changed
+    assert any(name.startswith("estimator.") for name in changed) != is_frozen
+    losses = [entry for entry in entries if "total" in entry]
+    assert losses and all(("estimate" in entry) != is_frozen for entry in losses)
+    scores = [set(entry) - {"step", "seconds"} for entry in entries if "psnr_existing" in entry]
+    kinds = ("psnr_existing", "psnr_synthetic")
+    assert scores == [{*kinds, *(f"{kind}_jpeg" for kind in kinds)}] * 2
+
+
 # -------------------------------------------------------------------------------------------------------- refusals
 
 
@@ -255,6 +347,9 @@ def changed(part: str, **values: Any) -> Recipe:
     [
         (replace(RECIPE, guidance=None), r"needs the table \[guidance\]"),
         (replace(RECIPE, network=TINY_ZSM | {"synthesis_blocks": 0, "residual": False}), "synthesis_blocks"),
+        (replace(RECIPE, real=RealConfig(), degradation=CLEAN), r"needs the table \[real\] for network"),
+        (replace(real_recipe(), real=None), r"needs the table \[real\] for network"),
+        (real_recipe(estimator_only="results"), "needs real.estimator_only to be left out"),
         (changed("data", frames=3), "odd number of frames, 5 or more"),
         (changed("data", frames=6), "odd number of frames, 5 or more"),
         (changed("data", burn_in_share=0.1), "burn_in_share to 0"),

@@ -18,7 +18,7 @@ from vidsr.errors import InputError
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames
 from vidsr.train.degrade import Frames, H264Roundtrip, degrade_alternate, degrade_random, from_bytes
-from vidsr.train.degrade_real import degrade_compressed, degrade_real
+from vidsr.train.degrade_real import degrade_compressed, degrade_real, degrade_real_alternate
 from vidsr.train.recipe import Recipe
 
 KINDS: tuple[Kind, ...] = ("faces", "general", "still", "face_still")
@@ -118,20 +118,29 @@ class Batches(Dataset[Batch]):
     def _real_batch(self, generator: np.random.Generator, burn_in: int) -> Batch:
         data, real = self.recipe.data, self.recipe.real
         assert real is not None and self.roundtrip is not None, "[real] needs a round trip"
-        lows, truth, quantities = [], [], []
+        lows, truth, guides, quantities = [], [], [], []
         for _ in range(data.batch):
             lead = int(generator.integers(real.lead_frames + 1))
-            clip = from_bytes(self._draw_clip(generator, lead + burn_in + data.frames))
-            low, applied = degrade_real(
-                clip, self.recipe.degradation, real, generator, self.roundtrip, self.recipe.scale
-            )
+            if self.recipe.guidance is None:
+                clip = from_bytes(self._draw_clip(generator, lead + burn_in + data.frames))
+                low, applied = degrade_real(
+                    clip, self.recipe.degradation, real, generator, self.roundtrip, self.recipe.scale
+                )
+                truth.append(clip[lead + burn_in :])
+            else:  # the encoder sees every second frame, the leading ones too
+                clip = from_bytes(self._draw_clip(generator, 2 * lead + data.frames))
+                low, guide, applied = degrade_real_alternate(
+                    clip, self.recipe.degradation, real, generator, self.roundtrip
+                )
+                truth.append(clip[2 * lead :])
+                guides.append(guide[2 * lead :])
             lows.append(low[lead:])
-            truth.append(clip[lead + burn_in :])
             quantities.append(applied.values())
         exact = torch.tensor(quantities)
         mask = torch.from_numpy(_override_mask(len(lows), real.override_share, generator))
         overrides = torch.where(mask, exact, torch.nan)
-        return Batch(torch.stack(lows), torch.stack(truth), burn_in, None, exact, overrides)
+        guided = torch.stack(guides) if guides else None
+        return Batch(torch.stack(lows), torch.stack(truth), burn_in, guided, exact, overrides)
 
     def _draw_clip(self, generator: np.random.Generator, length: int) -> Frames:
         data = self.recipe.data

@@ -70,12 +70,33 @@ def degrade_real(
     A fraction `clean_share` of the clips is only reduced, as `clean` describes, without noise or compression; their
     chroma may be subsampled, which counts as no compression.
     """
+    low, _, applied = _degrade(clip, clean, real, generator, roundtrip, scale, 1)
+    return low, applied
+
+
+def degrade_real_alternate(
+    clip: Tensor, clean: DegradationConfig, real: RealConfig, generator: np.random.Generator, roundtrip: Roundtrip
+) -> tuple[Tensor, Tensor, AppliedDegradation]:
+    """The 1st, 3rd ... frame degraded as in `degrade_real`, all frames without noise and compression, the degradation.
+
+    The second are Zooming SlowMo's low-resolution truth: as sharp as the input frames. These are encoded as one video,
+    which holds no other frames.
+    """
+    return _degrade(clip, clean, real, generator, roundtrip, SCALE, 2)
+
+
+def _degrade(
+    clip: Tensor, clean: DegradationConfig, real: RealConfig, generator: np.random.Generator, roundtrip: Roundtrip,
+    scale: int, step: int,
+) -> tuple[Tensor, Tensor, AppliedDegradation]:  # fmt: skip
+    """Every `step`-th frame degraded, all frames without noise and compression, and the degradation."""
     drawn: dict[str, float | str]
     if generator.random() < real.clean_share:
         taps = random_taps(clean, generator, scale)
         drawn = {"kind": "clean"}
-        low = perhaps_subsampled(to_8_bits(reduce(clip, taps, scale)), real, generator, roundtrip, drawn)
-        return low, AppliedDegradation(blur_of(torch.outer(taps, taps), scale), 0.0, 0.0, drawn)
+        whole = to_8_bits(reduce(clip, taps, scale))
+        low = perhaps_subsampled(whole[::step], real, generator, roundtrip, drawn)
+        return low, whole, AppliedDegradation(blur_of(torch.outer(taps, taps), scale), 0.0, 0.0, drawn)
     drawn = {"kind": "real"}
     kernel = draw_kernel(real, generator, drawn, scale)
     low = reduce_by(clip, kernel, scale)
@@ -87,7 +108,7 @@ def degrade_real(
     if generator.random() < real.sharpened_share:
         amount = drawn["sharpened"] = float(generator.uniform(0.3, 1.5))
         low = sharpen(low, amount, float(generator.uniform(0.6, 1.4)))
-    noise = 0.0
+    whole, low, noise = to_8_bits(low), low[::step], 0.0
     if generator.random() < real.noise_share:
         # Weak noise is more frequent than strong noise.
         sigma = float(real.noise_sigma[0] + (real.noise_sigma[1] - real.noise_sigma[0]) * generator.random() ** 1.5)
@@ -97,7 +118,7 @@ def degrade_real(
     low = to_8_bits(low)
     if generator.random() >= real.encode_share:
         low = perhaps_subsampled(low, real, generator, roundtrip, drawn)
-        return low, AppliedDegradation(min(1.0, blur), noise, 0.0, drawn)
+        return low, whole, AppliedDegradation(min(1.0, blur), noise, 0.0, drawn)
     encodings = [random_encoding(real, generator)]
     frames = to_bytes(low)
     if generator.random() < real.twice_share:
@@ -109,9 +130,8 @@ def degrade_real(
         "codec": " ".join(encoding.codec for encoding in encodings),
         "options": " ".join(str(encoding.options) for encoding in encodings),
     }
-    return from_bytes(frames), AppliedDegradation(
-        min(1.0, blur), noise, max(encoding.compression for encoding in encodings), drawn
-    )
+    compression = max(encoding.compression for encoding in encodings)
+    return from_bytes(frames), whole, AppliedDegradation(min(1.0, blur), noise, compression, drawn)
 
 
 def degrade_compressed(

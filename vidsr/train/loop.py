@@ -131,9 +131,7 @@ class UpscalingTask:
             output = network(low, state, before, pretraining, overrides, references)
         losses = secnet_losses(output, low, batch.truth, network.config.offsets, recipe.optimisation, pretraining)
         found = losses._asdict()
-        if output.estimates is not None and recipe.real is not None and batch.quantities is not None:
-            found["estimate"] = estimate_loss(output.estimates, batch.quantities)
-            found["total"] = found["total"] + recipe.real.estimate_weight * found["estimate"]
+        found = _with_estimate_loss(found, output.estimates, batch, recipe)
         if output.referred is not None and recipe.references is not None and batch.strangers is not None:
             strangers = batch.strangers[:, None].expand(-1, low.shape[1], -1).flatten(0, 1)
             more = reference_losses(output.referred, batch.truth.flatten(0, 1), strangers)
@@ -189,6 +187,16 @@ class UpscalingTask:
         return scores
 
 
+def _with_estimate_loss(
+    found: dict[str, Tensor], estimates: Estimate | None, batch: Batch, recipe: Recipe
+) -> dict[str, Tensor]:
+    """The losses with that of the estimates of each frame, if there is an estimator and it learns."""
+    if estimates is None or recipe.real is None or recipe.real.estimator_frozen or batch.quantities is None:
+        return found
+    loss = estimate_loss(estimates, batch.quantities)
+    return found | {"estimate": loss, "total": found["total"] + recipe.real.estimate_weight * loss}
+
+
 def _clip_references(batch: Batch) -> ClipReferences | None:
     """The reference photographs of the frames of a batch behind the burn-in, if it has any."""
     if batch.references is None or batch.poses is None:
@@ -204,9 +212,12 @@ class SlowmoTask:
     def check(self, network: ZoomingSlowMo, recipe: Recipe) -> None:
         """The guiding losses need [guidance], the synthesis head and at least two interpolated frames."""
         demands = {
-            "cannot use the table [real]: remove it": recipe.real is None,
             "cannot use the table [perceptual]: remove it": recipe.perceptual is None,
             **_without_references(recipe),
+            "needs the table [real] for network.estimator_width, and the width for the table": (
+                (recipe.real is None) == (network.estimator is None)
+            ),
+            "needs real.estimator_only to be left out": recipe.real is None or recipe.real.estimator_only == "no",
             "needs the table [guidance]": recipe.guidance is not None,
             "needs network.synthesis_blocks of 1 or more": network.config.synthesis_blocks >= 1,
             "needs an odd number of frames, 5 or more (data.frames)": recipe.data.frames in range(5, 1000, 2),
@@ -224,24 +235,31 @@ class SlowmoTask:
         distance: Distance | None,  # noqa: ARG002 - see check
         adversary: Adversary | None = None,  # noqa: ARG002 - see check
     ) -> dict[str, Tensor]:
-        """Equation (6.10), for a batch with guides."""
+        """Equation (6.10), for a batch with guides; with an estimator that learns also the loss of its estimates."""
         assert batch.guides is not None and recipe.guidance is not None, "see check"
         with training_autocast(batch.low.device):
-            output = network.forward_guided(batch.low)
+            output = network.forward_guided(batch.low, batch.overrides)
         epsilon = recipe.optimisation.charbonnier_epsilon
-        return slowmo_losses(output, batch.truth, batch.guides, recipe.guidance, epsilon)._asdict()
+        found = slowmo_losses(output, batch.truth, batch.guides, recipe.guidance, epsilon)._asdict()
+        return _with_estimate_loss(found, output.estimates, batch, recipe)
 
     def scores(self, network: ZoomingSlowMo, clip: Tensor, device: torch.device) -> dict[str, float]:
-        """For BI: input frames and interpolated frames apart, over one window of 7 frames as in the publication."""
+        """For BI: input frames and interpolated frames apart, over one window of 7 frames as in the publication.
+
+        For a network with an estimator of degradation also for BI and JPEG.
+        """
         length = min(len(clip), 2 * WINDOW - 1)
-        clip = clip[: length - 1 + length % 2]
-        low = degrade_bi(clip[::2])[None].to(device)
-        with training_autocast(device):
-            results = network(low)[0]
-        return {
-            "psnr_existing": _psnr(results[::2], clip[::2]),
-            "psnr_synthetic": _psnr(results[1::2], clip[1::2]),
-        }
+        clip, scores = clip[: length - 1 + length % 2], {}
+        degradations: dict[str, Callable[[Tensor], Tensor]] = {"": degrade_bi}
+        if network.estimator is not None:
+            degradations["_jpeg"] = partial(degrade_jpeg, quality=VALIDATION_QUALITY)
+        for ending, degrade in degradations.items():
+            low = degrade(clip[::2])[None].to(device)
+            with training_autocast(device):
+                results = network(low)[0]
+            scores[f"psnr_existing{ending}"] = _psnr(results[::2], clip[::2])
+            scores[f"psnr_synthetic{ending}"] = _psnr(results[1::2], clip[1::2])
+        return scores
 
 
 class SingleImageTask:
@@ -407,6 +425,9 @@ def _trained(network: Network, recipe: Recipe) -> list[nn.Parameter]:
         network.requires_grad_(False)
         estimator = network.get_submodule("estimator")
         return list(estimator.requires_grad_(True).parameters())
+    if recipe.real is not None and recipe.real.estimator_frozen:
+        network.get_submodule("estimator").requires_grad_(False)
+        return [parameter for parameter in network.parameters() if parameter.requires_grad]
     return list(network.parameters())
 
 

@@ -107,7 +107,8 @@ class RealConfig:
     of the samples that are not encoded, clean ones too, has chroma in 4:2:0, as nearly all videos have. Each true
     quantity replaces the network's estimate with probability `override_share`; `estimate_weight` weighs the loss of the
     estimates. With `estimator_only` other than "no" nothing else learns: by its "estimates" alone, without any results,
-    or by the "results" that the network makes with them too.
+    or by the "results" that the network makes with them too. With `estimator_frozen` all but the estimator learns. For
+    slow motion, frames are those of the input video.
     """
 
     clean_share: float = 0.35
@@ -126,6 +127,7 @@ class RealConfig:
     override_share: float = 0.5
     estimate_weight: float = 0.05
     estimator_only: Literal["no", "estimates", "results"] = "no"
+    estimator_frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +355,9 @@ def _check(recipe: Recipe, path: Path) -> None:
         "perceptual.weight must not be negative": perceptual.weight >= 0,
         "perceptual.crop must be in 32..data.crop": 32 <= perceptual.crop <= max(32, data.crop)
         or recipe.perceptual is None,
-        "[real] and [guidance] cannot be combined: remove one of them": recipe.real is None or recipe.guidance is None,
+        "real.estimator_only and estimator_frozen leave nothing to learn: remove one of them": recipe.real is None
+        or recipe.real.estimator_only == "no"
+        or not recipe.real.estimator_frozen,
         "[jpeg] cannot be combined with [real] or [guidance]: remove one of them": (
             recipe.jpeg is None or (recipe.real is None and recipe.guidance is None)
         ),
