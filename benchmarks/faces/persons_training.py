@@ -2,10 +2,10 @@
 
     python -m benchmarks.faces.persons_training --data DIR [--cache FOLDER] [--output FILE]
 
-Needs the extra `identity`. DIR holds train/clips/faces, faces_stills and index.json. From photographs, each degraded
-twice, comes the mean. From them and from halves of clips of every second person (persons.py) come the weights of the
-two columns, and from the halves the threshold; what is measured afterwards uses the other people. Embeddings are kept
-in FOLDER, if it is given.
+Needs the extra `identity`. DIR holds train/clips/faces, faces_stills and index.json. From halves of clips of every
+second person (persons.py), degraded several times, come the mean, the whitening and the threshold; from them and from
+photographs, each degraded twice, come the weights of the two columns. What is measured afterwards uses the other
+people. Embeddings are kept in FOLDER, if it is given.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import argparse
 import datetime
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.faces.persons import CRFS, SIDES, Half, collect, face_clips, is_held_out, pairs_of, precise_threshold
+from benchmarks.faces.persons import CRFS, SIDES, Half, collect, face_clips, is_held_out
 from vidsr.faces.embedding import Dlib, FaceEmbedding, dlib_file
-from vidsr.faces.heads import FOLDER, Head, HeadCard, plain_head
+from vidsr.faces.heads import FOLDER, WHITENING_UNITS, Head, HeadCard, plain_head
+from vidsr.faces.persons import clusters
 from vidsr.video.roundtrip import h264_roundtrip
 
 Array = NDArray[np.float64]
@@ -40,11 +42,13 @@ class Recipe:
     """How a head is trained.
 
     `photographs`: how many are drawn. `people`: those of a step, of whom each has two sets of `most` images at most.
-    `precision`: of pairs of training halves above the threshold. `scale` multiplies cosines in the softmax.
+    `shrinkage`: what is added to the covariance before it is inverted, in multiples of its mean variance. `precision`:
+    of pairs of training halves that clusters bring together. `scale` multiplies cosines in the softmax.
     """
 
     seed: int = 1
-    clip_seeds: tuple[int, ...] = (11, 12)
+    clip_seeds: tuple[int, ...] = (11, 12, 13, 14, 15, 16)
+    shrinkage: float = 0.3
     photographs: int = 400
     steps: int = 400
     people: int = 24
@@ -59,6 +63,8 @@ RECIPE = Recipe()
 # Degradations of a photograph: sides of the face, and crf.
 GENTLE, HARD = ((48.0, 64.0), (18, 30)), ((SIDES[0], 40.0), CRFS)
 LEAST_SIDE = 60.0
+# From the strictest, 0.9, to the most generous.
+THRESHOLDS = np.arange(180, 60, -1) / 200
 # Frames of the videos that the clips were cut from: some of their people are held out.
 FROM_VIDEOS = "identities/"
 
@@ -76,9 +82,7 @@ def main() -> None:
         parser.error("dlib is not installed: pip install 'vidsr-video[identity]'")
     embedding, cache = Dlib(file, plain_head(128, 1.0)), options.cache
     clips = [clip for clip in face_clips(options.data, "train") if not is_held_out(clip[0])]
-    halves: list[Half] = []
-    for seed in RECIPE.clip_seeds:
-        halves += collect(clips, embedding, seed, None if cache is None else cache / f"train{seed}.npz")
+    halves = collect(clips, embedding, RECIPE.clip_seeds, None if cache is None else cache / "halves.npz")
     stills = photographs(options.data, embedding, None if cache is None else cache / "stills.npz")
     head = train(halves, stills, RECIPE)
     options.output.parent.mkdir(exist_ok=True)
@@ -141,28 +145,90 @@ def degraded(
 
 def train(halves: Sequence[Half], stills: Array, recipe: Recipe) -> Head:
     """The head for the people of these halves, and these photographs."""
-    size = stills.shape[-1]
-    plain = Head(stills.mean((0, 1)), np.zeros(size), np.zeros(2 * size), (0.0, 0.0), 1.0)
+    people = np.array([half.person for half in halves])
+    names, size = sorted(set(people.tolist())), stills.shape[-1]
+    means = np.stack([half.vectors.mean(0) for half in halves])
+    middle = np.mean([means[people == name].mean(0) for name in names], axis=0)
+    plain = Head(middle, np.zeros(size), np.zeros(2 * size), (0.0, 0.0), 1.0)
+    tracks = np.stack([plain.combined(half.vectors) for half in halves])
+    plain = replace(plain, whitening=whitening(covariances(tracks, people), recipe.shrinkage))
     pools = [
-        torch.from_numpy(np.concatenate([plain.normalized(half.vectors) for half in halves if half.person == person]))
-        for person in sorted({half.person for half in halves})
+        torch.from_numpy(np.concatenate([plain.normalized(half.vectors) for half in halves if half.person == name]))
+        for name in names
     ]
     pools += [torch.from_numpy(plain.normalized(pair)) for pair in stills]
-    random = np.random.default_rng(recipe.seed)
+    head = rounded(with_columns(plain, pools, recipe))
+    return replace(head, threshold=cross_validated_threshold(halves, head, recipe))
+
+
+def covariances(vectors: Array, people: NDArray[np.str_]) -> dict[str, Array]:
+    """For each person the covariance, N x N, of the vectors, n x N, that are theirs; at least 2 each."""
+    return {str(name): np.cov(vectors[people == name].T) for name in np.unique(people)}
+
+
+def whitening(within: Mapping[str, Array], shrinkage: float) -> Array:
+    """The upper triangular A, N x N, for which A' A is the inverse of the mean of these covariances, shrunk.
+
+    The mean is divided by its mean variance, and `shrinkage` times the identity is added. Hatch et al. (Interspeech
+    2006) smooth in the same way.
+    """
+    mean: Array = np.mean(list(within.values()), axis=0)
+    size = len(mean)
+    shrunk = mean / (np.trace(mean) / size) + shrinkage * np.eye(size)
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(shrunk)).T)
+
+
+def with_columns(plain: Head, pools: Sequence[Tensor], recipe: Recipe) -> Head:
+    """The head with the weights of both columns, trained on the unit vectors of each person."""
+    assert plain.whitening is not None
+    size, random = len(plain.mean), np.random.default_rng(recipe.seed)
+    matrix = torch.from_numpy(np.ascontiguousarray(plain.whitening))
     columns = [torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (size, 1, 2 * size, 1)]
     optimizer = torch.optim.AdamW(columns, recipe.learning_rate, weight_decay=recipe.decay)
     for step in range(recipe.steps):
         people = random.choice(len(pools), min(recipe.people, len(pools)), replace=False)
-        loss = contrast([split(pools[k], recipe.most, random) for k in people], columns, recipe.scale)
+        loss = contrast([split(pools[k], recipe.most, random) for k in people], columns, matrix, recipe.scale)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 250 == 0:
+        if step % 100 == 0:
             print(f"step {step}: {loss.item():.4f}", file=sys.stderr)
     w, b, u, c = (column.detach().numpy() for column in columns)
-    head = Head(plain.mean, w, u, (float(b[0]), float(c[0])), 1.0)
-    scores, is_same = pairs_of(halves, head)
-    return rounded(head, precise_threshold(scores, is_same, recipe.precision))
+    return replace(plain, quality=w, content=u, biases=(float(b[0]), float(c[0])))
+
+
+def cross_validated_threshold(halves: Sequence[Half], head: Head, recipe: Recipe) -> float:
+    """The lowest threshold from which on clusters of the halves of each draw have the wanted precision of pairs.
+
+    The cosine of two halves is that of a whitening from the other people, without those whom the two show.
+    """
+    people = np.array([half.person for half in halves])
+    draws = np.array([half.draw for half in halves])
+    vectors = np.stack([replace(head, whitening=None).combined(half.vectors) for half in halves])
+    within = covariances(vectors, people)
+    cosines = np.eye(len(halves))
+    for a, b in combinations_with_replacement(sorted(within), 2):
+        others = {name: each for name, each in within.items() if name not in (a, b)}
+        turned = vectors @ whitening(others, recipe.shrinkage).T
+        turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+        first, second = np.flatnonzero(people == a), np.flatnonzero(people == b)
+        cosines[np.ix_(first, second)] = turned[first] @ turned[second].T
+        cosines[np.ix_(second, first)] = cosines[np.ix_(first, second)].T
+    sets = [np.flatnonzero(draws == draw) for draw in np.unique(draws)]
+    best = 1.0
+    for threshold in THRESHOLDS:
+        right = found = 0
+        for places in sets:
+            labels = clusters(cosines[np.ix_(places, places)], threshold)
+            rows, columns = np.triu_indices(len(places), 1)
+            together = labels[rows] == labels[columns]
+            found += int(together.sum())
+            right += int((together & (people[places][rows] == people[places][columns])).sum())
+        print(f"threshold {threshold:.3f}: {right} of {found} pairs are right", file=sys.stderr)
+        if right < recipe.precision * found:
+            break
+        best = float(threshold)
+    return round(best, 3)
 
 
 def split(pool: Tensor, most: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -173,40 +239,43 @@ def split(pool: Tensor, most: int, random: np.random.Generator) -> tuple[Tensor,
     return pool[order[:middle]], pool[order[middle : middle + int(sizes[1])]]
 
 
-def contrast(sets: Sequence[tuple[Tensor, Tensor]], columns: Sequence[Tensor], scale: float) -> Tensor:
+def contrast(sets: Sequence[tuple[Tensor, Tensor]], columns: Sequence[Tensor], matrix: Tensor, scale: float) -> Tensor:
     """Cross-entropy of finding, for each first set, the second one of the same person among those of all."""
-    first, second = (torch.stack([combined(pair[k], columns) for pair in sets]) for k in range(2))
+    first, second = (torch.stack([combined(pair[k], columns, matrix) for pair in sets]) for k in range(2))
     scores, target = scale * first @ second.T, torch.arange(len(sets))
     return (F.cross_entropy(scores, target) + F.cross_entropy(scores.T, target)) / 2
 
 
-def combined(units: Tensor, columns: Sequence[Tensor]) -> Tensor:
-    """Head.combined in torch, of unit vectors."""
+def combined(units: Tensor, columns: Sequence[Tensor], matrix: Tensor) -> Tensor:
+    """Head.combined in torch, of unit vectors; `matrix` is the whitening."""
     w, b, u, c = columns
     alpha = torch.sigmoid(units @ w + b)
     middle = alpha @ units / alpha.sum()
     beta = torch.sigmoid(torch.cat((units, middle.expand_as(units)), dim=1) @ u + c)
-    return F.normalize((alpha * beta) @ units, dim=0)
+    return F.normalize(matrix @ ((alpha * beta) @ units), dim=0)
 
 
-def rounded(head: Head, threshold: float) -> Head:
-    """The head with three significant digits, as its file has them."""
+def rounded(head: Head) -> Head:
+    """The head with three significant digits, and the whitening in its units, as its file has them."""
 
     def short(values: Array) -> Array:
         return np.array([float(f"{value:.3g}") for value in values.ravel()]).reshape(values.shape)
 
+    assert head.whitening is not None
     biases = short(np.array(head.biases))
-    return Head(
-        short(head.mean), short(head.quality), short(head.content), (float(biases[0]), float(biases[1])),
-        round(threshold, 3),
-    )  # fmt: skip
+    parts = {name: short(getattr(head, name)) for name in ("mean", "quality", "content")}
+    matrix = (head.whitening * WHITENING_UNITS).round() / WHITENING_UNITS
+    return replace(head, biases=(float(biases[0]), float(biases[1])), whitening=matrix, **parts)
 
 
 def card(head: Head, halves: int, stills: int) -> dict[str, object]:
     """The content of the head's file."""
+    assert head.whitening is not None
+    triangle = (head.whitening * WHITENING_UNITS).round().astype(int)[np.triu_indices(len(head.whitening))]
     numbers = {
         "threshold": head.threshold, "biases": head.biases, "mean": tuple(head.mean.tolist()),
         "quality": tuple(head.quality.tolist()), "content": tuple(head.content.tolist()),
+        "whitening": tuple(triangle.tolist()),
     }  # fmt: skip
     facts = {
         "name": "dlib",

@@ -124,9 +124,9 @@ class Dlib:
         self.head = shipped_head("dlib") if head is None else head
 
     def embed(self, image: Image, points: Array) -> Array:
-        """As FaceEmbedding."""
+        """As FaceEmbedding: the mean of the vectors of the aligned face and of its mirror image."""
         chip = warped(image, similarity_between(points, DLIB_POINTS), SIDE, SIDE)
-        vector: Array = self._network.embed(chip[None])[0]
+        vector: Array = self._network.embed(np.stack([chip, chip[:, ::-1]])).mean(0)
         return vector
 
 

@@ -7,8 +7,12 @@ quality, from itself alone, and a content weight, from itself and the mean of al
     beta_i = sigmoid(u . [v_i, V_m] + c)     V_d = sum alpha_i beta_i v_i / sum alpha_i beta_i
 
 The vectors are unit vectors: embeddings minus the mean of all people, because what all faces have in common would make
-all of them similar. Heads are files of numbers in this package, one for each embedding that there is one for; the
-others use the plain mean of unit vectors.
+all of them similar. V_d is then multiplied by a matrix A, which makes directions small in which the vectors of one
+person differ: A' A is the inverse of their covariance (within-class covariance normalization; Hatch, Kajarekar &
+Stolcke, "Within-class covariance normalization for SVM-based speaker recognition", Interspeech 2006).
+
+Heads are files of numbers in this package, one for each embedding that there is one for; the others use the plain mean
+of unit vectors.
 """
 
 from __future__ import annotations
@@ -24,13 +28,14 @@ from vidsr.faces.detections import Array
 from vidsr.toml import fill, read_table
 
 FOLDER = Path(__file__).resolve().parent / "embedding_heads"
+WHITENING_UNITS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """The weights of a head for embeddings of N numbers: `mean` and `quality` (w) N, `content` (u) 2 N.
 
-    `biases` are b and c.
+    `biases` are b and c. `whitening` (A) is N x N; None leaves vectors as they are.
 
     Two sets of images show one person if the cosine of their combined vectors is at least `threshold`.
     """
@@ -40,6 +45,7 @@ class Head:
     content: Array
     biases: tuple[float, float]
     threshold: float
+    whitening: Array | None = None
 
     def normalized(self, embeddings: Array) -> Array:
         """Embeddings, n x N, as unit vectors around the mean of all people."""
@@ -61,6 +67,8 @@ class Head:
     def combined(self, embeddings: Array) -> Array:
         """The unit vector, N, of a set of images from their embeddings, n x N, n at least 1."""
         total = self.weights(embeddings) @ self.normalized(embeddings)
+        if self.whitening is not None:
+            total = self.whitening @ total
         unit: Array = total / max(float(np.linalg.norm(total)), np.finfo(float).tiny)
         return unit
 
@@ -74,7 +82,8 @@ def plain_head(length: int, threshold: float) -> Head:
 class HeadCard:
     """The content of a head's file: its numbers and their provenance; `metrics_command` measures it.
 
-    `sha256` is that of the numbers, as `digest` computes it.
+    `sha256` is that of the numbers, as `digest` computes it. `whitening` has the rows of a triangular matrix, from the
+    diagonal on, in 1 / WHITENING_UNITS.
     """
 
     name: str
@@ -91,11 +100,12 @@ class HeadCard:
     mean: tuple[float, ...]
     quality: tuple[float, ...]
     content: tuple[float, ...]
+    whitening: tuple[int, ...]
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the threshold and all weights, as written in decimal."""
-        numbers = (self.threshold, *self.biases, *self.mean, *self.quality, *self.content)
+        numbers = (self.threshold, *self.biases, *self.mean, *self.quality, *self.content, *self.whitening)
         return hashlib.sha256(" ".join(map(repr, numbers)).encode()).hexdigest()
 
 
@@ -108,11 +118,13 @@ def read_head(path: Path) -> Head:
     """Reads the file of a head. Raises ModelError if it is damaged."""
     card = fill(HeadCard, read_table(path, "head", ModelError), f"the head {path}", ModelError, {})
     length = len(card.mean)
-    lengths = len(card.biases), len(card.quality), len(card.content)
-    if card.digest != card.sha256 or lengths != (2, length, 2 * length):
+    lengths = len(card.biases), len(card.quality), len(card.content), len(card.whitening)
+    if card.digest != card.sha256 or lengths != (2, length, 2 * length, length * (length + 1) // 2):
         raise ModelError(f"the head {path} does not hold the numbers that it was written with: install vidsr again")
+    whitening = np.zeros((length, length))
+    whitening[np.triu_indices(length)] = np.array(card.whitening) / WHITENING_UNITS
     biases = card.biases[0], card.biases[1]
-    return Head(np.array(card.mean), np.array(card.quality), np.array(card.content), biases, card.threshold)
+    return Head(np.array(card.mean), np.array(card.quality), np.array(card.content), biases, card.threshold, whitening)
 
 
 def _sigmoid(values: Array) -> Array:

@@ -1,8 +1,8 @@
 """Who is who: embeddings of face tracks, and the tracks of one person through cuts.
 
-Every EVERY-th frame of a track is embedded; its vectors are combined by the head of the embedding (heads.py). Tracks
-belong to one person by clusters of average link over the cosine of their combined vectors. Two tracks that are visible
-in one frame never do.
+Every EVERY-th frame of a track is embedded, fewer of long ones; its vectors are combined by the head of the embedding
+(heads.py). Tracks belong to one person by clusters of average link over the cosine of their combined vectors. Two
+tracks that are visible in one frame never do.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from vidsr.faces.embedding import FaceEmbedding
 from vidsr.stages.base import FrameStage
 from vidsr.types import Face, Frame, Person
 
-EVERY = 8
-# Vectors kept per track: of a longer track every second one is dropped whenever there are twice as many.
-MOST_VECTORS = 32
+EVERY = 2
+# Vectors kept per track: of a longer track every second one is dropped whenever there are twice as many. So the number
+# of faces that are embedded grows with the logarithm of a track's length.
+MOST_VECTORS = 16
 # Half the side of the part of a frame that is embedded, in distances of the five points from their center: more than
 # the images of the embeddings show.
 REACH = 5.0
@@ -104,20 +105,29 @@ def find_persons(combined: Mapping[int, Array], together: Set[Pair], threshold: 
     if len(tracks) < 2:
         return tuple(Person(track, (track,)) for track in tracks)
     vectors = np.stack([combined[track] for track in tracks])
-    distances = 1 - (vectors @ vectors.T).clip(-1, 1)
     places = {track: place for place, track in enumerate(tracks)}
-    # Larger than any mean of distances without such a pair: SciPy takes no infinity.
-    forbidden = 4.0 * len(tracks) ** 2
-    for pair in together:
-        a, b = (places[track] for track in pair)
-        distances[a, b] = distances[b, a] = forbidden
-    np.fill_diagonal(distances, 0)
-    tree = linkage(squareform(distances, checks=False), "average")
-    labels: NDArray[np.int32] = fcluster(tree, 1 - threshold, "distance")
+    labels = clusters(vectors @ vectors.T, threshold, {(places[a], places[b]) for a, b in together})
     groups: dict[int, list[int]] = {}
     for track, label in zip(tracks, labels.tolist(), strict=True):
         groups.setdefault(label, []).append(track)
     return tuple(sorted((Person(each[0], tuple(each)) for each in groups.values()), key=lambda person: person.number))
+
+
+def clusters(similarities: Array, threshold: float, apart: Set[Pair] = frozenset()) -> NDArray[np.int32]:
+    """The cluster of each of n items, at least 2, by average link over their similarities, n x n, in -1..1.
+
+    Clusters are merged, the most similar first, while the mean similarity between their items is at least `threshold`,
+    unless they have two items that are a pair of `apart`.
+    """
+    distances = 1 - similarities.clip(-1, 1)
+    # Larger than any mean of distances without such a pair: SciPy takes no infinity.
+    forbidden = 4.0 * len(distances) ** 2
+    for a, b in apart:
+        distances[a, b] = distances[b, a] = forbidden
+    np.fill_diagonal(distances, 0)
+    tree = linkage(squareform(distances, checks=False), "average")
+    labels: NDArray[np.int32] = fcluster(tree, 1 - threshold, "distance")
+    return labels
 
 
 def similarity(combined: Mapping[int, Array], person: Person, vector: Array) -> float:
