@@ -56,7 +56,7 @@ class Recipe:
     learning_rate: float = 0.02
     decay: float = 1e-3
     scale: float = 12.0
-    precision: float = 0.99
+    precision: float = 0.98
 
 
 RECIPE = Recipe()
