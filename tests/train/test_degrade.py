@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from vidsr.train.degrade import (
     degrade_random,
     gaussian_taps,
     reduce,
+    relight,
     to_8_bits,
 )
 from vidsr.train.recipe import DegradationConfig
@@ -159,6 +161,23 @@ def test_small_images_mirror_more_than_once() -> None:
     clip = clip_of(1, 4, 8)
     expected = np.einsum("ih,nchw,jw->ncij", matlab_matrix(4, 0.25), clip.double().numpy(), matlab_matrix(8, 0.25))
     np.testing.assert_allclose(reduce(clip, bicubic_taps()).numpy(), expected, atol=1e-6)
+
+
+def test_other_light_changes_brightness_and_keeps_detail() -> None:
+    """Brightness changes by gamma and a smooth field; what is left without it is the detail of the image."""
+    detail = np.random.default_rng(1).normal(0, 12, (96, 80, 1)).round()
+    image = np.asarray(np.repeat(128 + detail, 3, axis=2), np.uint8)
+    means, lefts, likeness = [], [], []
+    for seed in range(40):
+        lit = relight(image, np.random.default_rng(seed))
+        assert np.array_equal(lit, relight(image, np.random.default_rng(seed)))
+        green = lit[..., 1].astype(np.float64)
+        smooth = cv2.GaussianBlur(green, (0, 0), 8)
+        means.append(green.mean())
+        lefts.append(np.ptp(smooth) / smooth.mean())
+        likeness.append(np.corrcoef(((green - smooth) / smooth).ravel(), detail.ravel())[0, 1])
+    assert np.median(likeness) > 0.85 and min(likeness) > 0.5  # what is too bright is cut off
+    assert 10 < np.std(means) < 60 and np.median(lefts) > 0.3
 
 
 def test_rounding_to_8_bits() -> None:

@@ -24,6 +24,7 @@ from vidsr.train.recipe import DegradationConfig
 
 Frames = NDArray[np.uint8]
 H264Roundtrip = Callable[[Frames, int], Frames]
+LIGHT_GAMMA, LIGHT_FIELD, LIGHT_COLOR = 0.2, 0.3, 0.05  # standard deviations of logarithms
 
 
 def bicubic_taps(scale: int = SCALE) -> Tensor:
@@ -125,6 +126,18 @@ def _add_noise_and_compression(
         crf = int(generator.integers(config.h264_crf[0], config.h264_crf[1] + 1))
         return from_bytes(h264(to_bytes(low), crf))
     return low
+
+
+def relight(image: Frames, generator: np.random.Generator) -> Frames:
+    """An image, H x W x 3, in random other light: gamma, light that differs from place to place, and color.
+
+    Light is multiplied by up to about 2, in a smooth field of 3 x 3 random values; values beyond 255 are cut off.
+    """
+    height, width = image.shape[:2]
+    gamma = np.exp(generator.normal(0, LIGHT_GAMMA))
+    field = cv2.resize(generator.normal(0, LIGHT_FIELD, (3, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+    gain = np.exp(field[..., None] + generator.normal(0, LIGHT_COLOR, 3))
+    return np.asarray(np.rint(np.clip((image / 255) ** gamma * gain, 0, 1) * 255), np.uint8)
 
 
 def mirrored(size: int, pad: int, device: torch.device) -> Tensor:

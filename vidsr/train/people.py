@@ -32,7 +32,7 @@ from vidsr.faces.yunet import Yunet
 from vidsr.train.codecs import Roundtrip
 from vidsr.train.data import Batch, frame_order, still_motion
 from vidsr.train.dataset import CLIPS, Item, Kind, cached_frames, key_of, store
-from vidsr.train.degrade import Frames, H264Roundtrip, degrade_random, from_bytes
+from vidsr.train.degrade import Frames, H264Roundtrip, degrade_random, from_bytes, relight
 from vidsr.train.degrade_real import degrade_real
 from vidsr.train.recipe import DataConfig, Recipe
 
@@ -368,6 +368,9 @@ class ReferenceBatches(PeopleBatches):
             picked = [others[int(generator.integers(len(others)))] for _ in range(wrong)]
             chosen = [*chosen[: wanted - wrong], *(_any_frame(each, generator) for each in picked)]
         images, used = self._aligned(chosen, points, generator)
+        for k in range(len(images)):
+            if generator.random() < self.references.light_share:
+                images[k] = relight(images[k], generator)
         return images, [each.person is not moment.person for each in used]
 
     def _target_points(self, points: Array) -> Array:

@@ -220,7 +220,8 @@ class ReferencesConfig:
 
     In a fraction `moment_share` of the samples, the only reference is a frame of the sample itself, with
     `moment_noise` in place of `point_noise`: from these alignment is learned first. `align_weight` and `match_weight`
-    are those of the losses in train/reference_losses.py, for SECNet's branch.
+    are those of the losses in train/reference_losses.py, for SECNet's branch. A fraction `light_share` of the
+    references gets another light (train/degrade.py, relight), because photographs of other days have.
     """
 
     count: int = 3
@@ -236,6 +237,7 @@ class ReferencesConfig:
     moment_noise: float = 0.1
     align_weight: float = 0.0
     match_weight: float = 0.0
+    light_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +382,7 @@ def _demands_of_references(recipe: Recipe) -> dict[str, bool]:
         "references.stranger_share, none_share and moment_share must not be negative, nor above 1 together": (
             min(shares) >= 0 and sum(shares) <= 1
         ),
+        "references.light_share must be between 0 and 1": 0 <= references.light_share <= 1,
         "references.person_pattern must be a regular expression with a group": _has_group(references.person_pattern),
         "references.face_side must be a range above 0": 0 < references.face_side[0] <= references.face_side[1],
         "references.point_noise, moment_noise, holdout_people and weights must not be negative": (
