@@ -26,7 +26,7 @@ from vidsr.nets.secnet.network import SECNet
 from vidsr.types import Face, Frame
 
 SIDE, COUNT = 32.0, 3  # of the face in pixels; photographs
-FRAMES, ROUNDS = 7, 3
+FRAMES, ROUNDS = 7, 9
 MOST = 0.25
 WHAT_TIME, WHAT_WORK = "time added by 3 photographs", "multiply-adds added by 3 photographs"
 BAR = f"<= {100 * MOST:.0f} %"

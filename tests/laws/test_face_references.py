@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.golden.test_secnet_references import BRANCH, SIZES, secnet
@@ -18,7 +20,7 @@ from tests.laws.test_face_engine import Crops, Results, drifting, run
 from vidsr.errors import UsageError
 from vidsr.faces.alignment import UPRIGHT, similarity_between, transformed, warped
 from vidsr.faces.engine import FaceEngine
-from vidsr.faces.references import CANVAS, KEPT, STEP, FacePhotograph
+from vidsr.faces.references import CANVAS, KEPT, STEP, FacePhotograph, covered_part, mean_weights
 from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.secnet.references import PosedReferences, ReferenceBranch
 from vidsr.types import Crop, Face, Frame
@@ -85,9 +87,13 @@ def expected(network: SECNet, is_mirrored: bool) -> Tensor:
     assert network.references is not None
     details, images = network.references.describe(shown), []
     for t, result in enumerate(results):
-        pose = torch.from_numpy(similarity_between(points_at(t) - [8, 4], target / 4)).float()
+        points = points_at(t) - [8, 4]
+        part = covered_part(similarity_between(target / 4, points), side / 4, 24, 32)
+        pose = torch.from_numpy(similarity_between(points - [part.left, part.top], target / 4)).float()
         posed = PosedReferences(details, pose.expand(1, 2, -1, -1))
-        images.append(network.refer(result[None], posed).image[0])
+        rows, columns = (slice(4 * a, 4 * (a + b)) for a, b in ((part.top, part.height), (part.left, part.width)))
+        images.append(result.clone())
+        images[-1][:, rows, columns] = network.refer(result[None, :, rows, columns], posed).image[0]
     return torch.stack(images).clamp(0, 1)
 
 
@@ -187,3 +193,39 @@ def test_points_are_compared_at_their_own_size() -> None:
     assert scale == pytest.approx(4 * EYES, rel=STEP - 1)
     assert references.scale_of(face, scale * 1.2) == scale * 1.2 and references.scale_of(face, scale * 2) == scale
     np.testing.assert_allclose(transformed(similarity_between(UPRIGHT, points_at(0)), UPRIGHT), points_at(0), atol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.floats(-40, 80), st.floats(-40, 60), st.floats(0, 6.3), st.floats(0.3, 3), st.integers(1, 60), st.integers(1, 50)
+)
+def test_the_part_that_is_computed_holds_all_that_photographs_cover(
+    x: float, y: float, angle: float, scale: float, width: int, height: int
+) -> None:
+    matrix = np.array([[math.cos(angle), -math.sin(angle), x], [math.sin(angle), math.cos(angle), y]])
+    matrix[:, :2] *= scale
+    part = covered_part(matrix, 20.0, height, width)
+    assert 0 <= part.left < part.left + part.width <= width and 0 <= part.top < part.top + part.height <= height
+    back = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
+    for row, column in np.ndindex(height, width):
+        place = back @ [column + 0.5, row + 0.5, 1.0]
+        if 0 <= place[0] <= 20 and 0 <= place[1] <= 20:
+            assert part.left <= column < part.left + part.width and part.top <= row < part.top + part.height
+
+
+def test_outside_of_the_photographs_nothing_changes() -> None:
+    """In a crop that is wider than they are, of which only a part is computed: near the face as on the whole crop."""
+    network = secnet(BRANCH, strength=0.5)
+    face = with_face(clip()[0], [points_at(0)]).faces[0]
+    crop, image = Crop(0, 0, 80, 64), torch.rand(3, 256, 320, generator=torch.Generator().manual_seed(4))
+    references = engine_of(network)._references
+    found, weights = references.refer(image, face, crop, 0, 4 * EYES)
+    changed = (found != image).any(0).nonzero()
+    assert changed.amin(0).tolist() > [0, 0] and changed.amax(0).tolist() < [180, 180] and len(weights) == 2
+    side = 8 * math.ceil(CANVAS * EYES * 4 / 8)
+    target = side / 2 + 4 * EYES * UPRIGHT
+    pose = torch.from_numpy(similarity_between(points_at(0), target / 4)).float().expand(1, 2, -1, -1)
+    whole = network.refer(image[None], PosedReferences(references._describe(1, 4 * EYES), pose))
+    middle = slice(48, 88), slice(76, 116)  # around the face at (24, 17) * 4
+    torch.testing.assert_close(found[:, *middle], whole.image[0][:, *middle].clamp(0, 1), atol=5e-3, rtol=0)
+    assert weights == pytest.approx(mean_weights(whole), abs=1e-2) and (found - image)[:, *middle].abs().max() > 1e-2

@@ -27,7 +27,7 @@ from vidsr.engines.select import DEFAULT_MODELS, ESTIMATED, Levels, Selection, s
 from vidsr.errors import ModelError, UsageError
 from vidsr.faces.attended import AttentionFaceEngine
 from vidsr.faces.handover import TINY_MODEL, BodyModel, fitting_face_model, tiny_card
-from vidsr.faces.references import FacePhotograph, TrackReferences, mean_weights
+from vidsr.faces.references import FacePhotograph, TrackReferences
 from vidsr.faces.restorer import EnlargedCrop, FaceNetwork
 from vidsr.faces.tiny import TinyFaceEngine
 from vidsr.models.cards import Card, untrained_presets
@@ -187,9 +187,7 @@ class FaceEngine:
         if face is None:
             return image, (), stream.scale
         scale = self._references.scale_of(face, stream.scale)
-        posed = self._references.posed(face, stream.crop, self._quarters, scale)
-        referred = self._network.refer(image[None], posed)
-        return referred.image[0].clamp(0, 1), mean_weights(referred), scale
+        return *self._references.refer(image, face, stream.crop, self._quarters, scale), scale
 
     def _extended(self, frame: Frame, crop: Crop, stream: FaceStream | None) -> FaceStream:
         """The stream with one more frame, at its new crop."""

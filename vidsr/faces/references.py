@@ -17,9 +17,13 @@ from vidsr.nets.secnet.network import SECNet
 from vidsr.nets.secnet.references import PosedReferences, Referred
 from vidsr.types import Crop, Face
 
-CANVAS = 5.0  # side of a described photograph in distances between the eyes; a face is about 3.5 high
+CANVAS = 3.6  # side of a described photograph in distances between the eyes; a face is about 3.5 high
 # Scales of descriptions are powers of STEP. A face keeps its description until it is larger or smaller by KEPT.
 STEP, KEPT = 1.15, 1.3
+UNIT = 4  # pixels of the frame, in which the part of a crop that photographs cover is counted
+
+
+Weights = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,26 @@ class TrackReferences:
             return before
         return float(STEP ** round(math.log(scale) / math.log(STEP)))
 
-    def posed(self, face: Face, crop: Crop, quarters: int, scale: float) -> PosedReferences:
-        """The photographs of the face's track and its pose in a crop that is turned by `quarters`.
+    def refer(self, image: Tensor, face: Face, crop: Crop, quarters: int, scale: float) -> tuple[Tensor, Weights]:
+        """The restored image 3 x H x W of a crop that is turned by `quarters`, with what photographs add to its face.
 
-        `scale` is the result of `scale_of`.
+        Besides, their mean weights. `scale` is the result of `scale_of`. Only the part that the photographs can cover is
+        computed.
         """
+        times = self._network.config.scale
         points = rotate_points(_points(face) - [crop.left, crop.top], quarters, crop.width, crop.height)
-        pose = similarity_between(points, _upright(scale) / self._network.config.scale)
+        height, width = (side // times for side in image.shape[-2:])
+        part = covered_part(similarity_between(_upright(scale) / times, points), _canvas(scale) / times, height, width)
+        pose = similarity_between(points - [part.left, part.top], _upright(scale) / times)
         details = self._describe(face.track, scale)
         matrix = torch.from_numpy(pose).float().to(details.device)
-        return PosedReferences(details, matrix.expand(1, details.shape[1], -1, -1))
+        rows = slice(times * part.top, times * (part.top + part.height))
+        columns = slice(times * part.left, times * (part.left + part.width))
+        posed = PosedReferences(details, matrix.expand(1, details.shape[1], -1, -1))
+        referred = self._network.refer(image[None, :, rows, columns], posed)
+        image = image.clone()
+        image[:, rows, columns] = referred.image[0].clamp(0, 1)
+        return image, mean_weights(referred)
 
     def _describe(self, track: int, scale: float) -> Tensor:
         key = track, scale
@@ -79,7 +93,20 @@ class TrackReferences:
         return self._described[key]
 
 
-def mean_weights(referred: Referred) -> tuple[float, ...]:
+def covered_part(matrix: Array, side: float, height: int, width: int) -> Crop:
+    """The part of a crop of this size that a square of this side covers, whose pixels `matrix`, 2 x 3, brings there.
+
+    Its place and size are multiples of UNIT, except at the ends of the crop, and it is never empty.
+    """
+    corners = np.array([[0, 0, 1], [side, 0, 1], [0, side, 1], [side, side, 1]]) @ matrix.T
+    sides = np.array([width, height])
+    first = np.clip(UNIT * np.floor(corners.min(0) / UNIT), 0, UNIT * ((sides - 1) // UNIT))
+    last = np.minimum(np.maximum(UNIT * np.ceil(corners.max(0) / UNIT), first + UNIT), sides)
+    (left, top), (right, bottom) = first.astype(int).tolist(), last.astype(int).tolist()
+    return Crop(left, top, right - left, bottom - top)
+
+
+def mean_weights(referred: Referred) -> Weights:
     """The mean weight of each photograph of one face, where it covers the crop."""
     area = referred.covered.sum((0, 2, 3)).clamp(min=1e-6)
     means: list[float] = ((referred.weights * referred.covered).sum((0, 2, 3)) / area).tolist()
