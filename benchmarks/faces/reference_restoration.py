@@ -50,7 +50,7 @@ STRANGER_COST, WEIGHT_RATIO = 0.05, 3.0
 WHAT_STRANGER = "cost of a stranger's photographs, PSNR Y"
 WHAT_CONTROL = "PSNR Y, photographs of the person over a stranger's"
 WHAT_WEIGHT = "weight of the right photograph to the wrong one"
-OTHER = f"{DAYS} and {PICTURES}"
+OTHER, ALL = f"{DAYS} and {PICTURES}", "all kinds of photographs"
 WHAT_VT, WHAT_FLICKER = "SSIM_vt with photographs over without", "flicker with photographs over without"
 
 
@@ -192,6 +192,7 @@ def figures_of(rows: Sequence[tuple[Sample, Figures]], condition: str, lost: int
     """The lines of the table for one condition: those with a target, then the other groups and sides."""
     other = [row for row in rows if row[0].group in (DAYS, PICTURES)]
     for kind in GAINS:
+        yield _mean_gain(rows, kind, f"{condition}, {ALL}")
         yield _gain(other, kind, f"{condition}, {OTHER}", is_target=True)
     for group in (DAYS, PICTURES, SHOT, CLIP):
         for kind in GAINS if group in (SHOT, CLIP) else (ONE,):  # three are only those of other days
@@ -221,6 +222,21 @@ def _with_most(rows: Sequence[tuple[Sample, Figures]], name: str) -> Array:
 
 def _on(rows: Sequence[tuple[Sample, Figures]], label: str) -> str:
     return f"{label}: {len(rows)} samples of {len({sample.person.name for sample, _ in rows})} people"
+
+
+def _mean_gain(rows: Sequence[tuple[Sample, Figures]], kind: str, label: str) -> Figure:
+    """The gain over all kinds of photographs, as the mean over people, of whom some have many samples."""
+    (what, bar), least = bar_of(kind), GAINS[kind][1]
+    rows = [row for row in rows if f"{kind} psnr" in row[1]]
+    if not rows:
+        return _nothing(what, label, bar)
+    gains = _values(rows, f"{kind} psnr") - _values(rows, f"{NONE} psnr")
+    names = np.array([sample.person.name for sample, _ in rows])
+    gain = float(np.mean([gains[names == name].mean() for name in np.unique(names)]))
+    text = (
+        f"{gain:+.2f} dB as the mean over people ({gains.mean():+.2f} over samples; more in {int((gains > 0).sum())})"
+    )
+    return Figure(what, _on(rows, label), gain, text, bar, round(gain, 2) >= least)
 
 
 def _gain(rows: Sequence[tuple[Sample, Figures]], kind: str, label: str, is_target: bool = False) -> Figure:
@@ -283,7 +299,7 @@ def _steadiness(rows: Sequence[tuple[Sample, Figures]], condition: str) -> Itera
 def missing(why: str) -> Iterator[Figure]:
     """The rows with a target, for weights that are not there."""
     for condition in CONDITIONS:
-        rows = [(bar_of(kind)[0], bar_of(kind)[1], f"{condition}, {OTHER}") for kind in GAINS]
+        rows = [(*bar_of(kind), f"{condition}, {on}") for kind in GAINS for on in (ALL, OTHER)]
         rows += [
             (WHAT_STRANGER, f"<= {STRANGER_COST:.2f} dB", condition),
             (WHAT_WEIGHT, f">= {WEIGHT_RATIO:.0f}", condition),

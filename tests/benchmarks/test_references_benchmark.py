@@ -164,8 +164,8 @@ def test_photographs_change_what_is_restored_and_a_resumed_run_measures_nothing(
 def test_a_branch_without_gain_gains_and_costs_nothing(found: list[Sample], cache: Path) -> None:
     figures = list(measure(found[:1], secnet(BRANCH, strength=0.0), "toy", cache, Ledger(None, False)))
     barred = [figure for figure in figures if figure.bar and not figure.what.startswith("weight")]
-    assert len(barred) == 10 and [figure.value for figure in barred] == [0.0] * 10
-    assert [figure.is_met for figure in barred] == [False, False, True, True, True] * 2
+    assert len(barred) == 14 and [figure.value for figure in barred] == [0.0] * 14
+    assert [figure.is_met for figure in barred] == [False, False, False, False, True, True, True] * 2
 
 
 def made_up(group: str, values: dict[str, float], name: str = "anna") -> tuple[Sample, Figures]:
@@ -176,25 +176,31 @@ def made_up(group: str, values: dict[str, float], name: str = "anna") -> tuple[S
 
 
 def test_targets_are_met_where_they_are_met() -> None:
-    """Gains count for photographs of other days and other pictures; all samples count for the rest."""
+    """Gains count for all kinds of photographs, by person, and for other days and other pictures; the rest for all."""
     rows = [
         made_up(DAYS, {"none psnr": 30, "one psnr": 30.4, "three psnr": 30.3, "stranger psnr": 29.9,
                        "three flicker": 0.4, "three ssim_vt": 0.4}),
         made_up(PICTURES, {"none psnr": 28, "one psnr": 28.2, "stranger psnr": 28.04, "one flicker": 0.5}, "bert"),
         made_up(CLIP, {"none psnr": 25, "one psnr": 35, "three psnr": 35, "stranger psnr": 25}, "cleo"),
+        made_up(CLIP, {"none psnr": 25, "one psnr": 35.2, "stranger psnr": 25}, "cleo"),
     ]  # fmt: skip
     figures = {(each.what, each.on.split(":")[0]): each for each in figures_of(rows, "clean", 2)}
     by_bar = [figure for figure in figures.values() if figure.bar]
-    assert [figure.value for figure in by_bar] == pytest.approx([0.3, 0.3, 0.02, 3.0, -0.0333, -0.03], abs=1e-6)
-    assert [figure.is_met for figure in by_bar] == [True, False, True, True, False, True]
-    assert by_bar[0].on.endswith("2 samples of 2 people") and "more in 2" in by_bar[0].text
-    assert figures[by_bar[0].what, f"clean, {CLIP}"].value == pytest.approx(10)
+    assert [figure.value for figure in by_bar] == pytest.approx(
+        [(0.4 + 0.2 + 10.1) / 3, 0.3, (0.3 + 10) / 2, 0.3, 0.015, 3.0, -0.025, -0.02], abs=1e-6
+    )
+    assert [figure.is_met for figure in by_bar] == [True, True, True, False, True, True, False, True]
+    assert by_bar[0].on.endswith("4 samples of 3 people") and "+5.20 over samples; more in 4" in by_bar[0].text
+    assert by_bar[1].on.endswith("2 samples of 2 people") and "more in 2" in by_bar[1].text
+    assert figures[by_bar[0].what, f"clean, {CLIP}"].value == pytest.approx(10.1)
     assert figures[by_bar[0].what, f"clean, {CLIP}"].is_met is None
     control = figures[WHAT_CONTROL, "clean"]
     assert (
-        control.value == pytest.approx((0.4 + 0.16 + 10) / 3) and control.is_met is None and "more in 3" in control.text
+        control.value == pytest.approx((0.4 + 0.16 + 10 + 10.2) / 4)
+        and control.is_met is None
+        and "more in 4" in control.text
     )
-    assert figures["samples whose face is not tracked", "clean"].text == "2 of 5"
+    assert figures["samples whose face is not tracked", "clean"].text == "2 of 6"
     nothing = list(figures_of([], "clean", 0))
     assert all(np.isnan(each.value) and each.is_met is None for each in nothing)
 
@@ -219,7 +225,7 @@ def test_without_weights_the_rows_say_so_and_the_cost_is_measured(
     text = capsys.readouterr().out
     assert text == (tmp_path / "table.md").read_text() and "24.35 (+0.51)" in text
     rows = text.splitlines()
-    assert sum("not measured: " in row and "none.toml" in row for row in rows) == len(list(missing(""))) == 12
+    assert sum("not measured: " in row and "none.toml" in row for row in rows) == len(list(missing(""))) == 16
     assert sum("not measured: there is no face embedding" in row for row in rows) == 2
     assert sum("added by 3 photographs" in row and "not measured" not in row for row in rows) == 2
     assert not any(row.endswith("| met |") for row in rows if "not measured" in row)

@@ -61,8 +61,8 @@ class TrackReferences:
     def refer(self, image: Tensor, face: Face, crop: Crop, quarters: int, scale: float) -> tuple[Tensor, Weights]:
         """The restored image 3 x H x W of a crop that is turned by `quarters`, with what photographs add to its face.
 
-        Besides, their mean weights. `scale` is the result of `scale_of`. Only the part that the photographs can cover is
-        computed.
+        Besides, their mean weights. `scale` is the result of `scale_of`. Only the part that the photographs can cover
+        is computed.
         """
         times = self._network.config.scale
         points = rotate_points(_points(face) - [crop.left, crop.top], quarters, crop.width, crop.height)
