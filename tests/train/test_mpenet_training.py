@@ -1,4 +1,4 @@
-"""Training of MPENet: its losses by hand in float64, labels and motion of samples, a loop that resumes."""
+"""Training on clips of faces: MPENet's losses by hand in float64, labels and motion of samples, a loop that resumes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.tiny_networks import MPENET_FORMS
+from tests.support.tiny_networks import MPENET_FORMS, NARROW_FORM
 from tests.train.test_people import BI, DATA, find, folder  # noqa: F401 - folder is a fixture
 from tests.train.test_people import RECIPE as PEOPLE
 from vidsr.errors import InputError, UsageError
+from vidsr.evaluation.metrics import decibels, to_8_bits
 from vidsr.faces.alignment import transformed
 from vidsr.models.cards import models_folder, read_card
 from vidsr.models.loading import verify
 from vidsr.models.registry import build
+from vidsr.nets.layers.resize import resize
 from vidsr.nets.mpenet.alignment import draw_heatmaps
 from vidsr.nets.mpenet.network import MPENet, moved
 from vidsr.train.adversarial import Adversary, standard_discriminator_loss, standard_generator_loss
@@ -241,6 +243,26 @@ def test_samples_have_the_points_and_motions_of_their_faces(people: list[Person]
             for frame, place in zip(clip, points, strict=True):
                 x, y = place.mean(0).astype(int)
                 assert frame[:, min(max(y, 0), 31), min(max(x, 0), 31)].max() > 0.4  # on the face, which is bright
+
+
+def test_a_secnet_trains_on_samples_of_faces(people: list[Person], tmp_path: Path) -> None:
+    """At its own scale; it sees all frames of a sample and is scored on the clips of faces that are held out."""
+    recipe = replace(
+        RECIPE, architecture="secnet", network=NARROW_FORM | {"scale": 4}, data=replace(DATA, frames=3, batch=2)
+    )
+    network = build("secnet", recipe.network)
+    task_of(network).check(network, recipe)
+    batches = FaceBatches(recipe, people, tmp_path, None)
+    batch = batches[0]
+    assert batch.low.shape == (2, 3, 3, 8, 8) and batch.truth.shape == (2, 3, 3, 32, 32)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    totals = [train_step(network, batch, optimizer, recipe, CPU)["total"] for _ in range(10)]
+    assert np.mean(totals[-3:]) < 0.9 * totals[0]
+    clip, *_ = batches.validation(people)
+    scores = validate(network, [clip], CPU)
+    bicubic = resize(degrade_bi(clip.truth), (32, 32))
+    near = decibels(float((to_8_bits(bicubic.clamp(0, 1)) - clip.truth)[..., 8:-8, 8:-8].square().mean()))
+    assert scores["psnr_bi"] == pytest.approx(near, abs=3) and scores.keys() == {"psnr_bi", "psnr_bd"}
 
 
 def test_mirrored_landmarks_are_landmarks() -> None:

@@ -32,7 +32,7 @@ from vidsr.train.data import Batch, Batches
 from vidsr.train.dataset import CLIPS, Item, cached_frames, find_training_files, split_holdout
 from vidsr.train.degrade import H264Roundtrip, degrade_bd, degrade_bi, from_bytes
 from vidsr.train.degrade_real import degrade_jpeg
-from vidsr.train.face_clips import FaceBatches
+from vidsr.train.face_clips import FaceBatches, FaceClip
 from vidsr.train.face_task import FacePriorTask
 from vidsr.train.image_terms import add_image_terms
 from vidsr.train.initialization import start_from
@@ -107,9 +107,16 @@ class UpscalingTask:
             "needs the table [references] for network.reference_width": references is not None
             or network.references is None,
             "needs references.canvas": references is None or references.canvas > 0,
+            'needs real.estimator_only = "no" with [faces]': recipe.faces is None
+            or recipe.real is None
+            or recipe.real.estimator_only == "no",
             "needs network.scale of 4 with [references]": references is None or network.config.scale == SCALE,
         }
-        demands |= {demand: met for demand, met in tables.items() if "[references]" not in demand}
+        demands |= {
+            demand: met
+            for demand, met in tables.items()
+            if not any(f"[{t}]" in demand for t in ("references", "faces"))
+        }
         refuse_unfit(demands, recipe)
 
     def losses(
@@ -152,14 +159,16 @@ class UpscalingTask:
         shaped = Estimate(*(part.view(*low.shape[:2], *part.shape[1:]) for part in estimates))
         return {"total": estimate_loss(shaped, quantities)}
 
-    def scores(self, network: SECNet, clip: Tensor | ReferenceClip, device: torch.device) -> dict[str, float]:
+    def scores(
+        self, network: SECNet, clip: Tensor | ReferenceClip | FaceClip, device: torch.device
+    ) -> dict[str, float]:
         """For BI and BD; for a network with an estimator of degradation also for BI and JPEG.
 
         For a network with references: for BI, without them, with those of the person, and with those of strangers.
         """
         if isinstance(clip, ReferenceClip):
             return self._scores_with_references(network, clip, device)
-        scores = {}
+        clip, scores = clip.truth if isinstance(clip, FaceClip) else clip, {}
         scale = network.config.scale
         degradations: dict[str, Callable[[Tensor], Tensor]] = {
             "psnr_bi": partial(degrade_bi, scale=scale),
