@@ -5,7 +5,7 @@
 
 DIR holds eval/ (faces/, general/); the people in eval/faces are in no training. The parts are "detection" (see
 tiny_detection.py), "restoration" (tiny_restoration.py), "cost" (tiny_cost.py) and "attention" (attention.py). All but
-the first need weights, those of mpenet-fast and attention-fh-fast or of the CARDs given; rows without say so.
+the first need weights, those of secnet-fast-face-tiny and attention-fh-fast or of the CARDs given; rows without say so.
 """
 
 from __future__ import annotations

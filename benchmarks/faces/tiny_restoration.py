@@ -1,12 +1,12 @@
 """What is restored from faces of 8 to 16 pixels: systems on reduced clips of people who are in no training.
 
 Clips of eval/faces are reduced so that the face has 8 times the given side, which is the truth, and then by 8 (BI).
-Each system enlarges a crop around the face: bicubic; secnet-fast-face by 4 and bicubic by 2; MPENet on every frame
-afresh; MPENet with the feedback of the frame before. The result is blended into the bicubic enlargement as by
-`vidsr upscale`. Boxes and landmarks are those of the published detector in the truth. Figures: PSNR of luma, and
-SSIM_vt, inside the box; border flicker (scores.py); landmark error in % of the eye distance, where the published
-detector finds the face; frames where it does not. Targets are for 12 to 16 pixels; landmark errors are compared
-in the frames where the face is found in both.
+Each system enlarges a crop around the face: bicubic; secnet-fast-face by 4 and bicubic by 2; the model for tiny faces
+likewise, or an MPENet by 8 on every frame afresh, and with the feedback of the frame before. The result is blended into
+the bicubic enlargement as by `vidsr upscale`. Boxes and landmarks are those of the published detector in the truth.
+Figures: PSNR of luma, and SSIM_vt, inside the box; border flicker (scores.py); landmark error in % of the eye distance,
+where the published detector finds the face; frames where it does not. Targets are for 12 to 16 pixels; landmark errors
+are compared in the frames where the face is found in both.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from vidsr.faces.yunet import Yunet
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
 from vidsr.nets.layers.resize import resize
+from vidsr.nets.secnet.network import SECNet
 from vidsr.train.dataset import read_clip
 from vidsr.train.degrade import degrade_bi
 from vidsr.types import Crop, Face, Frame, RestoredFace
@@ -73,8 +74,10 @@ def plain_systems() -> Systems:
 
 
 def tiny_systems(model: str) -> Systems:
-    """MPENet afresh and with feedback, in this order. Raises ModelError without weights."""
+    """A SECNet, or an MPENet afresh and with feedback, in this order. Raises ModelError without weights."""
     network = load_network(find_card(model))
+    if isinstance(network, SECNet):
+        return {f"{Path(model).stem} x{network.config.scale}": lambda: FaceEngine(network, CPU, "fp32")}
     return {
         f"{Path(model).stem} afresh": lambda: TinyFaceEngine(network, CPU, "fp32", recurrent=False),
         f"{Path(model).stem} with feedback": lambda: TinyFaceEngine(network, CPU, "fp32"),
@@ -212,8 +215,12 @@ TARGETS = {
 }
 
 
-def target_figures(found: Sequence[Found], afresh: str, fed: str) -> Iterator[Figure]:
-    """The figures with a target, of the system `fed`: means over clips and sides."""
+def target_figures(found: Sequence[Found], *ours: str) -> Iterator[Figure]:
+    """The figures with a target, of the last of our systems: means over clips and sides.
+
+    Of two systems the first one is without feedback.
+    """
+    afresh, fed = ours[0], ours[-1]
     on = f"{_ON}, {sum(len(each[BICUBIC].psnr) for each in found)} clips"
 
     def mean(name: str, of: str) -> float:
@@ -231,6 +238,8 @@ def target_figures(found: Sequence[Found], afresh: str, fed: str) -> Iterator[Fi
     left, count = landmark_ratio([each[BICUBIC] for each in found], [each[fed] for each in found])
     text = f"{left:.2f} ({count} frames with both)"
     yield Figure(TARGETS["landmarks"][0], on, left, text, TARGETS["landmarks"][1], left <= ERROR_LEFT)
+    if afresh == fed:
+        return
     text = f"{over(afresh):+.2f} dB, {over(afresh, 'ssim_vt'):+.4f}, {over(afresh, 'flicker'):+.3f}"
     yield Figure(TARGETS["feedback"][0], on, over(afresh), text)
 

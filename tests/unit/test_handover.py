@@ -11,19 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.tiny_networks import narrow_network
 from tests.unit.test_restorer import face, video
 from vidsr.config import FaceConfig, RestoreConfig
 from vidsr.faces import handover
-from vidsr.faces.blending import REACH, FaceBlender
-from vidsr.faces.framewise import close_crop
+from vidsr.faces.engine import FaceEngine
 from vidsr.faces.handover import HANDOVER, PACE, SizedFaceEngine, share_of_large, tiny_card
 from vidsr.faces.restorer import EnlargedCrop, FaceRestorer, choose_crop
-from vidsr.faces.tiny import crop_around
 from vidsr.models.cards import TrainedCard, list_cards
 from vidsr.nets.layers.resize import resize
 from vidsr.stages.base import through
 from vidsr.stages.saving import freeze, thaw
-from vidsr.types import Crop, Face, Frame, RestoredFace
+from vidsr.types import Crop, Face, Frame
 
 
 @dataclass
@@ -63,7 +62,7 @@ def row_of(sides: Iterable[float | None]) -> list[list[Face]]:
 
 def values(sides: list[float | None], lookahead: int = 2) -> tuple[list[float | None], Constant, Constant]:
     """What is shown of one track with these sides, frame by frame: the share of the network for larger faces."""
-    tiny, large = Constant(0.0, 8), Constant(1.0, 4, lookahead)
+    tiny, large = Constant(0.0, 4, lookahead), Constant(1.0, 4, lookahead)
     engine = SizedFaceEngine(tiny, large)
     state, shown, waiting = engine.init_state(), [], 0
     for frame in video(row_of(sides)):
@@ -121,8 +120,8 @@ def test_every_frame_has_one_result(lookahead: int, count: int, side: float) -> 
 
 
 def test_the_restorer_takes_both_networks_as_one() -> None:
-    """Mixed images have the scale of the network for larger faces; every frame in the middle of a track is restored."""
-    engine = SizedFaceEngine(Constant(0.0, 8), Constant(1.0, 4, 2))
+    """Mixed images have the larger scale; every frame in the middle of a track is restored."""
+    engine = SizedFaceEngine(Constant(0.0, 8, 2), Constant(1.0, 4, 2))
     restorer = FaceRestorer(engine, RestoreConfig(min_face=8))
     frames = list(through(restorer, video(row_of([9 + 0.6 * t for t in range(30)]))))
     patches = [each.restored for frame in frames for each in frame.faces]
@@ -131,99 +130,50 @@ def test_the_restorer_takes_both_networks_as_one() -> None:
     assert scales[0] == 8 and scales[-1] == 4 and sorted(scales, reverse=True) == scales
 
 
-# ----------------------------------------------------------------------------------------------------- different crops
+def test_images_are_mixed_where_both_have_a_share() -> None:
+    """Half of each in the middle of the hand-over, pixel by pixel, and of the photographs' weights."""
+    generator = torch.Generator().manual_seed(1)
+    small, image = torch.rand(3, 64, 64, generator=generator), torch.rand(3, 32, 32, generator=generator)
+    tiny, large = EnlargedCrop(CROP, small), EnlargedCrop(CROP, image, (0.5, 1.0))
+    result = handover._joined(tiny, large, 0.5)
+    expected = (small + resize(image, (64, 64)).clamp(0, 1)) / 2
+    torch.testing.assert_close(result.image, expected, atol=1e-6, rtol=0)
+    assert result.crop == CROP and result.weights == (0.25, 0.5)
+    assert handover._joined(tiny, large, 0.0) is tiny and handover._joined(tiny, large, 1.0) is large
 
 
-@dataclass
-class Painted:
-    """Shows what a painting of the whole frame shows in a crop, at once: the close one, or the one that it is given."""
-
-    painting: Tensor
-    is_close: bool
-    reach: float = REACH
-    lookahead: int = 0
-
-    def init_state(self) -> Any:
-        return {}
-
-    def step(self, frame: Frame, crops: Mapping[int, Crop], streams: Any) -> tuple[dict[int, EnlargedCrop], Any]:
-        ready = {}
-        for track, crop in crops.items():
-            (one,) = frame.faces
-            shown = crop_around(one, crop, None) if self.is_close else crop
-            if self.reach != REACH:
-                *_, width, height = one.box
-                shown = close_crop(one.box, (self.reach * width / 2, self.reach * height / 2), crop, None, 0)
-            scale = self.painting.shape[-1] // frame.image.shape[-1]
-            rows = slice(scale * shown.top, scale * (shown.top + shown.height))
-            columns = slice(scale * shown.left, scale * (shown.left + shown.width))
-            ready[track] = EnlargedCrop(shown, self.painting[:, rows, columns])
-        return ready, streams
-
-    def flush(self, streams: Any, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
-        return {track: [] for track in tracks}
-
-
-def painting(scale: int, seed: int) -> Tensor:
-    """For frames of 96x64: coarse and strong, so that every border would show."""
-    coarse = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(seed))
-    return resize(coarse, (scale * 64, scale * 96)).clamp(0, 1)
-
-
-def blended(side: float, x: float, y: float, reach: float = REACH, scale: int | None = None) -> Tensor:
-    """The enlarged frame with a face of this side in it, as in the first frame of a track."""
-    factor = scale or 4
-    engine = SizedFaceEngine(Painted(painting(8, 1), True, reach), Painted(painting(4, 2), False), scale)
-    one = face(1, x, y, side)
-    (frame,) = video([[one]])
-    crop = choose_crop(one.box, 96, 64, None)
-    ready, _ = engine.step(frame, {1: crop}, engine.init_state())
-    shown, image = ready[1][:2]
-    patch = RestoredFace(image, shown, one.box, 1.0)
-    carrier = replace(frame, image=painting(factor, 3), faces=(replace(one, restored=patch),))
-    return FaceBlender(1.0, factor).process(carrier).image
-
-
-@pytest.mark.parametrize("scale", [None, 8])
-@pytest.mark.parametrize(("x", "y"), [(40.0, 30.0), (41.3, 28.8), (3.0, 30.5), (92.2, 61.7)])
-def test_nothing_jumps_where_one_crop_gives_way_to_the_other(x: float, y: float, scale: int | None) -> None:
-    """At both ends of the hand-over, just before and just after; a crop without a margin would jump by half."""
-    first, second = HANDOVER
-    for border in (first, second):
-        before, after = (blended(border + change, x, y, scale=scale) for change in (-1e-4, 1e-4))
-        assert (before - after).abs().max() < 0.01
-    tight = [blended(second + change, x, y, 1.1, scale) for change in (-1e-4, 1e-4)]
-    assert (tight[0] - tight[1]).abs().max() > 0.5
-
-
-def test_images_are_mixed_in_the_place_that_both_show() -> None:
-    """Half of each painting, pixel by pixel; around it is what the frame has."""
-    tiny, large = painting(8, 1), painting(4, 2)
-    engine = SizedFaceEngine(Painted(tiny, True), Painted(large, False), 8)
-    one = face(1, 40.3, 30.2, sum(HANDOVER) / 2)
-    (frame,) = video([[one]])
-    crop = choose_crop(one.box, 96, 64, None)
-    ready, _ = engine.step(frame, {1: crop}, engine.init_state())
-    shown, image = ready[1][:2]
-    assert shown == crop_around(one, crop, None) != crop
-    rows, columns = (
-        slice(8 * shown.top, 8 * (shown.top + shown.height)),
-        slice(8 * shown.left, 8 * (shown.left + shown.width)),
-    )
-    part = [slice(4 * each, 4 * (each + length)) for each, length in ((crop.top, crop.height), (crop.left, crop.width))]
-    whole = resize(large[:, part[0], part[1]], (8 * crop.height, 8 * crop.width)).clamp(0, 1)
-    inner = whole[:, 8 * (shown.top - crop.top) :, 8 * (shown.left - crop.left) :]
-    inner = inner[:, : 8 * shown.height, : 8 * shown.width]
-    torch.testing.assert_close(image, (tiny[:, rows, columns] + inner) / 2, atol=1e-6, rtol=0)
+@pytest.mark.numeric
+@pytest.mark.parametrize("quarters", [0, 1])
+def test_two_networks_of_the_same_weights_are_one(quarters: int) -> None:
+    """Where both have a share, frame by frame, while the crop moves and at the end of the track."""
+    network = narrow_network(t1=2, mirrored=True)
+    alone, tiny, large = (FaceEngine(network, torch.device("cpu"), "fp32", quarters) for _ in range(3))
+    generator, found = torch.Generator().manual_seed(1), []
+    frames = [
+        replace(frame, image=torch.rand(3, 64, 96, generator=generator))
+        for frame in video([[face(1, 40 + 3 * t, 30, 18 + 0.3 * t)] for t in range(6)])
+    ]
+    for engine in (alone, SizedFaceEngine(tiny, large)):
+        state, results = engine.init_state(), []
+        for frame in frames:
+            crop = choose_crop(frame.faces[0].box, 96, 64, None)
+            ready, state = engine.step(frame, {1: crop}, thaw(freeze(state)))
+            results += [ready[1]] if 1 in ready else []
+        found.append(results + engine.flush(state, [1])[1])
+    assert [len(results) for results in found] == [6, 6]
+    for one, other in zip(*found, strict=True):
+        assert one.crop == other.crop
+        torch.testing.assert_close(one.image, other.image, atol=1e-5, rtol=0)
 
 
 def test_without_weights_the_network_for_larger_faces_restores_all(monkeypatch: pytest.MonkeyPatch) -> None:
     card = next(card for card in list_cards() if card.name == "secnet-fast-face")
     others = [each for each in list_cards() if each.name != handover.TINY_MODEL]
     monkeypatch.setattr(handover, "list_cards", lambda: others)
-    assert tiny_card(FaceConfig().min_face) is None
+    assert tiny_card(FaceConfig().min_face, card.name) is None
     monkeypatch.setattr(handover, "TINY_MODEL", card.name)
-    assert tiny_card(FaceConfig().min_face) == card and tiny_card(HANDOVER[1]) is None
+    assert tiny_card(FaceConfig().min_face, card.name) == card and tiny_card(HANDOVER[1], card.name) is None
+    assert tiny_card(FaceConfig().min_face, "secnet-fast-face-references") is None
 
 
 @pytest.mark.parametrize(("gain", "takes"), [(-0.01, False), (0.0, True), (0.3, True)])
@@ -234,4 +184,4 @@ def test_the_measured_gain_decides_who_restores_tiny_faces(
     assert isinstance(card, TrainedCard)
     tiny = replace(card, name=handover.TINY_MODEL, metrics=card.metrics | {handover.OVER_LARGER: gain})
     monkeypatch.setattr(handover, "list_cards", lambda: [card, tiny])
-    assert (tiny_card(FaceConfig().min_face) is tiny) == takes
+    assert (tiny_card(FaceConfig().min_face, card.name) is tiny) == takes

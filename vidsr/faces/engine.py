@@ -361,12 +361,14 @@ def is_for_all_sizes(card: Card | None) -> bool:
     return row is not None and row.is_for_all_sizes
 
 
-def select_tiny_engine(compute: ComputeConfig, options: FaceConfig, height: int, width: int) -> Selection | None:
-    """Selects the engine for tiny faces; None without its weights, or if no face of `options` is tiny. Loads none.
+def select_tiny_engine(
+    compute: ComputeConfig, options: FaceConfig, height: int, width: int, large: Selection
+) -> Selection | None:
+    """Selects the engine for tiny faces beside that of `large`; None where it has no face. Loads no weights.
 
     Raises UsageError, ModelError or DeviceError.
     """
-    if tiny_card(options.min_face) is None:
+    if tiny_card(options.min_face, large.model) is None:
         return None
     precision: Precision = "auto" if compute.backend == "onnx" else compute.precision
     return select(

@@ -7,12 +7,11 @@ are left alone. The one for larger faces follows the model that enlarges the fra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vidsr.config import RunConfig, UpscaleConfig
 from vidsr.engines.select import BICUBIC, DEFAULT_MODELS, DEGRADED_FACE_MODEL, ENGINES
@@ -22,9 +21,9 @@ from vidsr.models.registry import architecture_of, config_of
 from vidsr.nets.layers.resize import resize
 from vidsr.types import Crop, Frame
 
-TINY_MODEL = "mpenet-fast"
-# The metric of its card that decides whether it takes the tiny faces: PSNR of luma in dB over the network for larger
-# ones (benchmarks/faces/tiny.py).
+TINY_MODEL = "secnet-fast-face-tiny"
+# The metric of its card that decides whether it takes the tiny faces: PSNR of luma in dB over the default network for
+# larger ones (benchmarks/faces/tiny.py).
 OVER_LARGER = "tiny_12_to_16_px_psnr_y_over_larger"
 # Sides of a face in source pixels.
 HANDOVER = 16.0, 22.0
@@ -33,13 +32,13 @@ HANDOVER = 16.0, 22.0
 PACE = 1 / (FADE + 1)
 
 
-def tiny_card(min_face: float) -> ModelCard | None:
-    """The card of the model for tiny faces; None where it has none of its own to restore.
+def tiny_card(min_face: float, large: str) -> ModelCard | None:
+    """The card of the model for tiny faces, beside the model `large`; None where it has none of its own to restore.
 
-    That is where no face from `min_face` on is tiny, without its weights, and as long as its card says that the network
-    for larger faces measures better.
+    That is where no face from `min_face` on is tiny, beside another model than the one that it was measured against,
+    without its weights, and as long as its card says that the network for larger faces measures better.
     """
-    if min_face >= HANDOVER[1]:
+    if min_face >= HANDOVER[1] or large != DEFAULT_MODELS["restore_face"]:
         return None
     card = next((card for card in list_cards() if card.name == TINY_MODEL), None)
     return None if isinstance(card, TrainedCard) and card.metrics.get(OVER_LARGER, 0.0) < 0 else card
@@ -88,7 +87,7 @@ def wants_faces(options: RunConfig, body: BodyModel) -> bool:
         return False
     if options.faces.use is not None or options.faces.photographs:
         return options.faces.use is not False
-    is_plain = body.name in (BICUBIC, DEFAULT_MODELS["restore_face"], DEGRADED_FACE_MODEL)
+    is_plain = body.name in (BICUBIC, DEFAULT_MODELS["restore_face"], DEGRADED_FACE_MODEL, TINY_MODEL)
     return not is_plain and fitting_face_model(body) is not None
 
 
@@ -100,46 +99,46 @@ def share_of_large(side: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TrackShares:
-    """A face that both networks follow: its latest crop, its latest share, and those of the frames that are pending.
+    """A face that both networks follow: its latest share, and those of the frames that are pending, oldest first."""
 
-    `is_large`: whether the network for larger faces has a stream of it.
-    """
-
-    crop: Crop
     latest: float
     pending: tuple[float, ...]
-    is_large: bool
 
     @classmethod
-    def of(cls, before: TrackShares | None, crop: Crop, wanted: float) -> TrackShares:
+    def of(cls, before: TrackShares | None, wanted: float) -> TrackShares:
         """With one more frame, in which the face's side asks for the share `wanted`."""
         if before is None:
-            return cls(crop, wanted, (wanted,), wanted > 0)
+            return cls(wanted, (wanted,))
         share = min(max(wanted, before.latest - PACE), before.latest + PACE)
-        pending = (*before.pending, share)
-        return cls(crop, share, pending, any(pending))
+        return cls(share, (*before.pending, share))
+
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the network for tiny faces has a stream of it."""
+        return min(self.pending, default=1.0) < 1
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the network for larger faces has a stream of it."""
+        return max(self.pending, default=0.0) > 0
 
 
 @dataclass(frozen=True, slots=True)
 class SizedStreams:
-    """The states of both networks, the faces by track, and the frames that are pending, oldest first."""
+    """The states of both networks, and the faces by track."""
 
     tiny: Any
     large: Any
-    frames: tuple[Frame, ...] = ()
     tracks: Mapping[int, TrackShares] = field(default_factory=dict)
 
 
 class SizedFaceEngine:
     """Two networks as one: each face is restored by the one for its size. Stateless: the caller holds the streams."""
 
-    def __init__(self, tiny: FaceNetwork, large: FaceNetwork, scale: int | None = None) -> None:
-        """`tiny` gives its results at once, of crops that lie inside those it is given. Each has a scale of its own.
-
-        Their images are mixed at `scale`; None: at that of the network for larger faces.
-        """
-        assert tiny.lookahead == 0, "frames wait for the network for larger faces only"
-        self._tiny, self._large, self._scale = tiny, large, scale
+    def __init__(self, tiny: FaceNetwork, large: FaceNetwork) -> None:
+        """Both need as many later frames, and show the crops that they are given."""
+        assert tiny.lookahead == large.lookahead, "their results come together"
+        self._tiny, self._large = tiny, large
 
     @property
     def lookahead(self) -> int:
@@ -155,66 +154,45 @@ class SizedFaceEngine:
     ) -> tuple[dict[int, EnlargedCrop], SizedStreams]:
         """Takes a frame and its crops by track; returns the results of the frame `lookahead` frames before."""
         sides = {face.track: face.side for face in frame.faces}
-        tracks = {
-            track: TrackShares.of(streams.tracks.get(track), crop, share_of_large(sides[track]))
-            for track, crop in crops.items()
-        }
-        frames = (*streams.frames, frame)
-        wanted = {track: crop for track, crop in crops.items() if tracks[track].is_large}
-        large, large_streams = self._large.step(frame, wanted, streams.large)
-        due = {track: each for track, each in tracks.items() if len(each.pending) > self.lookahead}
-        shares = {track: each.pending[0] for track, each in due.items()}
-        ready, tiny_streams = self._joined(frames[0], shares, crops, large, streams.tiny)
-        tracks |= {track: replace(each, pending=each.pending[1:]) for track, each in due.items()}
-        frames = frames[1:] if len(frames) > self.lookahead else frames
-        return ready, SizedStreams(tiny_streams, large_streams, frames, tracks)
+        tracks = {track: TrackShares.of(streams.tracks.get(track), share_of_large(sides[track])) for track in crops}
+        for_tiny = {track: crop for track, crop in crops.items() if tracks[track].is_tiny}
+        for_large = {track: crop for track, crop in crops.items() if tracks[track].is_large}
+        tiny, tiny_streams = self._tiny.step(frame, for_tiny, streams.tiny)
+        large, large_streams = self._large.step(frame, for_large, streams.large)
+        ready = {}
+        for track, each in tracks.items():
+            if len(each.pending) > self.lookahead:
+                ready[track] = _joined(tiny.get(track), large.get(track), each.pending[0])
+                tracks[track] = replace(each, pending=each.pending[1:])
+        return ready, SizedStreams(tiny_streams, large_streams, tracks)
 
     def flush(self, streams: SizedStreams, tracks: Iterable[int]) -> dict[int, list[EnlargedCrop]]:
         """The pending results of these tracks, in order."""
         asked = {track: streams.tracks[track] for track in tracks}
-        rest = self._large.flush(streams.large, [track for track, each in asked.items() if each.is_large])
-        ready: dict[int, list[EnlargedCrop]] = {track: [] for track in asked}
+        tiny = self._tiny.flush(streams.tiny, [track for track, each in asked.items() if each.is_tiny])
+        large = self._large.flush(streams.large, [track for track, each in asked.items() if each.is_large])
+        ready: dict[int, list[EnlargedCrop]] = {}
         for track, each in asked.items():
-            count, large, tiny = len(each.pending), rest.get(track, []), streams.tiny
-            frames = streams.frames[len(streams.frames) - count :]
-            for number, (frame, share) in enumerate(zip(frames, each.pending, strict=True)):
-                joined_late = count - len(large)  # the network for larger faces lacks that many frames
-                given = {track: large[number - joined_late]} if number >= joined_late else {}
-                joined, tiny = self._joined(frame, {track: share}, {track: each.crop}, given, tiny)
-                ready[track].append(joined[track])
+            # A network that joined late lacks the first frames, in which it has no share.
+            small, image = (_aligned(results.get(track, []), len(each.pending)) for results in (tiny, large))
+            ready[track] = [_joined(*row) for row in zip(small, image, each.pending, strict=True)]
         return ready
 
-    def _joined(
-        self, frame: Frame, shares: Mapping[int, float], crops: Mapping[int, Crop],
-        large: Mapping[int, EnlargedCrop], streams: Any,
-    ) -> tuple[dict[int, EnlargedCrop], Any]:  # fmt: skip
-        """The results of a frame for the tracks in `shares`, and the streams of the network for tiny faces."""
-        wanted = {track: crops[track] for track, share in shares.items() if share < 1}
-        tiny, streams = self._tiny.step(frame, wanted, streams)
-        ready = {}
-        for track, share in shares.items():
-            if share == 0:
-                ready[track] = tiny[track]
-            elif share == 1:
-                ready[track] = large[track]
-            else:
-                ready[track] = self._mixed(tiny[track], large[track], share)
-        return ready, streams
 
-    def _mixed(self, tiny: EnlargedCrop, large: EnlargedCrop, share: float) -> EnlargedCrop:
-        """Both images, mixed where both are: in the crop of the network for tiny faces, which lies inside the other.
-
-        Both hold all that is blended into the frame, so nothing is lost, and nothing jumps where one of them ends.
-        """
-        scale = self._scale or large.image.shape[-1] // large.crop.width
-        small, image = (_part(each, tiny.crop, scale) for each in (tiny, large))
-        shares_of_photographs = tuple(share * weight for weight in large.weights)
-        return EnlargedCrop(tiny.crop, torch.lerp(small, image, share), shares_of_photographs)
+def _aligned(results: Sequence[EnlargedCrop], count: int) -> list[EnlargedCrop | None]:
+    """The results of the last of `count` frames, behind None for the others."""
+    return [*[None] * (count - len(results)), *results]
 
 
-def _part(enlarged: EnlargedCrop, part: Crop, scale: int) -> Tensor:
-    """The image of a part of a crop at this scale."""
-    crop = enlarged.crop
-    image = resize(enlarged.image, (scale * crop.height, scale * crop.width)).clamp(0, 1)
-    left, top = scale * (part.left - crop.left), scale * (part.top - crop.top)
-    return image[:, top : top + scale * part.height, left : left + scale * part.width]
+def _joined(tiny: EnlargedCrop | None, large: EnlargedCrop | None, share: float) -> EnlargedCrop:
+    """The result of a face of which `large` has a share; images are mixed at the larger of their scales."""
+    if tiny is None or share == 1:
+        assert large is not None and share == 1, "it has a stream as long as it has a share"
+        return large
+    if large is None or share == 0:
+        assert share == 0, "it has a stream as long as it has a share"
+        return tiny
+    height, width = (max(a, b) for a, b in zip(tiny.image.shape[1:], large.image.shape[1:], strict=True))
+    small, image = (resize(each.image, (height, width)).clamp(0, 1) for each in (tiny, large))
+    shares_of_photographs = tuple(share * weight for weight in large.weights)
+    return EnlargedCrop(large.crop, torch.lerp(small, image, share), shares_of_photographs)

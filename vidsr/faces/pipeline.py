@@ -61,7 +61,7 @@ class FacePlan:
     @property
     def tiny_model(self) -> str | None:
         """The name of the model that restores tiny faces; None where they are left to a model for larger ones."""
-        if is_for_all_sizes(self.selection.card):
+        if is_for_all_sizes(self.selection.card) or self.selection.model == TINY_MODEL:
             return self.selection.model
         return None if self.tiny is None else self.tiny.model
 
@@ -88,7 +88,7 @@ def plan_faces(
     )
     tiny = None
     if not is_for_all_sizes(selection.card):
-        tiny = select_tiny_engine(compute, options, info.height, info.width)
+        tiny = select_tiny_engine(compute, options, info.height, info.width, selection)
     return FacePlan(replace(options, detector=options.detector or shipped_detector()), selection, tiny)
 
 
@@ -153,10 +153,9 @@ class Restoration:
         quarters, strength = View.of(info).quarters, plan.options.reference_strength
         engine = build_face_engine(plan.selection, quarters, photographs, strength, plan.options.boxes)
         if plan.tiny is not None:
-            mixed_at = scale if scale > scale_of(plan.selection) else None
-            engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine, mixed_at)
+            engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine)
         self.scale = scale
-        self._tiny_model = plan.tiny_model
+        self._model, self._tiny_model = plan.selection.model, plan.tiny_model
         self._is_without_tiny = self._tiny_model is None and plan.options.min_face < HANDOVER[0]
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
@@ -180,8 +179,7 @@ class Restoration:
         found = [self._search.warning] if self._search.warning else []
         if self._is_without_tiny:
             found.append(
-                f"faces below {HANDOVER[0]:.0f} pixels are restored by the model for larger ones: {TINY_MODEL}, the "
-                "model for them, has no weights or does not measure better yet"
+                f"faces below {HANDOVER[0]:.0f} pixels are restored by the model for larger ones, {self._model}"
             )
         return [*found, *tiny_warnings(self.reports, self._tiny_model)]
 

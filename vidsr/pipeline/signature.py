@@ -167,7 +167,7 @@ def chosen_weights(options: RunConfig) -> Weights:
 
     faces = options.faces
     face_card = find_card(face_model_name(faces.model, bool(faces.photographs), body))
-    tiny = None if is_for_all_sizes(face_card) else tiny_card(faces.min_face)
+    tiny = None if is_for_all_sizes(face_card) else tiny_card(faces.min_face, face_card.name)
     detector, tiny_model = faces.detector or shipped_detector(), None if tiny is None else tiny.sha256
     return Weights(model, face_card.sha256, detector, tiny_model, clean_model, tuple(_references(faces)))
 
