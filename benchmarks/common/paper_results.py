@@ -30,6 +30,8 @@ OTHER_BLUR = "Zhang et al. (TMP, arXiv 2312.09909); other protocol: blur sigma 1
 DISSERTATION = "Xiang, dissertation, Table 6.1: Vid4, all frames, Y"
 FIRST_VERSION = "Xiang et al. (Zooming Slow-Mo, CVPR 2020): Vid4, all frames, Y"
 COMPRESSED = "Wang et al. (CAVSR, CVPR 2023), poster: Vid4, BD, libx264, Y; border and preset may differ"
+WITH_JPEG = "Xiang, dissertation, Table 6.4: Vid4, JPEG after the reduction, all frames, Y"
+WITH_NOISE = "Xiang, dissertation, Table 6.3; other noise: Gaussian and 10 % salt and pepper; Vid4, all frames, Y"
 LATER = "later work; its own account, Vid4, Y"
 
 ROWS = (
@@ -83,6 +85,26 @@ ROWS = (
             ("Zooming SlowMo", DISSERTATION, 26.49, 0.8028),
             ("TMNet", LATER, 26.43, None),
             ("RSTT-S", LATER, 26.29, None),
+        )
+    ),
+    *(
+        Printed(f"vid4-BI-jpeg-{quality}-x2", system, WITH_JPEG, psnr_y=psnr_y, ssim_y=ssim_y)
+        for quality, *figures in (
+            (10, (21.37, 0.4688), (20.41, 0.4859), (22.03, 0.5216)),
+            (20, (22.14, 0.5132), (20.93, 0.5293), (22.78, 0.5707)),
+            (30, (22.57, 0.5393), (21.45, 0.5576), (23.25, 0.6013)),
+            (40, (22.88, 0.5590), (21.67, 0.5774), (23.59, 0.6226)),
+        )
+        for system, (psnr_y, ssim_y) in zip(
+            ("DnCNN, DAIN, RBPN", "RNAN, DAIN, RBPN", "Zooming SlowMo, trained with JPEG"), figures, strict=True
+        )
+    ),
+    *(
+        Printed("vid4-BI-noise-15-x2", system, WITH_NOISE, psnr_y=psnr_y, ssim_y=ssim_y)
+        for system, psnr_y, ssim_y in (
+            ("ToFlow, SepConv, RBPN", 22.78, 0.5692),
+            ("ToFlow, DAIN, EDVR", 22.80, 0.5693),
+            ("Zooming SlowMo, trained with noise", 23.91, 0.6514),
         )
     ),
 )

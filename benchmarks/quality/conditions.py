@@ -99,7 +99,7 @@ REAL: dict[str, Condition] = {
 }
 JPEG: dict[str, Condition] = {
     f"jpeg-{quality}": (BI, lambda low, quality=quality: encode(low, "jpeg", quality=str(quality)))  # type: ignore[misc]
-    for quality in (10, 20)
+    for quality in (10, 20, 30)
 }
 # Reduced only, with the color at half the size as in nearly all videos.
 SUBSAMPLED: dict[str, Condition] = {"clean-BI-420": (BI, lambda low: encode(low, "ffv1"))}

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -115,11 +115,13 @@ def given(value: Tensor, _: Tensor) -> Tensor:
     return value
 
 
-def table_parser(description: str | None, sets: Sequence[str]) -> argparse.ArgumentParser:
-    """The options that this table shares with the space-time table; `sets` are measured by default."""
+def table_parser(
+    description: str | None, sets: Sequence[str], parse: Callable[[str], Any] = parse_setting
+) -> argparse.ArgumentParser:
+    """The options that this table shares with the space-time table; `sets`, read by `parse`, are the default."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", type=parse_setting, metavar="SET", help=f"default: {' '.join(sets)}")
+    parser.add_argument("--sets", nargs="+", type=parse, metavar="SET", help=f"default: {' '.join(sets)}")
     parser.add_argument("--precision", default="auto", choices=get_args(Precision))
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--json", type=Path, metavar="FILE")

@@ -35,15 +35,17 @@ LARGEST_ROUNDING = 6
 BLEND = "bicubic-blend"
 TWO_STAGES = "minterpolate-secnet-fast"
 BASELINES = ("bicubic-repeat", BLEND, "minterpolate-lanczos", TWO_STAGES)
+TWO_STAGES_DEGRADED = "minterpolate-secnet-fast-real"  # not in the table unless it is named
 
 
 def slow_down(name: str, precision: Precision, low: Tensor) -> Tensor:
-    """The clip through one of BASELINES or a model; `precision` is that of a model's convolutions."""
+    """The clip through one of the baselines or a model; `precision` is that of a model's convolutions."""
     ways: dict[str, Callable[[Tensor], Tensor]] = {
         "bicubic-repeat": lambda clip: between(stream("bicubic", precision, clip), 0.0),
         BLEND: lambda clip: between(stream("bicubic", precision, clip), 0.5),
         "minterpolate-lanczos": lambda clip: lanczos(minterpolate(clip)),
         TWO_STAGES: lambda clip: stream("secnet-fast", precision, minterpolate(clip)),
+        TWO_STAGES_DEGRADED: lambda clip: stream("secnet-fast-real", precision, minterpolate(clip)),
     }
     return ways.get(name, partial(stream_slowmo, name, precision))(low)
 

@@ -4,12 +4,14 @@
                                         [--markdown FILE] [--json FILE] [--reuse FILE] [--plot FILE.png]
                                         [--sheets FOLDER] [--write-card]
 
-DIR holds vid4/, general/ and faces/ with ground-truth clips; a set is as in benchmarks.quality, with -x2 appended. The
-1st, 3rd ... frame of a clip is the input, reduced by 4 and rounded to 8 bits. All frames up to the last input frame are
-compared, the input frames ("existing") and those between them ("synthetic") also separately. PSNR and SSIM are measured
-as by the authors' program: of each frame, over Y, including the border, averaged over frames, then over clips
-(scores.py). baselines.py holds the baselines. "pulsing" is the difference of the mean color of interpolated frames from
-that of their neighbors, in 1/255, for the worst clip: above 0.5 it is visible. The truth has some of it too.
+DIR holds vid4/, general/ and faces/ with ground-truth clips. A set is a folder and a degradation: BI or BD, or BI and
+one of benchmarks/quality/conditions.py, such as vid4-BI-crf28, vid4-BI-noise-15 or vid4-BI-jpeg-40; in the table -x2 is
+appended. The 1st, 3rd ... frame of a clip is the input, reduced by 4 and rounded to 8 bits; in an encoder these frames
+follow each other. All frames up to the last input frame are compared, the input frames ("existing") and those between
+them ("synthetic") also separately. PSNR and SSIM are measured as by the authors' program: of each frame, over Y,
+including the border, averaged over frames, then over clips (scores.py). baselines.py holds the baselines. "pulsing" is
+the difference of the mean color of interpolated frames from that of their neighbors, in 1/255, for the worst clip:
+above 0.5 it is visible. The truth has some of it too.
 
 --reuse FILE takes figures from an earlier --json FILE instead of measuring them again. --sheets writes consecutive
 results of each measured clip as one PNG. The output files are rewritten after each set.
@@ -19,12 +21,15 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
 
-from benchmarks.quality.baselines import shipped_models
+from benchmarks.quality.baselines import SCALE, shipped_models
+from benchmarks.quality.conditions import CONDITIONS
 from benchmarks.quality.runner import (
     Setting,
     card_command,
@@ -35,7 +40,7 @@ from benchmarks.quality.runner import (
     reduced,
     table_parser,
 )
-from benchmarks.slowmo.baselines import BASELINES, BLEND, slow_down
+from benchmarks.slowmo.baselines import BASELINES, BLEND, TWO_STAGES_DEGRADED, slow_down
 from benchmarks.slowmo.scoreboard import Results, read_json, tables, write_cards, write_json, write_plot, write_sheet
 from benchmarks.slowmo.scores import ClipFrames, score_frames
 from vidsr.config import Precision
@@ -45,7 +50,32 @@ from vidsr.models.cards import find_card
 SETS = ("vid4-BI", "general-BI", "faces-BI")
 
 
-def label_of(setting: Setting) -> str:
+@dataclass(frozen=True)
+class Set:
+    """A set: its folder, and how a uint8 clip N x 3 x H x W becomes the input N x 3 x h x w in 0..1."""
+
+    label: str
+    folder: str
+    degrade: Callable[[Tensor], Tensor]
+
+
+def parse_set(label: str) -> Set:
+    """The set of a name such as faces-BI, vid4-BD-crf28 or vid4-BI-jpeg-40."""
+    folder, _, condition = label.partition("-BI-")
+    if condition in CONDITIONS:
+        reduction, degradation = CONDITIONS[condition]
+        return Set(label, folder, lambda truth: degradation(reduction(truth, SCALE)))
+    return _of_setting(parse_setting(label))
+
+
+def _of_setting(setting: Setting) -> Set:
+    crf = setting.crf
+    if crf is None:
+        return Set(setting.label, setting.folder, lambda truth: reduced(truth, setting.kind))
+    return Set(setting.label, setting.folder, lambda truth: compressed(reduced(truth, setting.kind), crf))
+
+
+def label_of(setting: Set) -> str:
     """The set's name in the table and in cards."""
     return f"{setting.label}-x2"
 
@@ -56,15 +86,14 @@ def with_input_ends(clip: Tensor) -> Tensor:
 
 
 def measure(
-    folder: Path, setting: Setting, systems: list[str], precision: Precision, sheets: Path | None
+    folder: Path, setting: Set, systems: list[str], precision: Precision, sheets: Path | None
 ) -> dict[str, list[ClipFrames]]:
     """One set: each clip is decoded and reduced once."""
     scores: dict[str, list[ClipFrames]] = {system: [] for system in systems}
     paths = clip_paths(folder)
     for number, path in enumerate(paths, 1):
         truth = with_input_ends(read_truth(path))
-        low = reduced(truth[::2], setting.kind)
-        low = low if setting.crf is None else compressed(low, setting.crf)
+        low = setting.degrade(truth[::2])
         spent = []
         for system in systems:
             started = time.monotonic()
@@ -77,7 +106,7 @@ def measure(
     return scores
 
 
-def reusable(known: Results, setting: Setting, systems: list[str], folder: Path) -> dict[str, list[ClipFrames]]:
+def reusable(known: Results, setting: Set, systems: list[str], folder: Path) -> dict[str, list[ClipFrames]]:
     """The known figures of a set; SystemExit if they belong to other clips."""
     row = {system: clips for system, clips in known.get(label_of(setting), {}).items() if system in systems}
     names = [path.stem for path in clip_paths(folder)]
@@ -88,18 +117,18 @@ def reusable(known: Results, setting: Setting, systems: list[str], folder: Path)
 
 
 def main() -> None:
-    parser = table_parser(__doc__, SETS)
+    parser = table_parser(__doc__, SETS, parse_set)
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: baselines and all shipped zsm models")
     parser.add_argument("--reuse", type=Path, metavar="FILE", help="what --json wrote earlier")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="PSNR by place in the window (needs matplotlib)")
     parser.add_argument("--sheets", type=Path, metavar="FOLDER", help="consecutive results of each clip as PNG files")
     options = parser.parse_args()
     systems: list[str] = options.systems or [*BASELINES, *shipped_models("zsm")]
-    settings: list[Setting] = options.sets or [parse_setting(label) for label in SETS]
+    settings: list[Set] = options.sets or [parse_set(label) for label in SETS]
     if options.plot and find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: install vidsr[dev]")
     known = read_json(options.reuse) if options.reuse else {}
-    models = [system for system in systems if system not in BASELINES]
+    models = [system for system in systems if system not in (*BASELINES, TWO_STAGES_DEGRADED)]
     if options.plot and not (models and BLEND in systems):
         parser.error(f"--plot needs a model and {BLEND}")
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.common.clips import markdown
 from benchmarks.common.paper_results import rows_of
 from benchmarks.quality.scoreboard import draw_curves, or_dash, put_into_card
-from benchmarks.slowmo.baselines import BASELINES, BLEND, TWO_STAGES
+from benchmarks.slowmo.baselines import BASELINES, BLEND, TWO_STAGES, TWO_STAGES_DEGRADED
 from benchmarks.slowmo.scores import KINDS, WINDOW_RESULTS, ClipFrames, gain_by_place, mean_scores, pulsing
 
 Results = dict[str, dict[str, list[ClipFrames]]]
@@ -59,7 +59,7 @@ def gains_by_place(results: Results) -> dict[str, dict[str, list[tuple[int, floa
     """For each set and model the frames and the gain over bicubic blending at each place in a window."""
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for label, row in results.items():
-        models = [system for system in row if system not in BASELINES]
+        models = [system for system in row if system not in (*BASELINES, TWO_STAGES_DEGRADED)]
         if models and BLEND in row:
             found[label] = {model: gain_by_place(row[model], row[BLEND]) for model in models}
     return found
@@ -117,7 +117,9 @@ def read_json(path: Path) -> Results:
 
 def write_cards(results: Results, command: str) -> None:
     """Puts the measured sets into the cards of the models, with the command that made them."""
-    for model in dict.fromkeys(system for row in results.values() for system in row if system not in BASELINES):
+    for model in dict.fromkeys(
+        system for row in results.values() for system in row if system not in (*BASELINES, TWO_STAGES_DEGRADED)
+    ):
         figures: dict[str, str] = {}
         for label, row in results.items():
             if model in row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from fractions import Fraction
@@ -14,10 +15,12 @@ from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
+from benchmarks.common.paper_results import rows_of
+from benchmarks.quality.runner import compressed
 from benchmarks.slowmo.baselines import RATE, aligned, between, check_times, minterpolate
 from benchmarks.slowmo.published_forward import PlainZoomingSlowMo, is_published
-from benchmarks.slowmo.runner import with_input_ends
-from benchmarks.slowmo.scoreboard import read_json, write_json
+from benchmarks.slowmo.runner import label_of, parse_set, with_input_ends
+from benchmarks.slowmo.scoreboard import quality_table, read_json, write_json
 from benchmarks.slowmo.scores import (
     KINDS,
     WINDOW_RESULTS,
@@ -29,6 +32,7 @@ from benchmarks.slowmo.scores import (
 )
 from vidsr.nets.zsm.config import ZSMConfig
 from vidsr.nets.zsm.network import ZoomingSlowMo
+from vidsr.train.degrade import degrade_bd, degrade_bi
 
 
 def moving(frames: int, height: int, width: int, step: int) -> Tensor:
@@ -57,6 +61,33 @@ def test_a_clip_ends_with_a_given_frame(length: int) -> None:
     assert len(kept) == 2 * len(given) - 1
     assert torch.equal(torch.cat([kept[KINDS["existing"]], kept[KINDS["synthetic"]]]).sort()[0], kept)
     assert torch.equal(kept[KINDS["existing"]], given)
+
+
+def test_sets_are_degraded_as_their_names_say() -> None:
+    """Noise and compression see the input frames only, which follow each other."""
+    truth = moving(5, 64, 80, 2)
+    clean = parse_set("vid4-BI").degrade(truth)
+    torch.testing.assert_close(clean, degrade_bi(truth.float() / 255), atol=0, rtol=0)
+    assert torch.equal(parse_set("vid4-BI-crf28").degrade(truth), compressed(clean, 28))
+    assert torch.equal(parse_set("vid4-BD-crf35").degrade(truth), compressed(degrade_bd(truth.float() / 255), 35))
+    noisy = parse_set("faces-BI-noise-15")
+    assert (noisy.folder, label_of(noisy)) == ("faces", "faces-BI-noise-15-x2")
+    assert float((noisy.degrade(truth) - clean).std() * 255) == pytest.approx(15, rel=0.1)
+    errors = [
+        (parse_set(f"a-BI-jpeg-{quality}").degrade(truth) - clean).square().mean() for quality in (10, 20, 30, 40)
+    ]
+    assert errors == sorted(errors, reverse=True) and errors[0] > 1.5 * errors[-1] > 0
+    with pytest.raises(argparse.ArgumentTypeError, match="is not FOLDER-BI"):
+        parse_set("vid4-BI-fog")
+
+
+def test_printed_rows_stand_beside_measured_ones() -> None:
+    scores = [clip_of([20.0, 21.0, 22.0])]
+    for condition in ("noise-15", "jpeg-10", "jpeg-20", "jpeg-30", "jpeg-40"):
+        label = label_of(parse_set(f"vid4-BI-{condition}"))
+        printed = [row for row in rows_of(label) if row.system.startswith("Zooming SlowMo")]
+        assert len(printed) == 1 and printed[0].psnr_y is not None and 22 < printed[0].psnr_y < 24
+        assert f"{printed[0].psnr_y:.2f}" in quality_table({label: {"zsm-fast": scores}})
 
 
 def test_scores_of_given_and_new_frames_are_apart() -> None:
