@@ -116,11 +116,13 @@ def expected_branch(
 
     height, width = result.shape[0] // 4, result.shape[1] // 4
     small = luma(result).reshape(height, 4, width, 4).mean((1, 3))
-    content = 4 * (folded(result) - box(small, 9)[..., None])
+    around = box(small, 9)[..., None]
+    content = 2.2 * (folded(result) - around) / (around + 0.1)
     content = leaky(conv(leaky(conv(content, "content.0")), "content.1"))
     scores, features, samples = [], [], []
     for photograph, pose, exists in zip(photographs, poses, present, strict=True):
-        details = 4 * (luma(photograph) - box(luma(photograph), 37))
+        around_each = box(luma(photograph), 37)
+        details = 2.2 * (luma(photograph) - around_each) / (around_each + 0.1)
         places, inside = np.zeros((4 * height, 4 * width, 2)), np.zeros((height, width))
         for y, x in np.ndindex(*places.shape[:2]):
             places[y, x] = 4 * (pose @ ((x + 0.5) / 4, (y + 0.5) / 4, 1.0))
@@ -148,6 +150,7 @@ def expected_branch(
     shares = np.array(scores) ** 2 / np.maximum(sum(scores), 1e-6)
     found = sum(share[..., None] * feature for share, feature in zip(shares, features, strict=True))
     change = conv(leaky(conv(content * shares.sum(0)[..., None] + found, "join")), "out") * shares.sum(0)[..., None]
+    change *= (around + 0.1) / 0.55
     unfolded = change.reshape(height, width, 3, 4, 4).transpose(0, 3, 1, 4, 2).reshape(4 * height, 4 * width, 3)
     return result + unfolded, shares, np.array(samples)
 

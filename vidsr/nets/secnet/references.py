@@ -9,6 +9,8 @@ references by content (5.3.3). Where it differs, and why:
   to be transferred. Here the pose of the face and the offsets act on the photograph at full size, in one sampling, and
   the sample is folded afterwards.
 - The guide of the alignment sees the result of the network, which has more detail than the small frame.
+- Detail is relative to the luma around it (Weber contrast), and is multiplied by that of the result where it is added:
+  a photograph that was taken in other light has other brightness and shading.
 - Weights do not sum to 1: what no photograph gets stays with the result. From scores s_k in 0..1, which training makes
   probabilities that photograph k fits, its weight is s_k^2 / sum_j s_j. The sum of the weights is a mean of the scores,
   so that photographs that do not fit count little, however many there are.
@@ -28,7 +30,9 @@ from vidsr.nets.layers.fused_conv import ActivatedConv2d
 
 LUMA = (0.299, 0.587, 0.114)
 SURROUNDINGS = 9  # side in low-resolution pixels of the surroundings whose mean luma is subtracted
-CONTRAST = 4.0  # detail is multiplied by this, to have about the size of the features
+DARK = 0.1  # added to the mean luma by which detail is divided, so that noise of dark regions stays small
+MEDIUM = 0.55  # mean luma plus DARK of a picture of medium brightness
+CONTRAST = 4.0  # at medium brightness detail is multiplied by this, to have about the size of the features
 SMALLEST_SUM = 1e-6  # of scores; below it the references count nothing
 COARSE_REACH = 8.0  # full-size pixels by which a coarse offset of 1 moves a sample; a fine one moves it by `scale`
 
@@ -87,7 +91,7 @@ class ReferenceBranch(nn.Module):
         """The details of photographs, B x n x 3 x S x S in 0..1: B x n x 1 x S x S. They serve all frames."""
         luma = luma_of(photographs.flatten(0, 1))
         side = SURROUNDINGS * self.scale // 2 * 2 + 1
-        return (CONTRAST * (luma - box_mean(luma, side))).view(*photographs.shape[:2], 1, *photographs.shape[-2:])
+        return relative_detail(luma, box_mean(luma, side)).view(*photographs.shape[:2], 1, *photographs.shape[-2:])
 
     def scale_by(self, strength: float) -> None:
         """Multiplies what references add by `strength`."""
@@ -102,7 +106,7 @@ class ReferenceBranch(nn.Module):
         batch, count = details.shape[:2]
         folded = space_to_depth(result, self.scale)
         mean = box_mean(luma_of(F.avg_pool2d(result, self.scale)), SURROUNDINGS)
-        content = _run_all(self.content, CONTRAST * (folded - mean))
+        content = _run_all(self.content, relative_detail(folded, mean))
         height, width = content.shape[-2:]
         images = details.flatten(0, 1)
         matrices = _wide(poses.flatten(0, 1)) * (2 * self.scale / _size_of(images)[..., 0])
@@ -122,7 +126,7 @@ class ReferenceBranch(nn.Module):
         total = weights.sum(1, keepdim=True)
         found = (weights[:, :, None] * features.view(batch, count, -1, height, width).to(weights.dtype)).sum(1)
         change = run(self.out, run(self.join, content.to(weights.dtype) * total + found)).to(weights.dtype) * total
-        image = result + depth_to_space(change, self.scale)
+        image = result + depth_to_space(change * (mean + DARK) / MEDIUM, self.scale)
         return Referred(image, weights, covered, logits, aligned.view(batch, count, *aligned.shape[-2:]))
 
     def _scores(self, features: Tensor, content: Tensor) -> Tensor:
@@ -148,6 +152,11 @@ class ReferenceBranch(nn.Module):
 def active1x1(in_channels: int, out_channels: int) -> ActivatedConv2d:
     """A convolution of single pixels followed by a leaky ReLU."""
     return ActivatedConv2d(in_channels, out_channels, 1, slope=LEAKY_SLOPE)
+
+
+def relative_detail(image: Tensor, mean: Tensor) -> Tensor:
+    """The difference of an image from its local mean luma in relation to that luma, so that light divides out."""
+    return CONTRAST * MEDIUM * (image - mean) / (mean + DARK)
 
 
 def luma_of(images: Tensor) -> Tensor:
