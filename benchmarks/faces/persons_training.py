@@ -3,9 +3,9 @@
     python -m benchmarks.faces.persons_training --data DIR [--cache FOLDER] [--output FILE]
 
 Needs the extra `identity`. DIR holds train/clips/faces, faces_stills and index.json. From halves of clips of every
-second person (persons.py), degraded several times, come the mean, the whitening and the threshold; from them and from
-photographs, each degraded twice, come the weights of the two columns. What is measured afterwards uses the other
-people. Embeddings are kept in FOLDER, if it is given.
+second person (persons.py), degraded several times, come the mean and its slopes, the whitening and the threshold; from
+them and from photographs, each degraded twice, come the weights of the two columns. What is measured afterwards uses
+the other people. Embeddings are kept in FOLDER, if it is given.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.faces.persons import CRFS, SIDES, Half, collect, face_clips, is_held_out
-from vidsr.faces.embedding import Dlib, FaceEmbedding, dlib_file
+from benchmarks.faces.persons import CRFS, RANGES, SIDES, Half, collect, face_clips, is_held_out
+from vidsr.faces.embedding import LENGTH, Dlib, FaceEmbedding, dlib_file
 from vidsr.faces.heads import FOLDER, WHITENING_UNITS, Head, HeadCard, plain_head
 from vidsr.faces.persons import clusters
 from vidsr.video.roundtrip import h264_roundtrip
@@ -42,12 +42,14 @@ class Recipe:
     """How a head is trained.
 
     `photographs`: how many are drawn. `people`: those of a step, of whom each has two sets of `most` images at most.
-    `shrinkage`: what is added to the covariance before it is inverted, in multiples of its mean variance. `precision`:
-    of pairs of training halves that clusters bring together. `scale` multiplies cosines in the softmax.
+    `tails`: the share of images whose qualities are below the limits, and of those above. `shrinkage`: what is added to
+    the covariance before it is inverted, in multiples of its mean variance. `precision`: of pairs of training halves
+    that clusters bring together, in each of RANGES. `scale` multiplies cosines in the softmax.
     """
 
     seed: int = 1
     clip_seeds: tuple[int, ...] = (11, 12, 13, 14, 15, 16)
+    tails: float = 0.01
     shrinkage: float = 0.3
     photographs: int = 400
     steps: int = 400
@@ -80,7 +82,7 @@ def main() -> None:
     file = dlib_file()
     if file is None:
         parser.error("dlib is not installed: pip install 'vidsr-video[identity]'")
-    embedding, cache = Dlib(file, plain_head(128, 1.0)), options.cache
+    embedding, cache = Dlib(file, plain_head(LENGTH, 1.0)), options.cache
     clips = [clip for clip in face_clips(options.data, "train") if not is_held_out(clip[0])]
     halves = collect(clips, embedding, RECIPE.clip_seeds, None if cache is None else cache / "halves.npz")
     stills = photographs(options.data, embedding, None if cache is None else cache / "stills.npz")
@@ -91,7 +93,7 @@ def main() -> None:
 
 
 def photographs(data: Path, embedding: FaceEmbedding, cache: Path | None = None) -> Array:
-    """Embeddings of photographs of different people, each degraded gently and hard: n x 2 x N."""
+    """Embeddings of photographs of different people, each degraded gently and hard: n x 2 x (N + K)."""
     if cache is not None and cache.is_file():
         return np.asarray(np.load(cache)["vectors"])
     entries = {entry["path"]: entry for entry in json.loads((data / "index.json").read_text())}
@@ -146,10 +148,8 @@ def degraded(
 def train(halves: Sequence[Half], stills: Array, recipe: Recipe) -> Head:
     """The head for the people of these halves, and these photographs."""
     people = np.array([half.person for half in halves])
-    names, size = sorted(set(people.tolist())), stills.shape[-1]
-    means = np.stack([half.vectors.mean(0) for half in halves])
-    middle = np.mean([means[people == name].mean(0) for name in names], axis=0)
-    plain = Head(middle, np.zeros(size), np.zeros(2 * size), (0.0, 0.0), 1.0)
+    names = sorted(set(people.tolist()))
+    plain = with_mean(halves, people, recipe)
     tracks = np.stack([plain.combined(half.vectors) for half in halves])
     plain = replace(plain, whitening=whitening(covariances(tracks, people), recipe.shrinkage))
     pools = [
@@ -159,6 +159,23 @@ def train(halves: Sequence[Half], stills: Array, recipe: Recipe) -> Head:
     pools += [torch.from_numpy(plain.normalized(pair)) for pair in stills]
     head = rounded(with_columns(plain, pools, recipe))
     return replace(head, threshold=cross_validated_threshold(halves, head, recipe))
+
+
+def with_mean(halves: Sequence[Half], people: NDArray[np.str_], recipe: Recipe) -> Head:
+    """The plain head with the mean of people, its slopes, and the limits of qualities.
+
+    Slopes are of a regression of a half's mean vector on its mean qualities within people, each with the same weight.
+    """
+    qualities = np.concatenate([half.vectors[:, LENGTH:] for half in halves])
+    limits = np.quantile(qualities, [recipe.tails, 1 - recipe.tails], axis=0).T
+    rows = np.stack([half.vectors.mean(0) for half in halves])
+    means = {name: rows[people == name].mean(0) for name in np.unique(people)}
+    within = np.concatenate([(rows[people == name] - mean) / np.sqrt((people == name).sum())
+                             for name, mean in means.items()])  # fmt: skip
+    slopes = np.linalg.lstsq(within[:, LENGTH:], within[:, :LENGTH], rcond=None)[0]
+    middle = np.mean(list(means.values()), axis=0)
+    plain = plain_head(LENGTH, 1.0)
+    return replace(plain, mean=middle[:LENGTH] - middle[LENGTH:] @ slopes, slopes=slopes, limits=limits)
 
 
 def covariances(vectors: Array, people: NDArray[np.str_]) -> dict[str, Array]:
@@ -200,7 +217,8 @@ def with_columns(plain: Head, pools: Sequence[Tensor], recipe: Recipe) -> Head:
 def cross_validated_threshold(halves: Sequence[Half], head: Head, recipe: Recipe) -> float:
     """The lowest threshold from which on clusters of the halves of each draw have the wanted precision of pairs.
 
-    The cosine of two halves is that of a whitening from the other people, without those whom the two show.
+    They must have it in each of RANGES. The cosine of two halves is that of a whitening from the other people, without
+    those whom the two show.
     """
     people = np.array([half.person for half in halves])
     draws = np.array([half.draw for half in halves])
@@ -214,21 +232,33 @@ def cross_validated_threshold(halves: Sequence[Half], head: Head, recipe: Recipe
         first, second = np.flatnonzero(people == a), np.flatnonzero(people == b)
         cosines[np.ix_(first, second)] = turned[first] @ turned[second].T
         cosines[np.ix_(second, first)] = cosines[np.ix_(first, second)].T
-    sets = [np.flatnonzero(draws == draw) for draw in np.unique(draws)]
+    sides, crfs = (np.array([getattr(half, name) for half in halves]) for name in ("side", "crf"))
+    sets = [
+        [np.flatnonzero((draws == draw) & (sides >= least) & (crfs <= most)) for draw in np.unique(draws)]
+        for least, most in RANGES
+    ]
     best = 1.0
     for threshold in THRESHOLDS:
-        right = found = 0
-        for places in sets:
-            labels = clusters(cosines[np.ix_(places, places)], threshold)
-            rows, columns = np.triu_indices(len(places), 1)
-            together = labels[rows] == labels[columns]
-            found += int(together.sum())
-            right += int((together & (people[places][rows] == people[places][columns])).sum())
-        print(f"threshold {threshold:.3f}: {right} of {found} pairs are right", file=sys.stderr)
-        if right < recipe.precision * found:
+        counts = np.array([sum(pair_counts(cosines, people, places, threshold) for places in each) for each in sets])
+        print(f"threshold {threshold:.3f}: right and found {counts.tolist()}", file=sys.stderr)
+        if (counts[:, 0] < recipe.precision * counts[:, 1]).any():
             break
         best = float(threshold)
     return round(best, 3)
+
+
+def pair_counts(cosines: Array, people: NDArray[np.str_], places: NDArray[np.int64], threshold: float) -> Array:
+    """How many of the pairs that clusters of the items at `places` bring together are one person's, and how many all.
+
+    `cosines` are n x n, `people` n.
+    """
+    if len(places) < 2:
+        return np.zeros(2)
+    labels = clusters(cosines[np.ix_(places, places)], threshold)
+    rows, columns = np.triu_indices(len(places), 1)
+    together = labels[rows] == labels[columns]
+    right = together & (people[places][rows] == people[places][columns])
+    return np.array([right.sum(), together.sum()], float)
 
 
 def split(pool: Tensor, most: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -263,7 +293,7 @@ def rounded(head: Head) -> Head:
 
     assert head.whitening is not None
     biases = short(np.array(head.biases))
-    parts = {name: short(getattr(head, name)) for name in ("mean", "quality", "content")}
+    parts = {name: short(getattr(head, name)) for name in ("mean", "slopes", "limits", "quality", "content")}
     matrix = (head.whitening * WHITENING_UNITS).round() / WHITENING_UNITS
     return replace(head, biases=(float(biases[0]), float(biases[1])), whitening=matrix, **parts)
 
@@ -274,6 +304,7 @@ def card(head: Head, halves: int, stills: int) -> dict[str, object]:
     triangle = (head.whitening * WHITENING_UNITS).round().astype(int)[np.triu_indices(len(head.whitening))]
     numbers = {
         "threshold": head.threshold, "biases": head.biases, "mean": tuple(head.mean.tolist()),
+        "slopes": tuple(head.slopes.ravel().tolist()), "limits": tuple(head.limits.ravel().tolist()),
         "quality": tuple(head.quality.tolist()), "content": tuple(head.content.tolist()),
         "whitening": tuple(triangle.tolist()),
     }  # fmt: skip

@@ -19,7 +19,9 @@ from benchmarks.faces.persons_training import (
     rounded,
     text_of,
     whitening,
+    with_mean,
 )
+from vidsr.faces.embedding import LENGTH
 from vidsr.faces.heads import Head, plain_head, read_head
 
 pytestmark = pytest.mark.numeric
@@ -89,17 +91,38 @@ def test_the_threshold_is_the_lowest_with_the_wanted_precision() -> None:
     recipe, head = replace(RECIPE, shrinkage=100.0), plain_head(N, 1.0)
     assert cross_validated_threshold(halves, head, replace(recipe, precision=0.58)) == pytest.approx(0.505, abs=0.006)
     assert cross_validated_threshold(halves, head, replace(recipe, precision=0.57)) == THRESHOLDS[-1]
+    # A range has to have the precision on its own: of large faces only those two people are left, 6 of 15 pairs.
+    large = [replace(half, side=14.0) if half.person in ("p2", "p3") else half for half in halves]
+    assert cross_validated_threshold(large, head, replace(recipe, precision=0.5)) == pytest.approx(0.505, abs=0.006)
+    assert cross_validated_threshold(large, head, replace(recipe, precision=0.39)) == THRESHOLDS[-1]
+
+
+def test_the_mean_follows_the_qualities_within_people() -> None:
+    """Vectors are a person's own plus a linear function of two qualities, of which one differs between people."""
+    random = np.random.default_rng(8)
+    slopes, middles = random.normal(size=(2, LENGTH)), random.normal(size=(4, LENGTH))
+    halves = []
+    for person, count in enumerate((2, 3, 5, 4)):
+        for k in range(count):
+            qualities = random.normal([person, 0], size=(3, 2))
+            vectors = np.column_stack([middles[person] + qualities @ slopes, qualities])
+            halves.append(Half(f"p{person}", "c", 1, k, 30.0, 25, vectors))
+    head = with_mean(halves, np.array([half.person for half in halves]), replace(RECIPE, tails=0.0))
+    np.testing.assert_allclose(head.slopes, slopes, atol=1e-9)
+    np.testing.assert_allclose(head.mean, middles.mean(0), atol=1e-9)
+    qualities = np.concatenate([half.vectors[:, LENGTH:] for half in halves])
+    np.testing.assert_array_equal(head.limits, np.column_stack([qualities.min(0), qualities.max(0)]))
 
 
 def test_a_head_is_read_as_it_was_trained(tmp_path: Path) -> None:
     random = np.random.default_rng(5)
-    mean, quality, content = (random.normal(size=size) for size in (N, N, 2 * N))
+    mean, quality, content, slopes, limits = (random.normal(size=size) for size in (N, N, 2 * N, (3, N), (3, 2)))
     matrix = np.triu(random.normal(size=(N, N)))
-    head = rounded(Head(mean, quality, content, (0.1234, 2.0), 0.5, matrix))
+    head = rounded(Head(mean, quality, content, (0.1234, 2.0), 0.5, slopes, limits, matrix))
     path = tmp_path / "head.toml"
     path.write_text(text_of(card(head, 10, 20)))
     again = read_head(path)
     assert again.whitening is not None and np.abs(again.whitening - matrix).max() <= 0.0005
-    for name in ("mean", "quality", "content", "whitening"):
+    for name in ("mean", "slopes", "limits", "quality", "content", "whitening"):
         np.testing.assert_array_equal(getattr(again, name), getattr(head, name))
     assert (again.biases, again.threshold) == ((0.123, 2.0), 0.5)

@@ -35,20 +35,23 @@ from vidsr.types import Face, Frame, Person
 pytestmark = pytest.mark.numeric
 
 CPU = torch.device("cpu")
-N = 5
+N, K = 5, 2
 
 
 def random_head(seed: int = 1) -> Head:
     random = np.random.default_rng(seed)
-    mean, quality, content, whitening = (random.normal(size=shape) for shape in (N, N, 2 * N, (N, N)))
-    return Head(mean, quality, content, (0.3, -0.2), 0.5, whitening)
+    shapes = N, N, 2 * N, (N, N), (K, N)
+    mean, quality, content, whitening, slopes = (random.normal(size=shape) for shape in shapes)
+    return Head(mean, quality, content, (0.3, -0.2), 0.5, slopes, np.array([[-0.5, 1.0], [0.2, 2.0]]), whitening)
 
 
 def by_equations(head: Any, vectors: Any) -> Any:
     """Number by number."""
     units = []
     for row in vectors:
-        centered = [row[k] - head.mean[k] for k in range(N)]
+        qualities = [min(max(row[N + j], head.limits[j][0]), head.limits[j][1]) for j in range(K)]
+        means = [head.mean[k] + sum(qualities[j] * head.slopes[j][k] for j in range(K)) for k in range(N)]
+        centered = [row[k] - means[k] for k in range(N)]
         length = math.sqrt(sum(each * each for each in centered))
         units.append([each / length for each in centered])
 
@@ -68,17 +71,20 @@ def by_equations(head: Any, vectors: Any) -> Any:
 
 
 def test_the_head_is_that_of_its_equations() -> None:
-    head, vectors = random_head(), np.random.default_rng(2).normal(size=(4, N))
+    head, vectors = random_head(), np.random.default_rng(2).normal(size=(4, N + K))
+    qualities = vectors[:, N:]
+    assert (qualities < head.limits[:, 0]).any() and (qualities == qualities.clip(*head.limits.T)).any()
     np.testing.assert_allclose(head.combined(vectors), by_equations(head, vectors), atol=1e-12)
     assert head.weights(vectors).sum() == pytest.approx(1) and np.ptp(head.weights(vectors)) > 0.05
     plain = plain_head(N, 0.5)
-    np.testing.assert_allclose(plain.weights(vectors), np.full(4, 0.25))
+    np.testing.assert_allclose(plain.weights(vectors[:, :N]), np.full(4, 0.25))
 
 
 def test_the_shipped_head_is_read_and_a_changed_one_refused(tmp_path: Path) -> None:
     head = shipped_head("dlib")
     assert head.mean.shape == head.quality.shape == (128,) and head.content.shape == (256,)
     assert 0 < head.threshold < 1
+    assert head.slopes.shape == (2, 128) and (head.limits[:, 0] < head.limits[:, 1]).all()
     assert head.whitening is not None and head.whitening.shape == (128, 128)
     assert not np.tril(head.whitening, -1).any() and np.diag(head.whitening).min() > 0
     text = (FOLDER / "dlib.toml").read_text()
@@ -218,7 +224,13 @@ def test_dlibs_network_is_that_of_its_definition(tmp_path: Path) -> None:
     network = Dlib(write_dlib(tmp_path / "dlib.dat", layers), plain_head(128, 0.5))
     image = np.random.default_rng(7).integers(0, 256, (150, 150, 3), np.uint8)
     wanted = (computed(layers, image) + computed(layers, image[:, ::-1])) / 2
-    np.testing.assert_allclose(network.embed(image, DLIB_POINTS), wanted, atol=1e-4 * np.abs(wanted).max())
+    found = network.embed(image, DLIB_POINTS)
+    np.testing.assert_allclose(found[:128], wanted, atol=1e-4 * np.abs(wanted).max())
+    around = np.pad(image.astype(float), ((1, 1), (1, 1), (0, 0)), mode="reflect")
+    curves = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:] - 4 * around[1:-1, 1:-1]
+    np.testing.assert_allclose(found[128:], [0, np.log(1 + curves.var())], atol=1e-9)
+    twice = network.embed(cv2.resize(image, (300, 300)), 2 * DLIB_POINTS)
+    assert twice[128] == pytest.approx(math.log(2)) and twice[129] < found[129]
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "other"])
@@ -243,5 +255,5 @@ def test_the_vectors_are_those_of_dlib() -> None:
     network = dlib.face_recognition_model_v1(str(chosen.path))
     sides = image, np.ascontiguousarray(image[:, ::-1])
     wanted = np.mean([np.array(network.compute_face_descriptor(each)) for each in sides], axis=0)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(found[:128], wanted, atol=1e-5)
     assert np.abs(wanted).max() > 0.1

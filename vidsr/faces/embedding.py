@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Literal, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ class FaceEmbedding(Protocol):
 
     def embed(self, image: Image, points: Array) -> Array:
         """The vector, LENGTH numbers, of the face in an upright image, H x W x 3 in RGB, with these five points.
+
+        Behind it are as many qualities of the image as the head takes.
 
         Raises ModelError if the embedding cannot be computed.
         """
@@ -124,10 +127,16 @@ class Dlib:
         self.head = shipped_head("dlib") if head is None else head
 
     def embed(self, image: Image, points: Array) -> Array:
-        """As FaceEmbedding: the mean of the vectors of the aligned face and of its mirror image."""
-        chip = warped(image, similarity_between(points, DLIB_POINTS), SIDE, SIDE)
-        vector: Array = self._network.embed(np.stack([chip, chip[:, ::-1]])).mean(0)
-        return vector
+        """As FaceEmbedding: the mean of the vectors of the aligned face and of its mirror image.
+
+        Qualities are logarithms: of the pixels of `image` per pixel of the aligned face, and of 1 + the variance of the
+        Laplacian of the aligned face, its sharpness.
+        """
+        matrix = similarity_between(points, DLIB_POINTS)
+        chip = warped(image, matrix, SIDE, SIDE)
+        vector = self._network.embed(np.stack([chip, chip[:, ::-1]])).mean(0)
+        sharpness = float(cv2.Laplacian(chip, cv2.CV_64F).var())
+        return np.append(vector, [-np.log(np.hypot(matrix[0, 0], matrix[1, 0])), np.log1p(sharpness)])
 
 
 class SFace:
