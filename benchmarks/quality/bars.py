@@ -14,7 +14,7 @@ unless --frames is given. The models are the shipped ones, or cards and checkpoi
 - clean: input without degradation
 - x2: speed and PSNR at twice the size; "today" is the x4 network with its result reduced, as --scale 2 does it
 - noise: noise of sigma 15
-- slowmo: zsm-fast after crf 28, all frames, over minterpolate followed by secnet-fast
+- slowmo: zsm-fast-real after crf 28, all frames, over minterpolate followed by secnet-fast
 
 Speed is the processor time of the network and of what fits its result to the size, 320 x 180 in one thread, both in
 turn; the median ratio counts. In the part slowmo every second frame of a clip is the input, and PSNR Y is averaged over
@@ -232,7 +232,7 @@ MODELS = {
     "clean": "secnet-fast",
     "face": "secnet-fast-face",
     "x2": "secnet-fast-x2",
-    "slowmo": "zsm-fast",
+    "slowmo": "zsm-fast-real",
 }
 
 
