@@ -193,6 +193,9 @@ def slow_motion(
     backend: c.Backend = _SLOWMO.compute.backend,
     threads: int = _SLOWMO.compute.threads,
     tile: c.Tile = _SLOWMO.compute.tile,
+    deblur: c.Level = _SLOWMO.cleaning.deblur,
+    denoise: c.Level = _SLOWMO.cleaning.denoise,
+    deblock: c.Level = _SLOWMO.cleaning.deblock,
     clean: StrPath | None = _SLOWMO.clean,
     dust: c.DustMode = _SLOWMO.dust,
     scenes: c.SceneMode = _SLOWMO.scenes.mode,
@@ -232,7 +235,9 @@ def slow_motion(
     duplicates: "auto" replaces repeated frames, as in telecine, with interpolated ones; "off" keeps them.
     audio: "stretch" (at the same pitch), "none", or "copy" with `keep_duration`; None: stretch, or copy with
         `keep_duration`.
-    scale: 1 to 8 (default 1). Other options, return value and errors are as for `upscale`.
+    scale: 1 to 8 (default 1). model: "auto" is "zsm-fast-real" if the video is enlarged and a few frames show
+        compression, noise or blur, or levels are given, else "zsm-fast".
+    Other options, return value and errors are as for `upscale`.
     """
     config = c.SlowmoConfig(
         input=o.input_config(start, end, rate, input_format, input_size, input_pix_fmt, decoder),
@@ -243,6 +248,7 @@ def slow_motion(
         compute=o.compute_config(model, device, precision, backend, threads, tile),
         scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
         clean=o.clean_model(clean),
+        cleaning=o.cleaning_config(deblur, denoise, deblock),
         dust=dust,
         strict=strict,
         resume=resume,
@@ -290,14 +296,12 @@ def enhance(
 
     shared: dict[str, Any] = {
         "size": o.size_config(scale, size, height),
+        "cleaning": o.cleaning_config(deblur, denoise, deblock),
         "compute": o.compute_config(model, device, precision, backend, threads, tile),
         "scenes": c.SceneConfig(mode=scenes, threshold=scene_threshold),
     }
-    cleaning = o.cleaning_config(deblur, denoise, deblock)
     if interp is None:
-        return enhance_frames(frames, c.UpscaleConfig(cleaning=cleaning, **shared))
-    if cleaning != c.CleaningConfig():
-        raise UsageError("deblur, denoise and deblock have no effect with interp: leave them at auto")
+        return enhance_frames(frames, c.UpscaleConfig(**shared))
     return enhance_frames(frames, c.SlowmoConfig(interp=interp, **shared))
 
 

@@ -239,6 +239,11 @@ class SizeConfig(Checked):
         if sum(value is not None for value in (self.scale, self.size, self.height)) > 1:
             raise UsageError("--scale, --size and --height are mutually exclusive: give only one of them")
 
+    def is_scale(self, scale: float, default_scale: float) -> bool:
+        """Whether the output is larger by this factor, whatever the size of the input."""
+        given = default_scale if self.scale is None else self.scale
+        return self.size is None and self.height is None and given == scale
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeConfig(Checked):
@@ -411,6 +416,7 @@ class VideoConfig(Checked):
     compute: ComputeConfig = part(ComputeConfig)
     scenes: SceneConfig = part(SceneConfig)
     clean: str | None = option("--clean", None, _or_none(_text))
+    cleaning: CleaningConfig = part(CleaningConfig)
     dust: DustMode = option("--dust", "off", _one_of(DustMode))
     strict: bool = option("--strict", False, _flag)
     resume: bool | None = option("--resume", None, _or_none(_flag))
@@ -426,7 +432,6 @@ class UpscaleConfig(VideoConfig):
     stretch: ClassVar[int] = 1
 
     faces: RestoreConfig = part(RestoreConfig)
-    cleaning: CleaningConfig = part(CleaningConfig)
 
     def __post_init__(self) -> None:
         """Raises UsageError, as for every configuration."""

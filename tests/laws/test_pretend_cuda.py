@@ -106,8 +106,8 @@ def engines_of(preset: Preset, precision: str) -> dict[str, Callable[[], Engine]
     }
 
 
-def chain() -> Engine:
-    network = zsm(SLOWMO_FORMS["fast"])
+def chain(form: str) -> Engine:
+    network = zsm(SLOWMO_FORMS[form])
     return ChainEngine(
         [InterpolationEngine.of_network(network, "", CUDA, "fp32"), SlowmoEngine.of_network(network, "", CUDA, "fp32")]
     )
@@ -125,7 +125,7 @@ for form, sizes_of_form in PAPER_FORMS.items():
     ENGINES[f"paper's {form}"] = lambda sizes=PAPER_FORM | sizes_of_form: RecurrentEngine(
         secnet(sizes), "", CUDA, "fp16"
     )
-ENGINES["chain"] = chain
+ENGINES |= {"chain": lambda: chain("fast"), "chain with an estimator": lambda: chain("conditioned")}
 
 
 def frames(image: Callable[[], Tensor], length: int = LENGTH, cut: int = CUT) -> list[Frame]:

@@ -21,17 +21,19 @@ from typer.testing import CliRunner
 
 import vidsr
 from tests.support import media
+from tests.support.tiny_networks import slowmo_network
 from tests.unit.test_conditioning import conditioned_network
 from vidsr.cli import app
 from vidsr.config import CleaningConfig, ComputeConfig, InputConfig, RestoreConfig, UpscaleConfig
 from vidsr.engines.recurrent import RecurrentEngine
-from vidsr.engines.select import select
-from vidsr.errors import UsageError
+from vidsr.engines.select import DEGRADED_MODELS, select
+from vidsr.engines.slowmo import SlowmoEngine
 from vidsr.faces.handover import BodyModel, fitting_face_model
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
 from vidsr.models.writing import write_model
 from vidsr.nets.layers.resize import resize
+from vidsr.nets.zsm.network import ZoomingSlowMo
 from vidsr.pipeline.degradation import estimate_degradation
 from vidsr.pipeline.plan import plan
 from vidsr.train.degrade import from_bytes, jpeg_roundtrip, to_bytes
@@ -47,6 +49,13 @@ WITHOUT_FACES = ("--no-faces", "--precision", "fp32", "--threads", "1")
 def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = {"name": "tiny", "summary": "a test", "architecture": "secnet"}
     network = conditioned_network()
+    return write_model(tmp_path_factory.mktemp("models"), head, network, torch.float32, np.float32, FACTS)
+
+
+@pytest.fixture(scope="module")
+def slow_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    head = {"name": "slow", "summary": "a test", "architecture": "zsm"}
+    network = slowmo_network("conditioned")
     return write_model(tmp_path_factory.mktemp("models"), head, network, torch.float32, np.float32, FACTS)
 
 
@@ -103,8 +112,30 @@ def test_frames_in_memory_take_levels_too(card: Path) -> None:
     options: dict[str, Any] = {"model": card, "precision": "fp32"}
     strong, weak = (list(vidsr.enhance(frames, denoise=level, **options)) for level in (1.0, 0.0))
     assert any(np.any(a != b) for a, b in zip(strong, weak, strict=True))
-    with pytest.raises(UsageError, match="no effect with interp"):
-        vidsr.enhance(frames, interp=2, denoise=0.5)
+
+
+def test_slow_motion_takes_levels_and_reports_them(slow_card: Path, video: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, options in {"estimated": (), "given": ("--deblur", "0.25", "--denoise", "0", "--deblock", "1")}.items():
+        report = tmp_path / f"{name}.json"
+        arguments = (video, tmp_path / f"{name}.mkv", "--model", slow_card, "--codec", "ffv1", "--scale", "4")
+        words = ["slowmo", *arguments, "--report", report, *options, "--precision", "fp32", "--threads", "1"]
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 0, result.stderr
+        [found[name]] = levels_of(report)
+        assert "degradation: blur " in result.stderr
+        dry = CliRunner().invoke(app, [str(word) for word in (*words, "--dry-run", "-y")])
+        assert dry.exit_code == 0 and "degradation of the first frames: blur " in dry.stderr
+    assert found["given"] == {"blur": 0.25, "noise": 0.0, "compression": 1.0} != found["estimated"]
+    frames = {name: media.ffmpeg_framemd5(tmp_path / f"{name}.mkv").frames for name in found}
+    assert frames["estimated"] != frames["given"]
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 24, 32, 3), dtype=np.uint8))
+    for interp in (2, 4):
+        strong, weak = (
+            list(vidsr.enhance(images, interp=interp, scale=4, denoise=level, model=slow_card, precision="fp32"))
+            for level in (1.0, 0.0)
+        )
+        assert any(np.any(a != b) for a, b in zip(strong, weak, strict=True))
 
 
 def test_every_scene_has_its_own_levels(card: Path, tmp_path: Path) -> None:
@@ -174,10 +205,19 @@ def portrait(noise: float = 0, quality: int = 0) -> Tensor:
     return (frames + noise / 255 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
 
 
-def enhanced(frames: Tensor, levels: tuple[float | None, ...]) -> tuple[Tensor, Tensor]:
-    """The last result, and the levels that the network worked with."""
-    network = load_network(find_card("secnet-fast-real"))
-    engine = RecurrentEngine(network, "real", torch.device("cpu"), "fp32", False, levels)  # type: ignore[arg-type]
+REAL_MODELS = tuple(DEGRADED_MODELS.values())
+of_each_model = pytest.mark.parametrize("model", REAL_MODELS)
+
+
+def enhanced(frames: Tensor, levels: tuple[float | None, ...], model: str = REAL_MODELS[0]) -> tuple[Tensor, Tensor]:
+    """The last result, which shows the last frame, and the levels that the network worked with."""
+    network: Any = load_network(find_card(model))
+    engine: Any
+    if isinstance(network, ZoomingSlowMo):
+        arguments = torch.device("cpu"), "fp32"
+        engine = SlowmoEngine.of_network(network, model, *arguments, is_overlapped=False, overrides=levels)
+    else:
+        engine = RecurrentEngine(network, model, torch.device("cpu"), "fp32", False, levels)  # type: ignore[arg-type]
     state, results = engine.init_state(*frames.shape[-2:]), list[Frame]()
     for index, image in enumerate(frames):
         ready, state = engine.step(Frame(image, index, Fraction(1, 25), 1, index == 0), state)
@@ -187,10 +227,10 @@ def enhanced(frames: Tensor, levels: tuple[float | None, ...]) -> tuple[Tensor, 
     return last.image, last.levels
 
 
-def by_level(frames: Tensor, option: int) -> list[Tensor]:
+def by_level(frames: Tensor, option: int, model: str) -> list[Tensor]:
     """The last results as one option of blur, noise and compression rises, the others being 0."""
     steps = (0.0, 0.3, 0.6, 1.0)
-    return [enhanced(frames, tuple(v if index == option else 0.0 for index in range(3)))[0] for v in steps]
+    return [enhanced(frames, tuple(v if index == option else 0.0 for index in range(3)), model)[0] for v in steps]
 
 
 def distances(results: list[Tensor], wanted: Tensor) -> list[float]:
@@ -198,29 +238,32 @@ def distances(results: list[Tensor], wanted: Tensor) -> list[float]:
 
 
 @pytest.mark.numeric
-def test_more_denoising_removes_more_noise() -> None:
-    found = distances(by_level(soft_shapes(15), 1), resize(soft_shapes(0)[0], (256, 256)))
-    assert found == sorted(found, reverse=True) and found[-1] < 0.8 * found[0]
+@of_each_model
+def test_more_denoising_removes_more_noise(model: str) -> None:
+    found = distances(by_level(soft_shapes(15), 1, model), resize(soft_shapes(0)[0], (256, 256)))
+    assert found == sorted(found, reverse=True) and found[-1] < 0.85 * found[0]
 
 
 @pytest.mark.numeric
-def test_more_deblocking_removes_more_of_the_compression() -> None:
+@of_each_model
+def test_more_deblocking_removes_more_of_the_compression(model: str) -> None:
     """The steps across the borders of JPEG's blocks, beside those elsewhere; and what is far from the clean image's."""
-    results = by_level(portrait(quality=10), 2)
+    results = by_level(portrait(quality=10), 2, model)
     found = []
     for result in results:
         steps = result.diff(dim=-1).abs().mean((0, 1))
         at_border = torch.arange(len(steps)) % 32 == 31  # blocks of 8 pixels, enlarged by 4
         found.append(float(steps[at_border].mean() / steps[~at_border].mean()))
-    assert found == sorted(found, reverse=True) and found[-1] < 0.7 * found[0]
-    errors = distances(results, enhanced(portrait(), (0.0, 0.0, 0.0))[0])
+    assert found == sorted(found, reverse=True) and found[-1] < 0.8 * found[0]
+    errors = distances(results, enhanced(portrait(), (0.0, 0.0, 0.0), model)[0])
     assert min(errors[1:]) < 0.95 * errors[0]
 
 
 @pytest.mark.numeric
-def test_more_deblurring_sharpens_more() -> None:
-    found = [float(result.diff(dim=-1).abs().mean()) for result in by_level(portrait(), 0)]
-    assert found == sorted(found) and found[-1] > 1.2 * found[0]
+@of_each_model
+def test_more_deblurring_sharpens_more(model: str) -> None:
+    found = [float(result.diff(dim=-1).abs().mean()) for result in by_level(portrait(), 0, model)]
+    assert found == sorted(found) and found[-1] > 1.1 * found[0]
 
 
 @pytest.mark.numeric

@@ -22,18 +22,21 @@ from vidsr.config import (
     InputConfig,
     RestoreConfig,
     RunConfig,
+    SizeConfig,
     SlowmoConfig,
     UpscaleConfig,
 )
+from vidsr.errors import UsageError
 from vidsr.faces.handover import BodyModel, fitting_face_model
 from vidsr.models.cards import find_card
 from vidsr.pipeline import degradation
-from vidsr.pipeline.degradation import CHOICES, DEGRADED, choose_model, estimate_degradation, is_degraded
+from vidsr.pipeline.degradation import DEGRADED, choices, choose_model, estimate_degradation, is_degraded
 from vidsr.pipeline.plan import plan
 from vidsr.pipeline.signature import reason_to_skip
 from vidsr.types import DegradationLevels
 from vidsr.video.probe import Source
 
+CHOICES, SLOW_CHOICES = choices(UpscaleConfig()), choices(SlowmoConfig())
 CLEAN, POOR = DegradationLevels(0.1, 0.02, 0.05), DegradationLevels(0.1, 0.02, 0.9)
 
 
@@ -82,6 +85,9 @@ def test_the_model_and_its_reason_are_said_and_reported(
         UpscaleConfig(cleaning=CleaningConfig(denoise=0.5)),
         UpscaleConfig(clean="any"),
         SlowmoConfig(),
+        SlowmoConfig(size=SizeConfig(scale=1)),
+        SlowmoConfig(size=SizeConfig(scale=2), compute=ComputeConfig(model="zsm-fast")),
+        SlowmoConfig(size=SizeConfig(scale=2), cleaning=CleaningConfig(deblock=0.5)),
     ],
 )
 def test_nothing_is_looked_at_where_the_choice_is_the_users(
@@ -90,6 +96,38 @@ def test_nothing_is_looked_at_where_the_choice_is_the_users(
     seen = found(monkeypatch, POOR)
     source = Source(video)
     assert choose_model(source, source.probe(), options) is None and not seen
+
+
+@pytest.mark.parametrize("levels", [CLEAN, POOR])
+def test_slow_motion_that_enlarges_goes_by_the_input_too(
+    monkeypatch: pytest.MonkeyPatch, video: Path, levels: DegradationLevels
+) -> None:
+    """At the input's size it does not: there the input frames stay as they are."""
+    seen, target, report = found(monkeypatch, levels), video.parent / "out.mp4", video.parent / "r.json"
+    model = SLOW_CHOICES[levels is POOR]
+    options = ("--scale", "2", "--threads", "1", "--report", str(report))
+    result = CliRunner().invoke(app, ["slowmo", str(video), str(target), *options])
+    assert result.exit_code == 0, result.stderr
+    assert f"in.mp4: {model}, chosen by what a few frames show: {levels}" in " ".join(result.stderr.split())
+    [run] = json.loads(report.read_text())["runs"]
+    assert run["model"] == model and bool(run["degradation"]) == (levels is POOR)
+    looks = len(seen)
+    doubled = SlowmoConfig(size=SizeConfig(scale=2))
+    assert reason_to_skip(video, target, doubled) == f"{target} already exists"
+    info = Source(video).probe()
+    for size in (SizeConfig(), SizeConfig(size=(info.width, info.height))):
+        planned = plan(video, video.parent / "b.mp4", SlowmoConfig(size=size))
+        assert (planned.choice, planned.model) == (None, SLOW_CHOICES[0])
+    assert len(seen) == looks
+
+
+def test_levels_that_are_given_choose_the_model_for_them(video: Path) -> None:
+    options = SlowmoConfig(cleaning=CleaningConfig(denoise=0.5))
+    planned = plan(video, video.parent / "b.mp4", options)
+    assert planned.model == SLOW_CHOICES[1] and planned.engine.levels == (None, 0.5, None)
+    named = replace(options, compute=ComputeConfig(model=SLOW_CHOICES[0]))
+    with pytest.raises(UsageError, match=f"cannot be told how degraded .* or use --model {SLOW_CHOICES[1]}"):
+        plan(video, video.parent / "b.mp4", named)
 
 
 def test_a_plan_names_the_model_so_that_other_machines_take_the_same(

@@ -9,7 +9,14 @@ import typer
 from vidsr import config as c
 from vidsr.cli import options as o
 from vidsr.cli.preview import write_preview
-from vidsr.pipeline.options import clean_model, compute_config, input_config, output_config, size_config
+from vidsr.pipeline.options import (
+    clean_model,
+    cleaning_config,
+    compute_config,
+    input_config,
+    output_config,
+    size_config,
+)
 
 _ALL = c.SlowmoConfig()
 
@@ -35,6 +42,9 @@ def slowmo(
     backend: o.Backend = _ALL.compute.backend,
     threads: o.Threads = _ALL.compute.threads,
     tile: o.Tile = str(_ALL.compute.tile),
+    deblur: o.Deblur = str(_ALL.cleaning.deblur),
+    denoise: o.Denoise = str(_ALL.cleaning.denoise),
+    deblock: o.Deblock = str(_ALL.cleaning.deblock),
     clean: o.Clean = _ALL.clean,
     dust: o.Dust = _ALL.dust,
     scenes: o.Scenes = _ALL.scenes.mode,
@@ -101,6 +111,7 @@ def slowmo(
             compute=compute_config(model, device, precision, backend, threads, tile),
             scenes=c.SceneConfig(mode=scenes, threshold=scene_threshold),
             clean=clean_model(clean),
+            cleaning=cleaning_config(deblur, denoise, deblock),
             dust=dust,
             strict=strict,
             resume=resume,

@@ -37,14 +37,15 @@ from vidsr.models.registry import DOES, Task, architecture_of, config_of
 from vidsr.runtime.device import choose_device, choose_precision
 
 BICUBIC = "bicubic"
-# The model for `--model auto`; for files, pipeline/degradation.py chooses between that of `upscale` and DEGRADED_MODEL.
+# The model for `--model auto`; for files, pipeline/degradation.py chooses between this one and that of DEGRADED_MODELS.
 DEFAULT_MODELS: dict[Task, str] = {
     "upscale": "secnet-fast",
     "interpolate": "zsm-fast",
     "restore_face": "secnet-fast-face",
 }
-# The model for `--model auto` where degradation levels are given, and the estimator of `vidsr info`.
-DEGRADED_MODEL = "secnet-fast-real"
+# The model for `--model auto` where degradation levels are given.
+DEGRADED_MODELS: dict[Task, str] = {"upscale": "secnet-fast-real", "interpolate": "zsm-fast-real"}
+DEGRADED_MODEL = DEGRADED_MODELS["upscale"]  # its estimator decides, also for slow motion and `vidsr info`
 # The face model for `--face-model auto` behind a model with an estimator, where vidsr comes with its weights
 # (faces/handover.py).
 DEGRADED_FACE_MODEL = "secnet-fast-face-real"
@@ -135,13 +136,14 @@ def select_card(model: str, task: Task, levels: Levels = ESTIMATED) -> Card | No
 
     Raises ModelError for an unknown or unsuitable model, UsageError if it cannot be given the degradation `levels`.
     """
-    card = _select_card(DEGRADED_MODEL if model == "auto" and levels != ESTIMATED else model, task)
+    degraded = DEGRADED_MODELS.get(task, DEGRADED_MODEL)
+    card = _select_card(degraded if model == "auto" and levels != ESTIMATED else model, task)
     if levels != ESTIMATED:
         row = None if card is None else ENGINES[card.architecture]
         if card is None or row is None or not row.has_estimator(config_of(card.architecture, card.network)):
             raise UsageError(
                 f"the model '{BICUBIC if card is None else card.name}' cannot be told how degraded the input is: "
-                f"leave --deblur, --denoise and --deblock at auto, or use --model {DEGRADED_MODEL}"
+                f"leave --deblur, --denoise and --deblock at auto, or use --model {degraded}"
             )
     return card
 
@@ -238,7 +240,7 @@ def task_of(options: RunConfig) -> Task:
 
 def levels_of(options: RunConfig) -> Levels:
     """The degradation levels that the options fix; None where they are estimated."""
-    return options.cleaning.levels if isinstance(options, UpscaleConfig) else ESTIMATED
+    return options.cleaning.levels
 
 
 def default_scale(config: RunConfig) -> float:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidsr.config import InputConfig, RunConfig, UpscaleConfig
-from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_MODEL, ESTIMATED
+from vidsr.config import InputConfig, RunConfig, SlowmoConfig
+from vidsr.engines.select import DEFAULT_MODELS, DEGRADED_MODEL, DEGRADED_MODELS, ESTIMATED, task_of
 from vidsr.errors import InputError, UsageError
 from vidsr.models.cards import find_card
 from vidsr.models.loading import load_network
@@ -25,7 +25,6 @@ FRAMES = 5
 # Of the middle of a frame, in pixels, that is looked at: all of it takes seconds where frames are large, and the levels
 # of three videos of 700 to 1080 lines differed from these by 0.04 at most.
 LARGEST_SIDE = 512
-CHOICES = DEFAULT_MODELS["upscale"], DEGRADED_MODEL
 # From one of these levels on, a video is for the model for degraded ones. Of thresholds for compression from 0.14 to
 # 0.54, this one has the best mean PSNR but for those below 0.2, with which clean videos in 4:2:0 count as compressed:
 # the estimator gives them up to 0.32 (docs/quality.md, `python -m benchmarks.quality.choice`).
@@ -45,26 +44,35 @@ class ModelChoice:
 
 
 def choose_model(source: Source, info: VideoInfo, options: RunConfig) -> ModelChoice | None:
-    """The model that `--model auto` is for a video: `secnet-fast`, or `secnet-fast-real` if it is degraded.
+    """The model that `--model auto` is for a video: the default, or that of DEGRADED_MODELS if it is degraded.
 
     None where the choice is not made by the input: with a model that is named, with levels that are given, for slow
-    motion, after `--clean`, and for a pipe, whose frames can be read only once.
+    motion at the input's size, after `--clean`, and for a pipe, whose frames can be read only once.
 
     Raises InputError if nothing can be decoded, ModelError if the estimator's files are missing or damaged.
     """
     if source.is_stream or not goes_by_input(options):
         return None
     levels = estimate_degradation(source, options.input, info)
-    return ModelChoice(CHOICES[is_degraded(levels)], levels)
+    return ModelChoice(choices(options)[is_degraded(levels)], levels)
+
+
+def choices(options: RunConfig) -> tuple[str, str]:
+    """The models for clean and for degraded videos."""
+    task = task_of(options)
+    return DEFAULT_MODELS[task], DEGRADED_MODELS[task]
 
 
 def goes_by_input(options: RunConfig) -> bool:
-    """Whether these options leave the choice of the model to a look at the input."""
+    """Whether these options leave the choice of the model to a look at the input.
+
+    Slow motion at the input's size does not: its input frames stay as they are, and cleaner ones between them flicker.
+    """
     return (
-        isinstance(options, UpscaleConfig)
-        and options.compute.model == "auto"
+        options.compute.model == "auto"
         and options.cleaning.levels == ESTIMATED
         and options.clean is None
+        and not (isinstance(options, SlowmoConfig) and options.size.is_scale(1.0, options.default_scale))
     )
 
 

@@ -158,8 +158,9 @@ def plan(source: Source | Path, target: Path | None, options: RunConfig) -> Plan
     info = source.probe()
     if target is not None:
         info = source.with_clock(info, options.input.end)
-    expected_output(info, options)  # a size that is refused needs no look at frames
-    choice = choose_model(source, info, options)
+    expected = expected_output(info, options)  # a size that is refused needs no look at frames
+    keeps_size = isinstance(options, SlowmoConfig) and expected.enlargement(info) == 1
+    choice = None if keeps_size else choose_model(source, info, options)
     source = source.decoded_by(choose_decoder(options.input.decoder, source, info))
     if choice is not None:
         options = replace(options, compute=replace(options.compute, model=choice.model))

@@ -22,7 +22,7 @@ from vidsr.errors import InputError, OutputError
 from vidsr.faces.handover import BodyModel, tiny_card, wants_faces
 from vidsr.files import sample_digest
 from vidsr.models.cards import find_card, shipped_detector
-from vidsr.pipeline.degradation import CHOICES, goes_by_input
+from vidsr.pipeline.degradation import choices, goes_by_input
 from vidsr.video.header import encoder_tag
 from vidsr.video.image_names import is_image, result_exists
 
@@ -147,7 +147,7 @@ def _choices(options: RunConfig) -> list[RunConfig]:
     """The options with each model that `--model auto` may be for an input, without a look at it; else as they are."""
     if not goes_by_input(options):
         return [options]
-    return [replace(options, compute=replace(options.compute, model=model)) for model in CHOICES]
+    return [replace(options, compute=replace(options.compute, model=model)) for model in choices(options)]
 
 
 def _short(content: str) -> str:
