@@ -109,10 +109,10 @@ def test_each_network_runs_only_for_the_faces_that_need_it() -> None:
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("side", [10.0, 18.0, 40.0])
+@pytest.mark.parametrize("side", [10.0, 24.0, 40.0])
 def test_every_frame_has_one_result(lookahead: int, count: int, side: float) -> None:
     """Of short tracks too, of tracks that begin and end in the middle, and where the larger network joins late."""
-    sides = [None, *[side] * count, None, *[10.0] * 3, 21.0, 21.0, None]
+    sides = [None, *[side] * count, None, *[10.0] * 3, 27.0, 27.0, None]
     shown, _, _ = values(sides, lookahead)
     assert len(shown) == count + 5
     assert shown[:count] == pytest.approx([share_of_large(side)] * count, abs=1e-6)
@@ -123,7 +123,7 @@ def test_the_restorer_takes_both_networks_as_one() -> None:
     """Mixed images have the larger scale; every frame in the middle of a track is restored."""
     engine = SizedFaceEngine(Constant(0.0, 8, 2), Constant(1.0, 4, 2))
     restorer = FaceRestorer(engine, RestoreConfig(min_face=8))
-    frames = list(through(restorer, video(row_of([9 + 0.6 * t for t in range(30)]))))
+    frames = list(through(restorer, video(row_of([9 + 0.9 * t for t in range(30)]))))
     patches = [each.restored for frame in frames for each in frame.faces]
     assert len(patches) == 30 and all(patches)
     scales = [patch.image.shape[-1] // patch.crop.width for patch in patches if patch]
@@ -151,7 +151,7 @@ def test_two_networks_of_the_same_weights_are_one(quarters: int) -> None:
     generator, found = torch.Generator().manual_seed(1), []
     frames = [
         replace(frame, image=torch.rand(3, 64, 96, generator=generator))
-        for frame in video([[face(1, 40 + 3 * t, 30, 18 + 0.3 * t)] for t in range(6)])
+        for frame in video([[face(1, 40 + 3 * t, 30, 24 + 0.3 * t)] for t in range(6)])
     ]
     for engine in (alone, SizedFaceEngine(tiny, large)):
         state, results = engine.init_state(), []

@@ -98,7 +98,8 @@ def test_an_unknown_model_is_refused_with_the_names_of_those_for_the_task() -> N
     wanted = (
         "unknown model 'secnet-fst'; known are bicubic, cajnn-fast, mpenet-fast, "
         "secnet-fast-face-real-references, secnet-fast-face-references, "
-        "secnet-fast-face, secnet-fast-real, secnet-fast-x2, secnet-fast, or the path of a model card"
+        "secnet-fast-face-tiny, secnet-fast-face, secnet-fast-real, secnet-fast-x2, secnet-fast, "
+        "or the path of a model card"
     )
     with pytest.raises(ModelError, match=wanted):
         select_card("secnet-fst", "upscale")

@@ -25,8 +25,9 @@ TINY_MODEL = "secnet-fast-face-tiny"
 # The metric of its card that decides whether it takes the tiny faces: PSNR of luma in dB over the default network for
 # larger ones (benchmarks/faces/tiny.py).
 OVER_LARGER = "tiny_12_to_16_px_psnr_y_over_larger"
-# Sides of a face in source pixels.
-HANDOVER = 16.0, 22.0
+# Sides of a face in source pixels. At 28 pixels both measure the same, below it the one for tiny faces better
+# (benchmarks/TRAINING.md).
+HANDOVER = 22.0, 28.0
 # The share of a network changes by at most this much in a frame, as fast as a face fades in: detected sides are noisy,
 # and a side that jumps must not show.
 PACE = 1 / (FADE + 1)

@@ -21,7 +21,7 @@ from vidsr.faces.engine import (
     select_tiny_engine,
 )
 from vidsr.faces.finding import FaceFinder
-from vidsr.faces.handover import HANDOVER, TINY_MODEL, SizedFaceEngine
+from vidsr.faces.handover import TINY_MODEL, SizedFaceEngine
 from vidsr.faces.landmark_smoothing import LandmarkSmoothing
 from vidsr.faces.photographs import FoundPhotograph, load_photograph
 from vidsr.faces.restorer import FaceRestorer, FaceWork
@@ -30,6 +30,10 @@ from vidsr.faces.tracks import TrackTable
 from vidsr.models.cards import shipped_detector
 from vidsr.stages.base import Stage
 from vidsr.types import FaceTrack, ReferenceReport, TrackReport, VideoInfo
+
+# Sides of a face in source pixels: below the first one, what a network draws is plausible, not evidence; below the
+# second one faces are only restored where that is asked for.
+PLAUSIBLE, USUAL = 22.0, FaceConfig().min_face
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def tiny_warnings(reports: Sequence[TrackReport], model: str | None) -> list[str
     """What the smallest faces of a video are worth, if `model`, which restores tiny faces, has restored any."""
     if model is None:
         return []
-    small = [each for each in reports if each.restored and each.seen.smallest_side < HANDOVER[1]]
+    small = [each for each in reports if each.restored and each.seen.smallest_side < PLAUSIBLE]
     if not small:
         return []
     return [
@@ -156,7 +160,7 @@ class Restoration:
             engine = SizedFaceEngine(build_face_engine(plan.tiny, quarters), engine)
         self.scale = scale
         self._model, self._tiny_model = plan.selection.model, plan.tiny_model
-        self._is_without_tiny = self._tiny_model is None and plan.options.min_face < HANDOVER[0]
+        self._is_without_tiny = self._tiny_model is None and plan.options.min_face < USUAL
         # One thread: the detector examines few frames, and the network needs the other threads.
         self._search = FaceSearch(plan.options, info, torch.device(plan.selection.device), 1)
         self._restorer = FaceRestorer(engine, plan.options)
@@ -178,9 +182,7 @@ class Restoration:
         """Warnings to show before the video is processed; afterwards also what its smallest faces are worth."""
         found = [self._search.warning] if self._search.warning else []
         if self._is_without_tiny:
-            found.append(
-                f"faces below {HANDOVER[0]:.0f} pixels are restored by the model for larger ones, {self._model}"
-            )
+            found.append(f"faces below {USUAL:.0f} pixels are restored by the model for larger ones, {self._model}")
         return [*found, *tiny_warnings(self.reports, self._tiny_model)]
 
     @property
