@@ -368,7 +368,7 @@ class ReferenceBatches(PeopleBatches):
             picked = [others[int(generator.integers(len(others)))] for _ in range(wrong)]
             chosen = [*chosen[: wanted - wrong], *(_any_frame(each, generator) for each in picked)]
         images, used = self._aligned(chosen, points, generator)
-        for k in range(len(images)):
+        for k in range(len(images) if self.references.light_share else 0):
             if generator.random() < self.references.light_share:
                 images[k] = relight(images[k], generator)
         return images, [each.person is not moment.person for each in used]
