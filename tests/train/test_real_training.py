@@ -126,16 +126,22 @@ def test_it_trains_logs_the_estimate_and_resumes(folder: Path, tmp_path: Path) -
     assert saved["network"]["tune_fusion.tune.weight"].abs().max() > 0, "the modulation learns"
 
 
-@pytest.mark.parametrize("learns_by", ["estimates", "results"])
-def test_with_estimator_only_nothing_else_learns(
-    folder: Path, tmp_path: Path, learns_by: Literal["estimates", "results"]
-) -> None:
-    recipe = real_recipe(RealConfig(estimator_only=learns_by))
+def trained(real: RealConfig, folder: Path, tmp_path: Path) -> tuple[Recipe, set[str]]:
+    """The recipe of a short training in tmp_path / "run", and the names of the weights that it changed."""
+    recipe = real_recipe(real)
     recipe = replace(recipe, data=replace(recipe.data, burn_in_share=0))
     saved = load_checkpoint(train(recipe, TrainOptions(folder, tmp_path / "run", workers=0)))
     torch.manual_seed(recipe.seed)
     fresh = build("secnet", ESTIMATOR_NETWORK).state_dict()
     changed = {name for name, value in saved["network"].items() if not torch.equal(value, fresh[name])}
+    return recipe, changed
+
+
+@pytest.mark.parametrize("learns_by", ["estimates", "results"])
+def test_with_estimator_only_nothing_else_learns(
+    folder: Path, tmp_path: Path, learns_by: Literal["estimates", "results"]
+) -> None:
+    recipe, changed = trained(RealConfig(estimator_only=learns_by), folder, tmp_path)
     assert changed and all(name.startswith("estimator.") for name in changed)
     entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert entry["total"] > 0 and ("final" in entry) == (learns_by == "results")
@@ -145,12 +151,7 @@ def test_with_estimator_only_nothing_else_learns(
 
 
 def test_a_frozen_estimator_stays_and_all_else_learns(folder: Path, tmp_path: Path) -> None:
-    recipe = real_recipe(RealConfig(estimator_frozen=True))
-    recipe = replace(recipe, data=replace(recipe.data, burn_in_share=0))
-    saved = load_checkpoint(train(recipe, TrainOptions(folder, tmp_path / "run", workers=0)))
-    torch.manual_seed(recipe.seed)
-    fresh = build("secnet", ESTIMATOR_NETWORK).state_dict()
-    changed = {name for name, value in saved["network"].items() if not torch.equal(value, fresh[name])}
+    _, changed = trained(RealConfig(estimator_frozen=True), folder, tmp_path)
     assert {"tune_fusion.tune.weight", "flow.levels.0.0.weight"} & changed
     assert not any(name.startswith("estimator.") for name in changed)
     entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])

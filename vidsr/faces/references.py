@@ -22,8 +22,7 @@ CANVAS = 3.6  # side of a described photograph in distances between the eyes; a 
 STEP, KEPT = 1.15, 1.3
 UNIT = 4  # pixels of the frame, in which the part of a crop that photographs cover is counted
 
-
-Weights = tuple[float, ...]
+Weights = tuple[float, ...]  # the mean weight of each photograph
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def choices(options: RunConfig) -> tuple[str, str]:
 def goes_by_input(options: RunConfig) -> bool:
     """Whether these options leave the choice of the model to a look at the input.
 
-    Slow motion at the input's size does not: its input frames stay as they are, and cleaner ones between them flicker.
+    Slow motion at the input's size does not: input frames stay as they are, and cleaner ones would differ from them.
     """
     return (
         options.compute.model == "auto"

@@ -31,7 +31,7 @@ from vidsr.nets.layers.fused_conv import ActivatedConv2d
 LUMA = (0.299, 0.587, 0.114)
 SURROUNDINGS = 9  # side in low-resolution pixels of the surroundings whose mean luma is subtracted
 DARK = 0.1  # added to the mean luma by which detail is divided, so that noise of dark regions stays small
-MEDIUM = 0.55  # mean luma plus DARK of a picture of medium brightness
+MEDIUM = 0.55  # mean luma plus DARK of an image of medium brightness
 CONTRAST = 4.0  # at medium brightness detail is multiplied by this, to have about the size of the features
 SMALLEST_SUM = 1e-6  # of scores; below it the references count nothing
 COARSE_REACH = 8.0  # full-size pixels by which a coarse offset of 1 moves a sample; a fine one moves it by `scale`

@@ -156,10 +156,10 @@ class Result(NetworkStep):
 
     def forward(self, forward: Tensor, backward: Tensor, *others: Tensor) -> Tensor:
         """The result."""
-        feature, picture, *condition = others if self.network.config.residual else (forward, None, *others)
+        feature, image, *condition = others if self.network.config.residual else (forward, None, *others)
         assert feature is not None
-        levels = Estimate(*condition) if condition else None  # type: ignore[arg-type]  # only the picture may be None
-        return self.network.reconstruct(feature, forward, backward, picture, levels)
+        levels = Estimate(*condition) if condition else None  # type: ignore[arg-type]  # only the image may be None
+        return self.network.reconstruct(feature, forward, backward, image, levels)
 
 
 def parts_of(network: ZoomingSlowMo) -> dict[str, Step]:
