@@ -151,11 +151,14 @@ def test_with_estimator_only_nothing_else_learns(
 
 
 def test_a_frozen_estimator_stays_and_all_else_learns(folder: Path, tmp_path: Path) -> None:
-    _, changed = trained(RealConfig(estimator_frozen=True), folder, tmp_path)
+    recipe, changed = trained(RealConfig(estimator_frozen=True), folder, tmp_path)
     assert {"tune_fusion.tune.weight", "flow.levels.0.0.weight"} & changed
     assert not any(name.startswith("estimator.") for name in changed)
     entry = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert "estimate" not in entry
+    without = {key: value for key, value in recipe.network.items() if key != "estimator_width"}
+    with pytest.raises(UsageError, match=r"needs network\.estimator_width for real\.estimator_frozen"):
+        train(replace(recipe, network=without), TrainOptions(folder, tmp_path / "other", workers=0))
 
 
 def test_an_estimator_learns_the_noise() -> None:

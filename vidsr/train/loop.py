@@ -94,8 +94,12 @@ class UpscalingTask:
             )
         if network.estimator is not None and recipe.real is None:
             raise UsageError(f"the recipe '{recipe.name}' trains an estimator: add the table [real]")
-        if network.estimator is None and recipe.real is not None and recipe.real.estimator_only != "no":
-            raise UsageError(f"the recipe '{recipe.name}' needs network.estimator_width for real.estimator_only")
+        if network.estimator is None and recipe.real is not None:
+            needing = {"only": recipe.real.estimator_only != "no", "frozen": recipe.real.estimator_frozen}
+            for name, is_set in needing.items():
+                if is_set:
+                    what = f"needs network.estimator_width for real.estimator_{name}"
+                    raise UsageError(f"the recipe '{recipe.name}' {what}")
         if recipe.guidance is not None:
             raise UsageError(
                 f"the recipe '{recipe.name}' trains a secnet network, which cannot use [guidance]: remove the table"
